@@ -1,0 +1,67 @@
+"""Checkpoints: one file that knows its config, spaces, environment and data; written atomically, never unpickled freely."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent import cli
+from agent.config import SECTIONS, NetworkConfig
+from agent.policy import Policy
+from agent.spec import Spec, UserError
+
+FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    spec: Spec
+    env: dict[str, Any]  # {"name", "options"} of the environment that the data came from
+    config: dict[str, dict[str, Any]]  # section -> field -> value
+    agent: dict[str, Any]  # CalQL.state_dict()
+    counters: dict[str, int] = field(default_factory=dict)  # offline_updates, updates, env_steps, version, ...
+    generators: dict[str, torch.Tensor] = field(default_factory=dict)  # random state of what samples
+
+    def save(self, path: str | Path) -> None:
+        """Write to `path` atomically: an old file there stays whole until the new one is."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with open(aside, "wb") as file:
+                torch.save({"format": FORMAT, **vars(self), "spec": self.spec.to_dict()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def section(self, name: str) -> Any:
+        return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")
+
+    def policy(self) -> Policy:
+        """The policy with its weights, on the CPU, ready to act."""
+        network: NetworkConfig = self.section("network")
+        network.encoder_weights = ""  # they are in the checkpoint
+        policy = Policy(self.spec, network)
+        policy.load_state_dict(self.agent["policy"])
+        return policy.eval()
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint, tensors on the CPU. Raises UserError naming the file when it is missing, damaged or foreign."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file" if not path.is_dir() else f"{path}: is a folder, not a checkpoint")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+        if data.pop("format") != FORMAT:
+            raise ValueError("written by another version of this program")
+        return Checkpoint(**{**data, "spec": Spec.from_dict(data["spec"])})
+    except Exception as error:  # torch.load fails in many ways on a damaged file, and every one is the file's fault
+        reason = str(error).split("\n")[0][:150]
+        raise UserError(f"{path}: not a checkpoint of this program, or damaged: {reason}") from None

@@ -1,0 +1,240 @@
+"""Command lines: YAML files and flags into config sections, one-line errors, exit codes (0 done, 2 for a usage error)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from agent.config import SECTIONS
+from agent.spec import UserError
+
+T = TypeVar("T")
+Settings = dict[str, dict[str, Any]]  # section -> field -> value
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the known word most like `word`, or ''."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def coerce(value: Any, hint: Any, where: str) -> Any:
+    """`value` (from YAML) as the annotated type `hint`. Raises UserError naming `where`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return coerce(value, next(a for a in args if a is not type(None)), where)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{where}: {value!r} is not one of {', '.join(map(str, args))}{nearest(str(value), args)}")
+        return value
+    if origin in (list, tuple):
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            items = [items]
+        return origin(coerce(item, args[0], where) for item in items)
+    if hint is dict or origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif hint is bool:
+        if isinstance(value, bool):
+            return value
+    elif hint is str:
+        if not isinstance(value, (list, dict)) and value is not None:
+            return str(value)
+    elif hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)  # YAML 1.1 reads 1e-4 as a string
+            if hint is float or number == int(number):
+                return hint(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise UserError(f"{where}: {value!r} is not of type {getattr(hint, '__name__', hint)}")
+
+
+def read_yaml(path: str | Path) -> Settings:
+    """Sections of a YAML file. Raises UserError naming the file."""
+    try:
+        data = yaml.safe_load(Path(path).read_text()) or {}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict) or not all(isinstance(section, dict) for section in data.values()):
+        raise UserError(f"{path}: expected sections of keys, such as 'calql: {{gamma: 0.99}}'")
+    return data
+
+
+def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
+    """A dataclass from plain values, each checked against its field's type; an unknown key names the nearest known."""
+    hints = typing.get_type_hints(kind)
+    for key in settings:
+        if key not in hints:
+            raise UserError(f"unknown key '{where}{key}'{nearest(key, hints)}")
+    return kind(**{key: coerce(value, hints[key], where + key) for key, value in settings.items()})
+
+
+class Arguments:
+    """What the person asked for: `flags` (the command's own), and `settings` (config fields, from files and flags)."""
+
+    def __init__(self, flags: argparse.Namespace, settings: Settings, env_options: Callable[[str], type] | None):
+        self.flags, self.settings, self._env_options = flags, settings, env_options
+
+    def section(self, name: str, base: Mapping[str, Any] | None = None) -> Any:
+        """The section's dataclass: its defaults, under `base` (a checkpoint's), under files, under flags."""
+        return build(SECTIONS[name], {**(base or {}), **self.settings.get(name, {})}, f"{name}.")
+
+    def env(self, base: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Name and complete options of the environment; `base` is a recorded {"name", "options"}."""
+        asked = dict(self.settings.get("env", {}))
+        recorded = dict(base or {})
+        name = str(asked.pop("name", recorded.get("name", "sim")))
+        options = dict(recorded.get("options", {})) if name == recorded.get("name") else {}
+        assert self._env_options is not None
+        try:
+            kind = self._env_options(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return name, dataclasses.asdict(build(kind, {**options, **asked}, f"env ({name}) option "))  # type: ignore[call-overload]
+
+
+def parse(
+    argv: list[str] | None,
+    description: str,
+    sections: Iterable[str],
+    add_flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    env_options: Callable[[str], type] | None = None,
+    prog: str | None = None,
+) -> Arguments:
+    """Read the command line. `sections` are those that the command uses; `env_options` (envs.options) adds `env`.
+
+    Raises UserError for whatever is wrong with it.
+    """
+    used = list(sections)
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog="Every config field is a flag too, as --section.field VALUE or --field VALUE; --help-config lists them.",
+    )
+    parser.add_argument("--config", action="append", default=[], metavar="FILE.yaml", help="settings; may be repeated")
+    if env_options:
+        parser.add_argument(
+            "--env", metavar="NAME", help="sim, fake, gym:<id>; its options are flags too (--task Lift)"
+        )
+    parser.add_argument("--help-config", action="store_true", help="list every config field and its default")
+    add_flags(parser)
+    flags, rest = parser.parse_known_args(argv)
+    settings: Settings = {}
+    for path in flags.config:
+        for name, values in read_yaml(path).items():
+            if name not in SECTIONS and name != "env":
+                raise UserError(f"{path}: unknown section '{name}'{nearest(name, [*SECTIONS, 'env'])}")
+            if name != "env":
+                build(SECTIONS[name], values, f"{path}: {name}.")
+            merged = settings.setdefault(name, {})
+            if name == "env" and values.get("name", merged.get("name")) != merged.get("name"):
+                merged.clear()
+            merged.update(values)
+    env = settings.setdefault("env", {})
+    if env_options and flags.env and flags.env != env.get("name", "sim"):
+        env.clear()
+    if env_options and flags.env:
+        env["name"] = flags.env
+    options = typing.get_type_hints(env_options(str(env.get("name", "sim")))) if env_options else {}
+    for key, value in _pairs(rest):
+        section, field = _resolve(key, used, options, [a for a in parser._option_string_actions])
+        settings.setdefault(section, {})[field] = value
+    arguments = Arguments(flags, settings, env_options)
+    if flags.help_config:
+        _print_config(arguments, used, env_options)
+        raise SystemExit(0)
+    for name in used:
+        arguments.section(name)  # wrong values are reported before anything starts
+    return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(message)
+
+
+def _pairs(rest: list[str]) -> Iterable[tuple[str, Any]]:
+    """('gamma', 0.99) from ['--gamma', '0.99'] or ['--gamma=0.99']; a flag alone is True."""
+    position = 0
+    while position < len(rest):
+        word = rest[position]
+        position += 1
+        if not word.startswith("--"):
+            raise UserError(f"unexpected argument '{word}'")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if position == len(rest) or rest[position].startswith("--"):
+                yield key.replace("-", "_"), True
+                continue
+            text = rest[position]
+            position += 1
+        try:
+            yield key.replace("-", "_"), yaml.safe_load(text)
+        except yaml.YAMLError:
+            yield key.replace("-", "_"), text
+
+
+def _resolve(key: str, used: list[str], options: Mapping[str, Any], own: list[str]) -> tuple[str, str]:
+    """(section, field) that the flag `key` means."""
+    fields = {name: [f.name for f in dataclasses.fields(SECTIONS[name])] for name in used}
+    if options:
+        fields["env"] = list(options)
+    section, dot, leaf = key.partition(".")
+    if dot:
+        if section in fields and leaf in fields[section]:
+            return section, leaf
+        if section in SECTIONS and section not in fields:
+            raise UserError(f"--{key}: this command does not use section '{section}'")
+        raise UserError(f"unknown flag --{key}{nearest(key, [f'{s}.{f}' for s in fields for f in fields[s]])}")
+    found = [name for name, names in fields.items() if key in names]
+    if len(found) == 1:
+        return found[0], key
+    if found:
+        raise UserError(f"--{key} could be {' or '.join(f'--{name}.{key}' for name in found)}")
+    known = [f for names in fields.values() for f in names] + [flag.lstrip("-") for flag in own]
+    raise UserError(f"unknown flag --{key}{nearest(key, known)}")
+
+
+def _print_config(arguments: Arguments, used: list[str], env_options: Callable[[str], type] | None) -> None:
+    sections = {name: arguments.section(name) for name in used}
+    if env_options:
+        name, values = arguments.env()
+        sections[f"env ({name})"] = env_options(name)(**values)
+    for name, section in sections.items():
+        print(f"\n{name}:")
+        for f in dataclasses.fields(section):
+            print(f"  {f.name + ':':22}{getattr(section, f.name)!s:24} # {f.metadata.get('help', '')}")
+
+
+def run(main: Callable[[list[str]], int | None]) -> typing.NoReturn:
+    """Run a command: a UserError is one line and exit code 2; SIGTERM ends it as Ctrl-C does, cleanly, with 0."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main(sys.argv[1:]) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except BrokenPipeError:
+        sys.exit(1)

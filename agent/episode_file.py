@@ -1,0 +1,116 @@
+"""Episode <-> HDF5, one file an episode, in the robomimic layout (`data/demo_0/{obs,actions,rewards,dones}`).
+
+The T + 1st observation is in `data/demo_0/final_obs`, so every frame is stored once. A file appears whole or not at
+all: it is written aside, synced and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from agent.spec import STEP_COLUMNS, Episode, SpecError, UserError
+
+SUFFIX = ".hdf5"
+
+
+class EpisodeFileError(UserError):
+    """An episode file that is missing, damaged or not ours; the message names it."""
+
+
+def write_episode(path: str | Path, episode: Episode) -> None:
+    """Write `episode` to `path`, atomically and durably. An existing file is replaced."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with h5py.File(aside, "w") as file:
+            _write(file.create_group("data"), episode)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself survives a power cut
+    finally:
+        os.close(folder)
+
+
+def _write(data: h5py.Group, episode: Episode) -> None:
+    steps = len(episode)
+    env = episode.meta.get("env") or {}
+    env_args = {"env_name": env.get("name", ""), "env_kwargs": env.get("options", {}), "type": 1}
+    data.attrs.update(total=steps, env_args=json.dumps(env_args), meta=json.dumps(episode.meta))
+    demo = data.create_group("demo_0")
+    demo.attrs["num_samples"] = steps
+    demo["actions"] = episode.actions
+    demo["dones"] = (episode.terminated | episode.truncated).astype(np.int64)
+    for name in STEP_COLUMNS:
+        demo[name] = getattr(episode, name)
+    for key, rows in episode.observations.items():
+        image = rows.ndim == 4
+        options: dict[str, Any] = (
+            {"chunks": (1, *rows.shape[1:]), "compression": "gzip", "compression_opts": 1} if image else {}
+        )
+        demo.create_dataset(f"obs/{key}", data=rows[:steps], **options)
+        demo[f"final_obs/{key}"] = rows[steps]
+
+
+def read_episode(path: str | Path) -> Episode:
+    """The episode in `path`, checked. Raises EpisodeFileError naming the file when it is missing, cut or foreign."""
+    path = Path(path)
+    if not path.is_file():
+        raise EpisodeFileError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            data, demo = file["data"], file["data/demo_0"]
+            columns = {name: demo[name][()].astype(dtype, copy=False) for name, dtype in STEP_COLUMNS.items()}
+            observations = {
+                key: np.concatenate([demo["obs"][key][()], demo["final_obs"][key][()][None]]) for key in demo["obs"]
+            }
+            episode = Episode(
+                observations=observations, actions=demo["actions"][()], meta=json.loads(data.attrs["meta"]), **columns
+            )
+    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise EpisodeFileError(f"{path}: not an episode file, or damaged: {' '.join(str(error).split())}") from None
+    try:
+        episode.check(episode.spec)
+    except SpecError as error:
+        raise EpisodeFileError(f"{path}: {error}") from None
+    return episode
+
+
+def episode_paths(places: Iterable[str | Path]) -> list[Path]:
+    """Episode files in the given folders (sorted by name) and files. Raises EpisodeFileError when there are none."""
+    paths: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found = sorted(p for p in place.glob(f"*{SUFFIX}") if not p.name.startswith("."))
+            if not found:
+                raise EpisodeFileError(f"{place}: no episode files (*{SUFFIX}) in this folder")
+            paths += found
+        elif place.is_file():
+            paths.append(place)
+        else:
+            raise EpisodeFileError(f"{place}: no such file or folder")
+    return paths
+
+
+def read_episodes(places: Iterable[str | Path]) -> Iterator[Episode]:
+    """Every episode in the given folders and files; all must have the spec of the first (raises EpisodeFileError)."""
+    spec, first = None, None
+    for path in episode_paths(places):
+        episode = read_episode(path)
+        if spec is None:
+            spec, first = episode.spec, path
+        elif differences := spec.differences(episode.spec):
+            raise EpisodeFileError(f"{path}: differs from {first}: {'; '.join(differences)}")
+        yield episode

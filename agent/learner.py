@@ -1,0 +1,251 @@
+"""Fine-tune online: train on the transitions that robot servers stream here, and send them newer policies.
+
+  python -m agent.learner --ckpt offline.pt                 # then, elsewhere: python -m robot_server --env sim
+  python -m agent.learner --resume runs/lift                # go on with a run that was stopped
+
+Listens on tcp://127.0.0.1:5555 (--address). Everything of a run is in its folder (runs/<time>/, or --run): each episode
+as a file, latest.pt, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the update in progress, with a
+checkpoint written; robot servers go on with the policy they have. It ends by itself after --env-steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from agent import checkpoint, cli
+from agent.calql import CalQL, Weights
+from agent.checkpoint import Checkpoint
+from agent.config import CalQLConfig, LearnerConfig, LinkConfig, OnlineConfig
+from agent.episode_file import SUFFIX, episode_paths, read_episode, write_episode
+from agent.log import Progress, RunLog
+from agent.mailbox import Mailbox, episode_name
+from agent.pretrain import choose_device, load_demonstrations, run_folder
+from agent.replay import Replay, sample_mixed
+from agent.spec import Episode, UserError
+
+USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
+LATEST = "latest.pt"
+WAIT_S = 0.05
+
+
+def updates_due(env_steps: int, warmup_steps: int, utd: float) -> int:
+    """How many updates a run should have made after so many env steps."""
+    return max(0, math.floor((env_steps - warmup_steps) * utd))
+
+
+def cql_weight(env_steps: int, config: CalQLConfig) -> float:
+    """The conservative weight online: from its offline to its online value over cql_decay_steps."""
+    share = min(1.0, env_steps / config.cql_decay_steps) if config.cql_decay_steps else 1.0
+    return (1 - share) * config.cql_weight + share * config.cql_weight_online
+
+
+class Learner:
+    """One run: agent, both replays, the mailbox, and the counters that tie them together."""
+
+    def __init__(self, start: Checkpoint, config: dict[str, Any], folder: Path, resumed: bool) -> None:
+        self.config, self.folder, self.start = config, folder, start
+        self.online: OnlineConfig = config["online"]
+        self.calql: CalQLConfig = config["calql"]
+        settings: LearnerConfig = config["learner"]
+        link: LinkConfig = config["link"]
+        seed = settings.seed
+        self.device = choose_device(settings)
+        self.offline = None
+        if self.online.offline_share != 0:
+            if not config["offline"].data:
+                raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
+            self.offline, _ = load_demonstrations(config["offline"], config["reward"], self.calql.gamma, seed)
+            if differences := start.spec.differences(self.offline.spec):
+                raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
+        config["network"].encoder_weights = ""  # they are in the checkpoint
+        self.agent = CalQL(start.spec, config["network"], self.calql, self.device, seed)
+        self.agent.load_state_dict(start.agent)
+        self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], self.calql.gamma, seed + 1)
+        counters = start.counters if resumed else {}
+        self.updates = counters.get("updates", 0)  # online ones
+        self.version = counters.get("version", 1)
+        self.env_steps = 0  # of finished episodes; `seen` also counts those under way
+        self.episodes = 0
+        stored = self._read_back() if resumed else []
+        for name, replay in (("offline", self.offline), ("online", self.replay)):
+            if resumed and replay is not None and name in start.generators:
+                replay.generator.set_state(start.generators[name])
+        self.log = RunLog(folder, counters.get("time_s", 0))
+        network = dataclasses.asdict(config["network"])
+        self.mailbox = Mailbox(link.address, start.spec, network, str(folder), stored, link.insecure)
+        self.mailbox.offer(self.version, self.agent.policy.weights())
+        self._before = self.env_steps  # steps of earlier lives of this run
+        self._saved_at = self.env_steps
+        self._held = False
+
+    def _read_back(self) -> list[tuple[str, str, int]]:
+        """Fill the replay from the run's episode files; returns their identities."""
+        folder = self.folder / "episodes"
+        episodes = [read_episode(path) for path in episode_paths([folder])] if any(folder.glob(f"*{SUFFIX}")) else []
+        episodes.sort(key=lambda episode: episode.meta["order"])
+        for episode in episodes:
+            self.replay.add(episode)
+            self.env_steps += len(episode)
+        self.episodes = len(episodes)
+        return [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in episodes]
+
+    @property
+    def seen(self) -> int:
+        """Env steps received, those of unfinished episodes included."""
+        return self._before + self.mailbox.steps
+
+    @property
+    def due(self) -> int:
+        """Updates that should have been made by now; none before there is something to learn from."""
+        return updates_due(self.seen, self.online.warmup_steps, self.online.utd) if len(self.replay) else 0
+
+    @property
+    def finished(self) -> bool:
+        return self.env_steps >= self.online.env_steps and self.updates >= self.due
+
+    @property
+    def stage(self) -> str:
+        return "warmup" if self.seen < self.online.warmup_steps else "online"
+
+    def run(self) -> None:
+        """Until the env steps are spent: take in what has arrived, update if an update is due, else wait."""
+        progress = Progress(self.online.env_steps, "env steps")
+        try:
+            while not self.finished:
+                for episode in self.mailbox.drain():
+                    self.take(episode)
+                self.keep_pace()
+                if self.updates < self.due:
+                    self.update()
+                else:
+                    self.mailbox.wait(WAIT_S)
+                progress.show(self.seen, f"{self.stage}  {self.updates} updates  {self.episodes} episodes")
+        finally:
+            progress.close()
+            self.save()
+
+    def take(self, episode: Episode) -> None:
+        """A finished episode: to disk, into the replay, acknowledged, logged, in this order."""
+        episode.meta["order"] = self.episodes
+        write_episode(self.folder / "episodes" / (episode_name(episode.meta) + SUFFIX), episode)
+        self.replay.add(episode)
+        self.mailbox.acknowledge(episode)
+        self.episodes += 1
+        self.env_steps += len(episode)
+        self.log.write(
+            "episode",
+            self.env_steps,
+            self.updates,
+            robot=episode.meta["robot"],
+            number=episode.meta["number"],
+            success=int(episode.succeeded),
+            length=len(episode),
+            interventions=int(episode.interventions.sum()),
+            policy_version=int(episode.policy_versions[-1]),
+            staleness=self.version - int(episode.policy_versions[-1]),
+            **{"return": episode.episode_return},
+        )
+
+    def update(self) -> None:
+        batch = sample_mixed(self.offline, self.replay, self.online.batch, self.online.offline_share).to(self.device)
+        batch = batch.augmented(self.calql.augment_pad, self.agent.generator)
+        weights = Weights(cql_weight(self.seen, self.calql), self.calql.bc_weight_online)
+        metrics = self.agent.update(batch, weights, self.updates % self.online.actor_every == 0)
+        self.updates += 1
+        if self.updates % self.online.offer_every == 0:
+            self.version += 1
+            self.mailbox.offer(self.version, self.agent.policy.weights())
+        if self.updates % self.config["learner"].log_every == 0:
+            self._log_update(metrics, weights)
+        if self.env_steps - self._saved_at >= self.online.checkpoint_every:
+            self.save()
+
+    def _log_update(self, metrics: dict[str, Tensor], weights: Weights) -> None:
+        now, steps = self.log.time_s, self.seen
+        last_time, last_updates, last_steps = getattr(self, "_rates", (now, self.updates, steps))
+        self._rates = (now, self.updates, steps)
+        elapsed = max(now - last_time, 1e-9)
+        self.log.write(
+            "update",
+            steps,
+            self.updates,
+            stage=self.stage,
+            cql_weight=weights.cql,
+            updates_per_s=(self.updates - last_updates) / elapsed,
+            env_steps_per_s=(steps - last_steps) / elapsed,
+            version=self.version,
+            bad_messages=sum(self.mailbox.counts.values()),
+            **metrics,
+        )
+
+    def keep_pace(self) -> None:
+        """In simulation, hold robots that have run too far ahead of the updates due (a real robot ignores it)."""
+        limit = self.online.max_lead_steps
+        behind = (self.due - self.updates) / self.online.utd if self.online.utd > 0 else 0
+        if limit and behind > limit:
+            self.mailbox.pace(1.0)
+            self._held = True
+        elif self._held:
+            self.mailbox.pace(0.0)
+            self._held = False
+
+    def save(self) -> None:
+        config = {name: dataclasses.asdict(section) for name, section in self.config.items()}
+        counters = dict(self.start.counters)
+        counters |= {"updates": self.updates, "version": self.version, "time_s": int(self.log.time_s)}
+        counters |= {"env_steps": self.env_steps}
+        replays = {"offline": self.offline, "online": self.replay}
+        generators = {name: replay.generator.get_state() for name, replay in replays.items() if replay is not None}
+        state = Checkpoint(self.start.spec, self.start.env, config, self.agent.state_dict(), counters, generators)
+        state.save(self.folder / LATEST)
+        self._saved_at = self.env_steps
+
+    def close(self) -> None:
+        self.mailbox.close()
+        self.log.close()
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.learner")
+    flags = arguments.flags
+    if bool(flags.ckpt) == bool(flags.resume):
+        raise UserError("give either --ckpt FILE (a new run) or --resume FOLDER (a run that was stopped)")
+    start = checkpoint.load(flags.ckpt or Path(flags.resume) / LATEST)
+    base = {name: dict(values) for name, values in start.config.items()}
+    if not flags.resume:
+        base.get("learner", {}).pop("run", None)
+    config = {name: arguments.section(name, base.get(name)) for name in USED}
+    folder = Path(flags.resume) if flags.resume else run_folder(config["learner"], "run")
+    if not flags.resume and (folder / LATEST).exists():
+        raise UserError(f"{folder}: a run is there already; go on with it by --resume {folder}, or give another --run")
+    learner = Learner(start, config, folder, resumed=bool(flags.resume))
+    learner.log.say(
+        f"fine-tuning {flags.ckpt or flags.resume} on {learner.device} for {config['online'].env_steps} env steps; "
+        f"listening on {config['link'].address}; run folder {folder}"
+    )
+    began = time.monotonic()
+    try:
+        learner.run()
+    finally:
+        learner.close()
+    done = "finished" if learner.finished else "stopped"
+    learner.log.say(
+        f"{done}: {learner.env_steps} env steps, {learner.episodes} episodes, {learner.updates} updates in "
+        f"{(time.monotonic() - began) / 60:.1f} min; {folder / LATEST}"
+    )
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint of agent.pretrain to start from")
+    parser.add_argument("--resume", metavar="FOLDER", help="run folder to go on with")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,79 @@
+"""A run's log: one JSON object a line in `log.jsonl`, the numbers among them to TensorBoard as well."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class RunLog:
+    """Appends to `<folder>/log.jsonl`; every record has its kind, env_steps, updates and time_s since the run began."""
+
+    def __init__(self, folder: Path, time_s: float = 0.0, quiet: bool = False) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / "log.jsonl", "a", buffering=1)  # a record is on its way when it is written
+        self._board = SummaryWriter(str(folder))
+        self._started = time.monotonic() - time_s
+        self.quiet = quiet
+
+    @property
+    def time_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def write(self, kind: str, env_steps: int, updates: int, **values: Any) -> None:
+        """Tensors are read here (one wait for the device per record), (E,) ones as their list."""
+        plain = {name: v.tolist() if isinstance(v, torch.Tensor) else v for name, v in values.items()}
+        record = {"kind": kind, "env_steps": env_steps, "updates": updates, "time_s": round(self.time_s, 3), **plain}
+        self._file.write(json.dumps(record, default=str) + "\n")
+        step = env_steps if kind == "episode" else updates
+        for name, value in plain.items():
+            if isinstance(value, list) and value and isinstance(value[0], float):
+                value = sum(value) / len(value)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def say(self, line: str) -> None:
+        if not self.quiet:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+class Progress:
+    """A line that a terminal overwrites; elsewhere a line now and then."""
+
+    def __init__(self, total: int, unit: str, every_s: float | None = None) -> None:
+        self.total, self.unit = total, unit
+        self.terminal = sys.stderr.isatty()
+        self.every_s = every_s or (0.5 if self.terminal else 15.0)
+        self._start = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def show(self, done: int, text: str = "", force: bool = False) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+        if not force and now - self._last < self.every_s:
+            return
+        self._last = now
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        left_s = (self.total - done) / rate if rate > 0 else float("nan")
+        eta = "--:--" if math.isnan(left_s) else f"{int(left_s // 60):02d}:{int(left_s % 60):02d}"
+        line = f"{done}/{self.total} {self.unit}  {rate:.1f}/s  ETA {eta}  {text}"
+        print(
+            f"\r{line:<100}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
+
+    def close(self) -> None:
+        if self.terminal:
+            print(file=sys.stderr)

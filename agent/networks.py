@@ -1,0 +1,255 @@
+"""Encoder, tanh-Gaussian actor and a batched critic ensemble. Images are uint8 until they reach the encoder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agent.config import NetworkConfig
+from agent.spec import Spec, UserError
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+ACTION_LIMIT = 1 - 1e-5  # data actions are clipped to this before any log-probability
+
+
+class SpatialSoftmax(nn.Module):
+    """Expected (x, y) of each channel (Levine et al. 2016): (B, C, H, W) -> (B, 2C) in [-1, 1]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        _, _, height, width = maps.shape
+        y = torch.linspace(-1, 1, height, device=maps.device, dtype=maps.dtype)
+        x = torch.linspace(-1, 1, width, device=maps.device, dtype=maps.dtype)
+        share = (maps.flatten(2) * self.log_scale.exp()[:, None]).softmax(-1).unflatten(2, (height, width))
+        return torch.cat([share.sum(2) @ x, share.sum(3) @ y], -1)
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over all of an image's channels and positions, with a scale and bias per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.norm(maps)
+
+
+def small_cnn(config: NetworkConfig) -> tuple[nn.Module, int]:
+    """3x3 convolutions with LayerNorm and ReLU; returns the module and its output channels."""
+    if len(config.channels) != len(config.strides) or not config.channels:
+        raise UserError(f"network.channels {config.channels} and network.strides {config.strides} differ in length")
+    layers: list[nn.Module] = []
+    inputs = 3
+    for outputs, stride in zip(config.channels, config.strides, strict=True):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), ChannelNorm(outputs), nn.ReLU()]
+        inputs = outputs
+    return nn.Sequential(*layers), inputs
+
+
+def resnet(config: NetworkConfig) -> tuple[nn.Module, int]:
+    """torchvision's ResNet-18 or -34 without its pooling and classifier; returns the module and its output channels.
+
+    Raises UserError when the weights asked for can't be had.
+    """
+    import torchvision
+
+    make = getattr(torchvision.models, config.encoder)
+    wanted = config.encoder_weights
+    if wanted in ("", "none"):
+        network = make(weights=None)
+    elif wanted == "imagenet":
+        try:
+            network = make(weights="IMAGENET1K_V1")
+        except OSError as error:
+            raise UserError(
+                f"ImageNet weights of {config.encoder} could not be downloaded ({error}); download them elsewhere and "
+                "give the file as --network.encoder_weights FILE, or leave it empty for random weights"
+            ) from None
+    else:
+        if not Path(wanted).is_file():
+            raise UserError(f"network.encoder_weights: {wanted}: no such file")
+        network = make(weights=None)
+        try:
+            network.load_state_dict(torch.load(wanted, map_location="cpu", weights_only=True))
+        except Exception as error:  # a foreign file fails in many ways; each is the user's file
+            raise UserError(f"{wanted}: not weights of torchvision's {config.encoder}: {str(error)[:120]}") from None
+    return nn.Sequential(*list(network.children())[:-2]), 512
+
+
+class ImageEncoder(nn.Module):
+    """One camera: uint8 (B, H, W, 3) -> (B, features)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
+        super().__init__()
+        pretrained = config.encoder != "cnn"
+        self.net, channels = resnet(config) if pretrained else small_cnn(config)
+        self.net.requires_grad_(not config.freeze_encoder)
+        self.frozen_norm = pretrained  # batch statistics of a replay batch are noise: BatchNorm keeps its own
+        mean = [0.485, 0.456, 0.406] if pretrained else [0.5, 0.5, 0.5]
+        std = [0.229, 0.224, 0.225] if pretrained else [0.5, 0.5, 0.5]
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        with torch.no_grad():
+            self.net.eval()
+            maps = self.net(torch.zeros(1, 3, *shape[:2]))
+        if config.head == "spatial_softmax":
+            self.pool: nn.Module = SpatialSoftmax(channels)
+            width = 2 * channels
+        else:
+            self.pool = nn.Flatten()
+            width = maps[0].numel()
+        self.out = nn.Sequential(nn.Linear(width, config.features), nn.LayerNorm(config.features), nn.Tanh())
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        super().train(mode)
+        if self.frozen_norm:
+            self.net.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW: already channels_last
+        x = (x - self.mean) / self.std
+        return self.out(self.pool(self.net(x)))
+
+
+class Encoder(nn.Module):
+    """A whole observation -> (B, F): one ImageEncoder per camera, and the state vectors, standardised, through one layer."""
+
+    state_mean: Tensor
+    state_std: Tensor
+
+    def __init__(self, spec: Spec, config: NetworkConfig) -> None:
+        super().__init__()
+        self.cameras = nn.ModuleDict({_module_name(k): ImageEncoder(v, config) for k, v in spec.cameras.items()})
+        self.camera_keys, self.state_keys = list(spec.cameras), list(spec.states)
+        width = sum(spec.states.values())
+        self.register_buffer("state_mean", torch.zeros(width))
+        self.register_buffer("state_std", torch.ones(width))
+        self.dim = len(spec.cameras) * config.features
+        if width:
+            size = config.state_features
+            self.state = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size), nn.Tanh())
+            self.dim += size
+
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Set what states are centred on and divided by, each (sum of state lengths,)."""
+        self.state_mean.copy_(mean)
+        self.state_std.copy_(std)
+
+    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+        parts = [self.cameras[_module_name(key)](observation[key]) for key in self.camera_keys]
+        if self.state_keys:
+            states = torch.cat([observation[key] for key in self.state_keys], -1)
+            parts.append(self.state((states - self.state_mean) / self.state_std))
+        return torch.cat(parts, -1)
+
+
+def _module_name(key: str) -> str:
+    return key.replace(".", "/")  # torch refuses dots in module names
+
+
+class Actor(nn.Module):
+    """Features (B, F) -> a tanh of a diagonal Gaussian over actions."""
+
+    def __init__(self, features: int, action_dim: int, config: NetworkConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = features
+        for size in config.actor_hidden:
+            layers += [nn.Linear(width, size), *([nn.LayerNorm(size)] if config.actor_layer_norm else []), nn.ReLU()]
+            width = size
+        self.trunk = nn.Sequential(*layers)
+        self.mean, self.log_std = nn.Linear(width, action_dim), nn.Linear(width, action_dim)
+        for out in (self.mean, self.log_std):
+            nn.init.orthogonal_(out.weight, gain=0.01)
+            nn.init.zeros_(out.bias)
+
+    def forward(self, features: Tensor) -> TanhNormal:
+        hidden = self.trunk(features)
+        return TanhNormal(self.mean(hidden), self.log_std(hidden).clamp(LOG_STD_MIN, LOG_STD_MAX))
+
+
+class TanhNormal:
+    """tanh(Normal(mean, exp(log_std))), both (B, A)."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean, self.log_std = mean, log_std
+
+    @property
+    def mode(self) -> Tensor:
+        return self.mean.tanh()
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Reparametrised actions (B, count, A) and their log-densities (B, count)."""
+        mean, log_std = self.mean[:, None], self.log_std[:, None]
+        size = (self.mean.shape[0], count, self.mean.shape[1])
+        noise = torch.randn(size, generator=generator, device=mean.device, dtype=mean.dtype)
+        before = mean + log_std.exp() * noise
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not lose its digits where tanh saturates
+        squash = 2 * (math.log(2) - before - F.softplus(-2 * before))
+        log_prob = (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - squash).sum(-1)
+        return before.tanh(), log_prob
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-density of actions (B, A), clipped into the open interval first -> (B,)."""
+        before = actions.clamp(-ACTION_LIMIT, ACTION_LIMIT).atanh()
+        noise = (before - self.mean) / self.log_std.exp()
+        squash = 2 * (math.log(2) - before - F.softplus(-2 * before))
+        return (-0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi) - squash).sum(-1)
+
+
+class Critics(nn.Module):
+    """E independent Q-functions evaluated as one: features (B, F), actions (B, N, A) -> (E, B, N).
+
+    The features' share of the first layer is computed once per state, not once per action.
+    """
+
+    def __init__(self, features: int, action_dim: int, config: NetworkConfig) -> None:
+        super().__init__()
+        count = config.critics
+        sizes = [features + action_dim, *config.critic_hidden, 1]
+        self.features, self.layer_norm = features, config.critic_layer_norm
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        self.scales, self.offsets = nn.ParameterList(), nn.ParameterList()
+        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+            bound = 1 / math.sqrt(inputs)
+            self.weights.append(torch.empty(count, inputs, outputs).uniform_(-bound, bound))
+            self.biases.append(torch.empty(count, 1, outputs).uniform_(-bound, bound))
+            if self.layer_norm and outputs != 1:
+                self.scales.append(torch.ones(count, 1, outputs))
+                self.offsets.append(torch.zeros(count, 1, outputs))
+
+    def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
+        def pick(parameter: Tensor) -> Tensor:  # only the ensemble members asked for
+            return parameter if members is None else parameter[members]
+
+        batch, count, _ = actions.shape
+        first = pick(self.weights[0])
+        of_state = torch.baddbmm(
+            pick(self.biases[0]), features.expand(len(first), *features.shape), first[:, : self.features]
+        )  # (E, B, H)
+        of_action = actions.flatten(0, 1).expand(len(first), -1, -1) @ first[:, self.features :]  # (E, B N, H)
+        hidden = (of_action.unflatten(1, (batch, count)) + of_state[:, :, None]).flatten(1, 2)
+        for layer in range(1, len(self.weights)):
+            if self.layer_norm:
+                hidden = F.layer_norm(hidden, hidden.shape[-1:])
+                hidden = torch.addcmul(pick(self.offsets[layer - 1]), hidden, pick(self.scales[layer - 1]))
+            hidden = hidden.relu()
+            hidden = torch.baddbmm(pick(self.biases[layer]), hidden, pick(self.weights[layer]))  # (E, B N, H)
+        return hidden.unflatten(1, (batch, count)).squeeze(-1)
+
+
+def parameter_count(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,133 @@
+"""Train a policy offline from demonstrations with Cal-QL, and write a checkpoint that fine-tuning starts from.
+
+  python -m agent.pretrain --data demos/lift --out offline.pt
+  python -m agent.pretrain --config configs/lift.yaml --config configs/cql.yaml --data demos/lift --out cql.pt
+
+Reads every episode file in the folders given. The checkpoint is written now and then, at the end, and on Ctrl-C; it
+remembers the config, the spaces, the environment and the folders. Losses go to log.jsonl and TensorBoard files in the
+run's folder (runs/<name>/, --run).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent import cli
+from agent.calql import CalQL, Weights
+from agent.checkpoint import Checkpoint
+from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
+from agent.episode_file import episode_paths, read_episodes
+from agent.log import Progress, RunLog
+from agent.replay import Replay
+from agent.spec import Episode, UserError
+
+USED = ("network", "calql", "reward", "offline", "online", "learner")
+SAVE_EVERY_S = 60.0
+
+
+def choose_device(config: LearnerConfig) -> torch.device:
+    """The torch device that the config asks for. Raises UserError if it is not there; sets the number of threads."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    name = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"learner.device: '{name}' can't be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def run_folder(config: LearnerConfig, kind: str) -> Path:
+    return Path(config.run or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def load_demonstrations(
+    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int
+) -> tuple[Replay, list[Episode]]:
+    """A replay that holds all demonstrations, and the episodes' heads (without frames) for a summary.
+
+    Raises UserError naming the file that is missing, damaged or different from the others, or when none is left.
+    """
+    episodes = [e for e in read_episodes(config.data) if e.succeeded or not config.successes_only]
+    if not episodes:
+        raise UserError(f"{', '.join(config.data)}: no successful episode, and offline.successes_only is on")
+    replay = Replay(episodes[0].spec, sum(len(e) + 1 for e in episodes), reward, gamma, seed)
+    for path, episode in zip(episode_paths(config.data), episodes, strict=False):
+        try:
+            replay.add(episode)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    return replay, [dataclasses.replace(e, observations={}) for e in episodes]
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.pretrain")
+    config = {name: arguments.section(name) for name in USED}
+    offline: OfflineConfig = config["offline"]
+    calql: CalQLConfig = config["calql"]
+    offline.data = [str(Path(p).resolve()) for p in (arguments.flags.data or offline.data)]
+    if not offline.data:
+        raise UserError("no data: give the demonstrations' folders as --data FOLDER [FOLDER ...]")
+    device = choose_device(config["learner"])
+    seed = config["learner"].seed
+    replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
+    agent = CalQL(replay.spec, config["network"], calql, device, seed)
+    agent.policy.encoder.standardise(*(value.to(device) for value in replay.state_statistics()))
+    log = RunLog(run_folder(config["learner"], "pretrain"))
+    success = sum(e.succeeded for e in episodes) / len(episodes)
+    log.say(
+        f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; "
+        f"{offline.updates} updates on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
+    )
+
+    out = Path(arguments.flags.out)
+    done = 0
+
+    def save() -> None:
+        plain = {name: dataclasses.asdict(section) for name, section in config.items()}
+        generators = {"offline": replay.generator.get_state()}
+        counters = {"offline_updates": done}
+        env = dict(episodes[0].meta.get("env") or {})
+        Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
+
+    progress, saved = Progress(offline.updates, "updates"), time.monotonic()
+    weights = Weights(calql.cql_weight, calql.bc_weight)
+    try:
+        while done < offline.updates:
+            batch = replay.sample(offline.batch).to(device).augmented(calql.augment_pad, agent.generator)
+            metrics = agent.update(batch, weights)
+            done += 1
+            if done % config["learner"].log_every == 0 or done == offline.updates:
+                log.write("update", 0, done, stage="offline", **metrics)
+                progress.show(done, summary(metrics))
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                save()
+                saved = time.monotonic()
+    finally:  # Ctrl-C keeps what was trained
+        progress.close()
+        save()
+        log.close()
+    log.say(f"wrote {out} after {done} updates ({log.time_s:.0f} s)")
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    names = {"td_loss": "td", "q_data": "Q", "return_to_go": "R", "entropy": "H", "bc_loss": "bc"}
+    return "  ".join(f"{short} {float(metrics[name]):.2f}" for name, short in names.items() if name in metrics)
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", nargs="+", metavar="FOLDER", help="demonstrations: folders of episode files, or files"
+    )
+    parser.add_argument("--out", default="offline.pt", metavar="FILE", help="checkpoint to write (offline.pt)")
+
+
+if __name__ == "__main__":
+    cli.run(main)

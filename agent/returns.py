@@ -1,0 +1,70 @@
+"""From an episode's rewards to what learning sees: the one reward transform, and Monte-Carlo returns-to-go.
+
+Both TD targets and returns use `learning_rewards`; nothing else in the project scales a reward. Returns follow the
+authors' rules (Nakamoto et al. 2023, appendix and code): see `returns_to_go`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.config import RewardConfig
+from agent.spec import Episode, SpecError, UserError
+
+
+def learning_rewards(raw: np.ndarray, config: RewardConfig) -> np.ndarray:
+    """scale * r + bias; (T,) float32 -> (T,) float32."""
+    return (config.scale * raw + config.bias).astype(np.float32)
+
+
+def returns_to_go(
+    rewards: np.ndarray, terminated: np.ndarray, gamma: float, sparse: bool, failure_reward: float
+) -> np.ndarray:
+    """R_t = r_t + gamma (1 - d_t) R_{t+1} of one whole episode; rewards already transformed, (T,) -> (T,) float32.
+
+    sparse, every reward the failure reward: R = r_neg / (1 - gamma) at every step, as if it went on for ever.
+    sparse, any success: the recursion starts from nothing after the last step.
+    dense, cut by a time limit: it starts from r_last / (1 - gamma) at the last step.
+    """
+    rewards = rewards.astype(np.float64)
+    if sparse and np.all(np.isclose(rewards, failure_reward)):
+        return np.full(len(rewards), failure_reward / (1 - gamma), np.float32)
+    returns = np.empty_like(rewards)
+    cut = not sparse and not terminated[-1]
+    following = rewards[-1] / (1 - gamma) if cut else 0.0
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + gamma * (1 - float(terminated[t])) * following
+        returns[t] = following
+    return returns.astype(np.float32)
+
+
+def rewards_and_returns(episode: Episode, config: RewardConfig, gamma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Transformed rewards and returns-to-go of an episode, both (T,) float32.
+
+    Raises UserError when the episode contradicts the config: a sparse task with a third reward value, or returns
+    outside of what the rewards allow (NaN included).
+    """
+    rewards = learning_rewards(episode.rewards, config)
+    failure = config.scale * config.failure_reward + config.bias
+    if config.sparse:
+        values = np.unique(episode.rewards)
+        if len(values[~np.isclose(values, config.failure_reward)]) > 1:
+            raise UserError(
+                f"reward.sparse is on with failure_reward {config.failure_reward}, but an episode has the rewards "
+                f"{', '.join(f'{v:g}' for v in values[:6])}; set reward.sparse to false or correct failure_reward"
+            )
+    returns = returns_to_go(rewards, episode.terminated, gamma, config.sparse, failure)
+    check_returns(rewards, returns, gamma)
+    return rewards, returns
+
+
+def check_returns(rewards: np.ndarray, returns: np.ndarray, gamma: float) -> None:
+    """Raise SpecError unless min r / (1 - gamma) <= R <= max r / (1 - gamma) (either bound relaxed to a single r)."""
+    low, high = float(rewards.min()), float(rewards.max())
+    low, high = min(low, low / (1 - gamma)), max(high, high / (1 - gamma))
+    slack = 1e-4 * max(1.0, abs(low), abs(high))
+    if not np.isfinite(returns).all() or returns.min() < low - slack or returns.max() > high + slack:
+        raise SpecError(
+            f"returns [{returns.min():.4g}, {returns.max():.4g}] lie outside of what the rewards allow, "
+            f"[{low:.4g}, {high:.4g}]: they were not computed from the rewards that learning uses"
+        )

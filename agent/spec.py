@@ -1,0 +1,262 @@
+"""The nouns of the project: Spec (what a robot sees and does), Transition (one step), Episode (one attempt).
+
+Only numpy and gymnasium's vocabulary live here; no torch, so that a tool or a robot can import it for free.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Observation = dict[str, np.ndarray]
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can put right: `main` prints its one line and exits with code 2."""
+
+
+class SpecError(UserError, ValueError):
+    """Data do not have the shape, dtype or names that were agreed on."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an environment's observations and actions look like.
+
+    cameras: name -> (height, width, 3), uint8.  states: name -> length, float32.  action_dim: A, actions in [-1, 1]^A.
+    """
+
+    cameras: dict[str, tuple[int, int, int]]
+    states: dict[str, int]
+    action_dim: int
+
+    @classmethod
+    def from_spaces(cls, observation_space: Any, action_space: Any) -> Spec:
+        """Read a Gymnasium `Dict` of uint8 (H, W, 3) boxes and float vectors, and a `Box` [-1, 1]^A.
+
+        Raises SpecError for any other space, naming its key.
+        """
+        spaces = getattr(observation_space, "spaces", None)
+        if not isinstance(spaces, Mapping):
+            raise SpecError(f"observation space must be a Dict, not {observation_space}")
+        cameras, states = {}, {}
+        for key, box in sorted(spaces.items()):
+            shape = tuple(box.shape or ())
+            if box.dtype == np.uint8 and len(shape) == 3 and shape[2] == 3:
+                cameras[key] = shape
+            elif np.issubdtype(box.dtype, np.floating) and len(shape) == 1:
+                states[key] = shape[0]
+            else:
+                raise SpecError(f"observation '{key}' is neither a uint8 (H, W, 3) image nor a float vector: {box}")
+        if len(action_space.shape or ()) != 1 or not (
+            np.all(action_space.low == -1) and np.all(action_space.high == 1)
+        ):
+            raise SpecError(f"action space must be a Box of [-1, 1]^A, not {action_space}")
+        return cls(cameras, states, int(action_space.shape[0]))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "cameras": {k: list(v) for k, v in self.cameras.items()},
+            "states": dict(self.states),
+            "action_dim": self.action_dim,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Spec:
+        """The inverse of to_dict. Raises SpecError on anything malformed (it may come from the network)."""
+        try:
+            cameras = {str(k): (int(h), int(w), int(c)) for k, (h, w, c) in data["cameras"].items()}
+            return cls(cameras, {str(k): int(v) for k, v in data["states"].items()}, int(data["action_dim"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SpecError(f"malformed spec: {error!r}") from None
+
+    @property
+    def keys(self) -> list[str]:
+        return [*self.cameras, *self.states]
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self.cameras[key] if key in self.cameras else (self.states[key],)
+
+    def dtype(self, key: str) -> np.dtype:
+        return np.dtype(np.uint8 if key in self.cameras else np.float32)
+
+    def differences(self, other: Spec) -> list[str]:
+        """Human-readable differences, self first; empty when equal."""
+        found = []
+        for kind in ("cameras", "states"):
+            mine, theirs = getattr(self, kind), getattr(other, kind)
+            for key in sorted({*mine, *theirs}):
+                if mine.get(key) != theirs.get(key):
+                    noun = kind[:-1]
+                    found.append(f"{noun} '{key}': {mine.get(key, 'none')} against {theirs.get(key, 'none')}")
+        if self.action_dim != other.action_dim:
+            found.append(f"action_dim: {self.action_dim} against {other.action_dim}")
+        return found
+
+    def check_observation(self, observation: Mapping[str, np.ndarray], lead: tuple[int, ...] = ()) -> None:
+        """Raise SpecError unless every key is there with its shape (after the `lead` axes) and dtype, and no other."""
+        if set(observation) != set(self.keys):
+            missing, extra = set(self.keys) - set(observation), set(observation) - set(self.keys)
+            raise SpecError(f"observation keys: missing {sorted(missing)}, unexpected {sorted(extra)}")
+        for key, value in observation.items():
+            _check_array(key, value, (*lead, *self.shape(key)), self.dtype(key))
+
+
+def _check_array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if value.shape != shape or value.dtype != dtype:
+        raise SpecError(f"'{name}' is {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
+    if dtype.kind == "f" and not np.isfinite(value).all():
+        raise SpecError(f"'{name}' has values that are not finite")
+
+
+@dataclass
+class Transition:
+    """One step. `observation` is what was seen before `action` (float32 (A,), as executed, in [-1, 1]).
+
+    `final_observation` is what was seen after the last action, and is set on an episode's last transition only.
+    """
+
+    observation: Observation
+    action: np.ndarray
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool = False
+    policy_version: int = 0
+    intervention: bool = False
+    time_s: float = 0.0  # wall clock (Unix time) at which the action was sent
+    final_observation: Observation | None = None
+
+    @property
+    def last(self) -> bool:
+        return self.terminated or self.truncated
+
+    def check(self, spec: Spec) -> None:
+        """Raise SpecError unless this fits `spec`; the final observation must be there exactly on the last step."""
+        spec.check_observation(self.observation)
+        _check_array("action", self.action, (spec.action_dim,), np.dtype(np.float32))
+        if np.abs(self.action).max(initial=0) > 1 + 1e-6:
+            raise SpecError(f"action outside [-1, 1]: {self.action}")
+        if not np.isfinite(self.reward):
+            raise SpecError(f"reward is {self.reward}")
+        if self.last != (self.final_observation is not None):
+            raise SpecError("a final observation belongs to the last transition of an episode, and to no other")
+        if self.final_observation is not None:
+            spec.check_observation(self.final_observation)
+
+
+# Per-step columns of an episode besides observations and actions: name -> dtype.
+STEP_COLUMNS: dict[str, Any] = {
+    "rewards": np.float32,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "success": np.bool_,
+    "policy_versions": np.int64,
+    "interventions": np.bool_,
+    "times_s": np.float64,
+}
+
+
+@dataclass
+class Episode:
+    """T transitions and the final observation: observations have T + 1 rows, everything else T.
+
+    `meta` is JSON-able and says where the episode comes from: "robot", "boot", "number" (its identity on the link),
+    "env" ({"name", "options"}), "seed" (of its reset), "policy".
+    """
+
+    observations: dict[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    success: np.ndarray
+    policy_versions: np.ndarray
+    interventions: np.ndarray
+    times_s: np.ndarray
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_transitions(cls, transitions: Iterable[Transition], meta: dict[str, Any] | None = None) -> Episode:
+        """Stack the transitions of one episode, the last of which carries the final observation."""
+        steps = list(transitions)
+        if not steps or steps[-1].final_observation is None:
+            raise SpecError("an episode needs at least one transition, and a final observation on its last")
+        rows = [*(step.observation for step in steps), steps[-1].final_observation]
+        return cls(
+            observations={key: np.stack([row[key] for row in rows]) for key in rows[0]},
+            actions=np.stack([step.action for step in steps]).astype(np.float32),
+            rewards=np.array([step.reward for step in steps], np.float32),
+            terminated=np.array([step.terminated for step in steps]),
+            truncated=np.array([step.truncated for step in steps]),
+            success=np.array([step.success for step in steps]),
+            policy_versions=np.array([step.policy_version for step in steps], np.int64),
+            interventions=np.array([step.intervention for step in steps]),
+            times_s=np.array([step.time_s for step in steps], np.float64),
+            meta=dict(meta or {}),
+        )
+
+    def transitions(self) -> list[Transition]:
+        """The inverse of from_transitions."""
+        return [
+            Transition(
+                observation={key: rows[t] for key, rows in self.observations.items()},
+                action=self.actions[t],
+                reward=float(self.rewards[t]),
+                terminated=bool(self.terminated[t]),
+                truncated=bool(self.truncated[t]),
+                success=bool(self.success[t]),
+                policy_version=int(self.policy_versions[t]),
+                intervention=bool(self.interventions[t]),
+                time_s=float(self.times_s[t]),
+                final_observation=(
+                    {key: rows[t + 1] for key, rows in self.observations.items()} if t == len(self) - 1 else None
+                ),
+            )
+            for t in range(len(self))
+        ]
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def succeeded(self) -> bool:
+        return bool(self.success.any())
+
+    @property
+    def episode_return(self) -> float:
+        """Undiscounted sum of the raw rewards."""
+        return float(self.rewards.sum())
+
+    @property
+    def spec(self) -> Spec:
+        cameras = {k: v.shape[1:] for k, v in self.observations.items() if v.ndim == 4}
+        states = {k: v.shape[1] for k, v in self.observations.items() if v.ndim == 2}
+        return Spec(dict(sorted(cameras.items())), dict(sorted(states.items())), self.actions.shape[1])
+
+    def check(self, spec: Spec) -> None:
+        """Raise SpecError unless every array fits `spec` and only the last step ends the episode."""
+        steps = len(self)
+        if steps == 0:
+            raise SpecError("the episode has no steps")
+        spec.check_observation(self.observations, lead=(steps + 1,))
+        _check_array("actions", self.actions, (steps, spec.action_dim), np.dtype(np.float32))
+        for name, dtype in STEP_COLUMNS.items():
+            _check_array(name, getattr(self, name), (steps,), np.dtype(dtype))
+        ends = self.terminated | self.truncated
+        if ends[:-1].any() or not ends[-1]:
+            raise SpecError("an episode ends (terminated or truncated) at its last step, and only there")
+
+    def equals(self, other: Episode) -> bool:
+        """Bit-equal arrays and equal meta."""
+        fields = [f.name for f in dataclasses.fields(self) if f.name not in ("observations", "meta")]
+        return (
+            self.meta == other.meta
+            and set(self.observations) == set(other.observations)
+            and all(np.array_equal(v, other.observations[k]) for k, v in self.observations.items())
+            and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in fields)
+        )
