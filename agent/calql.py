@@ -101,6 +101,12 @@ class CalQL:
         rates = {name: getattr(config, f"{name}_lr") for name in self.parameters}
         self.optimizers = {n: torch.optim.Adam(p, rates[n], fused=True) for n, p in self.parameters.items()}
 
+    def start_critics_at(self, value: float) -> None:
+        """Set the last bias of critics and targets: Q begins where the data's returns are, not at 0 far above them."""
+        for critics in (self.critics, self.targets):
+            with torch.no_grad():
+                critics.biases[-1].fill_(value)
+
     def update(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """One step of every loss, all computed from the same parameters; targets move last. Metrics stay on the device."""
         self.policy.train()
@@ -223,6 +229,7 @@ class CalQL:
             self.log_multiplier.copy_(state["log_multiplier"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.param_groups[0]["lr"] = getattr(self.config, f"{name}_lr")  # this run's, not the checkpoint's
         if state["generator"].shape == self.generator.get_state().shape:  # else it was saved on another device
             self.generator.set_state(state["generator"].cpu())
 

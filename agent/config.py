@@ -56,6 +56,7 @@ class CalQLConfig:
     bc_filter: Literal["all", "success"] = _f("success", "which episodes are cloned; 'all' for tasks without success")
     target_entropy: float | None = _f(None, "H-bar; empty for -A/2")
     initial_temperature: float = _f(0.1, "alpha at the start")
+    start_at_return: bool = _f(True, "before training, set the critics' last bias to the data's mean return")
     target_rate: float = _f(0.005, "how fast targets follow")
     actor_lr: float = _f(3e-4, "learning rate of the actor")
     critic_lr: float = _f(3e-4, "learning rate of critics and encoder")

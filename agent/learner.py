@@ -66,7 +66,11 @@ class Learner:
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
         config["network"].encoder_weights = ""  # they are in the checkpoint
         self.agent = CalQL(start.spec, config["network"], self.calql, self.device, seed)
-        self.agent.load_state_dict(start.agent)
+        try:
+            self.agent.load_state_dict(start.agent)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the checkpoint has other networks than section 'network' asks for: {reason}") from None
         self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], self.calql.gamma, seed + 1)
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
@@ -84,6 +88,7 @@ class Learner:
         self._before = self.env_steps  # steps of earlier lives of this run
         self._saved_at = self.env_steps
         self._held = False
+        self._metrics: dict[str, Tensor] = {}  # newest of each: the actor's are not of every update
 
     def _read_back(self) -> list[tuple[str, str, int]]:
         """Fill the replay from the run's episode files; returns their identities."""
@@ -117,6 +122,7 @@ class Learner:
     def run(self) -> None:
         """Until the env steps are spent: take in what has arrived, update if an update is due, else wait."""
         progress = Progress(self.online.env_steps, "env steps")
+        self.save()  # from here on a crash leaves something to resume
         try:
             while not self.finished:
                 for episode in self.mailbox.drain():
@@ -157,13 +163,13 @@ class Learner:
         batch = sample_mixed(self.offline, self.replay, self.online.batch, self.online.offline_share).to(self.device)
         batch = batch.augmented(self.calql.augment_pad, self.agent.generator)
         weights = Weights(cql_weight(self.seen, self.calql), self.calql.bc_weight_online)
-        metrics = self.agent.update(batch, weights, self.updates % self.online.actor_every == 0)
+        self._metrics |= self.agent.update(batch, weights, self.updates % self.online.actor_every == 0)
         self.updates += 1
         if self.updates % self.online.offer_every == 0:
             self.version += 1
             self.mailbox.offer(self.version, self.agent.policy.weights())
         if self.updates % self.config["learner"].log_every == 0:
-            self._log_update(metrics, weights)
+            self._log_update(self._metrics, weights)
         if self.env_steps - self._saved_at >= self.online.checkpoint_every:
             self.save()
 

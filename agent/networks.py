@@ -32,15 +32,11 @@ class SpatialSoftmax(nn.Module):
         return torch.cat([share.sum(2) @ x, share.sum(3) @ y], -1)
 
 
-class ChannelNorm(nn.Module):
-    """LayerNorm over all of an image's channels and positions, with a scale and bias per channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(1, channels)
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each position; (B, C, H, W), in channels_last memory without a copy."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.norm(maps)
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def small_cnn(config: NetworkConfig) -> tuple[nn.Module, int]:
@@ -52,7 +48,7 @@ def small_cnn(config: NetworkConfig) -> tuple[nn.Module, int]:
     for outputs, stride in zip(config.channels, config.strides, strict=True):
         layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), ChannelNorm(outputs), nn.ReLU()]
         inputs = outputs
-    return nn.Sequential(*layers), inputs
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last), inputs  # type: ignore[call-overload]
 
 
 def resnet(config: NetworkConfig) -> tuple[nn.Module, int]:
@@ -119,9 +115,8 @@ class ImageEncoder(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW: already channels_last
-        x = (x - self.mean) / self.std
-        return self.out(self.pool(self.net(x)))
+        x = images.permute(0, 3, 1, 2).to(self.std.dtype)  # NHWC memory seen as NCHW: already channels_last
+        return self.out(self.pool(self.net((x - self.mean).div_(self.std))))
 
 
 class Encoder(nn.Module):

@@ -27,7 +27,7 @@ class Policy(nn.Module):
     def act(self, observation: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
         """One observation (unbatched arrays) -> one action, float32 (A,) in [-1, 1]; a sample, or the mode."""
         device = self.encoder.state_mean.device
-        batch = {key: torch.as_tensor(observation[key])[None].to(device) for key in self.spec.keys}
+        batch = {key: torch.from_numpy(np.array(observation[key]))[None].to(device) for key in self.spec.keys}
         distribution = self(batch)
         action = distribution.mode if deterministic else distribution.sample(1)[0][:, 0]
         return action[0].cpu().numpy().astype(np.float32)

@@ -55,16 +55,17 @@ def load_demonstrations(
 
     Raises UserError naming the file that is missing, damaged or different from the others, or when none is left.
     """
-    episodes = [e for e in read_episodes(config.data) if e.succeeded or not config.successes_only]
-    if not episodes:
+    found = zip(episode_paths(config.data), read_episodes(config.data), strict=True)
+    kept = [(path, episode) for path, episode in found if episode.succeeded or not config.successes_only]
+    if not kept:
         raise UserError(f"{', '.join(config.data)}: no successful episode, and offline.successes_only is on")
-    replay = Replay(episodes[0].spec, sum(len(e) + 1 for e in episodes), reward, gamma, seed)
-    for path, episode in zip(episode_paths(config.data), episodes, strict=False):
+    replay = Replay(kept[0][1].spec, sum(len(e) + 1 for _, e in kept), reward, gamma, seed)
+    for path, episode in kept:
         try:
             replay.add(episode)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    return replay, [dataclasses.replace(e, observations={}) for e in episodes]
+    return replay, [dataclasses.replace(episode, observations={}) for _, episode in kept]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,6 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
     agent = CalQL(replay.spec, config["network"], calql, device, seed)
     agent.policy.encoder.standardise(*(value.to(device) for value in replay.state_statistics()))
+    if calql.start_at_return:
+        agent.start_critics_at(replay.mean_return())
     log = RunLog(run_folder(config["learner"], "pretrain"))
     success = sum(e.succeeded for e in episodes) / len(episodes)
     log.say(
@@ -98,14 +101,16 @@ def main(argv: list[str] | None = None) -> None:
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
 
     progress, saved = Progress(offline.updates, "updates"), time.monotonic()
-    weights = Weights(calql.cql_weight, calql.bc_weight)
+    weights, at = Weights(calql.cql_weight, calql.bc_weight), (0, time.monotonic())
     try:
         while done < offline.updates:
             batch = replay.sample(offline.batch).to(device).augmented(calql.augment_pad, agent.generator)
             metrics = agent.update(batch, weights)
             done += 1
             if done % config["learner"].log_every == 0 or done == offline.updates:
-                log.write("update", 0, done, stage="offline", **metrics)
+                now = time.monotonic()
+                log.write("update", 0, done, stage="offline", updates_per_s=(done - at[0]) / (now - at[1]), **metrics)
+                at = (done, now)
                 progress.show(done, summary(metrics))
             if time.monotonic() - saved > SAVE_EVERY_S:
                 save()

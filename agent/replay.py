@@ -59,7 +59,7 @@ class Batch:
         for key, images in now.items():
             if images.dtype == torch.uint8:
                 offsets = draw_shifts(len(images), pad, generator, images.device)
-                now[key], following[key] = shift(images, offsets), shift(following[key], offsets)
+                now[key], following[key] = shift(images, offsets, pad), shift(following[key], offsets, pad)
         return Batch(**{**vars(self), "observations": now, "next_observations": following})
 
 
@@ -138,6 +138,10 @@ class Replay:
 
         names = ("actions", "rewards", "terminated", "returns", "succeeded")
         return Batch(gather(0), gather(1), **{name: self._rows[name].index_select(0, rows) for name in names})
+
+    def mean_return(self) -> float:
+        """Mean return-to-go over all steps."""
+        return float(self._rows["returns"].index_select(0, self._index).mean())
 
     def state_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (at least 0.01) of the concatenated state vectors, each (sum of lengths,)."""

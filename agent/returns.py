@@ -41,14 +41,15 @@ def returns_to_go(
 def rewards_and_returns(episode: Episode, config: RewardConfig, gamma: float) -> tuple[np.ndarray, np.ndarray]:
     """Transformed rewards and returns-to-go of an episode, both (T,) float32.
 
-    Raises UserError when the episode contradicts the config: a sparse task with a third reward value, or returns
-    outside of what the rewards allow (NaN included).
+    Raises UserError when the episode contradicts the config: a sparse task with a third reward value, or one below
+    that of failure; or returns outside of what the rewards allow (NaN included).
     """
     rewards = learning_rewards(episode.rewards, config)
     failure = config.scale * config.failure_reward + config.bias
     if config.sparse:
         values = np.unique(episode.rewards)
-        if len(values[~np.isclose(values, config.failure_reward)]) > 1:
+        others = values[~np.isclose(values, config.failure_reward)]
+        if len(others) > 1 or (others < config.failure_reward).any():
             raise UserError(
                 f"reward.sparse is on with failure_reward {config.failure_reward}, but an episode has the rewards "
                 f"{', '.join(f'{v:g}' for v in values[:6])}; set reward.sparse to false or correct failure_reward"

@@ -1,0 +1,63 @@
+# Everything this repository needs, from a machine with Python, make and git. The first call sets up .venv.
+
+PYTHON ?= python3
+ARGS ?=
+export MUJOCO_GL ?= egl
+export UV_PYTHON_DOWNLOADS ?= never
+export UV_HTTP_TIMEOUT ?= 300
+
+ready := .venv/.ready
+# uv from PATH, otherwise the one in requirements.lock, installed into .venv by pip
+uv = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
+
+.PHONY: help setup demo test lint format lock clean
+
+help:
+	@echo 'make demo    this machine, no robot: demonstrations, training, fine-tuning, evaluation, a plot'
+	@echo 'make test    every test; ARGS="-k spool" is handed to pytest, as to the demo'
+	@echo 'make lint    ruff and mypy; make format formats'
+	@echo 'make setup   only the set-up that the others do first; PYTHON=python3.12 picks the Python'
+	@echo 'make lock    requirements.lock anew from pyproject.toml'
+	@echo 'make clean   remove .venv and caches; demos/ and runs/ stay'
+
+demo: $(ready)
+	.venv/bin/python -m tools.demo $(ARGS)
+
+test: $(ready)
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(ready)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+format: $(ready)
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+setup: $(ready)
+
+# .venv.installing is there while .venv is being made or changed: found at the start, it means that an earlier call
+# was interrupted, and .venv is made anew.
+$(ready): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || \
+	  { echo 'This needs Python 3.10 to 3.14, and $(PYTHON) is not one: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
+	@$(PYTHON) tools/setup/system_packages.py
+	@if [ -e .venv.installing ] || ! .venv/bin/python -c '' 2>/dev/null; then \
+	  rm -rf .venv && echo 'The first set-up downloads about 3.5 GB (torch with CUDA) and needs 7 GB of disk.'; fi
+	@touch .venv.installing
+	@[ -d .venv ] || if command -v uv >/dev/null; then uv venv -q --python '$(PYTHON)' .venv; \
+	  else '$(PYTHON)' -m venv .venv; fi
+	@command -v uv >/dev/null || [ -x .venv/bin/uv ] || { sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >.venv/uv.lock && \
+	  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r .venv/uv.lock; }
+	$(uv) pip install --python .venv/bin/python --no-deps --require-hashes --only-binary :all: -r requirements.lock
+	@$(uv) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
+	@touch $@ && rm .venv.installing
+
+lock:
+	$(uv) pip compile -q pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --only-binary :all: \
+	  --generate-hashes --no-annotate --no-header --no-emit-index-url -o requirements.lock
+
+clean:
+	rm -rf .venv .venv.installing build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find agent robot_server envs tools tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,294 @@
+"""Messages between learner and robot server, as ZeroMQ frames: a msgpack header, then one raw frame per array.
+
+Neither side trusts the other: no pickle, every field and array is declared and checked, sizes before memory is taken.
+
+robot -> learner
+  HELLO    who I am, what I see and do, what I hold (`outbox`)
+  STEP     one transition of one episode
+  PULL     send me weights other than those I `have`, now or when there are some; also heartbeat and outbox report
+  BYE      I am leaving
+learner -> robot
+  WELCOME  my run and network
+  REFUSE   why not; `retry`: ask again, it may pass. Read whatever its protocol version, so that versions can disagree
+  WEIGHTS  encoder and actor, newest only
+  ACK      that episode is on my disk: forget it
+  RESEND   I miss steps of that episode, from `step` on
+  WHO      I do not know you (I was restarted): say HELLO
+  PACE     simulation: wait up to `hold_s` before the next step (a lease: it runs out by itself)
+
+`outbox` lists [robot, boot, episode, steps sent] of episodes not acknowledged; the learner answers each with ACK,
+RESEND or nothing. That one report heals every loss: of steps, of acknowledgements, of a connection, of a process.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+from agent.spec import Transition, UserError
+
+PROTOCOL = 1
+MAX_HEADER_BYTES = 1 << 20
+MAX_FRAME_BYTES = 1 << 30
+MAX_ARRAYS = 4096
+DTYPES = {name: np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")}
+
+EPISODE = {"robot": str, "boot": str, "episode": int}
+KINDS: dict[str, dict[str, type]] = {
+    "HELLO": {"robot": str, "boot": str, "spec": dict, "env": dict, "outbox": list},
+    "STEP": {
+        **EPISODE,
+        "step": int,
+        "reward": float,
+        "terminated": bool,
+        "truncated": bool,
+        "success": bool,
+        "policy_version": int,
+        "intervention": bool,
+        "time_s": float,
+        "meta": dict,
+    },
+    "PULL": {"have": int, "ask": int, "outbox": list},
+    "BYE": {},
+    "WELCOME": {"run": str, "learner_boot": str, "spec": dict, "network": dict},
+    "REFUSE": {"reason": str, "retry": bool},
+    "WEIGHTS": {"version": int},
+    "ACK": EPISODE,
+    "RESEND": {**EPISODE, "step": int},
+    "WHO": {},
+    "PACE": {"hold_s": float},
+}
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: safe as part of a file name
+SOCKET_OPTIONS = {
+    zmq.LINGER: 500,  # ms for what is under way when a socket is closed
+    zmq.SNDHWM: 100,
+    zmq.HEARTBEAT_IVL: 2000,  # ms; ZMTP's own, answered by libzmq however busy the process is
+    zmq.HEARTBEAT_TIMEOUT: 6000,
+}
+Buffer = bytes | memoryview
+EpisodeKey = tuple[str, str, int]  # robot, boot, number
+
+log = logging.getLogger(__name__)
+
+
+class WireError(ValueError):
+    """A message that is not what the protocol says."""
+
+
+class ProtocolError(WireError):
+    """A message of another protocol version."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """kind: one of KINDS. fields: exactly those declared there. arrays: name -> read-only array."""
+
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def pack(kind: str, arrays: Mapping[str, np.ndarray] | None = None, **fields: Any) -> list[Buffer]:
+    """Frames of one message. Contiguous arrays are not copied: the frames are views of them.
+
+    Raises WireError for anything that `unpack` would not take.
+    """
+    declared, frames = [], []
+    for name, array in (arrays or {}).items():
+        if array.dtype.name not in DTYPES:
+            raise WireError(f"array '{name}' has dtype {array.dtype}")
+        array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+        declared.append([name, array.dtype.name, list(array.shape)])
+        frames.append(array.reshape(-1).view(np.uint8).data)
+    _check_fields(kind, fields)
+    header = msgpack.packb({"v": PROTOCOL, "kind": kind, **fields, "arrays": declared})
+    if len(header) > MAX_HEADER_BYTES:
+        raise WireError(f"the header of a {kind} has {len(header)} bytes")
+    return [header, *frames]
+
+
+def unpack(frames: Sequence[Buffer]) -> Message:
+    """The message in `frames`; its arrays are views of them. Raises WireError, ProtocolError for another version."""
+    header = _header(frames)
+    version, kind, declared = header.pop("v", None), header.pop("kind", None), header.pop("arrays", None)
+    if version != PROTOCOL and kind == "REFUSE" and isinstance(header.get("reason"), str):
+        return Message("REFUSE", {"reason": header["reason"], "retry": False})
+    if version != PROTOCOL or type(version) is not int:
+        raise ProtocolError(f"protocol version {version!r}, here {PROTOCOL}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise WireError(f"unknown kind {kind!r:.80}")
+    _check_fields(kind, header)
+    if not isinstance(declared, list) or len(declared) != len(frames) - 1 or len(declared) > MAX_ARRAYS:
+        raise WireError(f"{kind}: {len(frames) - 1} array frames, which is not what its header says")
+    arrays: dict[str, np.ndarray] = {}
+    for entry, frame in zip(declared, frames[1:], strict=True):
+        name, array = _array(kind, entry, frame)
+        if name in arrays:
+            raise WireError(f"{kind}: array '{name}' twice")
+        arrays[name] = array
+    return Message(kind, header, arrays)
+
+
+def _header(frames: Sequence[Buffer]) -> dict[str, Any]:
+    if not frames or len(frames[0]) > MAX_HEADER_BYTES:
+        raise WireError("no header, or one that is too long")
+    try:
+        header = msgpack.unpackb(frames[0], strict_map_key=True)
+    except Exception as error:  # whatever strangers' bytes do to a parser means the same
+        raise WireError(f"malformed header: {type(error).__name__}") from None
+    if not isinstance(header, dict) or not all(isinstance(key, str) for key in header):
+        raise WireError("the header is not a map of names")
+    return header
+
+
+def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
+    expected = KINDS[kind]
+    if fields.keys() != expected.keys():
+        raise WireError(f"{kind}: fields {sorted(set(fields) ^ set(expected))!r:.200} missing or unexpected")
+    for name, kind_of_value in expected.items():
+        value = fields[name]
+        fits = type(value) is kind_of_value
+        if fits and kind_of_value is int:
+            fits = (-1 if name == "have" else 0) <= value < 2**63
+        elif fits and name in ("robot", "boot"):
+            fits = NAME.fullmatch(value) is not None
+        elif fits and name == "outbox":
+            fits = all(_is_outbox_entry(entry) for entry in value)
+        elif fits and kind_of_value is dict:
+            fits = _is_json(value)
+        if not fits:
+            raise WireError(f"{kind}: '{name}' is {value!r:.80}")
+
+
+def _is_outbox_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, list)
+        and [type(value) for value in entry] == [str, str, int, int]
+        and all(NAME.fullmatch(name) for name in entry[:2])
+        and all(0 <= number < 2**63 for number in entry[2:])
+    )
+
+
+def _is_json(value: dict) -> bool:
+    """Whether `value` may go into an episode file's meta (bytes, timestamps and non-text keys may not)."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return all(isinstance(key, str) for key in value)
+
+
+def _array(kind: str, entry: Any, frame: Buffer) -> tuple[str, np.ndarray]:
+    match entry:
+        case [str(name), str(dtype), [*shape]] if dtype in DTYPES and 0 < len(name) <= 256 and len(shape) <= 8:
+            pass
+        case _:
+            raise WireError(f"{kind}: array declared as {entry!r:.200}")
+    if not all(type(length) is int and 0 <= length <= MAX_FRAME_BYTES for length in shape):
+        raise WireError(f"{kind}: array '{name}' has shape {shape!r:.80}")
+    size = math.prod(shape) * DTYPES[dtype].itemsize
+    if size != len(frame) or size > MAX_FRAME_BYTES:
+        raise WireError(f"{kind}: array '{name}' {dtype}{shape} needs {size} bytes, its frame has {len(frame)}")
+    array: np.ndarray = np.ndarray(tuple(shape), DTYPES[dtype], buffer=frame)
+    array.flags.writeable = False
+    return name, array
+
+
+def pack_step(
+    key: EpisodeKey, step: int, transition: Transition, meta: Mapping[str, Any] | None = None
+) -> list[Buffer]:
+    """A STEP: transition number `step` of the episode `key`. `meta` of the episode goes with its first or last step."""
+    arrays = {f"obs/{name}": value for name, value in transition.observation.items()}
+    arrays["action"] = transition.action
+    for name, value in (transition.final_observation or {}).items():
+        arrays[f"final/{name}"] = value
+    return pack(
+        "STEP",
+        arrays,
+        robot=key[0],
+        boot=key[1],
+        episode=key[2],
+        step=step,
+        reward=float(transition.reward),
+        terminated=bool(transition.terminated),
+        truncated=bool(transition.truncated),
+        success=bool(transition.success),
+        policy_version=int(transition.policy_version),
+        intervention=bool(transition.intervention),
+        time_s=float(transition.time_s),
+        meta=dict(meta or {}),
+    )
+
+
+def read_step(message: Message) -> Transition:
+    """The transition of a STEP, not checked against a spec yet. Raises WireError for arrays out of place."""
+    parts: dict[str, dict[str, np.ndarray]] = {"obs": {}, "final": {}}
+    action = None
+    for name, array in message.arrays.items():
+        part, _, key = name.partition("/")
+        if name == "action":
+            action = array
+        elif key and part in parts:
+            parts[part][key] = array
+        else:
+            raise WireError(f"STEP: unexpected array '{name}'")
+    if action is None:
+        raise WireError("STEP: no action")
+    columns = ("reward", "terminated", "truncated", "success", "policy_version", "intervention", "time_s")
+    return Transition(
+        observation=parts["obs"],
+        action=action,
+        final_observation=parts["final"] or None,
+        **{name: message.fields[name] for name in columns},
+    )
+
+
+def episode_name(meta: Mapping[str, Any]) -> str:
+    """'<robot>-<boot>-000012': the name, without suffix, of an episode's file on either side."""
+    return f"{meta['robot']}-{meta['boot']}-{meta['number']:06d}"
+
+
+def check_address(address: str, insecure: bool) -> None:
+    """Raise UserError for an address that other machines could reach, unless `insecure`, and for an impossible port."""
+    transport, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    host = host.strip("[]")
+    if transport == "tcp" and port != "*" and not (port.isdecimal() and int(port) < 65536):
+        raise UserError(f"{address} is not like tcp://127.0.0.1:5555: no port '{port}'")  # libzmq would take 99999
+    if insecure or transport in ("ipc", "inproc") or host == "localhost":
+        return
+    try:
+        if transport == "tcp" and ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise UserError(f"{address} can be reached from other machines, and the link is not encrypted (allow: --insecure)")
+
+
+class Faults:
+    """Bad messages: counted by kind, logged with their sender, one line a second at most."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._next_line_s, self._unlogged = 0.0, 0
+
+    def note(self, kind: str, sender: str, error: object) -> None:
+        self.counts[kind] += 1
+        if time.monotonic() < self._next_line_s:
+            self._unlogged += 1
+            return
+        more = f" (and {self._unlogged} more bad messages since the last such line)" if self._unlogged else ""
+        log.warning("dropped a bad message from %s: %s%s", sender, error, more)
+        self._next_line_s, self._unlogged = time.monotonic() + 1.0, 0

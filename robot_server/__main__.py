@@ -1,0 +1,129 @@
+"""Robot server: acts with the newest policy, streams every step to the learner, pulls new weights while it runs.
+
+  python -m robot_server --env sim --task Lift            the learner on this machine
+  python -m robot_server --env fake --episodes 3          three episodes, then the end
+
+It waits for a learner that is not there yet, and moves nothing before the policy has arrived. When the learner goes
+away, it goes on with the policy it has, and delivers what it collected when the learner is back.
+
+Ctrl-C (or SIGTERM) ends the running episode after the step under way, delivers it and stops; what could not be
+delivered stays in the spool folder, for the next start. A second Ctrl-C stops at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import envs
+from agent.cli import build, parse, run
+from agent.config import LinkConfig, NetworkConfig, RobotConfig
+from agent.spec import Spec
+from robot_server.actor import Acting, run_episode, swap
+from robot_server.clock import Clock
+from robot_server.link import Link
+
+REMIND_S = 30.0
+
+
+class Stop:
+    """Turns true at the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt, and `at_once` is true."""
+
+    def __init__(self) -> None:
+        self.asked = self.at_once = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            self.at_once = True
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse(argv, __doc__, ["robot", "link"], env_options=envs.options, prog="python -m robot_server")
+    robot: RobotConfig = arguments.section("robot")
+    name, options = arguments.env()
+    env = envs.make(name, **options)
+    try:
+        link = connect(arguments.section("link"), robot, env, {"name": name, "options": options})
+    except BaseException:
+        env.close()
+        raise
+    stop = Stop()
+    try:
+        act(env, link, robot, stop)
+    finally:
+        try:
+            env.close()  # first: a robot must not wait for the network to be let go
+        finally:
+            finish(link, timeout_s=0.0 if stop.at_once else 5.0)
+
+
+def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
+    spec = Spec.from_spaces(env.observation_space, env.action_space)
+    return Link(config.address, spec, robot.robot_name, description, robot.spool, config.insecure)
+
+
+def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
+    """Wait for the learner and its policy, then run episodes until `stop` or the number asked for."""
+    policy = first_policy(link, robot, stop)
+    clock = Clock(robot.hz)
+    first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
+    for number in range(robot.episodes) if robot.episodes else itertools.count():
+        if stop() or policy is None:
+            break
+        summary = run_episode(env, policy, link, clock, first_seed + number, robot.deterministic, stop)
+        if summary.steps:
+            print(summary, flush=True)
+    if clock.misses:
+        print(f"{clock.misses} steps took longer than 1/{robot.hz:g} s", flush=True)
+
+
+def first_policy(link: Link, robot: RobotConfig, stop: Stop) -> Acting | None:
+    """The policy, with the first weights loaded; None when asked to stop before they came."""
+    if not wait_until(lambda: link.connect(0.1), f"waiting for a learner at {link.address}", stop):
+        return None
+    import torch  # slow to load: not before it is known that there is a learner to serve
+
+    from agent.policy import Policy
+
+    torch.set_num_threads(robot.threads)
+    network = {**(link.network or {}), "encoder_weights": ""}  # they come from the learner, with all others
+    policy = Policy(link.spec, build(NetworkConfig, network, "the learner's network."))
+    print(f"connected to the learner at {link.address}" + (f", run {link.run}" if link.run else ""), flush=True)
+    if not wait_until(lambda: link.has_weights(0.1), "waiting for the policy", stop):
+        return None
+    swap(policy, link)
+    return policy
+
+
+def wait_until(done: Callable[[], bool], what: str, stop: Stop) -> bool:
+    """Call `done` until it is true; False when asked to stop. Says what it waits for, now and then."""
+    said_s = -REMIND_S
+    while not stop():
+        if done():
+            return True
+        if time.monotonic() - said_s > REMIND_S:
+            print(f"{what} ...", flush=True)
+            said_s = time.monotonic()
+    return False
+
+
+def finish(link: Link, timeout_s: float) -> None:
+    if left := link.close(timeout_s):
+        print(f"{left} episode(s) not delivered: kept in {link.spool}, sent at the next start", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,46 @@
+"""A fixed control rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Clock:
+    """`hz` steps a second by absolute deadlines, so that errors do not add up; hz = 0 does not wait at all.
+
+    misses: steps that ended after their deadline. A step less than one period late is caught up by a shorter one;
+    after a longer stall the rate starts anew, because a burst of commands would make an arm jump.
+    """
+
+    def __init__(
+        self,
+        hz: float,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Any] = time.sleep,
+    ):
+        self.hz = hz
+        self.misses = 0
+        self._now, self._sleep = now, sleep
+        self._deadline_s = 0.0
+
+    def start(self) -> None:
+        """The first step begins now."""
+        if self.hz:
+            self._deadline_s = self._now() + 1 / self.hz
+
+    def wait(self, idle: Callable[[float], Any] | None = None) -> None:
+        """Sleep until the step's deadline. The time is given to `idle(timeout_s)`, which may return earlier."""
+        if not self.hz:
+            return
+        late_s = self._now() - self._deadline_s
+        self.misses += late_s > 0
+        if late_s > 1 / self.hz:
+            self._deadline_s = self._now()
+        while (left_s := self._deadline_s - self._now()) > 0:
+            if idle and left_s > 0.003:  # its last milliseconds are slept: a poll is not that exact
+                idle(left_s - 0.002)
+            else:
+                self._sleep(left_s)
+        self._deadline_s += 1 / self.hz

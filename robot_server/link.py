@@ -1,0 +1,296 @@
+"""The robot's end of the link: steps go out, weights come in, and nothing here ever blocks the control loop.
+
+Every step stays in the outbox until the learner has acknowledged its whole episode. `pump` sends what the socket takes;
+the learner's ACK, RESEND and WHO move the outbox's cursors. What is left at the end goes to the spool folder, and is
+sent again, under its own boot, by the next robot server that has that folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import secrets
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from agent.spec import Observation, Spec, SpecError, Transition, UserError
+from agent.wire import (
+    MAX_FRAME_BYTES,
+    NAME,
+    SOCKET_OPTIONS,
+    EpisodeKey,
+    Faults,
+    Message,
+    WireError,
+    check_address,
+    pack,
+    unpack,
+)
+from robot_server.outbox import Outgoing, forget, load_spool, write_spool
+
+HELLO_EVERY_S = 1.0
+PULL_EVERY_S = 2.0
+PULLS_A_QUESTION = 5  # weights that got lost are asked for anew after so many PULLs
+REFUSED_FOR_S = 15.0  # how long "that name is in use" may last: longer than the learner remembers a crashed robot
+LONGEST_HOLD_S = 60.0
+PUMP_S = 0.002  # sending a backlog takes at most this much of a control step
+REPORTED = 5000  # episodes in one outbox report, the oldest first
+
+log = logging.getLogger(__name__)
+
+
+class Link:
+    """Connects to the learner at `address`, which need not be there yet.
+
+    env: {"name", "options"} of the environment, recorded with every episode. spool: folder for what is not delivered.
+    network, run: as the learner told; None and "" before it has. version: of the weights last taken, 0 before.
+    counts: bad messages by kind. Raises UserError for an impossible address or name, or one that is refused.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        spec: Spec,
+        robot_name: str,
+        env: Mapping[str, Any],
+        spool: str | Path = "spool",
+        insecure: bool = False,
+    ):
+        check_address(address, insecure)
+        if not NAME.fullmatch(robot_name):
+            raise UserError(f"robot.robot_name {robot_name!r}: letters, digits, '_', '-' and '.', 64 at most")
+        self.address, self.spec, self.name = address, spec, robot_name
+        self.env: dict[str, Any] = json.loads(json.dumps(dict(env)))  # as it will come back from a file or the wire
+        self.boot = secrets.token_hex(4)
+        self.network: dict[str, Any] | None = None
+        self.run = ""
+        self.version = 0
+        self.spool = Path(spool)
+        self._outbox: dict[EpisodeKey, Outgoing] = {out.key: out for out in load_spool(self.spool, spec)}
+        self._running: Outgoing | None = None
+        self._number = -1
+        self._welcomed = False
+        self._learner_boot = ""
+        self._refused_s: float | None = None  # time.monotonic() of the first refusal in a row
+        self._weights: tuple[int, dict[str, np.ndarray]] | None = None
+        self._have = -1  # version of the newest weights received
+        self._pulls = 0
+        self._due_s = 0.0  # when HELLO or PULL is next to be sent
+        self._hold_end_s = 0.0
+        self._faults = Faults()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        options: dict[int, Any] = {
+            **SOCKET_OPTIONS,
+            zmq.ROUTING_ID: f"{robot_name}-{self.boot}".encode(),
+            zmq.IMMEDIATE: 1,  # queue for connections that exist only: the outbox is the queue for the others
+            zmq.MAXMSGSIZE: MAX_FRAME_BYTES,
+            zmq.RECONNECT_IVL: 100,
+            zmq.RECONNECT_IVL_MAX: 1000,
+        }
+        for option, value in options.items():
+            self._socket.setsockopt(option, value)
+        self._socket.ipv6 = "[" in address
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._faults.counts
+
+    @property
+    def hold_s(self) -> float:
+        """Seconds that a simulation should still wait before its next step; the lease runs out by itself."""
+        return max(0.0, self._hold_end_s - time.monotonic())
+
+    def connect(self, timeout_s: float) -> bool:
+        """Wait for the learner's WELCOME; False when the time is over. Raises UserError when it refuses."""
+        deadline_s = time.monotonic() + timeout_s
+        while not self._welcomed and (left_s := deadline_s - time.monotonic()) > 0:
+            self.wait(min(left_s, 0.05))
+        return self._welcomed
+
+    def begin(self, meta: Mapping[str, Any] | None = None) -> int:
+        """Start the next episode of this boot, and return its number. `meta`: JSON-able, such as {"seed": 3}."""
+        assert self._running is None, "the episode before has not ended"
+        self._number += 1
+        key = (self.name, self.boot, self._number)
+        self._running = Outgoing(key, {"env": self.env, **(meta or {})})
+        return self._number
+
+    def send(self, transition: Transition) -> None:
+        """Put the next step of the running episode in the outbox. Never blocks. Raises SpecError if it does not fit."""
+        episode = self._running
+        assert episode is not None, "begin() comes first"
+        transition.check(self.spec)
+        episode.append(transition)
+        self._outbox[episode.key] = episode
+        self._running = None if episode.ended else episode
+
+    def cut(self, observation: Observation | None = None) -> None:
+        """End the running episode, if there is one: its last step becomes truncated, `observation` came after it.
+
+        Without an observation (or with one that does not fit the spec) the last step is dropped, and its own is used.
+        An episode without steps is dropped.
+        """
+        episode, self._running = self._running, None
+        if episode is None:
+            return
+        try:
+            self.spec.check_observation(observation or {})
+        except SpecError:
+            observation = episode.pop().observation if episode.steps else None
+        if observation is None or not episode.steps:
+            self._outbox.pop(episode.key, None)
+            return
+        last = episode.pop()
+        episode.append(dataclasses.replace(last, truncated=True, final_observation=observation))
+
+    def pump(self) -> None:
+        """Receive what has arrived and send what the socket takes, for two milliseconds at most; never blocks.
+
+        Raises UserError when the learner refuses this robot; nothing else that the learner sends raises.
+        """
+        try:
+            for _ in range(100):
+                self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        now = time.monotonic()
+        if now >= self._due_s and self._say_hello_or_pull():
+            self._due_s = now + (PULL_EVERY_S if self._welcomed else HELLO_EVERY_S)
+        if not self._welcomed:
+            return
+        for episode in self._outbox.values():
+            while episode.sent < len(episode.steps):
+                if time.monotonic() > now + PUMP_S or not self._put(episode.steps[episode.sent]):
+                    return
+                episode.sent += 1
+
+    def wait(self, timeout_s: float) -> None:
+        """Pump, and return when something has arrived or the time is over."""
+        self.pump()
+        if self._socket.poll(max(0, int(timeout_s * 1000))):
+            self.pump()
+
+    def has_weights(self, timeout_s: float) -> bool:
+        """Whether newest_weights() has some to give, after waiting for them for at most `timeout_s`."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._weights is None and (left_s := deadline_s - time.monotonic()) > 0:
+            self.wait(left_s)
+        return self._weights is not None
+
+    def newest_weights(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """(version, read-only arrays) of the newest weights, once; None when they have been taken already."""
+        newest, self._weights = self._weights, None
+        if newest:
+            self.version = newest[0]
+        return newest
+
+    def close(self, timeout_s: float = 5.0) -> int:
+        """End the running episode, deliver, say BYE; returns how many episodes are left, all of them in the spool.
+
+        They are written there before the wait for the learner begins: killing the process now loses nothing.
+        """
+        self.cut()
+        write_spool(self.spool, self._outbox.values())
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            while self._outbox and self.network is not None and (left_s := deadline_s - time.monotonic()) > 0:
+                self._due_s = min(self._due_s, time.monotonic() + 0.25)  # report more often: nothing else will
+                self.wait(min(left_s, 0.05))
+        except UserError as error:
+            log.warning("%s", error)
+        self._put(pack("BYE"))
+        self._socket.close()
+        self._context.term()
+        return len(self._outbox)
+
+    def _put(self, frames: Any) -> bool:
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _say_hello_or_pull(self) -> bool:
+        if not self._socket.poll(0, zmq.POLLOUT):
+            return False
+        outbox = [[*out.key, out.sent] for out in self._outbox.values() if out.sent or not self._welcomed][:REPORTED]
+        if self._welcomed:
+            self._pulls += 1
+            return self._put(pack("PULL", have=self._have, ask=self._pulls // PULLS_A_QUESTION, outbox=outbox))
+        spec = self.spec.to_dict()
+        return self._put(pack("HELLO", robot=self.name, boot=self.boot, spec=spec, env=self.env, outbox=outbox))
+
+    def _receive(self, frames: list[bytes]) -> None:
+        kind = "malformed"
+        try:
+            message = unpack(frames)
+            kind = message.kind
+            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE"):
+                raise WireError(f"{kind} is not for a robot")
+            getattr(self, f"_on_{kind.lower()}")(message)
+        except WireError as error:
+            self._faults.note(kind, self.address, error)
+
+    def _on_welcome(self, message: Message) -> None:
+        fields = message.fields
+        if self.network not in (None, fields["network"]):
+            raise UserError(
+                f"the learner at {self.address} came back with another network: start the robot server anew"
+            )
+        self.network, self.run = fields["network"], fields["run"]
+        if fields["learner_boot"] != self._learner_boot:
+            self._learner_boot = fields["learner_boot"]
+            self._have = -1  # another learner's versions say nothing about ours
+        self._welcomed, self._refused_s, self._due_s = True, None, 0.0
+
+    def _on_refuse(self, message: Message) -> None:
+        self._welcomed = False
+        now = time.monotonic()
+        self._refused_s = self._refused_s or now
+        if not message.fields["retry"] or now - self._refused_s > REFUSED_FOR_S:
+            raise UserError(f"the learner at {self.address} refused: {message.fields['reason']}")
+
+    def _on_weights(self, message: Message) -> None:
+        self._have = message.fields["version"]
+        self._weights = (self._have, message.arrays)
+        self._pulls += PULLS_A_QUESTION  # the next question is a new one
+        self._due_s = 0.0
+
+    def _on_ack(self, message: Message) -> None:
+        episode = self._outbox.get(self._key(message))
+        if episode is None:
+            return
+        if not episode.ended:
+            raise WireError(f"ACK of {episode.key}, which has not ended")
+        forget(self._outbox.pop(episode.key))
+
+    def _on_resend(self, message: Message) -> None:
+        if episode := self._outbox.get(self._key(message)):
+            episode.sent = min(episode.sent, message.fields["step"])
+
+    def _on_who(self, message: Message) -> None:
+        self._welcomed, self._due_s = False, 0.0
+
+    def _on_pace(self, message: Message) -> None:
+        hold_s = message.fields["hold_s"]
+        if not math.isfinite(hold_s) or hold_s < 0:
+            raise WireError(f"PACE of {hold_s} s")
+        self._hold_end_s = time.monotonic() + min(hold_s, LONGEST_HOLD_S)
+
+    @staticmethod
+    def _key(message: Message) -> EpisodeKey:
+        return message.fields["robot"], message.fields["boot"], message.fields["episode"]

@@ -1,0 +1,211 @@
+"""Checkpoints: stopping and going on changes nothing, and no file can do harm."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from agent import checkpoint
+from agent.calql import CalQL, Weights
+from agent.checkpoint import Checkpoint
+from agent.config import SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
+from agent.replay import Replay, sample_mixed
+from agent.spec import UserError
+
+ENV = {"name": "sim", "options": {"task": "Lift", "cameras": ["agentview"], "horizon": 100}}
+
+
+def default_config(**sections):
+    return {name: dataclasses.asdict(kind()) for name, kind in SECTIONS.items()} | {
+        name: dataclasses.asdict(section) for name, section in sections.items()
+    }
+
+
+@pytest.fixture
+def state(spec, network):
+    """A checkpoint of an untrained tiny agent."""
+    agent = CalQL(spec, network, CalQLConfig(), torch.device("cpu"), 0)
+    return Checkpoint(spec, ENV, default_config(network=network), agent.state_dict(), {"updates": 3})
+
+
+def everything(value, name=""):
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in everything(part, f"{name}/{key}").items()}
+    if isinstance(value, (list, tuple)):
+        return {k: v for key, part in enumerate(value) for k, v in everything(part, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def differing(one, two):
+    one, two = everything(one), everything(two)
+    assert one.keys() == two.keys()
+    return [
+        k for k in one if not (torch.equal(one[k], two[k]) if isinstance(one[k], torch.Tensor) else one[k] == two[k])
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"lagrange_threshold": 0.8}, {"max_target_backup": False, "entropy_backup": True, "importance_sampling": False}],
+    ids=["lagrange", "sac backup"],
+)
+def test_p17_save_load_continue_equals_never_stopped(tmp_path, spec, network, make_episode, options):
+    """Bit for bit: parameters, targets, lambda, log alpha, optimisers, and the random state of sampling and shifts."""
+    config = CalQLConfig(cql_actions=2, augment_pad=2, **options)
+    shared = [make_episode(6 + k, seed=k, success=k % 2 == 0) for k in range(6)]
+
+    def begin(seed):
+        agent = CalQL(spec, network, config, torch.device("cpu"), seed)
+        replays = {name: Replay(spec, 40, RewardConfig(), config.gamma, seed + k) for k, name in enumerate("ab")}
+        for episode in shared:
+            replays["a"].add(episode)
+            replays["b"].add(episode)
+        return agent, replays
+
+    def train(agent, replays, updates):
+        for k in range(updates):
+            batch = sample_mixed(replays["a"], replays["b"], 8, 0.5).augmented(config.augment_pad, agent.generator)
+            metrics = agent.update(batch, Weights(1.0, 0.5), update_actor=k % 2 == 0)
+        return metrics
+
+    agent, replays = begin(seed=5)
+    train(agent, replays, 4)
+    generators = {name: replay.generator.get_state() for name, replay in replays.items()}
+    path = tmp_path / "run" / "latest.pt"
+    Checkpoint(spec, ENV, default_config(calql=config), agent.state_dict(), {"updates": 4}, generators).save(path)
+    metrics = train(agent, replays, 4)
+
+    loaded = checkpoint.load(path)
+    again, replays_again = begin(seed=99)
+    assert differing(again.state_dict()["policy"], agent.state_dict()["policy"])
+    again.load_state_dict(loaded.agent)
+    for name, replay in replays_again.items():
+        replay.generator.set_state(loaded.generators[name])
+    assert again.log_multiplier.item() == loaded.agent["log_multiplier"].item()
+    metrics_again = train(again, replays_again, 4)
+    assert differing(agent.state_dict(), again.state_dict()) == []
+    assert differing(metrics, metrics_again) == []
+    assert torch.equal(replays["a"].sample(20).actions, replays_again["a"].sample(20).actions)
+
+
+def test_a_checkpoint_knows_where_it_comes_from(tmp_path, state, spec, network):
+    path = tmp_path / "deep" / "folder" / "offline.pt"
+    state.config["calql"]["gamma"] = 0.9
+    state.save(path)
+    loaded = checkpoint.load(str(path))
+    assert loaded.spec == spec and loaded.env == ENV and loaded.counters == {"updates": 3}
+    assert loaded.config == state.config
+    assert loaded.section("calql") == CalQLConfig(gamma=0.9) and loaded.section("network") == network
+    assert differing(loaded.agent, state.agent) == []
+
+
+def test_the_policy_of_a_checkpoint_acts_as_the_one_that_was_saved(tmp_path, spec, network, make_agent):
+    agent = make_agent()
+    agent.policy.encoder.standardise(torch.ones(3), torch.full((3,), 2.0))
+    Checkpoint(spec, ENV, default_config(network=network), agent.state_dict()).save(tmp_path / "a.pt")
+    policy = checkpoint.load(tmp_path / "a.pt").policy()
+    observation = {"cam": np.full((12, 12, 3), 90, np.uint8), "pos": np.ones(3, np.float32)}
+    np.testing.assert_array_equal(policy.act(observation, True), agent.policy.act(observation, True))
+    assert not policy.training
+
+
+def test_the_policy_of_a_checkpoint_needs_no_weights_file_and_no_network(tmp_path, spec, network, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    weights = tmp_path / "resnet18.pt"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
+    resnet = dataclasses.replace(network, encoder="resnet18", encoder_weights=str(weights))
+    agent = CalQL(spec, resnet, CalQLConfig(), torch.device("cpu"), 0)
+    weights.unlink()
+    for wanted in (str(weights), "imagenet"):
+        config = default_config(network=dataclasses.replace(resnet, encoder_weights=wanted))
+        Checkpoint(spec, ENV, config, {"policy": agent.state_dict()["policy"]}).save(tmp_path / "a.pt")
+        policy = checkpoint.load(tmp_path / "a.pt").policy()
+        assert differing(policy.state_dict(), agent.policy.state_dict()) == []
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, state, monkeypatch):
+    path = tmp_path / "latest.pt"
+    state.save(path)
+    before = path.read_bytes()
+
+    def full(data, file):
+        file.write(b"PK half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        state.save(path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["latest.pt"]
+
+
+def test_the_file_appears_only_when_it_is_whole_and_synced(tmp_path, state, monkeypatch):
+    path, order = tmp_path / "latest.pt", []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("sync"), sync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda *a: (order.append(f"rename {path.exists()}"), replace(*a))[1])
+    state.save(path)
+    assert order[:2] == ["sync", "rename False"] and os.listdir(tmp_path) == ["latest.pt"]
+
+
+def test_a_truncated_file_is_refused_naming_it(tmp_path, state):
+    state.save(tmp_path / "whole.pt")
+    data = (tmp_path / "whole.pt").read_bytes()
+    for size in (0, 1, 100, len(data) // 2, len(data) - 1):
+        (tmp_path / "cut.pt").write_bytes(data[:size])
+        with pytest.raises(UserError, match=r"cut\.pt: not a checkpoint of this program, or damaged"):
+            checkpoint.load(tmp_path / "cut.pt")
+
+
+def test_foreign_and_missing_files_are_refused_naming_them(tmp_path, state):
+    torch.save({"model": torch.zeros(3)}, tmp_path / "other.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "text.pt").write_text("hello\nworld\n")
+    torch.save({"format": 999, "spec": {}}, tmp_path / "newer.pt")
+    malformed = {"format": checkpoint.FORMAT, **vars(state), "spec": {"cameras": 3}}
+    torch.save(malformed, tmp_path / "spec.pt")
+    for name in ("other.pt", "list.pt", "text.pt", "newer.pt", "spec.pt"):
+        with pytest.raises(UserError, match=f"{name}: not a checkpoint") as error:
+            checkpoint.load(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"absent\.pt: no such file"):
+        checkpoint.load(tmp_path / "absent.pt")
+    with pytest.raises(UserError, match="is a folder"):
+        checkpoint.load(tmp_path)
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_checkpoint_from_a_stranger_runs_no_code(tmp_path, state):
+    data = {
+        "format": checkpoint.FORMAT,
+        **vars(state),
+        "spec": state.spec.to_dict(),
+        "counters": Bomb(tmp_path / "hit"),
+    }
+    torch.save(data, tmp_path / "bomb.pt")
+    with pytest.raises(UserError, match=r"bomb\.pt"):
+        checkpoint.load(tmp_path / "bomb.pt")
+    assert not (tmp_path / "hit").exists()
+
+
+def test_every_default_config_survives_the_file(tmp_path, spec):
+    """Infinities, None and lists included."""
+    Checkpoint(spec, ENV, default_config(), {}).save(tmp_path / "a.pt")
+    loaded = checkpoint.load(tmp_path / "a.pt")
+    for name, kind in SECTIONS.items():
+        assert loaded.section(name) == kind()
+    assert isinstance(loaded.section("network"), NetworkConfig)

@@ -1,0 +1,379 @@
+"""The learner's end against a raw DEALER, which can say what no robot server would."""
+
+import dataclasses
+import socket
+import time
+
+import msgpack
+import numpy as np
+import pytest
+import zmq
+
+from agent import wire
+from agent.mailbox import Mailbox
+from agent.spec import Episode, Spec, Transition, UserError
+
+SPEC = Spec({"front": (8, 8, 3)}, {"state": 3}, 2)
+NETWORK = {"features": 16, "channels": [8, 8]}
+
+
+def observation(rng):
+    return {
+        "front": rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
+        "state": rng.normal(size=3).astype(np.float32),
+    }
+
+
+def steps_of(count, seed=0):
+    """The transitions of one episode, random but for their order."""
+    rng = np.random.default_rng(seed)
+    made = [
+        Transition(observation(rng), rng.uniform(-1, 1, 2).astype(np.float32), t / 2, False, False, time_s=t + 0.5)
+        for t in range(count)
+    ]
+    made[-1] = dataclasses.replace(made[-1], terminated=True, success=True, final_observation=observation(rng))
+    return made
+
+
+class RawRobot:
+    def __init__(self, address, name="raw", boot="b0"):
+        self.name, self.boot = name, boot
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.routing_id = f"{name}-{boot}".encode()
+        self.socket.connect(address)
+
+    def send(self, kind, arrays=None, **fields):
+        self.socket.send_multipart(wire.pack(kind, arrays, **fields))
+
+    def hello(self, mailbox, outbox=(), spec=SPEC):
+        self.send(
+            "HELLO", robot=self.name, boot=self.boot, spec=spec.to_dict(), env={"name": "fake"}, outbox=list(outbox)
+        )
+        return self.expect(mailbox, "WELCOME", "REFUSE")
+
+    def pull(self, have=-1, ask=0, outbox=()):
+        self.send("PULL", have=have, ask=ask, outbox=list(outbox))
+
+    def step(self, episode, number, transition, meta=None):
+        self.socket.send_multipart(wire.pack_step((self.name, self.boot, episode), number, transition, meta))
+
+    def expect(self, mailbox, *kinds, seconds=3.0):
+        """The next message, which must be of one of `kinds`, while the mailbox is drained."""
+        message = self.next(mailbox, seconds)
+        assert message is not None and message.kind in kinds, message
+        return message
+
+    def next(self, mailbox, seconds=3.0):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            mailbox.finished += mailbox.drain()
+            if self.socket.poll(5):
+                return wire.unpack(self.socket.recv_multipart())
+        return None
+
+
+def drain_until(mailbox, condition, seconds=3.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "too late"
+        mailbox.wait(0.01)
+        mailbox.finished += mailbox.drain()
+
+
+@pytest.fixture
+def make_mailbox():
+    made = []
+
+    def make(address="tcp://127.0.0.1:0", **options):
+        mailbox = Mailbox(address, SPEC, NETWORK, **options)
+        mailbox.finished = []
+        made.append(mailbox)
+        return mailbox
+
+    yield make
+    for mailbox in made:
+        mailbox.close()
+
+
+@pytest.fixture
+def mailbox(make_mailbox):
+    return make_mailbox(run="runs/a")
+
+
+@pytest.fixture
+def make_robot():
+    made = []
+
+    def make(mailbox, *names):
+        made.append(RawRobot(mailbox.address, *names))
+        return made[-1]
+
+    yield make
+    for robot in made:
+        robot.socket.close()
+
+
+@pytest.fixture
+def robot(mailbox, make_robot):
+    robot = make_robot(mailbox)
+    assert robot.hello(mailbox).kind == "WELCOME"
+    return robot
+
+
+def test_welcome_tells_the_run_and_its_network(mailbox, make_robot):
+    fields = make_robot(mailbox).hello(mailbox).fields
+    assert fields["run"] == "runs/a" and fields["network"] == NETWORK
+    assert Spec.from_dict(fields["spec"]) == SPEC
+    (seen,) = mailbox.robots
+    assert (seen.name, seen.boot, seen.env, seen.version) == ("raw", "b0", {"name": "fake"}, -1)
+    assert seen.age_s < 3
+
+
+def test_an_episode_arrives_bit_equal_and_is_acknowledged_when_stored(mailbox, robot):
+    sent = steps_of(5)
+    for number, transition in enumerate(sent):
+        robot.step(7, number, transition, {"seed": 3, "env": {"name": "fake"}, "robot": "liar"} if number == 0 else {})
+    drain_until(mailbox, lambda: mailbox.finished)
+    (episode,) = mailbox.finished
+    identity = {"robot": "raw", "boot": "b0", "number": 7}
+    assert episode.equals(Episode.from_transitions(sent, {"seed": 3, "env": {"name": "fake"}, **identity}))
+    episode.check(SPEC)
+    assert mailbox.steps == 5
+    robot.pull(outbox=[["raw", "b0", 7, 5]])
+    assert robot.next(mailbox, 0.1) is None  # not on disk yet: no ACK, no RESEND
+    mailbox.acknowledge(episode)
+    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "b0", "episode": 7}
+    robot.step(7, 0, sent[0])  # sent again, it is acknowledged again, and not stored twice
+    robot.expect(mailbox, "ACK")
+    assert len(mailbox.finished) == 1 and mailbox.steps == 5
+
+
+def test_dropped_repeated_and_reordered_steps(mailbox, robot):
+    sent = steps_of(6)
+    robot.step(0, 0, sent[0])
+    robot.step(0, 0, sent[0])
+    robot.step(0, 2, sent[2])
+    robot.step(0, 3, sent[3])
+    resend = robot.expect(mailbox, "RESEND").fields
+    assert (resend["episode"], resend["step"]) == (0, 1)
+    assert robot.next(mailbox, 0.1) is None  # asked once, not once for each step that came too early
+    for number in (1, 2, 1, 3, 0, 4, 5, 5, 5, 4):
+        robot.step(0, number, sent[number])
+    drain_until(mailbox, lambda: mailbox.finished)
+    robot.pull()
+    drain_until(mailbox, lambda: True)
+    assert mailbox.finished[0].equals(Episode.from_transitions(sent, mailbox.finished[0].meta))
+    assert len(mailbox.finished) == 1 and mailbox.steps == 6
+
+
+def test_a_lost_end_is_found_by_the_outbox_report(mailbox, robot):
+    sent = steps_of(4)
+    robot.step(0, 0, sent[0])
+    robot.pull(outbox=[["raw", "b0", 0, 4], ["raw", "b0", 1, 2]])
+    answers = [robot.expect(mailbox, "RESEND").fields for _ in range(2)]
+    assert [(a["episode"], a["step"]) for a in answers] == [(0, 1), (1, 0)]
+
+
+def test_an_ending_step_replaces_what_was_sent_beyond_it(mailbox, robot):
+    sent = steps_of(4)
+    for number in range(3):
+        robot.step(0, number, sent[number])
+    cut = dataclasses.replace(sent[1], truncated=True, final_observation=sent[2].observation)
+    robot.step(0, 1, cut)
+    drain_until(mailbox, lambda: mailbox.finished)
+    assert mailbox.finished[0].equals(Episode.from_transitions([sent[0], cut], mailbox.finished[0].meta))
+
+
+def test_stored_episodes_are_acknowledged_at_hello_and_others_asked_for(make_mailbox, make_robot):
+    mailbox = make_mailbox(stored=[("raw", "old", 4)])
+    robot = make_robot(mailbox)
+    robot.send(
+        "HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env={},
+        outbox=[["raw", "old", 4, 0], ["raw", "old", 5, 0], ["raw", "b0", 0, 2]],
+    )  # fmt: skip
+    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "old", "episode": 4}
+    assert robot.expect(mailbox, "RESEND").fields == {"robot": "raw", "boot": "b0", "episode": 0, "step": 0}
+    robot.expect(mailbox, "WELCOME")
+
+
+def test_a_stranger_is_asked_who_it_is(mailbox, make_robot):
+    robot = make_robot(mailbox)
+    for number, transition in enumerate(steps_of(5)):
+        robot.step(0, number, transition)
+    robot.expect(mailbox, "WHO")
+    assert robot.next(mailbox, 0.1) is None  # once, not five times
+    assert mailbox.steps == 0 and not mailbox.robots
+
+
+def test_weights_newest_only(mailbox, robot):
+    for version in range(1, 51):
+        mailbox.offer(version, {"w": np.full((2, 2), version, np.float32), "n": np.array(version)})
+    assert robot.next(mailbox, 0.1) is None  # nothing unasked
+    robot.pull()
+    message = robot.expect(mailbox, "WEIGHTS")
+    assert message.fields["version"] == 50
+    np.testing.assert_array_equal(message.arrays["w"], np.full((2, 2), 50, np.float32))
+    assert message.arrays["n"].shape == () and message.arrays["n"] == 50
+    robot.pull(have=-1, ask=0)  # the same question again: its answer is on the way
+    robot.pull(have=50, ask=1)  # a long poll: nothing newer yet
+    assert robot.next(mailbox, 0.1) is None
+    assert mailbox.robots[0].version == 50
+    for version in range(51, 101):  # the robot is busy: one answer waits for it, not fifty
+        mailbox.offer(version, {"w": np.zeros(1, np.float32)})
+    assert robot.expect(mailbox, "WEIGHTS").fields["version"] == 51
+    assert robot.next(mailbox, 0.1) is None
+    robot.pull(have=51, ask=2)
+    assert robot.expect(mailbox, "WEIGHTS").fields["version"] == 100
+
+
+def test_offered_weights_are_a_snapshot(mailbox, robot):
+    weights = {"w": np.ones(3, np.float32)}
+    mailbox.offer(1, weights)
+    weights["w"][:] = 9
+    robot.pull()
+    np.testing.assert_array_equal(robot.expect(mailbox, "WEIGHTS").arrays["w"], 1)
+
+
+def test_pace(mailbox, robot, make_robot):
+    other = make_robot(mailbox, "other")
+    other.hello(mailbox)
+    mailbox.pace(0.0)
+    assert robot.next(mailbox, 0.05) is None  # no lease, nothing to release
+    mailbox.pace(2.0)
+    mailbox.pace(2.0)  # repeating it costs nothing
+    mailbox.pace(0.0)
+    for each in (robot, other):
+        assert [each.expect(mailbox, "PACE").fields["hold_s"] for _ in range(2)] == [2.0, 0.0]
+        assert each.next(mailbox, 0.05) is None
+
+
+def bad_messages(good):
+    head, body = msgpack.unpackb(good[0]), good[1:]
+    nan = np.array([np.nan, 0, 0], np.float32)
+    state = 1 + list(SPEC.keys).index("state")
+
+    def with_body(position, array):
+        name, _, _ = head["arrays"][position]
+        arrays = [*head["arrays"]]
+        arrays[position] = [name, array.dtype.name, list(array.shape)]
+        return [msgpack.packb({**head, "arrays": arrays}), *body[:position], array.tobytes(), *body[position + 1 :]]
+
+    yield from ([b""], [b"noise", b"noise"], [b"\x80\x04\x95pickle"], [b""] * 50, good[:-1], [*good, b"x"])
+    yield [msgpack.packb({**head, "v": 99}), *body]
+    yield [msgpack.packb({**head, "kind": "EXEC"}), *body]
+    yield [msgpack.packb({**head, "step": -1}), *body]
+    yield [msgpack.packb({**head, "reward": float("nan")}), *body]
+    yield [msgpack.packb({**head, "robot": "../../root"}), *body]
+    yield [msgpack.packb({**head, "truncated": True}), *body]  # an end without a final observation
+    yield [msgpack.packb({**head, "meta": {"x": b"bytes"}}), *body]
+    yield with_body(state - 1, nan)
+    yield with_body(state - 1, np.zeros(4, np.float32))
+    yield with_body(state - 1, np.zeros(3, np.float64))
+    yield with_body(state, np.full(2, 3, np.float32))  # action outside [-1, 1]
+    yield [bytes(frame) for frame in wire.pack("ACK", robot="raw", boot="b0", episode=0)]
+    yield [bytes(frame) for frame in wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)]
+    yield [bytes(frame) for frame in wire.pack("WHO")]
+    bad_spec = {"cameras": {"front": "big"}, "states": 3, "action_dim": []}
+    yield wire.pack("HELLO", robot="raw", boot="b0", spec=bad_spec, env={}, outbox=[])
+
+
+def test_bad_messages_do_not_stop_a_good_robot(mailbox, robot, make_robot, caplog):
+    bad = make_robot(mailbox, "bad")
+    bad.hello(mailbox)
+    sent = steps_of(40)
+    bad_ones = list(bad_messages([bytes(f) for f in wire.pack_step(("bad", "b0", 0), 0, sent[0])]))
+    for number, transition in enumerate(sent):
+        robot.step(0, number, transition)
+        bad.socket.send_multipart(bad_ones[number % len(bad_ones)])
+    counted = sum(
+        number % len(bad_ones) != len(bad_ones) - 1 for number in range(40)
+    )  # the last is refused, not dropped
+    drain_until(mailbox, lambda: mailbox.finished and sum(mailbox.counts.values()) >= counted)
+    assert mailbox.finished[0].equals(Episode.from_transitions(sent, mailbox.finished[0].meta))
+    assert mailbox.steps == 40 and sum(mailbox.counts.values()) == counted
+    assert {"malformed", "protocol", "STEP", "ACK", "WEIGHTS", "WHO"} <= set(mailbox.counts)
+    assert "bad" in caplog.records[0].getMessage()
+    assert len(caplog.records) < 10
+    bad.step(1, 0, steps_of(1)[0])  # and a robot that comes to its senses is heard
+    drain_until(mailbox, lambda: len(mailbox.finished) == 2)
+
+
+def test_a_bad_step_can_be_sent_again_rightly(mailbox, robot):
+    sent = steps_of(2)
+    robot.step(0, 0, dataclasses.replace(sent[0], reward=float("inf")))
+    for number, transition in enumerate(sent):
+        robot.step(0, number, transition)
+    drain_until(mailbox, lambda: mailbox.finished)
+    assert mailbox.counts == {"STEP": 1} and mailbox.steps == 2
+
+
+def test_another_spec_is_refused_naming_what_differs(mailbox, make_robot):
+    theirs = Spec({"front": (16, 8, 3), "wrist": (8, 8, 3)}, {"state": 3}, 4)
+    refusal = make_robot(mailbox).hello(mailbox, spec=theirs).fields
+    assert not refusal["retry"]
+    for text in ("'front'", "(16, 8, 3) against (8, 8, 3)", "'wrist'", "action_dim: 4 against 2"):
+        assert text in refusal["reason"]
+    assert "'state'" not in refusal["reason"]
+    assert not mailbox.robots
+
+
+def test_another_protocol_is_refused(mailbox, make_robot):
+    robot = make_robot(mailbox)
+    robot.socket.send_multipart([msgpack.packb({"v": 99, "kind": "HELLO", "new": 1, "arrays": []})])
+    reason = robot.expect(mailbox, "REFUSE").fields["reason"]
+    assert "99" in reason and str(wire.PROTOCOL) in reason
+    assert mailbox.counts["protocol"] == 1
+
+
+def test_a_name_in_use_is_refused_until_its_owner_is_gone(mailbox, robot, make_robot, monkeypatch):
+    second = make_robot(mailbox, "raw", "b1")
+    refusal = second.hello(mailbox).fields
+    assert refusal["retry"] and "'raw'" in refusal["reason"]
+    robot.send("BYE")
+    drain_until(mailbox, lambda: not mailbox.robots)
+    assert second.hello(mailbox).kind == "WELCOME"
+    third = make_robot(mailbox, "raw", "b2")
+    assert third.hello(mailbox).kind == "REFUSE"
+    monkeypatch.setattr("agent.mailbox.LIVE_S", 0.0)  # as if the second had died long ago
+    assert third.hello(mailbox).kind == "WELCOME"
+
+
+def test_drain_never_blocks_and_keeps_its_limit(mailbox, robot):
+    started = time.perf_counter()
+    assert mailbox.drain() == []
+    assert time.perf_counter() - started < 0.1
+    for number, transition in enumerate(steps_of(30)):
+        robot.step(0, number, transition)
+    deadline = time.monotonic() + 3
+    while mailbox.steps < 7 and time.monotonic() < deadline:
+        before = mailbox.steps
+        mailbox.drain(limit=2)
+        assert mailbox.steps - before <= 2
+    assert mailbox.steps >= 7
+    assert mailbox.wait(0.5)
+
+
+def test_a_taken_port_is_named(mailbox):
+    with pytest.raises(UserError, match=rf"{mailbox.address}.*in use.*another learner"):
+        Mailbox(mailbox.address, SPEC, NETWORK)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:port", "tcp://127.0.0.1:99999", "ipc:///nowhere/at/all"])
+def test_an_impossible_address_is_named(address):
+    with pytest.raises(UserError, match=address):
+        Mailbox(address, SPEC, NETWORK)
+
+
+def test_an_address_beyond_this_machine_needs_insecure(make_mailbox):
+    with pytest.raises(UserError, match=r"0\.0\.0\.0"):
+        make_mailbox("tcp://0.0.0.0:0")
+    assert make_mailbox("tcp://0.0.0.0:0", insecure=True).address
+
+
+def test_close_frees_the_port(make_mailbox):
+    mailbox = Mailbox("tcp://127.0.0.1:0", SPEC, NETWORK)
+    mailbox.close()
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", int(mailbox.address.rpartition(":")[2])))
+    make_mailbox(mailbox.address)

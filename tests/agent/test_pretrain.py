@@ -1,0 +1,230 @@
+"""Offline training from the command line: what it writes, what it logs, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agent import checkpoint, cli, pretrain
+from agent.config import OfflineConfig, RewardConfig
+from agent.episode_file import write_episode
+from agent.pretrain import load_demonstrations
+from agent.spec import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def demos(tmp_path, make_episode):
+    """Four short episodes, half of them successful."""
+    for k in range(4):
+        write_episode(tmp_path / "demos" / f"e{k}.hdf5", make_episode(5 + k, seed=k, success=k % 2 == 0))
+    return tmp_path / "demos"
+
+
+@pytest.fixture
+def train(tmp_path, demos, tiny_flags):
+    """train("--updates", "30") runs agent.pretrain in this process; returns the checkpoint and the log's records."""
+
+    def run(*flags, out="offline.pt", data=demos):
+        folder = tmp_path / f"run-{out}"
+        where = ["--data", str(data), "--out", str(tmp_path / out), "--run", str(folder)]
+        pretrain.main([*where, "--updates", "30", "--log-every", "10", *tiny_flags, *flags])
+        records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return checkpoint.load(tmp_path / out), records
+
+    return run
+
+
+def run_command(monkeypatch, capsys, *argv):
+    """Exit code and stderr of `python -m agent.pretrain ARGV`, without a new process."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["pretrain", *map(str, argv)])
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(pretrain.main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return end.value.code, capsys.readouterr().err
+
+
+def flat(value):
+    return [x for item in value for x in flat(item)] if isinstance(value, list) else [value]
+
+
+def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys):
+    start, records = train()
+    assert start.counters["offline_updates"] == 30
+    assert start.spec == spec and start.env == {"name": "fake", "options": {}}
+    assert start.config["offline"]["data"] == [str(demos)]
+    action = start.policy().act({"cam": np.zeros((12, 12, 3), np.uint8), "pos": np.zeros(3, np.float32)})
+    assert action.shape == (2,)
+    assert "4 demonstrations, 26 steps, 50% successful; 30 updates on cpu (Cal-QL)" in capsys.readouterr().out
+    updates = [r for r in records if r["kind"] == "update"]
+    assert [r["updates"] for r in updates] == [10, 20, 30] and all(r["env_steps"] == 0 for r in updates)
+    for record in updates:
+        losses = {"td_loss", "cql_difference", "actor_loss", "bc_loss"}
+        values = {"q_data", "q_policy", "return_to_go", "bound_rate_current", "bound_rate_next"}
+        assert losses | values | {"alpha", "entropy", "updates_per_s", "time_s"} <= set(record)
+        numbers = [x for value in record.values() for x in flat(value) if isinstance(x, (int, float))]
+        assert np.isfinite(numbers).all() and record["updates_per_s"] > 0
+        assert len(record["bound_rate_current"]) == 3 and record["stage"] == "offline"
+    assert "alpha_prime" not in updates[0]
+
+
+def test_the_lagrange_form_logs_its_multiplier(train):
+    _, records = train("--lagrange-threshold", "0.8")
+    values = [record["alpha_prime"] for record in records]
+    assert len(set(values)) == 3 and all(v > 0 for v in values)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
+    weights = [train("--seed", seed, out=out)[0].agent["policy"] for seed, out in (("1", "a"), ("1", "b"), ("2", "c"))]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert not all(torch.equal(value, weights[2][name]) for name, value in weights[0].items())
+
+
+def test_states_are_standardised_by_the_data(train, demos, make_episode):
+    start, _ = train("--updates", "1")
+    rows = np.concatenate([make_episode(5 + k, seed=k).observations["pos"][:-1] for k in range(4)])
+    policy = start.agent["policy"]
+    assert policy["encoder.state_mean"].numpy() == pytest.approx(rows.mean(0), rel=1e-3, abs=1e-4)
+    assert policy["encoder.state_std"].numpy() == pytest.approx(rows.std(0), rel=1e-3)
+
+
+def test_a_learnable_task_is_learnt(tmp_path, train, make_episode, state_spec):
+    """Where action and reward are functions of the state, and nothing comes after, all losses fall."""
+    for k in range(6):
+        episode = make_episode(10, seed=k, success=True, spec=state_spec)
+        episode.actions[:] = 0.8 * np.tanh(episode.observations["pos"][:-1, :2])
+        episode.rewards[:] = episode.observations["pos"][:-1, 2]
+        write_episode(tmp_path / "easy" / f"e{k}.hdf5", episode)
+    flags = "--actor-lr 3e-3 --critic-lr 3e-3 --bc-weight 10 --gamma 0 --cql-weight 0.1 --sparse false --bias 0"
+    _, records = train(*flags.split(), "--updates", "300", "--offline.batch", "32", data=tmp_path / "easy")
+    first, last = records[0], records[-1]
+    assert last["bc_loss"] < 0.3 * first["bc_loss"]
+    assert last["td_loss"] < 0.3 * first["td_loss"]
+
+
+def test_flags_win_over_files_and_all_is_remembered(tmp_path, train):
+    (tmp_path / "a.yaml").write_text("calql: {gamma: 0.5, cql_weight: 2}\noffline: {updates: 7}\nenv: {task: Lift}\n")
+    start, _ = train("--config", str(tmp_path / "a.yaml"), "--cql-weight", "3", "--calibrate", "false")
+    calql = start.section("calql")
+    assert (calql.gamma, calql.cql_weight, calql.calibrate) == (0.5, 3.0, False)
+    assert start.counters["offline_updates"] == 30 and start.section("reward") == RewardConfig()
+
+
+def test_critics_start_at_the_mean_return_where_asked(train, demos):
+    replay, _ = load_demonstrations(OfflineConfig(data=[str(demos)]), RewardConfig(), 0.97, 0)
+    flags = ("--updates", "1", "--critic-lr", "0", "--start-at-return")
+    low, high = train(*flags, "true", out="low")[1][0], train(*flags, "false", out="high")[1][0]
+    assert low["q_data"] == pytest.approx(replay.mean_return(), abs=2.0)
+    assert replay.mean_return() == pytest.approx(replay.sample(5000).returns.mean().item(), rel=0.05)
+    assert abs(high["q_data"]) < 2.0 < -replay.mean_return() - 2.0
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_loads(tmp_path, demos, tiny_flags):
+    """A real process, interrupted in the middle of its updates. Its log is a pipe, so the first record is awaited."""
+    run, out = tmp_path / "run", tmp_path / "offline.pt"
+    run.mkdir()
+    os.mkfifo(run / "log.jsonl")
+    flags = ["--data", str(demos), "--out", str(out), "--run", str(run), "--updates", "10000000", "--log-every", "3"]
+    command = [sys.executable, "-m", "agent.pretrain", *flags, *tiny_flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            with open(run / "log.jsonl") as log:
+                record = json.loads(log.readline())
+                assert record["updates"] == 3 and not out.exists()
+                process.send_signal(signal.SIGINT)
+                log.read()  # keep the pipe open, and empty, until the process has closed it
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and "Traceback" not in errors
+    start = checkpoint.load(out)
+    assert start.counters["offline_updates"] >= 3
+    start.policy()
+
+
+@pytest.mark.parametrize(
+    "case, words",
+    [
+        ("no data", ["--data"]),
+        ("absent", ["absent: no such file or folder"]),
+        ("empty", ["empty: no episode files"]),
+        ("damaged", ["e9.hdf5: not an episode file"]),
+        ("differing", ["f0.hdf5: differs from", "camera 'cam'"]),
+        ("sparse", ["e0.hdf5: ", "reward.sparse", "failure_reward"]),
+        ("no success", ["offline.successes_only"]),
+        ("unknown key", ["--gama", "gamma"]),
+        ("device", ["learner.device", "nonsense"]),
+        ("config", ["absent.yaml"]),
+        ("value", ["gamma", "'high'"]),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(
+    tmp_path, demos, monkeypatch, capsys, make_episode, state_spec, case, words
+):
+    monkeypatch.chdir(tmp_path)  # nothing is written into the repository
+    data, flags = demos, []
+    if case == "no data":
+        data = None
+    elif case == "absent":
+        data = tmp_path / "absent"
+    elif case == "empty":
+        data = tmp_path / "empty"
+        data.mkdir()
+    elif case == "damaged":
+        (demos / "e9.hdf5").write_bytes(b"\x89HDF half a file")
+    elif case == "differing":
+        write_episode(demos / "f0.hdf5", make_episode(4, spec=state_spec))
+    elif case == "sparse":
+        write_episode(demos / "e0.hdf5", make_episode(3, rewards=[0.1, 0.5, 1.0]))
+    elif case == "no success":
+        for path in demos.iterdir():
+            write_episode(path, make_episode(4))
+        flags = ["--successes-only", "true"]
+    elif case == "unknown key":
+        flags = ["--gama", "0.9"]
+    elif case == "device":
+        flags = ["--device", "nonsense"]
+    elif case == "config":
+        flags = ["--config", "absent.yaml"]
+    elif case == "value":
+        flags = ["--gamma", "high"]
+    where = ["--data", data] if data else []
+    code, errors = run_command(monkeypatch, capsys, *where, "--updates", "1", "--out", tmp_path / "no.pt", *flags)
+    assert code == 2, errors
+    assert len(errors.strip().splitlines()) == 1 and errors.startswith("error: ")
+    assert all(word in errors for word in words), errors
+    assert not (tmp_path / "no.pt").exists()
+
+
+def test_successes_only_leaves_failures_out_and_still_names_the_right_file(tmp_path, make_episode):
+    folder = tmp_path / "mixed"
+    write_episode(folder / "a.hdf5", make_episode(3, seed=0))
+    write_episode(folder / "b.hdf5", make_episode(4, seed=1, success=True))
+    write_episode(folder / "c.hdf5", make_episode(5, seed=2, success=True))
+    config = OfflineConfig(data=[str(folder)], successes_only=True)
+    replay, episodes = load_demonstrations(config, RewardConfig(), 0.9, 0)
+    assert len(replay) == 9 and [len(e) for e in episodes] == [4, 5]
+    bad = make_episode(5, seed=2, success=True)
+    bad.rewards[0] = 0.5
+    write_episode(folder / "c.hdf5", bad)
+    with pytest.raises(UserError, match=r"c\.hdf5: .*failure_reward"):
+        load_demonstrations(config, RewardConfig(), 0.9, 0)
+
+
+def test_several_folders_and_single_files_are_read_together(tmp_path, demos, make_episode):
+    write_episode(tmp_path / "more.hdf5", make_episode(9, seed=9))
+    places = [str(demos), str(tmp_path / "more.hdf5")]
+    replay, episodes = load_demonstrations(OfflineConfig(data=places), RewardConfig(), 0.9, 0)
+    assert len(episodes) == 5 and len(replay) == 26 + 9 and episodes[0].observations == {}

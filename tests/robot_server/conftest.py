@@ -1,0 +1,172 @@
+import dataclasses
+import time
+
+import gymnasium
+import numpy as np
+import pytest
+
+from agent.mailbox import Mailbox
+from agent.spec import Spec, Transition
+from robot_server.link import Link
+
+SPEC = Spec({"front": (8, 8, 3)}, {"state": 3}, 2)
+NETWORK = {"features": 16, "channels": [8, 8]}
+
+
+def observation(rng):
+    return {
+        "front": rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
+        "state": rng.normal(size=3).astype(np.float32),
+    }
+
+
+def steps_of(count, seed=0):
+    """The transitions of one episode, random but for their order."""
+    rng = np.random.default_rng(seed)
+    made = [
+        Transition(observation(rng), rng.uniform(-1, 1, 2).astype(np.float32), t / 2, False, False, time_s=t + 0.5)
+        for t in range(count)
+    ]
+    made[-1] = dataclasses.replace(made[-1], terminated=True, success=True, final_observation=observation(rng))
+    return made
+
+
+class Bench:
+    """Both ends of a link in one process; what is made here is closed at the end of the test."""
+
+    def __init__(self, folder):
+        self.spool = folder / "spool"
+        self.mailboxes, self.links = [], []
+        self.episodes = []  # drained, in order
+        self.acknowledge = True  # at once
+
+    def mailbox(self, address="tcp://127.0.0.1:0", spec=SPEC, network=NETWORK, **options):
+        self.mailboxes.append(Mailbox(address, spec, network, **options))
+        return self.mailboxes[-1]
+
+    def link(self, mailbox, name="robot", spool=None, spec=SPEC):
+        address = mailbox if isinstance(mailbox, str) else mailbox.address
+        self.links.append(Link(address, spec, name, {"name": "fake", "options": {"size": 8}}, spool or self.spool))
+        return self.links[-1]
+
+    def pair(self, **options):
+        mailbox = self.mailbox(**options)
+        link = self.link(mailbox)
+        self.turn(lambda: link.network is not None)
+        return mailbox, link
+
+    def turn(self, condition, seconds=5.0):
+        """Let every open end work until the condition holds."""
+        deadline_s = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline_s, "too late"
+            self.work()
+            time.sleep(0.001)
+
+    def work(self):
+        for mailbox in self.mailboxes:
+            for episode in mailbox.drain():
+                self.episodes.append(episode)
+                if self.acknowledge:
+                    mailbox.acknowledge(episode)
+        for link in self.links:
+            link.pump()
+
+    def close(self, *ends):
+        for end in ends:
+            for held in (self.mailboxes, self.links):
+                if end in held:
+                    held.remove(end)
+            end.close(*([0.0] if isinstance(end, Link) else []))
+
+    def restart(self, mailbox, **options):
+        """A new learner at the same address, which knows what the old one had acknowledged."""
+        stored = [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in self.episodes] if self.acknowledge else []
+        self.close(mailbox)
+        return self.mailbox(mailbox.address, stored=stored, **options)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close(*bench.links, *bench.mailboxes)
+
+
+@pytest.fixture
+def empty(bench):
+    """Whether a link has delivered everything: nothing is left for the spool."""
+    return lambda link: not link._outbox
+
+
+class TinyEnv(gymnasium.Env):
+    """Ends after `length` steps; its state counts them. Reuses its buffers, as real environments do."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "front": gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8),
+            "state": gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        }
+    )
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, length=5):
+        self.length = length
+        self.seeds, self.actions = [], []
+        self.on_step = lambda step: None
+        self.info = {}
+        self._buffers = {"front": np.zeros((8, 8, 3), np.uint8), "state": np.zeros(3)}
+
+    def _see(self):
+        self._buffers["front"][:] = self._step
+        self._buffers["state"][:] = [self._step, self.seeds[-1], 0.5]
+        return self._buffers
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        self._step = 0
+        return self._see(), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        self.on_step(self._step)
+        self._step += 1
+        done = self._step == self.length
+        return self._see(), float(done), done, False, {"success": done, **self.info}
+
+    def close(self):
+        pass
+
+
+class TinyPolicy:
+    """Acts with its weight, and remembers when which weights came."""
+
+    def __init__(self):
+        self.weight = 0.0
+        self.acted, self.loaded = 0, []
+
+    def act(self, observation, deterministic=False):
+        assert observation["state"].dtype == np.float32
+        self.acted += 1
+        return np.full(2, self.weight, np.float32)
+
+    def load_weights(self, weights):
+        if set(weights) != {"w"}:
+            raise ValueError(f"weights have other names: {sorted(weights)}")
+        self.weight = float(weights["w"])
+        self.loaded.append((self.acted, self.weight))
+
+
+@pytest.fixture
+def tiny_env():
+    return TinyEnv()
+
+
+@pytest.fixture
+def tiny_policy():
+    return TinyPolicy()
+
+
+@pytest.fixture
+def episode_steps():
+    return steps_of

@@ -1,0 +1,189 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from agent.spec import SpecError, UserError
+from robot_server.actor import run_episode
+from robot_server.clock import Clock
+
+
+@pytest.fixture
+def bench_pair(bench):
+    bench.acknowledge = True
+    return bench.pair()
+
+
+def offer(bench, mailbox, link, version):
+    """Weights `version` reach the link's hands."""
+    mailbox.offer(version, {"w": np.array(version / 10, np.float32)})
+    bench.turn(lambda: link._have == version)
+
+
+def test_an_episode_as_it_was_acted(bench, bench_pair, tiny_env, tiny_policy, empty):
+    mailbox, link = bench_pair
+    offer(bench, mailbox, link, 3)
+    summary = run_episode(tiny_env, tiny_policy, link, Clock(0), seed=42)
+    bench.turn(lambda: empty(link))
+    (episode,) = bench.episodes
+    assert len(episode) == summary.steps == 5
+    # what was seen before each action, though the env writes into the same arrays again and again
+    np.testing.assert_array_equal(episode.observations["state"], [[t, 42, 0.5] for t in range(6)])
+    np.testing.assert_array_equal(episode.observations["front"][:, 0, 0, 0], range(6))
+    np.testing.assert_array_equal(episode.actions, np.full((5, 2), 0.3, np.float32))
+    np.testing.assert_array_equal(episode.rewards, [0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(episode.policy_versions, 3)
+    assert episode.terminated[-1] and not episode.truncated[-1] and episode.succeeded
+    assert (np.diff(episode.times_s) >= 0).all() and episode.times_s[0] > 1.7e9
+    assert episode.meta["seed"] == 42 and episode.meta["number"] == 0
+    assert (summary.episode_return, summary.success, summary.policy_version, summary.cut) == (1.0, True, 3, False)
+    assert str(summary) == "episode 0: 5 steps, return 1, success, policy 3"
+
+
+def test_newer_weights_are_swapped_in_between_two_steps(bench, bench_pair, tiny_env, tiny_policy, empty):
+    mailbox, link = bench_pair
+    offer(bench, mailbox, link, 1)
+    bench.turn(lambda: mailbox.robots[0].version == 1)
+    tiny_env.on_step = lambda step: offer(bench, mailbox, link, 2) if step == 2 else None
+    run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+    bench.turn(lambda: empty(link))
+    np.testing.assert_array_equal(bench.episodes[0].policy_versions, [1, 1, 1, 2, 2])
+    np.testing.assert_array_equal(bench.episodes[0].actions[:, 0], np.float32([0.1, 0.1, 0.1, 0.2, 0.2]))
+    assert tiny_policy.loaded == [(0, pytest.approx(0.1)), (3, pytest.approx(0.2))]
+
+
+def test_it_goes_on_while_the_learner_is_away(bench, bench_pair, tiny_env, tiny_policy, empty):
+    mailbox, link = bench_pair
+    offer(bench, mailbox, link, 1)
+    bench.close(mailbox)
+    for seed in range(3):
+        assert run_episode(tiny_env, tiny_policy, link, Clock(0), seed=seed).steps == 5
+    bench.mailbox(mailbox.address)
+    bench.turn(lambda: empty(link))
+    assert [e.meta["seed"] for e in bench.episodes] == [0, 1, 2]
+    np.testing.assert_array_equal(bench.episodes[2].policy_versions, 1)
+
+
+def test_stop_makes_the_step_under_way_the_last(bench, bench_pair, tiny_env, tiny_policy, empty):
+    _, link = bench_pair
+    stopped = []
+    tiny_env.on_step = lambda step: stopped.append(True) if step == 1 else None
+    summary = run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0, stop=lambda: bool(stopped))
+    bench.turn(lambda: empty(link))
+    (episode,) = bench.episodes
+    assert summary.cut and summary.steps == len(episode) == 2
+    np.testing.assert_array_equal(episode.truncated, [False, True])
+    assert not episode.terminated.any()
+    np.testing.assert_array_equal(episode.observations["state"][:, 0], [0, 1, 2])
+    run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0, stop=lambda: False)  # the link is ready for the next
+
+
+def test_stopped_before_its_first_step_an_episode_never_was(bench, bench_pair, tiny_env, tiny_policy, empty):
+    _, link = bench_pair
+    assert run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0, stop=lambda: True).steps == 0
+    assert tiny_env.actions == []
+    run_episode(tiny_env, tiny_policy, link, Clock(0), seed=1)
+    bench.turn(lambda: empty(link))
+    assert [e.meta["seed"] for e in bench.episodes] == [1]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the arm is gone"), KeyboardInterrupt()])
+def test_an_exception_truncates_the_episode(bench, bench_pair, tiny_env, tiny_policy, empty, error):
+    _, link = bench_pair
+
+    def fail(step):
+        if step == 3:
+            bench.turn(lambda: bench.mailboxes[0].steps == 3)  # its end has been sent already, as if it went on
+            raise error
+
+    tiny_env.on_step = fail
+    with pytest.raises(type(error)):
+        run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+    bench.turn(lambda: empty(link))
+    (episode,) = bench.episodes
+    np.testing.assert_array_equal(episode.truncated, [False, False, True])
+    np.testing.assert_array_equal(episode.observations["state"][:, 0], [0, 1, 2, 3])
+
+
+def test_an_observation_that_is_not_finite_ends_the_episode_before_it(bench, bench_pair, tiny_env, tiny_policy, empty):
+    _, link = bench_pair
+    see = tiny_env._see
+    tiny_env._see = lambda: {**see(), "state": np.full(3, np.nan)} if tiny_env._step == 3 else see()
+    with pytest.raises(SpecError, match="'state' has values that are not finite"):
+        run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+    bench.turn(lambda: empty(link))
+    (episode,) = bench.episodes
+    np.testing.assert_array_equal(episode.observations["state"][:, 0], [0, 1, 2])
+    assert episode.truncated[-1]
+
+
+def test_images_are_not_cast(bench, bench_pair, tiny_env, tiny_policy):
+    see = tiny_env._see
+    tiny_env._see = lambda: {**see(), "front": np.zeros((8, 8, 3), np.float32)}
+    with pytest.raises(SpecError, match="observation"):
+        run_episode(tiny_env, tiny_policy, bench_pair[1], Clock(0), seed=0)
+
+
+def test_the_action_as_executed_and_the_intervention_are_recorded(bench, bench_pair, tiny_env, tiny_policy, empty):
+    _, link = bench_pair
+    tiny_env.info = {"action": np.array([-1.0, 0.25]), "intervention": True}
+    run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+    bench.turn(lambda: empty(link))
+    np.testing.assert_array_equal(bench.episodes[0].actions, [[-1, 0.25]] * 5)
+    assert bench.episodes[0].interventions.all()
+
+
+def test_an_action_beyond_its_range_is_clipped_before_the_env_gets_it(bench, bench_pair, tiny_env, tiny_policy, empty):
+    _, link = bench_pair
+    tiny_policy.weight = 1.5
+    run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+    bench.turn(lambda: empty(link))
+    np.testing.assert_array_equal(np.array(tiny_env.actions), 1)
+    np.testing.assert_array_equal(bench.episodes[0].actions, 1)
+
+
+def test_weights_that_do_not_fit_are_a_user_error(bench, bench_pair, tiny_env, tiny_policy):
+    mailbox, link = bench_pair
+    mailbox.offer(7, {"other": np.zeros(1)})
+    bench.turn(lambda: link._have == 7)
+    with pytest.raises(UserError, match=r"version 7 .*other names"):
+        run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+
+
+class Held:
+    """A link of whose lease three waits are left."""
+
+    def __init__(self, link):
+        self._link, self.left, self.waits = link, 3, 0
+
+    def __getattr__(self, name):
+        return getattr(self._link, name)
+
+    @property
+    def hold_s(self):
+        return 0.01 * self.left
+
+    def wait(self, timeout_s):
+        self.waits += 1
+        self.left -= self.left > 0
+
+
+def test_a_lease_holds_a_simulation(bench, bench_pair, tiny_env, tiny_policy):
+    held = Held(bench_pair[1])
+    run_episode(tiny_env, tiny_policy, held, Clock(0), seed=0)
+    assert held.waits == 3
+
+
+def test_a_lease_does_not_hold_a_robot(bench, bench_pair, tiny_env, tiny_policy):
+    held = Held(bench_pair[1])
+    clock = Clock(1000, now=lambda: 0.0, sleep=lambda seconds: None)
+    clock.wait = lambda idle=None: None
+    run_episode(tiny_env, tiny_policy, held, clock, seed=0)
+    assert held.waits == 0 and held.left == 3
+
+
+def test_the_summary_names_the_outcome(bench, bench_pair, tiny_env, tiny_policy):
+    tiny_env.info = {"success": False}
+    summary = run_episode(tiny_env, tiny_policy, bench_pair[1], Clock(0), seed=0)
+    assert "failure" in str(summary)
+    assert "cut short" in str(dataclasses.replace(summary, cut=True))

@@ -1,0 +1,125 @@
+import json
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from agent.checkpoint import Checkpoint
+from agent.config import NetworkConfig
+from agent.policy import Policy
+from agent.spec import Spec, UserError
+from tools.evaluate import Result, evaluate, main, wilson
+from tools.rollout import env_record, make_env
+
+TINY = {"channels": [4, 4], "strides": [2, 2], "features": 4, "state_features": 4, "actor_hidden": [8]}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained policy for the fake environment with images that are not of the default size."""
+    torch.manual_seed(0)
+    options = {"size": 20}
+    env = make_env("fake", options)
+    spec = Spec.from_spaces(env.observation_space, env.action_space)
+    weights = Policy(spec, NetworkConfig(**TINY)).state_dict()
+    path = tmp_path_factory.mktemp("checkpoint") / "offline.pt"
+    Checkpoint(spec, env_record("fake", options), {"network": TINY}, {"policy": weights}).save(path)
+    return path
+
+
+@pytest.mark.parametrize(  # statsmodels.stats.proportion.proportion_confint(k, n, method="wilson")
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (10, 10, 0.72247, 1.0), (45, 50, 0.78640, 0.95652)],
+)
+def test_wilson_interval(successes, trials, low, high):
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_the_expert_beats_chance_and_the_figures_are_means():
+    scripted, chance = (evaluate(policy, "fake", episodes=8) for policy in ("scripted", "random"))
+    assert scripted.success > chance.success
+    assert [a.seed for a in scripted.attempts] == list(range(100_000, 100_008))
+    for result in (scripted, chance):
+        assert result == Result.of(result.attempts) and result.episodes == 8
+        assert result.success == np.mean([a.success for a in result.attempts])
+        assert result.episode_return == pytest.approx(np.mean([a.episode_return for a in result.attempts]))
+        assert result.length == np.mean([a.length for a in result.attempts])
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_figures_do_not_depend_on_the_number_of_workers(checkpoint, stochastic):
+    kwargs = {"episodes": 5, "stochastic": stochastic}
+    alone = evaluate(str(checkpoint), "fake", {"size": 20}, **kwargs)
+    shared = evaluate(str(checkpoint), "fake", {"size": 20}, workers=2, **kwargs)
+    assert alone == shared
+    assert alone != evaluate(str(checkpoint), "fake", {"size": 20}, seed=5, **kwargs)
+
+
+def test_sampling_differs_from_the_mean_and_a_policy_can_be_handed_over(checkpoint):
+    import agent.checkpoint
+
+    policy = agent.checkpoint.load(checkpoint).policy()
+    threads = torch.get_num_threads()
+    mean = evaluate(policy, "fake", {"size": 20}, episodes=4)
+    assert torch.get_num_threads() == threads
+    assert mean == evaluate(str(checkpoint), "fake", {"size": 20}, episodes=4)
+    assert mean != evaluate(policy, "fake", {"size": 20}, episodes=4, stochastic=True)
+
+
+def test_json_is_one_object_and_the_environment_is_the_checkpoints(checkpoint, command):
+    done = command("evaluate", "--ckpt", checkpoint, "--episodes", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["env"]["name"] == "fake" and found["env"]["options"]["size"] == 20
+    assert found["policy"] == str(checkpoint) and found["episodes"] == len(found["attempts"]) == 3
+    assert found["low"] <= found["success"] <= found["high"] and {"return", "length"} <= set(found)
+    assert "evaluate: 3/3 episodes" in done.stderr
+
+
+def test_a_video_has_every_frame_of_its_episode(tmp_path, command):
+    flags = ["--episodes", 3, "--seed", 4, "--video", tmp_path / "videos", "--video-episodes", "0,2", "--json"]
+    done = command("evaluate", "--policy", "scripted", "--env", "fake", *flags)
+    attempts = json.loads(done.stdout)["attempts"]
+    assert [bool(a["video"]) for a in attempts] == [True, False, True]
+    for attempt in (attempts[0], attempts[2]):
+        frames = iio.imread(attempt["video"], plugin="pyav")
+        assert len(frames) == attempt["length"] + 1 and min(frames.shape[1:3]) >= 256
+        assert frames.astype(int).std() > 1
+    assert len(list((tmp_path / "videos").iterdir())) == 2
+
+
+def test_an_environment_that_does_not_fit_is_named_key_by_key(checkpoint, refused):
+    flags = ["--env", "fake", "--size", "24", "--episodes", "2"]
+    says = refused("evaluate", "--ckpt", checkpoint, *flags, "--workers", 2)
+    with pytest.raises(UserError) as alone:
+        main(["--ckpt", str(checkpoint), *flags])
+    assert says == f"error: {alone.value}"
+    env = make_env("fake", {"size": 20})
+    cameras = Spec.from_spaces(env.observation_space, env.action_space).cameras
+    assert str(checkpoint) in says and all(f"camera '{name}'" in says for name in cameras)
+    assert "(20, 20, 3) against (24, 24, 3)" in says
+
+
+def test_files_that_are_no_checkpoint_are_named(checkpoint, tmp_path, refused):
+    with pytest.raises(UserError, match=f"{tmp_path}/none.pt"):
+        main(["--ckpt", f"{tmp_path}/none.pt"])
+    (tmp_path / "cut.pt").write_bytes(checkpoint.read_bytes()[:1000])
+    assert f"{tmp_path}/cut.pt" in refused("evaluate", "--ckpt", tmp_path / "cut.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "either --ckpt FILE or --policy"),
+        (["--policy", "scripted", "--ckpt", "a.pt"], "either --ckpt FILE or --policy"),
+        (["--policy", "best"], "'best'"),
+        (["--policy", "random", "--env", "nowhere"], "nowhere"),
+        (["--policy", "random", "--env", "fake", "--episodes", "0"], "--episodes 0: at least 1"),
+        (["--policy", "random", "--env", "fake", "--video", "v", "--video-episodes", "first"], "first"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments, says):
+    with pytest.raises(UserError, match=says) as error:
+        main(arguments)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,203 @@
+"""Record demonstrations, one file an episode: OUT/episode_000000.hdf5, episode_000001.hdf5, ...
+
+  python -m tools.collect --env sim --task Lift --device scripted --episodes 30 --out demos/lift
+
+A folder that already has episodes is continued: --episodes more are added under the next free numbers, provided that
+they come from the same environment with the same options. Episode k starts from env.reset(SEED + k), also after a
+restart, so a collection done in two goes equals one done at once. Every episode is kept, failed ones too.
+
+Devices:  scripted   an expert program; moves only a simulated robot.
+                     --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose
+
+A file appears when its episode has ended, whole or not at all. To stop, press Ctrl-C: what has been recorded stays,
+only the unfinished episode is lost. A second Ctrl-C stops without waiting for the current step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+import envs.experts
+from agent import cli
+from agent.config import CollectConfig
+from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, write_episode
+from agent.spec import Episode, Observation, Spec, UserError
+from tools.progress import progress
+from tools.rollout import env_options, env_record, make_env, private_seed, rollout
+
+
+class Device(Protocol):
+    """What moves the robot: a program or a person."""
+
+    def reset(self, seed: int) -> None:
+        """A new episode begins."""
+
+    def act(self, observation: Observation) -> np.ndarray: ...
+
+
+class Scripted:
+    """The expert of envs.experts; its noise and its failures depend on the episode's seed alone."""
+
+    def __init__(self, env: gymnasium.Env, config: CollectConfig):
+        self._env, self._config = env, config
+        self._expert: Any = None
+
+    def reset(self, seed: int) -> None:
+        noise, failure_rate = self._config.noise, self._config.failure_rate
+        try:
+            self._expert = envs.experts.make(self._env, noise=noise, failure_rate=failure_rate, seed=private_seed(seed))
+        except ValueError as error:
+            raise UserError(f"device 'scripted': {error}") from None
+        self._expert.reset()
+
+    def act(self, observation: Observation) -> np.ndarray:
+        return self._expert.act(observation)
+
+
+DEVICES: dict[str, Callable[[gymnasium.Env, CollectConfig], Device]] = {"scripted": Scripted}
+
+
+class Stop:
+    """Ctrl-C ends the recording between two steps, so that an episode that has ended is always written."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stop]:
+        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def recording_folder(folder: Path) -> Iterator[int]:
+    """Make `folder` this process's own while it records, and yield the first free episode number."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another tools.collect is recording into this folder") from None
+        for left in folder.glob(f".episode_*{SUFFIX}.*.part"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        names = (re.fullmatch(rf"episode_(\d+){re.escape(SUFFIX)}", path.name) for path in folder.iterdir())
+        yield max((int(name[1]) for name in names if name), default=-1) + 1
+    finally:
+        os.close(handle)
+
+
+def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
+    """Raise UserError, naming the differences, unless what is in `folder` was recorded in `env` and has `spec`."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            episode = read_episode(path)
+        except EpisodeFileError:
+            continue  # tools.inspect is there to complain; a damaged file must not stop the robot's day
+        differences = episode.spec.differences(spec)
+        recorded = episode.meta.get("env") or {}
+        if recorded.get("name") != env["name"]:
+            differences.append(f"env: {recorded.get('name')} against {env['name']}")
+        else:
+            old, new = recorded.get("options", {}), env["options"]
+            for key in sorted({*old, *new}):
+                if old.get(key) != new.get(key):
+                    differences.append(f"env option {key}: {old.get(key)} against {new.get(key)}")
+        if differences:
+            raise UserError(f"{path}: cannot be continued, it has {'; '.join(differences)}")
+        return
+
+
+def record(env: gymnasium.Env, device: Device, seed: int, stop: Stop) -> Episode | None:
+    """One episode; None if it was stopped before its end."""
+    device.reset(seed)
+    transitions = []
+    for transition in rollout(env, device.act, seed):
+        transitions.append(transition)
+        if stop.requested and not transition.last:
+            return None
+    return Episode.from_transitions(transitions)
+
+
+def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> str:
+    """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
+    kept: list[Episode] = []  # without their images, which would fill the memory
+    start_s = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(recording_folder(out))
+        env = stack.enter_context(contextlib.closing(make_env(name, options)))
+        origin = env_record(name, options)
+        check_continues(out, Spec.from_spaces(env.observation_space, env.action_space), origin)
+        device = DEVICES[device_name](env, config)
+        bar = stack.enter_context(progress(config.episodes, "collect", "episodes"))
+        stop = stack.enter_context(Stop().listening())
+        for number in range(first, first + config.episodes):
+            episode = record(env, device, config.seed + number, stop)
+            if episode is None:
+                break
+            episode.meta = {"env": origin, "seed": config.seed + number, "policy": device_name, "robot": "collect"}
+            write_episode(out / f"episode_{number:06d}{SUFFIX}", episode)
+            episode.observations = {}
+            kept.append(episode)
+            bar.update(1)
+            bar.set_postfix_str(f"{sum(e.succeeded for e in kept)}/{len(kept)} succeeded")
+            if stop.requested:
+                break
+    return summary(kept, config.episodes, time.monotonic() - start_s, out)
+
+
+def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:
+    if not kept:
+        return f"stopped: no episode recorded in {out}"
+    steps = sum(map(len, kept))
+    return (
+        f"{'recorded' if len(kept) == asked else 'stopped: recorded'} {len(kept)} of {asked} episodes in {out}: "
+        f"success rate {sum(e.succeeded for e in kept) / len(kept):.2f}, mean length {steps / len(kept):.1f} steps, "
+        f"{steps / took_s:.1f} steps/s"
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", required=True, metavar="NAME", help="what moves the robot: " + ", ".join(DEVICES))
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the episodes go")
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = cli.parse(argv, __doc__, ["collect"], add_flags, env_options, prog="python -m tools.collect")
+    config, device = arguments.section("collect"), arguments.flags.device
+    if device not in DEVICES:
+        raise UserError(f"--device {device}: the devices are {', '.join(DEVICES)}{cli.nearest(device, DEVICES)}")
+    if config.episodes < 1:
+        raise UserError(f"--episodes {config.episodes}: at least one")
+    if config.seed < 0:
+        raise UserError(f"--seed {config.seed}: a seed is not negative")
+    name, options = arguments.env()
+    print(collect(name, options, device, config, arguments.flags.out))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,174 @@
+"""The whole job on this machine: demonstrations, offline training, evaluation, online fine-tuning, evaluation, a plot.
+
+  python -m tools.demo                                   # what `make demo` runs: configs/quickstart.yaml
+  python -m tools.demo --config configs/quickstart.yaml --config configs/cql.yaml --folder runs/cql --seed 1
+
+Runs the commands that a user types, each as its own process, and shows them; fine-tuning is two processes, learner and
+robot server, over ZeroMQ. Everything goes to the folder (runs/demo/; an older one is moved aside): demos/, offline.pt,
+online/ (episodes, latest.pt, log.jsonl), *.log, learning_curve.png, summary.json. Ctrl-C stops all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from agent import cli
+from agent.log import Progress
+from agent.spec import UserError
+
+EVALUATION_SEED = 100_000  # far from the seeds of collecting and of the robot server
+STOP_S = 30.0
+
+
+class Stage:
+    """One command as a process of its own, its output in a log file."""
+
+    def __init__(self, folder: Path, name: str, *command: str) -> None:
+        self.name, self.out, self.log = name, folder / f"{name}.out", folder / f"{name}.log"
+        print(f"$ python -m {shlex.join(command)}", flush=True)
+        with open(self.out, "w") as out, open(self.log, "w") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", *command], stdout=out, stderr=log)
+
+    def finish(self) -> str:
+        """Wait for it; its standard output. Raises UserError with the log's last line when it failed."""
+        if self.process.wait():
+            lines = self.log.read_text().strip().splitlines() or ["no message"]
+            raise UserError(f"{self.name} ended with exit code {self.process.returncode}: {lines[-1]} ({self.log})")
+        return self.out.read_text()
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int) -> dict[str, Any]:
+    command = ["tools.evaluate", "--ckpt", str(ckpt), "--episodes", str(episodes), "--seed", str(EVALUATION_SEED)]
+    stage = Stage(folder, f"evaluate_{name}", *command, "--workers", str(min(cores, 4)), "--json")
+    result = json.loads(stage.finish())
+    low, high = result["low"], result["high"]
+    print(f"  success {result['success']:.0%} of {episodes} episodes (95 % interval {low:.0%} to {high:.0%})\n", flush=True)
+    return result
+
+
+def fine_tune(folder: Path, configs: list[str], settings: list[str], seed: int, cores: int, steps: int) -> None:
+    """Learner and robot server until the learner has had its env steps."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    threads = str(max(1, cores - 1))  # the simulator has a core of its own
+    online, ckpt = folder / "online", folder / "offline.pt"
+    learner = Stage(
+        folder, "learner", "agent.learner", "--ckpt", str(ckpt), "--run", str(online), "--address", address,
+        "--threads", threads, *settings,
+    )  # fmt: skip
+    robot = Stage(
+        folder, "robot_server", "robot_server", *configs, "--address", address, "--robot.seed", str(1000 + 10_000 * seed),
+        "--spool", str(folder / "spool"),
+    )  # fmt: skip
+    progress = Progress(steps, "env steps")
+    try:
+        while learner.process.poll() is None:
+            if robot.process.poll() not in (None, 0):
+                robot.finish()
+            progress.show(*_newest(online / "log.jsonl"))
+            time.sleep(1.0)
+        progress.close()
+        print("  " + learner.finish().strip().splitlines()[-1] + "\n")
+    finally:
+        robot.stop()
+        learner.stop()
+
+
+def _newest(log: Path) -> tuple[int, str]:
+    """Env steps, and a summary of the last 20 episodes, from a run's log."""
+    if not log.exists():
+        return 0, "starting"
+    episodes = [json.loads(line) for line in log.read_text().splitlines() if '"kind": "episode"' in line]
+    if not episodes:
+        return 0, "first episode"
+    recent = [e["success"] for e in episodes[-20:]]
+    text = f"{sum(recent)}/{len(recent)} of the last episodes successful, {episodes[-1]['updates']} updates"
+    return episodes[-1]["env_steps"], text
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = cli.parse(argv, __doc__ or "", ["collect", "offline", "online"], _flags, prog="python -m tools.demo")
+    flags = arguments.flags
+    began = time.monotonic()
+    files = flags.config or ["configs/quickstart.yaml"]
+    if not flags.config:
+        arguments = cli.parse(["--config", files[0], *(argv or [])], "", ["collect", "offline", "online"], _flags)
+    configs = [word for path in files for word in ("--config", path)]
+    folder = Path(flags.folder)
+    if folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}-before-{time.strftime('%Y%m%d-%H%M%S')}"))
+    folder.mkdir(parents=True)
+    cores = len(os.sched_getaffinity(0))
+    seed, demos, ckpt = flags.seed, folder / "demos", folder / "offline.pt"
+    print(f"{cores} cores; everything goes to {folder}/\n")
+
+    def stage(name: str, *command: str) -> str:
+        return Stage(folder, name, *command).finish()
+
+    print(stage("collect", "tools.collect", *configs, "--device", "scripted", "--out", str(demos),
+                "--collect.seed", str(10_000 * seed)))  # fmt: skip
+    print(stage("pretrain", "agent.pretrain", *configs, "--data", str(demos), "--out", str(ckpt), "--threads", str(cores),
+                "--run", str(folder / "pretrain"), "--learner.seed", str(seed)))  # fmt: skip
+    offline = evaluate(folder, "offline", ckpt, flags.episodes, cores)
+    online_config = arguments.section("online")
+    fine_tune(folder, configs, [], seed, cores, online_config.env_steps)
+    online = evaluate(folder, "online", folder / "online/latest.pt", flags.episodes, cores)
+
+    log = [json.loads(line) for line in (folder / "online/log.jsonl").read_text().splitlines()]
+    last = [record for record in log if record["kind"] == "episode"][-1]
+    with open(folder / "online/log.jsonl", "a") as file:  # for the plot
+        for steps, updates, result in ((0, 0, offline), (last["env_steps"], last["updates"], online)):
+            figures = {key: result[key] for key in ("success", "low", "high", "episodes", "return")}
+            file.write(json.dumps({"kind": "eval", "env_steps": steps, "updates": updates, **figures}) + "\n")
+    summary = {
+        "offline_success": offline["success"],
+        "online_success": online["success"],
+        "episodes": sum(record["kind"] == "episode" for record in log),
+        "env_steps": last["env_steps"],
+        "updates": last["updates"],
+        "minutes": round((time.monotonic() - began) / 60, 2),
+        "offline_interval": [offline["low"], offline["high"]],
+        "online_interval": [online["low"], online["high"]],
+        "evaluation_episodes": flags.episodes,
+        "seed": seed,
+        "config": files,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    curve = folder / "learning_curve.png"
+    stage("plot", "tools.plot", str(folder / "online"), "--out", str(curve))
+    print(f"success before fine-tuning {offline['success']:.0%}, after {online['success']:.0%}")
+    print(f"{summary['env_steps']} env steps, {summary['updates']} updates, {summary['minutes']:.1f} minutes")
+    print(f"learning curve: {curve}\nsummary: {folder / 'summary.json'}")
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", default="runs/demo", help="where everything goes (runs/demo)")
+    parser.add_argument("--episodes", type=int, default=50, help="evaluation episodes, each time (50)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the whole job (0)")
+
+
+if __name__ == "__main__":
+    cli.run(main)

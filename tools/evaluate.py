@@ -1,0 +1,296 @@
+"""How often does a policy succeed? Runs it from fixed seeds and prints the success rate with a 95 % interval.
+
+  python -m tools.evaluate --ckpt offline.pt --episodes 50 --workers 4
+  python -m tools.evaluate --policy scripted --env sim --task Lift --episodes 20 --video videos
+
+The environment is the one that the checkpoint was trained for; --env and option flags change it. Episode k starts from
+env.reset(SEED + k), and the figures do not depend on --workers. A checkpoint acts with the mean of its policy, with
+--stochastic it samples. --policy scripted or random stands in for --ckpt, as a baseline.
+
+--json prints one JSON object on stdout and nothing else (progress goes to stderr). --video writes
+DIR/episode_000000.mp4 and so on. Only a simulated robot should be evaluated like this: no person is asked to reset the
+scene. To stop, press Ctrl-C: the running episodes are dropped, nothing is printed, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import NormalDist, fmean
+from typing import Any
+
+import numpy as np
+
+from agent import cli
+from agent.spec import Spec, UserError
+from tools.progress import progress
+from tools.rollout import Act, env_options, make_env, one_thread, private_seed, rollout
+from tools.video import mp4, picture, require_cameras
+
+BASELINES = ("scripted", "random")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One episode."""
+
+    seed: int
+    success: bool
+    episode_return: float
+    length: int
+    video: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    attempts: list[Attempt]
+    episodes: int
+    success: float
+    low: float
+    high: float
+    episode_return: float
+    length: float
+
+    @classmethod
+    def of(cls, attempts: list[Attempt]) -> Result:
+        successes = sum(a.success for a in attempts)
+        low, high = wilson(successes, len(attempts))
+        mean_return, mean_length = fmean(a.episode_return for a in attempts), fmean(a.length for a in attempts)
+        return cls(attempts, len(attempts), successes / len(attempts), low, high, mean_return, mean_length)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `return` is the key, as in log.jsonl."""
+        values = dataclasses.asdict(self)
+        attempts = [{"return" if k == "episode_return" else k: v for k, v in a.items()} for a in values.pop("attempts")]
+        return {"return": values.pop("episode_return"), **values, "attempts": attempts}
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a success rate."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate = successes / trials
+    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every worker needs to know; it is sent to them. `policy` is a baseline, a checkpoint's path or a Policy."""
+
+    policy: Any
+    env: str
+    options: dict[str, Any] = field(default_factory=dict)
+    stochastic: bool = False
+    video: Path | None = None
+    video_seeds: tuple[int, ...] = ()
+
+
+class Stage:
+    """An environment and what acts in it, opened once per process."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.env = make_env(plan.env, plan.options)
+        self.spec = Spec.from_spaces(self.env.observation_space, self.env.action_space)
+        if plan.video_seeds:
+            require_cameras(self.spec, f"environment '{plan.env}'")
+        self._policy: Any = None if plan.policy in BASELINES else plan.policy
+        if isinstance(plan.policy, (str, Path)) and self._policy:
+            import agent.checkpoint
+
+            checkpoint = agent.checkpoint.load(plan.policy)
+            self._policy = checkpoint.policy()
+            if differences := checkpoint.spec.differences(self.spec):
+                raise UserError(f"{plan.policy} does not fit environment '{plan.env}': {'; '.join(differences)}")
+
+    def act(self, seed: int) -> Act:
+        """What acts in the episode with this seed; it does not depend on the episodes before."""
+        if self.plan.policy == "random":
+            generator = np.random.default_rng(private_seed(seed))
+            return lambda _: generator.uniform(-1, 1, self.spec.action_dim)
+        if self.plan.policy == "scripted":
+            import envs.experts
+
+            try:
+                expert = envs.experts.make(self.env, seed=private_seed(seed))
+            except ValueError as error:
+                raise UserError(f"policy 'scripted': {error}") from None
+            expert.reset()
+            return expert.act
+        import torch
+
+        torch.manual_seed(private_seed(seed))
+        return lambda observation: self._policy.act(observation, deterministic=not self.plan.stochastic)
+
+    def attempt(self, seed: int, number: int, stopped: Callable[[], bool] = lambda: False) -> Attempt:
+        """Run the episode with this seed; episode `number` of this evaluation."""
+        path = (
+            self.plan.video / f"episode_{number:06d}.mp4" if self.plan.video and seed in self.plan.video_seeds else None
+        )
+        success, episode_return, length = False, 0.0, 0
+        with contextlib.ExitStack() as stack:
+            if self._policy:
+                stack.enter_context(one_thread())
+            write = stack.enter_context(mp4(path, self.env.metadata.get("render_fps") or 10)) if path else None
+
+            def show(observation: Any) -> None:
+                if write:
+                    write(picture(observation, list(self.spec.cameras), f"seed {seed}   step {length}", success))
+
+            for transition in rollout(self.env, self.act(seed), seed):
+                show(transition.observation)
+                success, length = success or transition.success, length + 1
+                episode_return += transition.reward
+                if stopped():
+                    raise InterruptedError
+                if transition.final_observation is not None:
+                    show(transition.final_observation)
+        return Attempt(seed, success, episode_return, length, str(path) if path else None)
+
+
+_worker: dict[str, Any] = {}  # in a worker process: its plan, its stop event, its stage
+
+
+def _begin_worker(plan: Plan, stop: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sets `stop`
+    _worker.update(plan=plan, stop=stop)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _work(seed: int, number: int) -> Attempt:
+    if "stage" not in _worker:
+        _worker["stage"] = Stage(_worker["plan"])
+    return _worker["stage"].attempt(seed, number, _worker["stop"].is_set)
+
+
+def _attempts(plan: Plan, seeds: range, workers: int) -> Generator[Attempt, None, None]:
+    """The episodes as they end, in any order."""
+    if workers == 1:
+        stage = Stage(plan)
+        with contextlib.closing(stage.env):
+            for number, seed in enumerate(seeds):
+                yield stage.attempt(seed, number)
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _begin_worker, (plan, stop)) as pool:
+        running = [pool.submit(_work, seed, number) for number, seed in enumerate(seeds)]
+        try:
+            for ended in concurrent.futures.as_completed(running):
+                yield ended.result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def evaluate(
+    policy: Any,
+    env: str,
+    options: dict[str, Any] | None = None,
+    *,
+    episodes: int,
+    seed: int = 100_000,
+    stochastic: bool = False,
+    workers: int = 1,
+    video: Path | None = None,
+    video_episodes: tuple[int, ...] = (0,),
+) -> Result:
+    """Success of `policy` (a checkpoint's path, a Policy, "scripted" or "random") over the seeds seed, seed + 1, ..."""
+    seeds = range(seed, seed + episodes)
+    video_seeds = tuple(seed + number for number in video_episodes) if video else ()
+    plan = Plan(policy, env, dict(options or {}), stochastic, video, video_seeds)
+    attempts: list[Attempt] = []
+    with (
+        progress(episodes, "evaluate", "episodes") as bar,
+        contextlib.closing(_attempts(plan, seeds, workers)) as ended,
+    ):
+        for attempt in ended:
+            attempts.append(attempt)
+            bar.update(1)
+            bar.set_postfix_str(f"{sum(a.success for a in attempts)}/{len(attempts)} succeeded")
+    return Result.of(sorted(attempts, key=lambda a: a.seed))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ckpt", metavar="FILE", help="the checkpoint to evaluate")
+    parser.add_argument("--policy", choices=BASELINES, help="a baseline instead of a checkpoint")
+    parser.add_argument("--episodes", type=int, default=50, metavar="N", help="how many (default 50)")
+    parser.add_argument("--seed", type=int, default=100_000, metavar="N", help="of the first episode (default 100000)")
+    parser.add_argument("--stochastic", action="store_true", help="sample from the policy instead of its mean")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes to use (default 1)")
+    parser.add_argument("--video", type=Path, metavar="DIR", help="write an MP4 of some episodes into this folder")
+    parser.add_argument("--video-episodes", default="0", metavar="K,K,..", help="which (default 0, the first)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = cli.parse(argv, __doc__, [], add_flags, env_options, prog="python -m tools.evaluate")
+    flags = arguments.flags
+    if bool(flags.ckpt) == bool(flags.policy):
+        raise UserError("either --ckpt FILE or --policy scripted|random is needed")
+    for flag, value, least in (("episodes", flags.episodes, 1), ("workers", flags.workers, 1), ("seed", flags.seed, 0)):
+        if value < least:
+            raise UserError(f"--{flag} {value}: at least {least}")
+    try:
+        chosen = tuple(int(number) for number in flags.video_episodes.split(","))
+    except ValueError:
+        raise UserError(f"--video-episodes {flags.video_episodes}: expected numbers such as 0,1") from None
+    recorded = None
+    if flags.ckpt:
+        import agent.checkpoint
+
+        recorded = agent.checkpoint.load(flags.ckpt).env
+    name, options = arguments.env(recorded)
+    try:
+        result = evaluate(
+            flags.ckpt or flags.policy,
+            name,
+            options,
+            episodes=flags.episodes,
+            seed=flags.seed,
+            stochastic=flags.stochastic,
+            workers=min(flags.workers, flags.episodes),
+            video=flags.video,
+            video_episodes=chosen,
+        )
+    except KeyboardInterrupt:
+        print("stopped: nothing was evaluated", file=sys.stderr)
+        return 1
+    if flags.json:
+        print(
+            json.dumps(
+                {"policy": flags.ckpt or flags.policy, "env": {"name": name, "options": options}, **result.to_dict()}
+            )
+        )
+        return 0
+    interval = f"95 % interval {result.low:.2f} to {result.high:.2f}"
+    print(f"success rate {result.success:.2f} ({interval}) over {result.episodes} episodes")
+    print(f"mean return {result.episode_return:.2f}, mean length {result.length:.1f} steps")
+    for attempt in result.attempts:
+        if attempt.video:
+            print(f"video: {attempt.video}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

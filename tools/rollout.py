@@ -1,0 +1,84 @@
+"""One attempt in an environment, step by step: what collecting, evaluating and re-executing have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import envs
+from agent.spec import Observation, Transition, UserError
+
+Act = Callable[[Observation], np.ndarray]
+
+
+def env_options(name: str) -> type:
+    """The options (a dataclass) of the environment `name`. Raises UserError."""
+    try:
+        return envs.options(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def make_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env:
+    """Raises UserError for options that the environment does not accept."""
+    try:
+        return envs.make(name, **options)
+    except ValueError as error:
+        raise UserError(f"environment '{name}': {error}") from None
+
+
+def env_record(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment as an episode's meta remembers it: every option, as plain JSON, to compare equal later."""
+    complete = dataclasses.asdict(env_options(name)(**options))
+    return json.loads(json.dumps({"name": name, "options": complete}))
+
+
+def rollout(env: gymnasium.Env, act: Act, seed: int) -> Iterator[Transition]:
+    """The transitions of one episode from `env.reset(seed)`; an action is recorded as executed, after clipping."""
+    observation, _ = env.reset(seed=seed)
+    while True:
+        action = np.clip(np.asarray(act(observation), np.float32), -1, 1)
+        time_s = time.time()
+        following, reward, terminated, truncated, info = env.step(action)
+        last = bool(terminated or truncated)
+        yield Transition(
+            observation=observation,
+            action=action,
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            success=bool(info.get("success", False)),
+            time_s=time_s,
+            final_observation=following if last else None,
+        )
+        if last:
+            return
+        observation = following
+
+
+def private_seed(seed: int) -> int:
+    """A seed for the actor of the episode with reset seed `seed`.
+
+    Not `seed` itself: env and actor would draw the same numbers, and the noise would depend on where the cube lies.
+    """
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: rounding, and with it the figures, would depend on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

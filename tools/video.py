@@ -1,0 +1,64 @@
+"""Pictures for people: cameras side by side, enlarged, with a line of text above; MP4 files of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import imageio.v3 as iio
+import numpy as np
+
+from agent.spec import Observation, Spec, UserError
+
+Colour = tuple[int, int, int]
+GREEN, RED, WHITE, GREY = (120, 230, 120), (255, 130, 120), (255, 255, 255), (160, 160, 160)
+TEXT_HEIGHT, VIEW_HEIGHT = 20, 256
+
+
+def enlarge(image: np.ndarray, height: int) -> np.ndarray:
+    """`image` (H, W, 3) at `height` rows, its proportions kept; the width is made even, as H.264 wants it."""
+    width = max(2, round(image.shape[1] * height / image.shape[0] / 2) * 2)
+    grows = height >= image.shape[0]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA)
+
+
+def with_text(image: np.ndarray, text: str, colour: Colour = WHITE, lines: int = 1) -> np.ndarray:
+    """`image` under a black strip with `text` (its lines separated by newlines), shrunk where it is too wide."""
+    strip = np.zeros((TEXT_HEIGHT * lines, image.shape[1], 3), np.uint8)
+    for number, line in enumerate(text.split("\n")[:lines]):
+        (width, _), _ = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+        scale = 0.45 * min(1.0, (image.shape[1] - 8) / max(width, 1))
+        at = (4, TEXT_HEIGHT * number + 14)
+        cv2.putText(strip, line, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+    return np.concatenate([strip, image])
+
+
+def picture(observation: Observation, cameras: list[str], text: str, success: bool = False) -> np.ndarray:
+    """One frame of a video: every camera under its name, and `text` above them all, green from the success on."""
+    views = [with_text(enlarge(observation[name], VIEW_HEIGHT), name, GREY) for name in cameras]
+    text, colour = (f"{text}   success", GREEN) if success else (text, WHITE)
+    return with_text(np.concatenate(views, axis=1), text, colour)
+
+
+def require_cameras(spec: Spec, what: str) -> list[str]:
+    if not spec.cameras:
+        raise UserError(f"{what}: no cameras, so there is nothing to make a video of")
+    return list(spec.cameras)
+
+
+@contextlib.contextmanager
+def mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields write(frame). The file appears under its name once it is complete."""
+    aside = path.with_name(f".{path.stem}.part.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with iio.imopen(aside, "w", plugin="pyav") as file:
+            file.init_video_stream("libx264", fps=round(fps), pixel_format="yuv420p")
+            yield file.write_frame
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    finally:
+        aside.unlink(missing_ok=True)
