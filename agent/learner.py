@@ -88,7 +88,7 @@ class Learner:
         self._before = self.env_steps  # steps of earlier lives of this run
         self._saved_at = self.env_steps
         self._held = False
-        self._metrics: dict[str, Tensor] = {}  # newest of each: the actor's are not of every update
+        self._metrics: dict[str, Tensor] = {}  # the newest of each since the last record
 
     def _read_back(self) -> list[tuple[str, str, int]]:
         """Fill the replay from the run's episode files; returns their identities."""
@@ -96,10 +96,20 @@ class Learner:
         episodes = [read_episode(path) for path in episode_paths([folder])] if any(folder.glob(f"*{SUFFIX}")) else []
         episodes.sort(key=lambda episode: episode.meta["order"])
         for episode in episodes:
-            self.replay.add(episode)
+            self._add(episode)
             self.env_steps += len(episode)
         self.episodes = len(episodes)
         return [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in episodes]
+
+    def _path(self, episode: Episode) -> Path:
+        return self.folder / "episodes" / (episode_name(episode.meta) + SUFFIX)
+
+    def _add(self, episode: Episode) -> None:
+        """Into the replay; raises UserError naming its file when it contradicts the config."""
+        try:
+            self.replay.add(episode)
+        except UserError as error:
+            raise UserError(f"{self._path(episode)}: {error}") from None
 
     @property
     def seen(self) -> int:
@@ -109,7 +119,8 @@ class Learner:
     @property
     def due(self) -> int:
         """Updates that should have been made by now; none before there is something to learn from."""
-        return updates_due(self.seen, self.online.warmup_steps, self.online.utd) if len(self.replay) else 0
+        steps = min(self.seen, self.online.env_steps)  # what robots do beyond the run's end asks for no more updates
+        return updates_due(steps, self.online.warmup_steps, self.online.utd) if len(self.replay) else 0
 
     @property
     def finished(self) -> bool:
@@ -140,8 +151,8 @@ class Learner:
     def take(self, episode: Episode) -> None:
         """A finished episode: to disk, into the replay, acknowledged, logged, in this order."""
         episode.meta["order"] = self.episodes
-        write_episode(self.folder / "episodes" / (episode_name(episode.meta) + SUFFIX), episode)
-        self.replay.add(episode)
+        write_episode(self._path(episode), episode)
+        self._add(episode)
         self.mailbox.acknowledge(episode)
         self.episodes += 1
         self.env_steps += len(episode)
@@ -170,6 +181,7 @@ class Learner:
             self.mailbox.offer(self.version, self.agent.policy.weights())
         if self.updates % self.config["learner"].log_every == 0:
             self._log_update(self._metrics, weights)
+            self._metrics = {}
         if self.env_steps - self._saved_at >= self.online.checkpoint_every:
             self.save()
 
@@ -193,9 +205,10 @@ class Learner:
 
     def keep_pace(self) -> None:
         """In simulation, hold robots that have run too far ahead of the updates due (a real robot ignores it)."""
-        limit = self.online.max_lead_steps
-        behind = (self.due - self.updates) / self.online.utd if self.online.utd > 0 else 0
-        if limit and behind > limit:
+        limit, left = self.online.max_lead_steps, self.due - self.updates
+        ahead = left / self.online.utd if self.online.utd > 0 else 0
+        spent = left > 0 and self.seen >= self.online.env_steps
+        if limit and (ahead > limit or spent):
             self.mailbox.pace(1.0)
             self._held = True
         elif self._held:
@@ -205,7 +218,7 @@ class Learner:
     def save(self) -> None:
         config = {name: dataclasses.asdict(section) for name, section in self.config.items()}
         counters = dict(self.start.counters)
-        counters |= {"updates": self.updates, "version": self.version, "time_s": int(self.log.time_s)}
+        counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}
         counters |= {"env_steps": self.env_steps}
         replays = {"offline": self.offline, "online": self.replay}
         generators = {name: replay.generator.get_state() for name, replay in replays.items() if replay is not None}

@@ -211,7 +211,7 @@ class Mailbox:
         name, boot = fields["robot"], fields["boot"]
         try:
             differences = Spec.from_dict(fields["spec"]).differences(self.spec)
-        except SpecError as error:
+        except (SpecError, OverflowError) as error:
             differences = [str(error)]
         if differences:
             self._refuse(route, f"robot '{name}' and the learner's data differ (robot first): {'; '.join(differences)}")

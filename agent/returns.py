@@ -44,6 +44,8 @@ def rewards_and_returns(episode: Episode, config: RewardConfig, gamma: float) ->
     Raises UserError when the episode contradicts the config: a sparse task with a third reward value, or one below
     that of failure; or returns outside of what the rewards allow (NaN included).
     """
+    if not 0 <= gamma < 1:
+        raise UserError(f"calql.gamma is {gamma:g}; it must be at least 0 and below 1")
     rewards = learning_rewards(episode.rewards, config)
     failure = config.scale * config.failure_reward + config.bias
     if config.sparse:

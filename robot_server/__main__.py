@@ -24,7 +24,7 @@ from typing import Any
 import envs
 from agent.cli import build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
-from agent.spec import Spec
+from agent.spec import Spec, UserError
 from robot_server.actor import Acting, run_episode, swap
 from robot_server.clock import Clock
 from robot_server.link import Link
@@ -54,7 +54,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv, __doc__, ["robot", "link"], env_options=envs.options, prog="python -m robot_server")
     robot: RobotConfig = arguments.section("robot")
     name, options = arguments.env()
-    env = envs.make(name, **options)
+    try:
+        env = envs.make(name, **options)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     try:
         link = connect(arguments.section("link"), robot, env, {"name": name, "options": options})
     except BaseException:
@@ -121,7 +124,11 @@ def wait_until(done: Callable[[], bool], what: str, stop: Stop) -> bool:
 
 
 def finish(link: Link, timeout_s: float) -> None:
-    if left := link.close(timeout_s):
+    try:
+        left = link.close(timeout_s)
+    except KeyboardInterrupt:
+        left = link.close(timeout_s=0.0)  # no more waiting, but the spool is written to its end
+    if left:
         print(f"{left} episode(s) not delivered: kept in {link.spool}, sent at the next start", file=sys.stderr)
 
 

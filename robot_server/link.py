@@ -88,7 +88,7 @@ class Link:
         self._faults = Faults()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        options: dict[int, Any] = {
+        options: dict[Any, Any] = {
             **SOCKET_OPTIONS,
             zmq.ROUTING_ID: f"{robot_name}-{self.boot}".encode(),
             zmq.IMMEDIATE: 1,  # queue for connections that exist only: the outbox is the queue for the others
@@ -201,7 +201,8 @@ class Link:
     def close(self, timeout_s: float = 5.0) -> int:
         """End the running episode, deliver, say BYE; returns how many episodes are left, all of them in the spool.
 
-        They are written there before the wait for the learner begins: killing the process now loses nothing.
+        They are written there before the wait for the learner begins: killing the process then loses nothing. When an
+        exception comes out of here (Ctrl-C), close may be called again.
         """
         self.cut()
         write_spool(self.spool, self._outbox.values())
@@ -212,8 +213,9 @@ class Link:
                 self.wait(min(left_s, 0.05))
         except UserError as error:
             log.warning("%s", error)
-        self._put(pack("BYE"))
-        self._socket.close()
+        if not self._socket.closed:
+            self._put(pack("BYE"))
+            self._socket.close()
         self._context.term()
         return len(self._outbox)
 

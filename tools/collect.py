@@ -35,14 +35,14 @@ from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, write_episode
 from agent.spec import Episode, Observation, Spec, UserError
 from tools.progress import progress
-from tools.rollout import env_options, env_record, make_env, private_seed, rollout
+from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
 
 
 class Device(Protocol):
     """What moves the robot: a program or a person."""
 
     def reset(self, seed: int) -> None:
-        """A new episode begins."""
+        """A new episode begins; the environment has been reset."""
 
     def act(self, observation: Observation) -> np.ndarray: ...
 
@@ -134,9 +134,13 @@ def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
 
 def record(env: gymnasium.Env, device: Device, seed: int, stop: Stop) -> Episode | None:
     """One episode; None if it was stopped before its end."""
-    device.reset(seed)
+
+    def begin(seed: int) -> Act:
+        device.reset(seed)
+        return device.act
+
     transitions = []
-    for transition in rollout(env, device.act, seed):
+    for transition in rollout(env, begin, seed):
         transitions.append(transition)
         if stop.requested and not transition.last:
             return None

@@ -37,7 +37,7 @@ from agent import cli
 from agent.spec import Spec, UserError
 from tools.progress import progress
 from tools.rollout import Act, env_options, make_env, one_thread, private_seed, rollout
-from tools.video import mp4, picture, require_cameras
+from tools.video import fps_of, mp4, picture, require_cameras
 
 BASELINES = ("scripted", "random")
 
@@ -117,7 +117,7 @@ class Stage:
                 raise UserError(f"{plan.policy} does not fit environment '{plan.env}': {'; '.join(differences)}")
 
     def act(self, seed: int) -> Act:
-        """What acts in the episode with this seed; it does not depend on the episodes before."""
+        """What acts in the episode with this seed, which has just been reset; it does not depend on the episodes before."""
         if self.plan.policy == "random":
             generator = np.random.default_rng(private_seed(seed))
             return lambda _: generator.uniform(-1, 1, self.spec.action_dim)
@@ -144,13 +144,13 @@ class Stage:
         with contextlib.ExitStack() as stack:
             if self._policy:
                 stack.enter_context(one_thread())
-            write = stack.enter_context(mp4(path, self.env.metadata.get("render_fps") or 10)) if path else None
+            write = stack.enter_context(mp4(path, fps_of(self.plan.options))) if path else None
 
             def show(observation: Any) -> None:
                 if write:
                     write(picture(observation, list(self.spec.cameras), f"seed {seed}   step {length}", success))
 
-            for transition in rollout(self.env, self.act(seed), seed):
+            for transition in rollout(self.env, self.act, seed):
                 show(transition.observation)
                 success, length = success or transition.success, length + 1
                 episode_return += transition.reward

@@ -33,7 +33,7 @@ from agent.episode_file import episode_paths, read_episode
 from agent.spec import Episode, Observation, Spec, UserError
 from tools.progress import progress
 from tools.rollout import make_env, rollout
-from tools.video import mp4, picture, require_cameras
+from tools.video import fps_of, mp4, picture, require_cameras
 
 Show = Callable[[int, Observation, bool], None]  # step, what the environment shows now, success so far
 
@@ -99,7 +99,7 @@ def execute(env: gymnasium.Env, episode: Episode, name: str, show: Show = show_n
         raise UserError(f"{name}: no seed recorded, so it cannot be repeated")
     found = Comparison(name, recorded_success=episode.succeeded, recorded_length=len(episode))
     actions = iter(episode.actions)
-    steps = rollout(env, lambda _: next(actions), seed)
+    steps = rollout(env, lambda _: lambda _: next(actions), seed)
     for step, transition in enumerate(itertools.islice(steps, len(episode))):
         found.add(row(episode, step), transition.observation, spec)
         show(step, transition.observation, found.success)
@@ -157,12 +157,6 @@ class Environments:
             self._env.close()
 
 
-def fps_of(episode: Episode, asked: float | None) -> float:
-    """Frames per second: as asked, or the control rate in the options of the recorded environment."""
-    options = (episode.meta.get("env") or {}).get("options", {})
-    return asked or next((options[key] for key in ("control_hz", "hz") if options.get(key)), 10)
-
-
 def chosen(paths: list[Path], episodes: str | None) -> list[Path]:
     if episodes is None:
         return paths
@@ -191,16 +185,17 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.closing(Environments()) as environments, progress(len(paths), "replay", "episodes") as bar:
         for path in paths:
             episode, name = read_episode(path), path.name
+            fps = flags.fps or fps_of((episode.meta.get("env") or {}).get("options", {}))
             video = (flags.out or path.parent / "videos") / f"{path.stem}.mp4"
             if not flags.execute:
-                write_recorded(video, episode, name, fps_of(episode, flags.fps))
+                write_recorded(video, episode, name, fps)
                 videos.append(video)
             else:
                 with contextlib.ExitStack() as stack:
                     env: gymnasium.Env = environments.of(episode, name)
                     show: Show = show_nothing
                     if flags.video:
-                        show = stack.enter_context(side_by_side(video, episode, name, fps_of(episode, flags.fps)))
+                        show = stack.enter_context(side_by_side(video, episode, name, fps))
                         videos.append(video)
                     comparisons.append(execute(env, episode, name, show))
             bar.update(1)

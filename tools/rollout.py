@@ -40,9 +40,13 @@ def env_record(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({"name": name, "options": complete}))
 
 
-def rollout(env: gymnasium.Env, act: Act, seed: int) -> Iterator[Transition]:
-    """The transitions of one episode from `env.reset(seed)`; an action is recorded as executed, after clipping."""
+def rollout(env: gymnasium.Env, begin: Callable[[int], Act], seed: int) -> Iterator[Transition]:
+    """The transitions of one episode from `env.reset(seed)`; an action is recorded as executed, after clipping.
+
+    `begin(seed)` is called once the environment is reset (an expert looks at the scene then), and returns what acts.
+    """
     observation, _ = env.reset(seed=seed)
+    act = begin(seed)
     while True:
         action = np.clip(np.asarray(act(observation), np.float32), -1, 1)
         time_s = time.time()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imageio.v3 as iio
@@ -46,6 +47,11 @@ def require_cameras(spec: Spec, what: str) -> list[str]:
     if not spec.cameras:
         raise UserError(f"{what}: no cameras, so there is nothing to make a video of")
     return list(spec.cameras)
+
+
+def fps_of(env_options: Mapping[str, Any]) -> float:
+    """Frames per second at which a video shows real time: the environment's control rate, 10 where it has none."""
+    return env_options.get("control_hz") or 10
 
 
 @contextlib.contextmanager

@@ -274,7 +274,7 @@ def bad_messages(good):
     yield [bytes(frame) for frame in wire.pack("ACK", robot="raw", boot="b0", episode=0)]
     yield [bytes(frame) for frame in wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)]
     yield [bytes(frame) for frame in wire.pack("WHO")]
-    bad_spec = {"cameras": {"front": "big"}, "states": 3, "action_dim": []}
+    bad_spec = {"cameras": {}, "states": {"state": float("inf")}, "action_dim": 2}
     yield wire.pack("HELLO", robot="raw", boot="b0", spec=bad_spec, env={}, outbox=[])
 
 

@@ -112,3 +112,9 @@ def test_failures_are_recognised_after_any_scale_and_bias(make_episode):
         _, returns = rewards_and_returns(make_episode(4, rewards=[-3.0] * 4), config, 0.9)
         failure = scale * -3.0 + 3 * scale
         assert returns == pytest.approx([failure / 0.1] * 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.5, -0.1, math.nan])
+def test_a_discount_without_an_end_is_refused(make_episode, gamma):
+    with pytest.raises(UserError, match=r"calql\.gamma"):
+        rewards_and_returns(make_episode(3), RewardConfig(), gamma)

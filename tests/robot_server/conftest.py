@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from agent.mailbox import Mailbox
-from agent.spec import Spec, Transition
+from agent.spec import Episode, Spec, Transition
+from robot_server import link as link_module
 from robot_server.link import Link
 
 SPEC = Spec({"front": (8, 8, 3)}, {"state": 3}, 2)
@@ -72,6 +73,21 @@ class Bench:
         for link in self.links:
             link.pump()
 
+    @staticmethod
+    def play(link, steps, meta=None):
+        link.begin({"seed": 1, **(meta or {})})
+        for transition in steps:
+            link.send(transition)
+
+    @staticmethod
+    def identities(episodes):
+        return [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in episodes]
+
+    @staticmethod
+    def same(episode, steps):
+        """Bit-equal contents."""
+        return episode.equals(Episode.from_transitions(steps, episode.meta))
+
     def close(self, *ends):
         for end in ends:
             for held in (self.mailboxes, self.links):
@@ -81,7 +97,7 @@ class Bench:
 
     def restart(self, mailbox, **options):
         """A new learner at the same address, which knows what the old one had acknowledged."""
-        stored = [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in self.episodes] if self.acknowledge else []
+        stored = self.identities(self.episodes) if self.acknowledge else []
         self.close(mailbox)
         return self.mailbox(mailbox.address, stored=stored, **options)
 
@@ -91,6 +107,13 @@ def bench(tmp_path):
     bench = Bench(tmp_path)
     yield bench
     bench.close(*bench.links, *bench.mailboxes)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Losses are noticed in hundredths of a second instead of seconds."""
+    monkeypatch.setattr(link_module, "PULL_EVERY_S", 0.03)
+    monkeypatch.setattr("agent.mailbox.ASK_AGAIN_S", 0.02)
 
 
 @pytest.fixture

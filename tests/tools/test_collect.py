@@ -121,7 +121,7 @@ def test_the_summary_is_right(demos, tmp_path, command):
 
 def test_another_environment_cannot_continue_a_folder(demos, refused):
     before = {name: os.stat(demos / name).st_mtime_ns for name in names(demos)}
-    says = refused("collect", "--env", "fake", "--size", 20, "--device", "scripted", "--out", demos)
+    says = refused("collect", "--env", "fake", "--image-size", 20, "--device", "scripted", "--out", demos)
     assert f"{demos}/episode_000000.hdf5" in says and "against 20" in says
     assert before == {name: os.stat(demos / name).st_mtime_ns for name in names(demos)}
 

@@ -19,7 +19,7 @@ TINY = {"channels": [4, 4], "strides": [2, 2], "features": 4, "state_features": 
 def checkpoint(tmp_path_factory):
     """An untrained policy for the fake environment with images that are not of the default size."""
     torch.manual_seed(0)
-    options = {"size": 20}
+    options = {"image_size": 20}
     env = make_env("fake", options)
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     weights = Policy(spec, NetworkConfig(**TINY)).state_dict()
@@ -50,10 +50,10 @@ def test_the_expert_beats_chance_and_the_figures_are_means():
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_figures_do_not_depend_on_the_number_of_workers(checkpoint, stochastic):
     kwargs = {"episodes": 5, "stochastic": stochastic}
-    alone = evaluate(str(checkpoint), "fake", {"size": 20}, **kwargs)
-    shared = evaluate(str(checkpoint), "fake", {"size": 20}, workers=2, **kwargs)
+    alone = evaluate(str(checkpoint), "fake", {"image_size": 20}, **kwargs)
+    shared = evaluate(str(checkpoint), "fake", {"image_size": 20}, workers=2, **kwargs)
     assert alone == shared
-    assert alone != evaluate(str(checkpoint), "fake", {"size": 20}, seed=5, **kwargs)
+    assert alone != evaluate(str(checkpoint), "fake", {"image_size": 20}, seed=5, **kwargs)
 
 
 def test_sampling_differs_from_the_mean_and_a_policy_can_be_handed_over(checkpoint):
@@ -61,17 +61,17 @@ def test_sampling_differs_from_the_mean_and_a_policy_can_be_handed_over(checkpoi
 
     policy = agent.checkpoint.load(checkpoint).policy()
     threads = torch.get_num_threads()
-    mean = evaluate(policy, "fake", {"size": 20}, episodes=4)
+    mean = evaluate(policy, "fake", {"image_size": 20}, episodes=4)
     assert torch.get_num_threads() == threads
-    assert mean == evaluate(str(checkpoint), "fake", {"size": 20}, episodes=4)
-    assert mean != evaluate(policy, "fake", {"size": 20}, episodes=4, stochastic=True)
+    assert mean == evaluate(str(checkpoint), "fake", {"image_size": 20}, episodes=4)
+    assert mean != evaluate(policy, "fake", {"image_size": 20}, episodes=4, stochastic=True)
 
 
 def test_json_is_one_object_and_the_environment_is_the_checkpoints(checkpoint, command):
     done = command("evaluate", "--ckpt", checkpoint, "--episodes", 3, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["env"]["name"] == "fake" and found["env"]["options"]["size"] == 20
+    assert found["env"]["name"] == "fake" and found["env"]["options"]["image_size"] == 20
     assert found["policy"] == str(checkpoint) and found["episodes"] == len(found["attempts"]) == 3
     assert found["low"] <= found["success"] <= found["high"] and {"return", "length"} <= set(found)
     assert "evaluate: 3/3 episodes" in done.stderr
@@ -90,12 +90,12 @@ def test_a_video_has_every_frame_of_its_episode(tmp_path, command):
 
 
 def test_an_environment_that_does_not_fit_is_named_key_by_key(checkpoint, refused):
-    flags = ["--env", "fake", "--size", "24", "--episodes", "2"]
+    flags = ["--env", "fake", "--image-size", "24", "--episodes", "2"]
     says = refused("evaluate", "--ckpt", checkpoint, *flags, "--workers", 2)
     with pytest.raises(UserError) as alone:
         main(["--ckpt", str(checkpoint), *flags])
     assert says == f"error: {alone.value}"
-    env = make_env("fake", {"size": 20})
+    env = make_env("fake", {"image_size": 20})
     cameras = Spec.from_spaces(env.observation_space, env.action_space).cameras
     assert str(checkpoint) in says and all(f"camera '{name}'" in says for name in cameras)
     assert "(20, 20, 3) against (24, 24, 3)" in says

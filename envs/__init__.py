@@ -1,0 +1,52 @@
+"""Gymnasium environments by name: `sim` (robosuite), `fake` (tiny, numpy only), `gym:<id>` (any registered one)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+NAMES = ("sim", "fake", "gym:<id>")
+
+
+def options(name: str) -> type:
+    """The environment's Options, a dataclass; importing it loads no simulator. Raises ValueError for an unknown name."""
+    if name == "sim":
+        from envs.sim import Options as SimOptions
+
+        return SimOptions
+    if name == "fake":
+        from envs.fake import Options as FakeOptions
+
+        return FakeOptions
+    if name.startswith("gym:"):
+        from envs.gym import Options as GymOptions
+
+        return GymOptions
+    raise ValueError(f"unknown environment '{name}'{nearest(name, NAMES)}; there are {', '.join(NAMES)}")
+
+
+def make(name: str, **chosen: Any) -> Any:
+    """A gymnasium.Env with a Dict observation and actions in [-1, 1]^A. Raises ValueError, one line, for bad input."""
+    kind = options(name)
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in chosen:
+        if key not in known:
+            raise ValueError(f"environment '{name}' has no option '{key}'{nearest(key, known)}")
+    asked = kind(**chosen)
+    if name == "sim":
+        from envs.sim import SimEnv
+
+        return SimEnv(asked)
+    if name == "fake":
+        from envs.fake import FakeEnv
+
+        return FakeEnv(asked)
+    from envs.gym import wrap
+
+    return wrap(name.removeprefix("gym:"), asked)
+
+
+def nearest(word: str, known: Any) -> str:
+    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else ""

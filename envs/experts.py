@@ -1,0 +1,172 @@
+"""Scripted experts that look at the simulator's state: for demonstrations, with noise and failures on purpose."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+OPEN, CLOSE = -1.0, 1.0
+FAILURES = ("beside", "short", "drop")  # grasps beside the object, closes above it, lets it go on the way
+
+
+class Expert(Protocol):
+    failing: bool
+
+    def reset(self) -> None: ...
+
+    def act(self, observation: dict) -> np.ndarray: ...
+
+
+def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0) -> Expert:
+    """An expert for `env`. noise: standard deviation added to its actions; failure_rate: share of spoilt episodes.
+
+    Raises ValueError when there is none for this environment.
+    """
+    inner = env.unwrapped
+    task = getattr(inner, "task_name", None) or type(inner).__name__
+    kind = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
+    if kind is None:
+        raise ValueError(f"there is no scripted expert for '{task}'; there are some for sim's Lift and Can, and for fake")
+    return kind(inner, noise, failure_rate, np.random.default_rng(seed))
+
+
+class _Scripted:
+    """Adds noise to `plan`, and decides at reset whether, and how, the episode is spoilt."""
+
+    def __init__(self, env: Any, noise: float, failure_rate: float, rng: np.random.Generator) -> None:
+        self.env, self.noise, self.failure_rate, self.rng = env, noise, failure_rate, rng
+        self.failing, self.failure = False, ""
+
+    def reset(self) -> None:
+        """Call after each env.reset."""
+        self.failing = bool(self.rng.random() < self.failure_rate)
+        self.failure = str(self.rng.choice(FAILURES)) if self.failing else ""
+        self.begin()
+
+    def begin(self) -> None: ...
+
+    def plan(self) -> np.ndarray:
+        raise AssertionError("each expert has its own")
+
+    def act(self, observation: dict) -> np.ndarray:
+        """float32 (A,) in [-1, 1]; looks at the simulator, not at the observation."""
+        action = self.plan()
+        action = action + self.noise * self.rng.standard_normal(len(action)) * self.noisy(len(action))
+        return np.clip(action, -1, 1).astype(np.float32)
+
+    def noisy(self, size: int) -> np.ndarray:
+        """Which actions get noise: all but the gripper, whose flicker would drop things at random."""
+        return np.ones(size)
+
+
+class ReachExpert(_Scripted):
+    def begin(self) -> None:
+        angle = self.rng.uniform(0, 2 * np.pi)
+        self.aim = self.env.target + (0.4 * np.array([np.cos(angle), np.sin(angle)]) if self.failing else 0)
+
+    def plan(self) -> np.ndarray:
+        return np.clip((self.aim - self.env.position) / 0.25, -1, 1)
+
+
+class _PickExpert(_Scripted):
+    """Above the object, down, close, up: one phase after the other, each aiming at a point in space."""
+
+    hover_m, grasp_m, near_m = 0.06, 0.0, 0.012
+    settle_s = 0.4  # how long the fingers take
+
+    def begin(self) -> None:
+        angle, radius = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.035, 0.05)
+        beside = radius * np.array([np.cos(angle), np.sin(angle), 0.0])
+        self.offset = {"beside": beside, "short": np.array([0.0, 0.0, 0.045])}.get(self.failure, np.zeros(3))
+        self.drop_after = int(self.rng.integers(1, 4))
+        self.phase, self.waited = "above", 0
+        self.start = self.object_position()
+
+    def object_position(self) -> np.ndarray:
+        raise AssertionError("each task has its own")
+
+    @property
+    def steps_to_settle(self) -> int:
+        return max(2, round(self.settle_s * self.env.options.control_hz))
+
+    def plan(self) -> np.ndarray:
+        hand = self.env.eef_position
+        if self.phase in ("above", "down"):
+            self.start = self.object_position() + self.offset
+        target, grip = self.start + [0, 0, self.grasp_m], OPEN
+        if self.phase == "above":
+            off = np.linalg.norm((target - hand)[:2])
+            if off < 2 * self.near_m and hand[2] < target[2] + 2 * self.hover_m:
+                self.phase = "down"
+            else:
+                target = target + [0, 0, self.hover_m]
+        if self.phase == "down" and self.close_to(target, hand):
+            self.phase = "close"
+        if self.phase == "close":
+            grip, self.waited = CLOSE, self.waited + 1
+            if self.waited > self.steps_to_settle:
+                self.phase, self.waited = "carry", 0
+        if self.phase == "carry":
+            self.waited += 1
+            target, grip = self.carry(hand)
+            if self.failure == "drop" and self.waited > self.drop_after:
+                grip = OPEN
+        return self.towards(target, hand, grip)
+
+    def close_to(self, target: np.ndarray, hand: np.ndarray) -> bool:
+        slack = 1 + 2 * self.noise  # a noisy hand never stands still
+        off = np.abs(target - hand)
+        return bool(np.linalg.norm(off[:2]) < slack * self.near_m and off[2] < slack * self.near_m)
+
+    def carry(self, hand: np.ndarray) -> tuple[np.ndarray, float]:
+        raise AssertionError("each task has its own")
+
+    def towards(self, target: np.ndarray, hand: np.ndarray, grip: float) -> np.ndarray:
+        """A proportional move, in the base's axes (those of every table-top robot here are the world's)."""
+        move = np.clip((target - hand) / 0.05, -1, 1)
+        turn = np.zeros(3) if self.env.options.action == "pose" else np.zeros(0)
+        return np.concatenate([move, turn, [grip]])
+
+    def noisy(self, size: int) -> np.ndarray:
+        mask = np.ones(size)
+        mask[3:] = 0.0
+        return mask
+
+
+class LiftExpert(_PickExpert):
+    def object_position(self) -> np.ndarray:
+        inner = self.env.robosuite
+        return np.array(self.env.data.xpos[inner.cube_body_id])
+
+    def carry(self, hand: np.ndarray) -> tuple[np.ndarray, float]:
+        return hand + [0, 0, 0.05], CLOSE
+
+
+class CanExpert(_PickExpert):
+    lift_m, settle_s = 0.18, 0.5
+
+    def begin(self) -> None:
+        super().begin()
+        self.lifted = self.over = False
+        self.released = 0
+
+    def object_position(self) -> np.ndarray:
+        inner = self.env.robosuite
+        return np.array(self.env.data.xpos[inner.obj_body_id["Can"]])
+
+    def carry(self, hand: np.ndarray) -> tuple[np.ndarray, float]:
+        inner = self.env.robosuite
+        bin_xyz = np.array(inner.target_bin_placements[inner.object_to_id["can"]])
+        height = bin_xyz[2] + self.lift_m
+        self.lifted = self.lifted or hand[2] > height - 0.04
+        self.over = self.over or bool(self.lifted and np.linalg.norm((bin_xyz - hand)[:2]) < 0.03)
+        if not self.lifted:
+            return np.array([hand[0], hand[1], height + 0.03]), CLOSE
+        if not self.over:
+            return np.array([bin_xyz[0], bin_xyz[1], height]), CLOSE
+        low = np.array([bin_xyz[0], bin_xyz[1], bin_xyz[2] + 0.08])
+        self.released += self.released > 0 or hand[2] < low[2] + 0.03
+        if self.released > self.steps_to_settle:  # it counts only once the hand has gone
+            return np.array([bin_xyz[0], bin_xyz[1], height]), OPEN
+        return low, OPEN if self.released else CLOSE

@@ -1,0 +1,70 @@
+"""A tiny reaching task in numpy, for tests: a point must reach a coloured target that only the camera shows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+REACH = 0.12  # how near is there; the arena is [-1, 1]^2
+STEP = 0.25  # distance per step of an action of 1
+
+
+@dataclass
+class Options:
+    image_size: int = field(default=24, metadata={"help": "pixels a side"})
+    horizon: int = field(default=20, metadata={"help": "steps after which an episode is truncated"})
+    step_ms: float = field(default=0.0, metadata={"help": "wall-clock time that a step takes"})
+
+
+class FakeEnv(gymnasium.Env):
+    """Observation: "top" uint8 (size, size, 3), the target as a red square and the point as a green one; "proprio"
+    float32 (4,), the point's position and velocity. Action float32 (2,): displacement. Reward 1 on success, else 0.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, options: Options) -> None:
+        if options.image_size < 8 or options.horizon < 1:
+            raise ValueError(f"image_size {options.image_size} must be 8 or more, horizon {options.horizon} 1 or more")
+        self.options, self.task_name = options, "reach"
+        size = options.image_size
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "top": gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8),
+                "proprio": gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32),
+            }
+        )
+        self.action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        self.position, self.velocity, self.target = np.zeros(2), np.zeros(2), np.zeros(2)
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.position, self.velocity = self.np_random.uniform(-0.3, 0.3, 2), np.zeros(2)
+        self.target = self.np_random.choice([-1, 1], 2) * self.np_random.uniform(0.4, 0.9, 2)
+        self._steps = 0
+        return self._observation(), {"success": False}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        if self.options.step_ms:
+            time.sleep(self.options.step_ms / 1000)
+        before = self.position
+        self.position = np.clip(before + STEP * np.clip(np.asarray(action, np.float64), -1, 1), -1, 1)
+        self.velocity = self.position - before
+        self._steps += 1
+        success = bool(np.linalg.norm(self.position - self.target) < REACH)
+        truncated = not success and self._steps >= self.options.horizon
+        return self._observation(), float(success), success, truncated, {"success": success}
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        size = self.options.image_size
+        image = np.full((size, size, 3), 230, np.uint8)
+        half = max(1, size // 12)
+        for place, colour in ((self.target, (200, 40, 40)), (self.position, (40, 160, 60))):
+            column, row = np.round((np.array([place[0], -place[1]]) + 1) / 2 * (size - 1)).astype(int)
+            image[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1] = colour
+        return {"top": image, "proprio": np.concatenate([self.position, self.velocity]).astype(np.float32)}

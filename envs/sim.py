@@ -1,0 +1,223 @@
+"""robosuite tasks as Gymnasium environments: cameras and proprioception in, end-effector motion out, sparse success.
+
+robosuite simulates and judges; drawing is ours (envs.rendering), because it is what costs most. Nothing of robosuite is
+loaded before an environment is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+
+from envs import nearest
+from envs.rendering import Cameras, choose_backend
+
+# task -> robosuite's environment, its arguments
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Lift": ("Lift", {}),
+    "Can": ("PickPlaceCan", {}),
+    "Square": ("NutAssemblySquare", {}),
+    "Door": ("Door", {}),
+    "Stack": ("Stack", {}),
+    "Wipe": ("Wipe", {}),
+}
+STEP_M, STEP_RAD = 0.05, 0.5  # what an action of 1 asks of the end effector in one step
+
+
+def _option(default: Any, help: str) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Options:
+    task: str = _option("Lift", f"one of {', '.join(TASKS)}")
+    robot: str = _option("Panda", "any one-armed robosuite robot")
+    cameras: list[str] = _option(["agentview", "robot0_eye_in_hand"], "robosuite cameras, in this order")
+    image_size: int = _option(84, "pixels a side")
+    control_hz: float = _option(10.0, "actions per simulated second")
+    horizon: int = _option(100, "steps after which an episode is truncated")
+    action: Literal["position", "pose"] = _option("position", "x, y, z (and gripper), or with rotation x, y, z as well")
+    render: Literal["fast", "stock"] = _option("fast", "fast: coarse meshes, no shadows, no multisampling")
+    placement_m: float | None = _option(None, "Lift, Stack: objects start within this of the centre; empty: robosuite's")
+    privileged: bool = _option(False, "also observe the objects' state, as 'object'; for baselines")
+
+
+class SimEnv(gymnasium.Env):
+    """One robosuite task.
+
+    Observation: each camera uint8 (size, size, 3); "proprio" float32: end-effector position in the base's frame (3, m),
+    two columns of its rotation matrix (6), gripper joints. Action float32 in [-1, 1]: end-effector displacement per step
+    (1 is 5 cm; with "pose" also 0.5 rad), then the gripper (1 closes). Reward 1 on success, else 0.
+    Raises ValueError naming the option that robosuite can't serve.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, options: Options) -> None:
+        choose_backend()
+        suite = _import_robosuite()
+        self.options, self.task_name = options, options.task
+        _check(options, suite)
+        name, arguments = TASKS[options.task]
+        self._env = suite.make(
+            name,
+            robots=options.robot,
+            controller_configs=_controller(suite, options),
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            control_freq=options.control_hz,
+            hard_reset=False,
+            ignore_done=True,
+            **arguments,
+        )
+        self._robot = self._env.robots[0]
+        if len(self._robot.arms) != 1:
+            raise ValueError(f"robot '{options.robot}' has {len(self._robot.arms)} arms; robots with one are supported")
+        self._place(options.placement_m)
+        self._env.reset()
+        # Sensors are read after the step, where they are needed, not after each of its 2 ms.
+        sensors = self._env._observables.values()
+        self._object_sensors = [sensor for sensor in sensors if sensor.modality == "object" and sensor.is_enabled()]
+        self._env._update_observables = lambda force=False: None
+        self._env._get_observations = lambda force_update=False: {}
+        self._steps = 0
+        self._cameras = self._open_cameras()
+        size = options.image_size
+        boxes: dict[str, gymnasium.Space] = {
+            camera: gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8) for camera in options.cameras
+        }
+        for key, value in self._states().items():
+            boxes[key] = gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
+        self.observation_space = gymnasium.spaces.Dict(boxes)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (self._env.action_dim,), np.float32)
+
+    def _place(self, half_width_m: float | None) -> None:
+        if half_width_m is None:
+            return
+        sampler = self._env.placement_initializer
+        if self.options.task not in ("Lift", "Stack"):
+            raise ValueError(f"placement_m is for Lift and Stack; task '{self.options.task}' has its own placement")
+        sampler.x_range = sampler.y_range = [-half_width_m, half_width_m]
+
+    def _open_cameras(self) -> Cameras | None:
+        if not self.options.cameras:
+            return None
+        return Cameras(self.model, self.options.cameras, self.options.image_size, self.options.render)
+
+    @property
+    def robosuite(self) -> Any:
+        """The robosuite environment inside: its objects are what scripted experts look at."""
+        return self._env
+
+    @property
+    def model(self) -> Any:
+        """mujoco.MjModel"""
+        return self._env.sim.model._model
+
+    @property
+    def data(self) -> Any:
+        """mujoco.MjData"""
+        return self._env.sim.data._data
+
+    @property
+    def eef_position(self) -> np.ndarray:
+        """(3,) metres, in the world's frame."""
+        return np.array(self.data.site_xpos[self._eef_site])
+
+    @property
+    def _eef_site(self) -> int:
+        return self._robot.eef_site_id[self._robot.arms[0]]
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """A new episode. The same seed gives the same episode, to the last pixel and joule, whatever came before."""
+        super().reset(seed=seed)
+        fresh = np.random.default_rng(self.np_random.integers(2**63))
+        self._env.rng.bit_generator.state = fresh.bit_generator.state  # its samplers hold this very generator
+        self._env.reset()
+        self._steps = 0
+        return self._observation(), {"success": False}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        self._env.step(np.clip(np.asarray(action, np.float64), -1, 1))
+        self._steps += 1
+        success = bool(self._env._check_success())
+        truncated = not success and self._steps >= self.options.horizon
+        return self._observation(), float(success), success, truncated, {"success": success}
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        images = self._cameras.images(self.data) if self._cameras else {}
+        return {**images, **self._states()}
+
+    def _states(self) -> dict[str, np.ndarray]:
+        data, base = self.data, self._robot.robot_model.root_body
+        base_id = self._env.sim.model.body_name2id(base)
+        frame = data.xmat[base_id].reshape(3, 3)
+        position = frame.T @ (data.site_xpos[self._eef_site] - data.xpos[base_id])
+        rotation = frame.T @ data.site_xmat[self._eef_site].reshape(3, 3)
+        fingers = self._robot._ref_gripper_joint_pos_indexes.get(self._robot.arms[0]) or []
+        states = {"proprio": np.concatenate([position, rotation[:, 0], rotation[:, 1], data.qpos[fingers]])}
+        if self.options.privileged:
+            states["object"] = self._object_state()
+        return {key: value.astype(np.float32) for key, value in states.items()}
+
+    def _object_state(self) -> np.ndarray:
+        cache: dict[str, Any] = {}
+        for sensor in self._object_sensors:
+            sensor.update(timestep=0.0, obs_cache=cache, force=True)
+        return np.concatenate([np.ravel(sensor.obs) for sensor in self._object_sensors])
+
+    def close(self) -> None:
+        if self._cameras:
+            self._cameras.close()
+            self._cameras = None
+
+
+def _import_robosuite() -> Any:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it warns about things that nobody here uses, at import and at each make
+    try:
+        import robosuite
+
+        logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    finally:
+        logging.disable(before)
+    return robosuite
+
+
+def _check(options: Options, suite: Any) -> None:
+    if options.task not in TASKS:
+        raise ValueError(f"unknown task '{options.task}'{nearest(options.task, TASKS)}; tasks: {', '.join(TASKS)}")
+    if options.robot not in suite.ALL_ROBOTS:
+        raise ValueError(f"unknown robot '{options.robot}'{nearest(options.robot, suite.ALL_ROBOTS)}")
+    for name, value, known in (
+        ("action", options.action, ("position", "pose")),
+        ("render", options.render, ("fast", "stock")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is '{value}'{nearest(value, known)}; it can be {' or '.join(known)}")
+    for name in ("image_size", "control_hz", "horizon"):
+        if getattr(options, name) <= 0:
+            raise ValueError(f"{name} is {getattr(options, name)}; it must be above 0")
+
+
+def _controller(suite: Any, options: Options) -> dict:
+    """robosuite's own configuration for the robot, its arm under end-effector control in the base's frame."""
+    config = suite.load_composite_controller_config(robot=options.robot)
+    arms = config["body_parts"].get("arms", config["body_parts"])
+    arm = arms.get("right")
+    if arm is None:
+        raise ValueError(f"robot '{options.robot}' has no single arm that robosuite can control by its end effector")
+    arm["type"] = "OSC_POSITION" if options.action == "position" else "OSC_POSE"
+    reach = [STEP_M] * 3 + ([STEP_RAD] * 3 if options.action == "pose" else [])
+    arm.update(input_max=1, input_min=-1, input_type="delta", input_ref_frame="base")
+    arm.update(output_max=reach, output_min=[-value for value in reach], kp=150, damping_ratio=1, impedance_mode="fixed")
+    arm.update(kp_limits=[0, 300], damping_ratio_limits=[0, 10], uncouple_pos_ori=True, interpolation=None, ramp_ratio=0.2)
+    arm.setdefault("gripper", {"type": "GRIP"})
+    return config

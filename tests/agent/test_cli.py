@@ -1,0 +1,311 @@
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from agent import cli
+from agent.cli import build, coerce, nearest, parse
+from agent.config import SECTIONS, CalQLConfig, NetworkConfig
+from agent.spec import UserError
+
+
+@dataclass
+class SimOptions:
+    task: str = "Lift"
+    size: int = 64
+    cameras: list[str] = field(default_factory=lambda: ["front"])
+
+
+@dataclass
+class FakeOptions:
+    length: int = 10
+
+
+def env_options(name):
+    kinds = {"sim": SimOptions, "fake": FakeOptions}
+    if name not in kinds:
+        raise ValueError(f"no environment '{name}'")
+    return kinds[name]
+
+
+def args(*argv, sections=("calql", "network", "online", "link"), env=False, **more):
+    return parse(list(argv), "what it does", sections, env_options=env_options if env else None, **more)
+
+
+@pytest.fixture
+def yaml(tmp_path):
+    def write(text, name="settings.yaml"):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_defaults():
+    assert args().section("calql") == CalQLConfig()
+    assert args().section("network") == NetworkConfig()
+
+
+def test_flags_over_later_files_over_earlier_ones_over_a_checkpoint_over_defaults(yaml):
+    first = yaml("calql: {gamma: 0.5, actor_lr: 0.5, critic_lr: 0.5, target_rate: 0.5}", "first.yaml")
+    second = yaml("calql: {gamma: 0.6, actor_lr: 0.6}", "second.yaml")
+    asked = args("--gamma", "0.7", "--config", first, "--config", second)
+    calql = asked.section("calql", base={"target_rate": 0.4, "temperature_lr": 0.4})
+    found = (calql.gamma, calql.actor_lr, calql.critic_lr, calql.target_rate, calql.temperature_lr, calql.cql_actions)
+    assert found == (0.7, 0.6, 0.5, 0.5, 0.4, CalQLConfig().cql_actions)
+
+
+@pytest.mark.parametrize(
+    ("words", "section", "name", "value"),
+    [
+        (["--gamma", "0.9"], "calql", "gamma", 0.9),
+        (["--gamma=0.9"], "calql", "gamma", 0.9),
+        (["--calql.gamma", "0.9"], "calql", "gamma", 0.9),
+        (["--actor-lr", "1e-4"], "calql", "actor_lr", 1e-4),
+        (["--cql-clip-low", "-5"], "calql", "cql_clip_low", -5.0),
+        (["--cql-clip-low", "-1e-3"], "calql", "cql_clip_low", -1e-3),
+        (["--cql-clip-low=-.inf"], "calql", "cql_clip_low", float("-inf")),
+        (["--target_entropy", "null"], "calql", "target_entropy", None),
+        (["--target_entropy", "-3"], "calql", "target_entropy", -3.0),
+        (["--calibrate", "false"], "calql", "calibrate", False),
+        (["--entropy_backup"], "calql", "entropy_backup", True),
+        (["--entropy_backup", "--gamma", "0.9"], "calql", "gamma", 0.9),
+        (["--channels", "8,16"], "network", "channels", [8, 16]),
+        (["--channels", "[8, 16]"], "network", "channels", [8, 16]),
+        (["--channels", "8"], "network", "channels", [8]),
+        (["--encoder", "resnet18"], "network", "encoder", "resnet18"),
+        (["--env_steps", "2e4"], "online", "env_steps", 20000),
+        (["--address", "tcp://127.0.0.1:6000"], "link", "address", "tcp://127.0.0.1:6000"),
+        (["--insecure"], "link", "insecure", True),
+        (["--gamma", "0.1", "--gamma", "0.2"], "calql", "gamma", 0.2),
+    ],
+)
+def test_flags(words, section, name, value):
+    got = getattr(args(*words).section(section), name)
+    assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize("text", ["no", "on", "007", "1_000", "2026-11-22", "null", "~", "", "1e3", "a: b", "[x]"])
+def test_text_stays_as_it_was_typed(text):
+    assert args("--robot_name", text, sections=["robot"]).section("robot").robot_name == text
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--gama", "1"], r"unknown flag --gama \(did you mean 'gamma'\?\)"),
+        (["--calql.gama", "1"], r"--calql.gama \(did you mean 'calql.gamma'\?\)"),
+        (["--qqqqqq", "1"], r"unknown flag --qqqqqq$"),
+        (["--confg", "x"], r"'config'"),
+        (["--offline.updates", "1"], r"does not use section 'offline'"),
+        (["stray"], r"unexpected argument 'stray'"),
+        (["--gamma", "much"], r"calql.gamma: 'much' is not of type float"),
+        (["--gamma", "true"], r"calql.gamma: True is not of type float"),
+        (["--gamma"], r"calql.gamma: True"),
+        (["--cql_actions", "2.5"], r"calql.cql_actions: 2.5 is not of type int"),
+        (["--cql_actions", ".inf"], r"calql.cql_actions: inf is not of type int"),
+        (["--cql_actions", "null"], r"calql.cql_actions: None is not of type int"),
+        (["--calibrate", "1"], r"calql.calibrate: 1 is not of type bool"),
+        (["--calibrate", "maybe"], r"calql.calibrate: 'maybe'"),
+        (["--encoder", "resnet81"], r"network.encoder: 'resnet81' is not one of .*did you mean 'resnet18'"),
+        (["--encoder", "[cnn]"], r"network.encoder"),
+        (["--channels", "8,x"], r"network.channels: 'x'"),
+        (["--batch", "1"], r"unknown flag|--online.batch"),
+        (["--config"], r"--config"),
+    ],
+)
+def test_wrong_flags_are_one_line(words, text):
+    if words == ["--batch", "1"]:
+        asked = lambda: args(*words, sections=("offline", "online"))  # noqa: E731
+        text = r"--batch could be --offline.batch or --online.batch"
+    else:
+        asked = lambda: args(*words)  # noqa: E731
+    with pytest.raises(UserError, match=text) as caught:
+        asked()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("calqul: {gamma: 1}", r"unknown section 'calqul' \(did you mean 'calql'\?\)"),
+        ("calql: {gama: 1}", r"unknown key 'calql.gama'|calql.gama.*did you mean 'gamma'"),
+        ("calql: {gamma: high}", r"calql.gamma: 'high' is not of type float"),
+        ("calql: {gamma: [1]}", r"calql.gamma: \[1\] is not of type float"),
+        ("calql: {calibrate: yes please}", r"calql.calibrate"),
+        ("network: {channels: {a: 1}}", r"network.channels"),
+        ("calql: 3", r"expected sections"),
+        ("- 1", r"expected sections"),
+        ("just text", r"expected sections"),
+        ("calql: {gamma: 0.9", r"not YAML"),
+        ("a: b: c", r"not YAML"),
+        ("!!python/object/apply:os.system ['true']", r"not YAML"),
+        ("\x00", r"not YAML"),
+        ("offline: {updats: 1}", r"offline.updats.*did you mean 'updates'"),  # checked though this command skips it
+        ("calql: {1: 2}", r"unknown key 'calql.1'"),
+        ("1: {}", r"unknown section '1'"),
+    ],
+)
+def test_wrong_files_are_one_line_that_names_them(yaml, content, text):
+    path = yaml(content, "my_settings.yaml")
+    with pytest.raises(UserError, match=text) as caught:
+        args("--config", path)
+    assert "my_settings.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(UserError, match=str(path)):
+            args("--config", str(path))
+    (tmp_path / "latin.yaml").write_bytes("calql: ü".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin\.yaml: not YAML"):
+        args("--config", str(tmp_path / "latin.yaml"))
+
+
+@pytest.mark.parametrize("content", ["", "# nothing", "calql: {}", "calql: {gamma: 0.97}\noffline: {updates: 5}"])
+def test_files_may_say_little_or_serve_other_commands(yaml, content):
+    assert args("--config", yaml(content)).section("calql") == CalQLConfig()
+
+
+def test_env_name_and_options(yaml):
+    assert args(env=True).env() == ("sim", {"task": "Lift", "size": 64, "cameras": ["front"]})
+    assert args("--task", "Door", "--env.size", "84", env=True).env()[1] == {
+        "task": "Door",
+        "size": 84,
+        "cameras": ["front"],
+    }
+    assert args("--env", "fake", "--length", "3", env=True).env() == ("fake", {"length": 3})
+    path = yaml("env: {name: sim, task: Stack, size: 32}")
+    assert args("--config", path, "--size", "16", env=True).env()[1] == {
+        "task": "Stack",
+        "size": 16,
+        "cameras": ["front"],
+    }
+    assert args("--config", path, "--env", "fake", env=True).env() == ("fake", {"length": 10})
+    recorded = {"name": "sim", "options": {"task": "Door", "size": 48}}
+    assert args("--size", "16", env=True).env(recorded)[1] == {"task": "Door", "size": 16, "cameras": ["front"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--env", "simm"], "no environment 'simm'"),
+        (["--env", "fake", "--task", "Lift"], "unknown flag --task"),
+        (["--tsk", "Lift"], "did you mean 'task'"),
+        (["--size", "big"], "size: 'big' is not of type int"),
+    ],
+)
+def test_wrong_env_options(words, text):
+    with pytest.raises(UserError, match=text):
+        args(*words, env=True).env()
+
+
+def test_wrong_env_options_in_a_file_are_named(yaml):
+    with pytest.raises(UserError, match=r"'env \(sim\) option siz'.*did you mean 'size'"):
+        args("--config", yaml("env: {siz: 3}"), env=True).env()
+
+
+def test_own_flags_of_a_command():
+    asked = args("--out", "x", "--gamma", "0.5", add_flags=lambda parser: parser.add_argument("--out"))
+    assert asked.flags.out == "x" and asked.section("calql").gamma == 0.5
+
+
+def test_help_fits_a_screen(capsys):
+    with pytest.raises(SystemExit) as caught:
+        args("--help", env=True)
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "what it does" in said and "--config" in said and "--env" in said and len(said.splitlines()) <= 24
+
+
+def test_help_config_lists_every_field_with_the_values_in_force(capsys):
+    with pytest.raises(SystemExit) as caught:
+        args("--gamma", "0.123", "--help-config", env=True)
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    for section in ("calql", "network", "online", "link"):
+        for name in SECTIONS[section].__dataclass_fields__:
+            assert f"  {name}:" in said
+    assert "0.123" in said and "env (sim):" in said and "task:" in said
+
+
+def test_every_field_has_help_and_a_default_of_its_type():
+    for name, kind in SECTIONS.items():
+        default = kind()
+        for key, field_ in kind.__dataclass_fields__.items():
+            assert field_.metadata.get("help"), f"{name}.{key}"
+        assert build(kind, {key: getattr(default, key) for key in kind.__dataclass_fields__}) == default
+
+
+def test_build_and_coerce():
+    assert coerce("1e-4", float, "x") == 1e-4
+    assert coerce(3.0, int, "x") == 3 and type(coerce(3.0, int, "x")) is int
+    assert coerce(2**60 + 1, int, "x") == 2**60 + 1
+    assert coerce("a", Literal["a", "b"], "x") == "a"
+    assert coerce(None, float | None, "x") is None and coerce("2", float | None, "x") == 2.0
+    with pytest.raises(UserError, match=r"where\.sise.*did you mean 'size'"):
+        build(SimOptions, {"sise": 1}, "where.")
+
+
+def test_nearest():
+    assert nearest("gama", ["gamma", "critics"]) == " (did you mean 'gamma'?)"
+    assert nearest("zzz", ["gamma"]) == ""
+
+
+def run_main(body, *argv):
+    source = f"from agent import cli\nfrom agent.spec import UserError\ndef main(argv):\n    {body}\ncli.run(main)"
+    return subprocess.run([sys.executable, "-c", source, *argv], capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "error"),
+    [
+        ("return None", 0, ""),
+        ("return 3", 3, ""),
+        ("raise UserError('no such thing: x')", 2, "error: no such thing: x\n"),
+        ("raise KeyboardInterrupt", 0, ""),
+    ],
+)
+def test_exit_codes(body, code, error):
+    done = run_main(body)
+    assert (done.returncode, done.stderr) == (code, error)
+
+
+def test_another_exception_is_a_bug_and_keeps_its_traceback():
+    done = run_main("1 / 0")
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+
+
+def test_sigterm_runs_the_finally_blocks_and_ends_with_0():
+    body = "import time; print('ready', flush=True)\n    try: time.sleep(20)\n    finally: print('tidied', flush=True)"
+    source = f"from agent import cli\ndef main(argv):\n    {body}\ncli.run(main)"
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=10)
+    assert process.returncode == 0 and said == "tidied\n"
+
+
+def test_a_closed_pipe_is_not_a_traceback():
+    body = "[print('x' * 1000) for _ in range(10_000)]"
+    source = f"from agent import cli\ndef main(argv):\n    {body}\ncli.run(main)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait(10) == 1
+
+
+def test_run_leaves_the_parser_to_main(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["prog", "--gamma", "0.5"])
+    monkeypatch.setattr(signal, "signal", lambda *ignored: None)
+    seen = []
+    with pytest.raises(SystemExit) as caught:
+        cli.run(lambda argv: seen.append(argv))
+    assert caught.value.code == 0 and seen == [["--gamma", "0.5"]]

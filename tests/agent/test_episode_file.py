@@ -1,0 +1,220 @@
+import dataclasses
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from agent import episode_file
+from agent.episode_file import EpisodeFileError, episode_paths, read_episode, read_episodes, write_episode
+from agent.spec import STEP_COLUMNS, Episode, UserError
+
+META = {"robot": "r", "boot": "b", "number": 3, "seed": 5, "env": {"name": "fake", "options": {"size": 8}}}
+
+
+def make(steps=6, seed=0, size=8, meta=META):
+    rng = np.random.default_rng(seed)
+    end = np.arange(steps) == steps - 1
+    return Episode(
+        observations={
+            "front": rng.integers(0, 256, (steps + 1, size, size, 3), dtype=np.uint8),
+            "state": rng.normal(size=(steps + 1, 4)).astype(np.float32),
+        },
+        actions=rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
+        rewards=rng.normal(size=steps).astype(np.float32),
+        terminated=end,
+        truncated=np.zeros(steps, bool),
+        success=end,
+        policy_versions=np.arange(steps),
+        interventions=np.arange(steps) % 2 == 0,
+        times_s=1.7e9 + np.arange(steps) / 10,
+        meta=dict(meta),
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+def test_round_trip(tmp_path, steps):
+    episode = make(steps)
+    write_episode(tmp_path / "sub" / "a.hdf5", episode)
+    assert read_episode(tmp_path / "sub" / "a.hdf5").equals(episode)
+
+
+def test_the_layout_is_robomimics(tmp_path):
+    episode = make(6)
+    write_episode(tmp_path / "a.hdf5", episode)
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        data, demo = file["data"], file["data/demo_0"]
+        assert list(file) == ["data"] and list(data) == ["demo_0"]
+        assert data.attrs["total"] == 6 and demo.attrs["num_samples"] == 6
+        env_args = json.loads(data.attrs["env_args"])
+        assert env_args["env_name"] == "fake" and env_args["env_kwargs"] == {"size": 8} and env_args["type"] == 1
+        assert demo["obs/front"].shape == (6, 8, 8, 3) and demo["obs/front"].dtype == np.uint8
+        assert demo["obs/state"].shape == (6, 4)
+        assert demo["actions"].shape == (6, 2) and demo["rewards"].shape == (6,)
+        np.testing.assert_array_equal(demo["obs/front"][()], episode.observations["front"][:6])
+        np.testing.assert_array_equal(demo["final_obs/front"][()], episode.observations["front"][6])
+        np.testing.assert_array_equal(demo["dones"][()], [0, 0, 0, 0, 0, 1])
+
+
+def test_each_frame_is_stored_once(tmp_path):
+    episode = make(50, size=32)
+    write_episode(tmp_path / "a.hdf5", episode)
+    images = episode.observations["front"].nbytes  # noise, which does not compress
+    assert images < (tmp_path / "a.hdf5").stat().st_size < 1.25 * images
+
+
+def test_a_file_that_is_cut_is_named(tmp_path):
+    path = tmp_path / "a.hdf5"
+    write_episode(path, make())
+    whole = path.read_bytes()
+    for size in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(EpisodeFileError, match=r"a\.hdf5"):
+            read_episode(path)
+
+
+def test_bytes_that_are_damaged_never_raise_anything_else(tmp_path):
+    path = tmp_path / "a.hdf5"
+    write_episode(path, make(3, size=2))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 20):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            read_episode(path)
+        except EpisodeFileError as error:
+            assert "a.hdf5" in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 50
+
+
+def edit(path, change):
+    write_episode(path, make())
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+FOREIGN = {
+    "empty": lambda file: file.__delitem__("data"),
+    "no demo_0": lambda file: file["data"].__delitem__("demo_0"),
+    "no actions": lambda file: file["data/demo_0"].__delitem__("actions"),
+    "no column": lambda file: file["data/demo_0"].__delitem__("interventions"),
+    "no final observation": lambda file: file["data/demo_0"].__delitem__("final_obs"),
+    "no meta": lambda file: file["data"].attrs.__delitem__("meta"),
+    "meta no JSON": lambda file: file["data"].attrs.__setitem__("meta", "{"),
+    "demo_0 is data": lambda file: (file["data"].__delitem__("demo_0"), file["data"].create_dataset("demo_0", data=1)),
+    "actions is a group": lambda file: (
+        file["data/demo_0"].__delitem__("actions"),
+        file["data/demo_0"].create_group("actions"),
+    ),
+    "rewards are text": lambda file: (
+        file["data/demo_0"].__delitem__("rewards"),
+        file["data/demo_0"].create_dataset("rewards", data=[b"x"] * 6),
+    ),
+    "a row too few": lambda file: (
+        file["data/demo_0"].__delitem__("rewards"),
+        file["data/demo_0"].create_dataset("rewards", data=np.zeros(5, np.float32)),
+    ),
+    "no end": lambda file: file["data/demo_0/terminated"].__setitem__(5, False),
+    "an end inside": lambda file: file["data/demo_0/truncated"].__setitem__(2, True),
+    "not finite": lambda file: file["data/demo_0/rewards"].__setitem__(2, np.nan),
+    "action of one axis": lambda file: (
+        file["data/demo_0"].__delitem__("actions"),
+        file["data/demo_0"].create_dataset("actions", data=np.zeros(6, np.float32)),
+    ),
+    "action without axes": lambda file: (
+        file["data/demo_0"].__delitem__("actions"),
+        file["data/demo_0"].create_dataset("actions", data=np.float32(0)),
+    ),
+    "no observations": lambda file: (
+        file["data/demo_0/obs"].__delitem__("front"),
+        file["data/demo_0/obs"].__delitem__("state"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_files_are_refused_by_name(tmp_path, name):
+    path = tmp_path / "foreign.hdf5"
+    edit(path, FOREIGN[name])
+    with pytest.raises(EpisodeFileError, match=r"foreign\.hdf5") as caught:
+        read_episode(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(EpisodeFileError, match=r"none\.hdf5: no such file"):
+        read_episode(tmp_path / "none.hdf5")
+    with pytest.raises(EpisodeFileError, match=r"nowhere: no such"):
+        episode_paths([tmp_path / "nowhere"])
+    with pytest.raises(EpisodeFileError, match="no episode files"):
+        episode_paths([tmp_path])
+    assert issubclass(EpisodeFileError, UserError)
+
+
+class Crash(Exception):
+    pass
+
+
+def crash(*ignored, **ignored_too):
+    raise Crash
+
+
+@pytest.mark.parametrize("moment", ["write", "sync", "rename"])
+def test_a_crash_leaves_the_old_file_and_no_part(tmp_path, monkeypatch, moment):
+    path = tmp_path / "a.hdf5"
+    write_episode(path, make(seed=1))
+    target = {"write": (episode_file, "_write"), "sync": (os, "fsync"), "rename": (os, "replace")}[moment]
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(*target, crash)
+        write_episode(path, make(seed=2))
+    assert read_episode(path).equals(make(seed=1))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parts_of_a_killed_process_are_no_episodes(tmp_path, monkeypatch):
+    """kill -9 in mid-write: nobody cleans up, but nobody reads the part either."""
+    write_episode(tmp_path / "b.hdf5", make())
+    seen = []
+    monkeypatch.setattr(os, "replace", lambda aside, path: seen.append((aside, os.listdir(tmp_path))))
+    write_episode(tmp_path / "a.hdf5", make())
+    aside, names = seen[0]
+    assert sorted(names) == sorted(["b.hdf5", aside.name])
+    aside.write_bytes(b"half an episode")
+    assert episode_paths([tmp_path]) == [tmp_path / "b.hdf5"]
+
+
+def test_the_file_and_its_name_are_synced(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.path.isdir(f"/proc/self/fd/{fd}")), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *names: (order.append("rename"), replace(*names)))
+    write_episode(tmp_path / "a.hdf5", make())
+    assert order == [False, "rename", True]  # the data, the rename, the folder
+
+
+def test_reading_many(tmp_path):
+    for number, name in enumerate("cab"):
+        write_episode(tmp_path / f"{name}.hdf5", make(seed=number))
+    (tmp_path / "notes.txt").write_text("not an episode")
+    assert [path.name for path in episode_paths([tmp_path])] == ["a.hdf5", "b.hdf5", "c.hdf5"]
+    assert episode_paths([tmp_path / "b.hdf5", tmp_path])[0].name == "b.hdf5"
+    read = list(read_episodes([tmp_path]))
+    assert [episode.equals(make(seed=seed)) for episode, seed in zip(read, (1, 2, 0), strict=True)] == [True] * 3
+
+
+def test_episodes_of_another_shape_are_named(tmp_path):
+    write_episode(tmp_path / "a.hdf5", make())
+    write_episode(tmp_path / "b.hdf5", make(size=16))
+    with pytest.raises(EpisodeFileError, match=r"b\.hdf5: differs from .*a\.hdf5: .*'front'"):
+        list(read_episodes([tmp_path]))
+
+
+def test_every_column_is_compared():
+    """The tests above compare with Episode.equals: it must not be blind to one."""
+    assert {f.name for f in dataclasses.fields(Episode)} == {"observations", "actions", "meta", *STEP_COLUMNS}

@@ -1,0 +1,424 @@
+"""The learner with its real mailbox and a real robot's link, in one thread: the robot moves while the learner waits."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import checkpoint, cli, learner, pretrain
+from agent.calql import CalQL
+from agent.config import CalQLConfig, OfflineConfig, RewardConfig
+from agent.episode_file import episode_paths, read_episode, write_episode
+from agent.learner import Learner, cql_weight, updates_due
+from agent.mailbox import Mailbox
+from agent.pretrain import load_demonstrations
+from agent.spec import UserError
+from robot_server.link import Link
+
+
+class Stop(Exception):
+    """Ends a run from within, as a crash of the learner would."""
+
+
+class Robot:
+    """Plays given episodes a step at a time, each when the one before has arrived, so that runs repeat exactly."""
+
+    def __init__(self, episodes, spec, folder, stop_after=math.inf):
+        self.todo = [step for episode in episodes for step in episode.transitions()]
+        self.seeds = [episode.meta["number"] for episode in episodes for _ in range(len(episode))]
+        self.spec, self.folder, self.stop_after = spec, folder, stop_after
+        self.link, self.sent, self.boot_steps, self.waits = None, 0, 0, 0
+        self.fresh = True
+
+    def wait(self, mailbox, timeout_s):
+        """Instead of the learner's wait."""
+        self.waits += 1
+        assert self.waits < 2000, "the run does not end"
+        if self.link is None:
+            self.link = Link(mailbox.address, self.spec, "arm", {"name": "fake", "options": {}}, self.folder)
+        if mailbox.steps == self.boot_steps and self.link.network is not None:
+            if self.boot_steps == self.stop_after:
+                raise Stop
+            if self.todo:
+                if self.fresh:
+                    self.link.begin({"seed": self.seeds[self.sent]})
+                step = self.todo.pop(0)
+                self.link.send(step)
+                self.fresh = step.last
+                self.sent += 1
+                self.boot_steps += 1
+        self.link.pump()
+        Mailbox.wait(mailbox, 0.02)
+
+
+@pytest.fixture
+def offline(tmp_path, make_episode, tiny_flags):
+    """A pretrained checkpoint, and its demonstrations beside it."""
+    for k in range(3):
+        write_episode(tmp_path / "demos" / f"e{k}.hdf5", make_episode(6, seed=100 + k, success=k != 1))
+    where = ["--data", str(tmp_path / "demos"), "--run", str(tmp_path / "pre"), "--out", str(tmp_path / "offline.pt")]
+    pretrain.main([*where, "--updates", "3", *tiny_flags])
+    return tmp_path / "offline.pt"
+
+
+@pytest.fixture
+def tune(tmp_path, monkeypatch, spec, offline, tiny_flags):
+    """tune(episodes, "--utd", "2") runs agent.learner against a robot that plays them; returns a record of the run."""
+
+    def run(episodes, *flags, name="run", resume=False, stop_after=math.inf, tiny=True):
+        robot = Robot(episodes, spec, tmp_path / f"spool-{name}", stop_after)
+        seen = Record(robot, tmp_path / name)
+
+        class Driven(Mailbox):
+            def wait(self, timeout_s):
+                return robot.wait(self, timeout_s)
+
+            def pace(self, hold_s):
+                seen.paces.append(hold_s)
+                super().pace(hold_s)
+
+            def offer(self, version, weights):
+                seen.offers.append(version)
+                super().offer(version, weights)
+
+        class Kept(Learner):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                seen.learner = self
+
+            def update(self):
+                seen.updates.append((self.updates, self.seen, self.replay.episodes))
+                super().update()
+
+        monkeypatch.setattr(learner, "Mailbox", Driven)
+        monkeypatch.setattr(learner, "Learner", Kept)
+        start = ["--resume", str(seen.folder)] if resume else ["--ckpt", str(offline), "--run", str(seen.folder)]
+        size = [] if resume or not tiny else [*tiny_flags, "--env-steps", str(len(robot.todo)), "--log-every", "4"]
+        try:
+            learner.main([*start, "--address", "tcp://127.0.0.1:0", *size, *flags])
+        except Stop:
+            seen.stopped = True
+        finally:
+            if robot.link:
+                robot.link.close(0)
+        return seen
+
+    return run
+
+
+class Record:
+    def __init__(self, robot, folder):
+        self.robot, self.folder = robot, folder
+        self.learner, self.stopped, self.updates, self.paces, self.offers = None, False, [], [], []
+
+    @property
+    def latest(self):
+        return checkpoint.load(self.folder / "latest.pt")
+
+    def records(self, kind):
+        lines = (self.folder / "log.jsonl").read_text().splitlines()
+        return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+@pytest.fixture
+def episodes(make_episode):
+    """Four, of 7, 3, 8 and 2 steps; the 2nd and 4th succeed."""
+    return [make_episode(n, seed=k, success=k % 2 == 1, number=k) for k, n in enumerate((7, 3, 8, 2))]
+
+
+# ---- the limiter ----
+
+
+@pytest.mark.parametrize(
+    "steps, warmup, utd, due",
+    [(0, 0, 1, 0), (10, 0, 1, 10), (10, 0, 0.5, 5), (11, 0, 0.5, 5), (10, 0, 4, 40), (10, 10, 4, 0), (12, 10, 4, 8),
+     (3, 10, 4, 0), (10, 0, 0, 0), (1000, 0, 0.1, 100)],
+)  # fmt: skip
+def test_p15_updates_due_are_env_steps_times_utd(steps, warmup, utd, due):
+    assert updates_due(steps, warmup, utd) == due
+
+
+@given(steps=st.integers(0, 10**6), warmup=st.integers(0, 10**5), utd=st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, 3.0]))
+def test_p15_updates_due_never_run_ahead_and_never_go_back(steps, warmup, utd):
+    due = updates_due(steps, warmup, utd)
+    assert due <= max(0, (steps - warmup) * utd) + 1e-6 and due > (steps - warmup) * utd - 1 - 1e-6
+    assert updates_due(steps + 1, warmup, utd) >= due >= 0
+
+
+@pytest.mark.parametrize("utd, warmup", [(1, 0), (0.5, 0), (3, 0), (1, 9), (2, 11)])
+def test_p15_a_run_makes_exactly_its_updates_and_none_too_early(tune, episodes, utd, warmup):
+    run = tune(episodes, "--utd", str(utd), "--warmup-steps", str(warmup))
+    assert run.learner.env_steps == 20 and run.learner.episodes == 4
+    assert run.learner.updates == len(run.updates) == math.floor((20 - warmup) * utd)
+    for done, steps, finished in run.updates:
+        assert finished >= 1 and steps >= 7, "before the first finished episode"
+        assert steps > warmup, "during warm-up"
+        assert done + 1 <= (steps - warmup) * utd, "ahead of the env steps"
+    first = max(7, warmup + math.ceil(1 / utd))
+    assert run.updates[0][1] == first  # and not later either: the robot waits for nothing
+    assert [offer for offer in run.offers if offer > 1] == list(range(2, 2 + run.learner.updates // 10))
+
+
+def test_the_first_weights_are_those_of_the_checkpoint(tune, episodes, offline):
+    """Warm-up is the frozen offline policy: what is offered before any update has not moved."""
+    run = tune(episodes, "--warmup-steps", "20")
+    assert run.offers == [1] and run.updates == []
+    before, after = checkpoint.load(offline).agent["policy"], run.latest.agent["policy"]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert run.robot.link.newest_weights()[0] == 1
+
+
+def test_simulated_robots_that_run_ahead_are_held_and_released(tune, episodes):
+    run = tune(episodes, "--utd", "1", "--max-lead-steps", "4")
+    assert 1.0 in run.paces and run.paces[-1] == 0.0  # 7 steps are due at once when the first episode ends
+    run = tune(episodes, "--utd", "1", "--max-lead-steps", "0", name="unlimited")
+    assert run.paces == []
+
+
+def test_the_conservative_weight_goes_from_its_offline_to_its_online_value():
+    config = CalQLConfig(cql_weight=5.0, cql_weight_online=1.0, cql_decay_steps=100)
+    assert [cql_weight(steps, config) for steps in (0, 25, 100, 1000)] == [5.0, 4.0, 1.0, 1.0]
+    assert cql_weight(0, CalQLConfig(cql_weight=5.0, cql_weight_online=1.0)) == 1.0
+
+
+# ---- what a run leaves ----
+
+
+def test_every_episode_is_on_disk_acknowledged_and_logged(tune, episodes):
+    run = tune(episodes)
+    files = [read_episode(path) for path in episode_paths([run.folder / "episodes"])]
+    assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
+    for sent, stored in zip(episodes, sorted(files, key=lambda e: e.meta["order"]), strict=True):
+        assert stored.meta["robot"] == "arm" and stored.meta["seed"] == sent.meta["number"]
+        np.testing.assert_array_equal(stored.observations["cam"], sent.observations["cam"])
+        np.testing.assert_array_equal(stored.actions, sent.actions)
+        np.testing.assert_array_equal(stored.terminated, sent.terminated)
+    logged = run.records("episode")
+    assert [(r["env_steps"], r["length"], r["success"], r["return"]) for r in logged] == [
+        (7, 7, 0, 0.0), (10, 3, 1, 1.0), (18, 8, 0, 0.0), (20, 2, 1, 1.0),
+    ]  # fmt: skip
+    acknowledged = Counter(key for key in run.learner.mailbox._stored)
+    assert len(acknowledged) == 4
+
+
+def test_p16_online_returns_equal_an_offline_recomputation(tune, episodes):
+    run = tune(episodes, "--scale", "10", "--bias", "-5", "--gamma", "0.9")
+    config = OfflineConfig(data=[str(run.folder / "episodes")])
+    replay, _ = load_demonstrations(config, RewardConfig(10.0, -5.0), 0.9, 0)
+
+    def contents(source):
+        batch = source.sample(1500)
+        columns = (batch.actions, batch.rewards, batch.returns, batch.terminated, batch.succeeded)
+        return set(zip(*(map(tuple if c.dim() > 1 else float, c.tolist()) for c in columns), strict=True))
+
+    online = contents(run.learner.replay)
+    assert online == contents(replay) and len(online) == 20
+    by_hand = [-50.0] * 7 + [-5 + 0.9 * (-5 + 0.9 * 5), -5 + 0.9 * 5, 5.0]
+    ours = {
+        tuple(a): r for e, at in ((episodes[0], 0), (episodes[1], 7)) for a, r in zip(e.actions.tolist(), by_hand[at:])
+    }
+    assert all(r == pytest.approx(ours[a], rel=1e-5) for a, _, r, _, _ in online if a in ours)
+    assert len(ours) == 10
+
+
+def test_update_records_have_the_metrics_also_when_the_actor_moves_seldom(tune, episodes):
+    run = tune(episodes, "--utd", "2", "--actor-every", "4", "--log-every", "4", "--lagrange-threshold", "0.5")
+    records = run.records("update")
+    assert len(records) == 10
+    wanted = {"td_loss", "cql_difference", "q_data", "return_to_go", "bound_rate_current", "bound_rate_next"}
+    wanted |= {"actor_loss", "bc_loss", "alpha", "entropy", "alpha_prime", "cql_weight"}
+    wanted |= {"updates_per_s", "env_steps_per_s", "version", "bad_messages", "stage", "time_s"}
+    for record in records:
+        assert wanted <= set(record), wanted - set(record)
+        assert record["stage"] == "online" and record["bad_messages"] == 0
+        assert all(math.isfinite(v) for v in record.values() if isinstance(v, (int, float)))
+
+
+def test_the_actor_moves_every_so_many_updates(tune, episodes, monkeypatch):
+    asked = []
+    update = CalQL.update
+
+    def spied(self, batch, weights, update_actor=True):
+        asked.append((update_actor, weights.cql, weights.bc, len(batch.actions)))
+        return update(self, batch, weights, update_actor)
+
+    monkeypatch.setattr(CalQL, "update", spied)
+    tune(episodes, "--utd", "1", "--actor-every", "3", "--cql-weight-online", "0.25", "--bc-weight-online", "0.75")
+    assert [a for a, *_ in asked] == [k % 3 == 0 for k in range(20)]
+    assert {tuple(rest) for _, *rest in asked} == {(0.25, 0.75, 16)}
+
+
+@pytest.mark.parametrize("share, expected", [("0.25", 4), ("0", 0), ("1", 16)])
+def test_batches_mix_offline_and_online(tune, episodes, tmp_path, monkeypatch, share, expected):
+    found, update = set(), CalQL.update
+    demos = {tuple(a) for path in episode_paths([tmp_path / "demos"]) for a in read_episode(path).actions.tolist()}
+
+    def spied(self, batch, *args):
+        found.add(sum(tuple(a) in demos for a in batch.actions.tolist()))
+        return update(self, batch, *args)
+
+    monkeypatch.setattr(CalQL, "update", spied)
+    tune(episodes, "--offline-share", share)
+    assert found == {expected}
+
+
+# ---- stop and resume ----
+
+
+def same(one, two, name=""):
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), name
+        for key in one:
+            same(one[key], two[key], f"{name}/{key}")
+    elif isinstance(one, (list, tuple)):
+        for k, (a, b) in enumerate(zip(one, two, strict=True)):
+            same(a, b, f"{name}/{k}")
+    else:
+        assert torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two, name
+
+
+@pytest.mark.parametrize("capacity", ["200", "14"], ids=["roomy", "ring wraps"])
+def test_p17_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(tune, episodes, capacity):
+    flags = ("--utd", "1", "--actor-every", "2", "--capacity-steps", capacity, "--offer-every", "3")
+    whole = tune(episodes, *flags, name="whole")
+    first = tune(episodes[:3], *flags, "--env-steps", "20", name="parts", stop_after=18)
+    assert first.stopped and first.latest.counters["env_steps"] == 18 == first.latest.counters["updates"]
+    second = tune(episodes[3:], name="parts", resume=True)
+    assert second.learner.env_steps == 20 and second.learner.updates == 20 and second.learner.episodes == 4
+    assert len(second.updates) == 2
+    same(whole.latest.agent, second.latest.agent)
+    same(whole.latest.generators, second.latest.generators)
+    counters = [{k: v for k, v in run.latest.counters.items() if k != "time_s"} for run in (whole, second)]
+    assert counters[0] == counters[1]
+    assert len(whole.learner.replay) == len(second.learner.replay)
+    same(vars(whole.learner.replay.sample(50)), vars(second.learner.replay.sample(50)))
+
+
+def test_resume_continues_counters_log_and_identities(tune, episodes):
+    tune(episodes[:2], "--env-steps", "20", "--offer-every", "2", "--utd", "1", stop_after=10)
+    second = tune(episodes[2:], resume=True)
+    assert second.offers == list(range(6, 12))  # 10 updates made 5 versions after the first one
+    logged = second.records("episode")
+    assert [r["env_steps"] for r in logged] == [7, 10, 18, 20]
+    times = [r["time_s"] for r in logged + second.records("update")]
+    assert times[:4] == sorted(times[:4])  # the clock goes on, never back
+    files = [read_episode(path) for path in episode_paths([second.folder / "episodes"])]
+    assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
+    assert {(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in files} <= second.learner.mailbox._stored
+
+
+def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(tune, episodes, monkeypatch):
+    """SIGKILL: no save at the end. Episodes acknowledged are on disk, and so must be what resumes them."""
+    save = Learner.save
+    saves = []
+
+    def first_only(self):
+        saves.append(1)
+        if len(saves) == 1:
+            save(self)
+
+    monkeypatch.setattr(Learner, "save", first_only)
+    tune(episodes[:2], "--env-steps", "20", stop_after=10)
+    monkeypatch.setattr(Learner, "save", save)
+    second = tune(episodes[2:], "--utd", "1", resume=True)
+    assert second.learner.env_steps == 20 and second.learner.episodes == 4
+    assert second.learner.updates == 20  # those that the crash lost are made again
+
+
+def test_an_episode_that_contradicts_the_config_is_named_and_not_lost(tune, episodes):
+    """The learner stops with the file's name; put right and resumed, it goes on with that episode, once."""
+    episodes[1].rewards[0] = 0.5
+    with pytest.raises(UserError, match=r"episodes/.*\.hdf5: reward\.sparse"):
+        tune(episodes, "--utd", "1")
+    second = tune(episodes[2:], "--sparse", "false", resume=True)
+    assert [r["env_steps"] for r in second.records("episode")] == [7, 18, 20]
+    assert (second.learner.episodes, second.learner.env_steps, second.learner.updates) == (4, 20, 20)
+
+
+def test_a_finished_run_resumed_ends_at_once(tune, episodes):
+    first = tune(episodes)
+    second = tune([], resume=True)
+    assert second.learner.updates == first.learner.updates and second.updates == []
+    longer = tune([copy.deepcopy(episodes[0])], "--env-steps", "27", resume=True)
+    assert longer.learner.env_steps == 27
+
+
+# ---- what it refuses ----
+
+
+def run_command(monkeypatch, capsys, *argv):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["learner", *map(str, argv)])
+    capsys.readouterr()
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(learner.main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    errors = capsys.readouterr().err
+    assert end.value.code == 2, errors
+    assert len(errors.strip().splitlines()) == 1 and errors.startswith("error: "), errors
+    return errors
+
+
+def test_ckpt_and_resume_are_one_or_the_other(monkeypatch, capsys, offline, tmp_path):
+    for flags in ([], ["--ckpt", offline, "--resume", tmp_path]):
+        assert "--ckpt FILE" in run_command(monkeypatch, capsys, *flags)
+
+
+def test_missing_and_damaged_checkpoints_are_named(monkeypatch, capsys, tmp_path):
+    (tmp_path / "bad.pt").write_text("hello")
+    assert "absent.pt: no such file" in run_command(monkeypatch, capsys, "--ckpt", tmp_path / "absent.pt")
+    assert "bad.pt: not a checkpoint" in run_command(monkeypatch, capsys, "--ckpt", tmp_path / "bad.pt")
+    assert "nowhere/latest.pt: no such file" in run_command(monkeypatch, capsys, "--resume", tmp_path / "nowhere")
+
+
+def test_the_folder_of_another_run_is_refused(tune, episodes, monkeypatch, capsys, offline):
+    run = tune(episodes)
+    before = (run.folder / "latest.pt").read_bytes()
+    errors = run_command(monkeypatch, capsys, "--ckpt", offline, "--run", run.folder)
+    assert str(run.folder) in errors and "--resume" in errors
+    assert (run.folder / "latest.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "case, flags, words",
+    [
+        ("demos gone", [], ["demos: no such file or folder"]),
+        ("demos damaged", [], ["e0.hdf5"]),
+        ("other spaces", [], ["camera 'cam'"]),
+        ("no demos", ["--offline.data", "[]"], ["--offline.data", "--offline-share 0"]),
+        ("other network", ["--critics", "5"], ["section 'network'"]),
+        ("address", ["--address", "tcp://0.0.0.0:5555"], ["insecure"]),
+        ("reward", ["--failure-reward", "-1"], ["e0.hdf5", "failure_reward"]),
+    ],
+)
+def test_what_cannot_work_is_refused_at_the_start(
+    monkeypatch, capsys, offline, tmp_path, make_episode, state_spec, case, flags, words
+):
+    demos = tmp_path / "demos"
+    if case == "demos gone":
+        demos.rename(tmp_path / "elsewhere")
+    elif case == "demos damaged":
+        (demos / "e0.hdf5").write_bytes(b"\x89HDF")
+    elif case == "other spaces":
+        for path in demos.iterdir():
+            write_episode(path, make_episode(4, spec=state_spec))
+    errors = run_command(monkeypatch, capsys, "--ckpt", offline, "--run", tmp_path / "run", *flags)
+    assert all(word in errors for word in words), errors
+
+
+def test_no_demonstrations_are_needed_without_an_offline_share(tune, episodes, tmp_path):
+    (tmp_path / "demos").rename(tmp_path / "elsewhere")
+    run = tune(episodes, "--offline-share", "0")
+    assert run.learner.updates > 0 and run.learner.offline is None

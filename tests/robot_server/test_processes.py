@@ -1,0 +1,210 @@
+"""The real `python -m robot_server --env fake`, as a process of its own; the learner's end is here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import envs
+from agent.config import NetworkConfig
+from agent.episode_file import episode_paths
+from agent.mailbox import Mailbox
+from agent.policy import Policy
+from agent.spec import Spec
+
+ROOT = Path(__file__).parent.parent.parent
+NETWORK = {"features": 8, "state_features": 8, "channels": [4], "strides": [2], "actor_hidden": [8]}
+
+
+@pytest.fixture(scope="module")
+def spec():
+    pytest.importorskip("envs.fake")
+    env = envs.make("fake")
+    found = Spec.from_spaces(env.observation_space, env.action_space)
+    env.close()
+    return found
+
+
+class Learner:
+    """Keeps a list instead of a disk."""
+
+    def __init__(self, spec, address="tcp://127.0.0.1:0"):
+        self.spec, self.episodes = spec, []
+        self.weights = Policy(spec, NetworkConfig(**NETWORK)).weights()
+        self.mailbox = None
+        self.start(address)
+
+    def start(self, address):
+        stored = [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in self.episodes]
+        self.mailbox = Mailbox(address, self.spec, NETWORK, stored=stored)
+        self.mailbox.offer(1, self.weights)
+        self.address = self.mailbox.address
+
+    def stop(self):
+        if self.mailbox:
+            self.mailbox.close()
+        self.mailbox = None
+
+    def work(self):
+        if self.mailbox:
+            self.mailbox.wait(0.01)
+            for episode in self.mailbox.drain():
+                episode.check(self.spec)
+                self.episodes.append(episode)
+                self.mailbox.acknowledge(episode)
+        else:
+            time.sleep(0.01)
+
+    def until(self, condition, seconds=30.0):
+        deadline_s = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline_s, "too late"
+            self.work()
+
+    def in_an_episode(self):
+        """Whether an episode has begun."""
+        return any(episode.steps for episode in self.mailbox._open.values())
+
+
+@pytest.fixture
+def learner(spec):
+    learner = Learner(spec)
+    yield learner
+    learner.stop()
+
+
+@pytest.fixture
+def start(tmp_path):
+    processes = []
+
+    def start(address, *flags):
+        command = [sys.executable, "-m", "robot_server", "--env", "fake", "--address", address]
+        process = subprocess.Popen(
+            [*command, "--spool", str(tmp_path / "spool"), *flags],
+            cwd=ROOT,
+            stdout=open(tmp_path / f"out{len(processes)}", "w"),  # noqa: SIM115
+            stderr=subprocess.STDOUT,
+        )
+        process.said = (tmp_path / f"out{len(processes)}").read_text
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def ended(process):
+    return lambda: process.poll() is not None
+
+
+def test_sigterm_delivers_the_running_episode_as_truncated(learner, start, tmp_path):
+    process = start(learner.address, "--hz", "5", "--seed", "7", "--robot_name", "arm")
+    learner.until(learner.in_an_episode)
+    os.kill(process.pid, signal.SIGTERM)
+    learner.until(ended(process))
+    assert process.returncode == 0, process.said()
+    assert "Traceback" not in process.said() and "cut short" in process.said()
+    (episode,) = learner.episodes
+    assert episode.truncated[-1] and not episode.terminated.any()
+    assert (episode.meta["robot"], episode.meta["number"], episode.meta["seed"]) == ("arm", 0, 7)
+    assert episode.meta["env"]["name"] == "fake"
+    np.testing.assert_array_equal(episode.policy_versions, 1)
+    assert not list((tmp_path / "spool").glob("*")) and not learner.mailbox.robots
+
+
+def test_it_waits_for_the_learner_and_stops_after_the_episodes_asked_for(learner, start):
+    learner.stop()
+    process = start(learner.address, "--episodes", "3")
+    learner.until(lambda: f"waiting for a learner at {learner.address}" in process.said())
+    learner.start(learner.address)
+    learner.until(ended(process))
+    assert process.returncode == 0, process.said()
+    assert [episode.meta["number"] for episode in learner.episodes] == [0, 1, 2]
+    first = learner.episodes[0].meta["seed"]
+    assert [episode.meta["seed"] - first for episode in learner.episodes] == [0, 1, 2]
+    assert sum(line.startswith("episode ") for line in process.said().splitlines()) == 3
+
+
+def test_ctrl_c_while_there_is_no_learner(start):
+    process = start("tcp://127.0.0.1:1")
+    deadline_s = time.monotonic() + 30
+    while "waiting" not in process.said():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 0
+    assert "Traceback" not in process.said()
+
+
+def test_a_restarted_robot_server_delivers_what_the_first_one_could_not(learner, start, tmp_path):
+    process = start(learner.address, "--hz", "5")
+    learner.until(learner.in_an_episode)
+    (boot,) = {key[1] for key in learner.mailbox._open}
+    before = len(learner.episodes)
+    learner.stop()
+    process.send_signal(signal.SIGINT)
+    learner.until(lambda: "cut short" in process.said())
+    learner.until(lambda: (tmp_path / "spool").exists())
+    process.send_signal(signal.SIGINT)  # no patience: the second one ends the wait for a learner that is gone
+    stopped_s = time.monotonic()
+    process.wait(3)
+    assert time.monotonic() - stopped_s < 2.5 and process.returncode == 0, process.said()
+    left = len(episode_paths([tmp_path / "spool"]))
+    assert left == 1
+    learner.start(learner.address)
+    again = start(learner.address, "--episodes", "1")
+    learner.until(ended(again))
+    assert again.returncode == 0, again.said()
+    boots = [episode.meta["boot"] for episode in learner.episodes[before:]]
+    assert boots[0] == boot and len(boots) == 2 and boots[1] != boot
+    assert learner.episodes[before].truncated[-1]
+    assert not list((tmp_path / "spool").glob("*"))
+
+
+def test_a_learner_killed_in_the_middle_gets_everything_once(learner, start):
+    process = start(learner.address, "--hz", "100", "--episodes", "6")
+    learner.until(lambda: learner.episodes and learner.in_an_episode())
+    learner.stop()
+    gone_until_s = time.monotonic() + 0.3
+    learner.until(lambda: time.monotonic() > gone_until_s)
+    learner.start(learner.address)
+    learner.until(ended(process))
+    assert process.returncode == 0, process.said()
+    assert sorted(episode.meta["number"] for episode in learner.episodes) == list(range(6))
+    for episode in learner.episodes:
+        assert not (episode.truncated[:-1] | episode.terminated[:-1]).any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--address", "tcp://10.1.2.3:5555"], "tcp://10.1.2.3:5555"),
+        (["--robot_name", "a/b"], "robot_name"),
+        (["--robot_nam", "a"], "did you mean 'robot_name'"),
+        (["--hz", "fast"], "robot.hz"),
+    ],
+)
+def test_a_configuration_error_is_one_line(start, flags, text):
+    process = start("tcp://127.0.0.1:1", *flags)
+    assert process.wait(30) == 2
+    (line,) = process.said().splitlines()
+    assert line.startswith("error: ") and text in line
+
+
+def test_a_learner_with_another_spec_refuses(spec, start):
+    other = Learner(Spec({}, {"state": 99}, spec.action_dim))
+    try:
+        process = start(other.address)
+        other.until(ended(process))
+        assert process.returncode == 2
+        assert "refused" in process.said() and "'state'" in process.said() and "Traceback" not in process.said()
+    finally:
+        other.stop()

@@ -1,0 +1,101 @@
+"""Who may import whom, and what an import may cost (design: agent <- robot_server <- tools; envs on its own)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "agent": {"agent"},
+    "envs": {"envs"},
+    "robot_server": {"robot_server", "agent", "envs"},
+    "tools": {"tools", "robot_server", "agent", "envs"},
+}
+
+
+def imported(path):
+    """Absolute names of all that the file imports, wherever in it; relative imports resolved."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+FILES = [(package, path) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+@pytest.mark.parametrize(("package", "path"), FILES, ids=[str(path.relative_to(ROOT)) for _, path in FILES])
+def test_packages_import_only_what_they_may(package, path):
+    ours = {name for name in imported(path) if name.split(".")[0] in {*PACKAGES, "tests"}}
+    forbidden = {name for name in ours if name.split(".")[0] not in PACKAGES[package]}
+    assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+def test_the_check_above_sees_every_kind_of_import(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "agent" / "x.py"
+    path.parent.mkdir()
+    path.write_text("import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\ndef h():\n    import i as j")
+    assert set(imported(path)) == {"a.b", "c", "c.d", "agent", "agent.e", "agent.f", "agent.f.g", "i"}
+
+
+@pytest.mark.parametrize("package", ["agent", "robot_server", "tools"])
+def test_package_inits_import_nothing(package):
+    inits = list((ROOT / package).rglob("__init__.py"))
+    assert ROOT / package / "__init__.py" in inits
+    for path in inits:
+        assert list(imported(path)) == []
+
+
+def test_no_pickle_in_what_meets_the_network():
+    for name in ("agent/wire.py", "agent/mailbox.py", "robot_server/link.py", "robot_server/outbox.py"):
+        source = (ROOT / name).read_text()
+        assert "pickle" not in {part for found in imported(ROOT / name) for part in found.split(".")}
+        for word in ("send_pyobj", "recv_pyobj", "allow_pickle=True"):
+            assert word not in source
+
+
+def loaded_by(statement):
+    """Names of the modules that are loaded after `statement` in a fresh interpreter."""
+    source = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "torchvision", "h5py", "robosuite", "mujoco", "gymnasium", "cv2", "matplotlib", "tensorboard"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "needed"),
+    [
+        ("import agent.wire, agent.spec", "agent.wire"),
+        ("import agent.mailbox", "agent.mailbox"),
+        ("import robot_server.actor, robot_server.link, robot_server.clock", "robot_server.actor"),
+        ("import agent.cli, agent.config", "agent.cli"),
+    ],
+)
+def test_light_modules_load_nothing_heavy(statement, needed):
+    loaded = loaded_by(statement)
+    assert needed in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_policy_brings_torch_but_no_training():
+    loaded = loaded_by("import robot_server.actor, agent.policy")
+    assert "torch" in loaded
+    training = {f"agent.{name}" for name in ("calql", "replay", "pretrain", "learner", "checkpoint", "mailbox")}
+    assert not loaded & {"h5py", "robosuite", "mujoco", "agent.episode_file", *training}
+
+
+def test_the_robot_server_loads_no_simulator_before_it_is_asked_for():
+    loaded = loaded_by("import robot_server.__main__")
+    assert not loaded & {"torch", "robosuite", "mujoco", "h5py"}
