@@ -108,7 +108,7 @@ class CalQL:
                 critics.biases[-1].fill_(value)
 
     def update(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
-        """One step of every loss, all computed from the same parameters; targets move last. Metrics stay on the device."""
+        """One step of every loss, all from the same parameters; targets move last. Metrics stay on the device."""
         self.policy.train()
         features = self.policy.encoder(batch.observations)  # (B, F), with gradient for the critics
         with torch.no_grad():
@@ -124,8 +124,8 @@ class CalQL:
         for name in losses:
             self.optimizers[name].step()
         with torch.no_grad():
-            pairs = (list(self.targets.parameters()), list(self.critics.parameters()))
-            torch._foreach_lerp_(*pairs, self.config.target_rate)
+            for target, online in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
+                target.lerp_(online, self.config.target_rate)
         return metrics
 
     def critic_loss(
@@ -191,7 +191,7 @@ class CalQL:
     def actor_loss(
         self, features: Tensor, batch: Batch, weights: Weights
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; features are detached."""
+        """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; detached features."""
         policy = self.policy.actor(features)
         actions, log_prob = policy.sample(1, self.generator)  # (B, 1, A), (B, 1)
         q = self.critics(features, actions)  # (E, B, 1)

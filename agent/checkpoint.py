@@ -1,4 +1,4 @@
-"""Checkpoints: one file that knows its config, spaces, environment and data; written atomically, never unpickled freely."""
+"""Checkpoints: one file that knows its config, spaces, environment and data; written atomically, never unpickled."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint, tensors on the CPU. Raises UserError naming the file when it is missing, damaged or foreign."""
+    """Read a checkpoint, tensors on the CPU. Raises UserError naming a file that is missing, damaged or foreign."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file" if not path.is_dir() else f"{path}: is a folder, not a checkpoint")

@@ -1,4 +1,4 @@
-"""Command lines: YAML files and flags into config sections, one-line errors, exit codes (0 done, 2 for a usage error)."""
+"""Command lines: YAML files and flags into config sections; one-line errors; exit codes (0 done, 2 usage error)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ T = TypeVar("T")
 Settings = dict[str, dict[str, Any]]  # section -> field -> value
 
 
+class Typed(str):
+    """The text of a flag: read as YAML unless a text is wanted."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the known word most like `word`, or ''."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 
@@ -33,8 +37,14 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    wants_text = hint is str or (origin is Literal and all(isinstance(arg, str) for arg in args))
+    if isinstance(value, Typed) and origin not in (list, tuple, Union, types.UnionType):
+        try:
+            value = str(value) if wants_text else yaml.safe_load(value)
+        except yaml.YAMLError:
+            value = str(value)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
+        if (value is None or (isinstance(value, Typed) and value in ("", "null", "none"))) and type(None) in args:
             return None
         return coerce(value, next(a for a in args if a is not type(None)), where)
     if origin is Literal:
@@ -42,7 +52,8 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             raise UserError(f"{where}: {value!r} is not one of {', '.join(map(str, args))}{nearest(str(value), args)}")
         return value
     if origin in (list, tuple):
-        items = value.split(",") if isinstance(value, str) else value
+        items = [Typed(item.strip()) for item in value.strip("[] ").split(",")] if isinstance(value, str) else value
+        items = [] if items == [""] else items
         if not isinstance(items, (list, tuple)):
             items = [items]
         return origin(coerce(item, args[0], where) for item in items)
@@ -56,6 +67,8 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, (list, dict)) and value is not None:
             return str(value)
     elif hint in (int, float) and not isinstance(value, bool):
+        if isinstance(value, int):
+            return hint(value)
         try:
             number = float(value)  # YAML 1.1 reads 1e-4 as a string
             if hint is float or number == int(number):
@@ -75,7 +88,7 @@ def read_yaml(path: str | Path) -> Settings:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict) or not all(isinstance(section, dict) for section in data.values()):
         raise UserError(f"{path}: expected sections of keys, such as 'calql: {{gamma: 0.99}}'")
-    return data
+    return {str(section): {str(key): value for key, value in values.items()} for section, values in data.items()}
 
 
 def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
@@ -104,10 +117,7 @@ class Arguments:
         name = str(asked.pop("name", recorded.get("name", "sim")))
         options = dict(recorded.get("options", {})) if name == recorded.get("name") else {}
         assert self._env_options is not None
-        try:
-            kind = self._env_options(name)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        kind = _options(self._env_options, name)
         return name, dataclasses.asdict(build(kind, {**options, **asked}, f"env ({name}) option "))  # type: ignore[call-overload]
 
 
@@ -155,7 +165,7 @@ def parse(
         env.clear()
     if env_options and flags.env:
         env["name"] = flags.env
-    options = typing.get_type_hints(env_options(str(env.get("name", "sim")))) if env_options else {}
+    options = typing.get_type_hints(_options(env_options, str(env.get("name", "sim")))) if env_options else {}
     for key, value in _pairs(rest):
         section, field = _resolve(key, used, options, [a for a in parser._option_string_actions])
         settings.setdefault(section, {})[field] = value
@@ -166,6 +176,13 @@ def parse(
     for name in used:
         arguments.section(name)  # wrong values are reported before anything starts
     return arguments
+
+
+def _options(env_options: Callable[[str], type], name: str) -> type:
+    try:
+        return env_options(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -188,10 +205,7 @@ def _pairs(rest: list[str]) -> Iterable[tuple[str, Any]]:
                 continue
             text = rest[position]
             position += 1
-        try:
-            yield key.replace("-", "_"), yaml.safe_load(text)
-        except yaml.YAMLError:
-            yield key.replace("-", "_"), text
+        yield key.replace("-", "_"), Typed(text)
 
 
 def _resolve(key: str, used: list[str], options: Mapping[str, Any], own: list[str]) -> tuple[str, str]:

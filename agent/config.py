@@ -1,4 +1,4 @@
-"""Every number that a run depends on, as dataclasses; YAML files and flags change them, and a checkpoint remembers them.
+"""Every number that a run depends on, as dataclasses; YAML files and flags change them, a checkpoint remembers them.
 
 A section is one dataclass. In YAML it is a mapping under its name; as a flag every field is `--section.field VALUE`, or
 just `--field VALUE` where only one section has it. Later files win over earlier ones, and flags over files. An unknown
@@ -123,7 +123,7 @@ class RobotConfig:
 
 @dataclass
 class CollectConfig:
-    episodes: int = _f(30, "episodes to keep")
+    episodes: int = _f(30, "episodes to add")
     noise: float = _f(0.0, "scripted: standard deviation of the action noise, in action units")
     failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose")
     seed: int = _f(0, "seed of the first episode; each next one adds 1")

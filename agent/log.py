@@ -19,7 +19,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / "log.jsonl", "a", buffering=1)  # a record is on its way when it is written
+        self._file = (folder / "log.jsonl").open("a", buffering=1)  # a record is on its way when it is written
         self._board = SummaryWriter(str(folder))
         self._started = time.monotonic() - time_s
         self.quiet = quiet

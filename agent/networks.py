@@ -120,7 +120,7 @@ class ImageEncoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A whole observation -> (B, F): one ImageEncoder per camera, and the state vectors, standardised, through one layer."""
+    """A whole observation -> (B, F): an ImageEncoder per camera; the state vectors, standardised, through one layer."""
 
     state_mean: Tensor
     state_std: Tensor

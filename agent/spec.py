@@ -236,7 +236,8 @@ class Episode:
     def spec(self) -> Spec:
         cameras = {k: v.shape[1:] for k, v in self.observations.items() if v.ndim == 4}
         states = {k: v.shape[1] for k, v in self.observations.items() if v.ndim == 2}
-        return Spec(dict(sorted(cameras.items())), dict(sorted(states.items())), self.actions.shape[1])
+        sizes = {k: (int(h), int(w), int(c)) for k, (h, w, c) in sorted(cameras.items())}
+        return Spec(sizes, dict(sorted(states.items())), self.actions.shape[1])
 
     def check(self, spec: Spec) -> None:
         """Raise SpecError unless every array fits `spec` and only the last step ends the episode."""

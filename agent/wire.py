@@ -74,6 +74,9 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: s
 SOCKET_OPTIONS = {
     zmq.LINGER: 500,  # ms for what is under way when a socket is closed
     zmq.SNDHWM: 100,
+    # No limit: libzmq 4.3.5 aborts the process (libzmq issues 3937, 4364, 4767) when the peer of a connection that it
+    # has stopped reading goes away and a heartbeat is due, and while it does not read it answers no heartbeat either.
+    zmq.RCVHWM: 0,
     zmq.HEARTBEAT_IVL: 2000,  # ms; ZMTP's own, answered by libzmq however busy the process is
     zmq.HEARTBEAT_TIMEOUT: 6000,
 }

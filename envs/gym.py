@@ -23,9 +23,13 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
     try:
         env = gymnasium.make(environment_id, **limit, **options.kwargs)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-        known = nearest(environment_id, gymnasium.registry)
-        raise ValueError(f"gym:{environment_id}{known}: {str(error).splitlines()[0]}") from None
-    return DictEnv(env, environment_id)
+        known = "" if environment_id in gymnasium.registry else nearest(environment_id, gymnasium.registry)
+        raise ValueError(f"gym:{environment_id}{known}: {_line(error)}") from None
+    try:
+        return DictEnv(env, environment_id)
+    except ValueError:
+        env.close()
+        raise
 
 
 class DictEnv(gymnasium.Wrapper):
@@ -41,15 +45,15 @@ class DictEnv(gymnasium.Wrapper):
         if not isinstance(action, gymnasium.spaces.Box):
             raise ValueError(f"gym:{name}: its action space is {action}; only a Box can be rescaled to [-1, 1]")
         if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-            raise ValueError(f"gym:{name}: its action space has no finite bounds, so it can't be rescaled: {action}")
+            raise ValueError(f"gym:{name}: its action space has no finite bounds, so it can't be rescaled: {_line(action)}")
         self._low, self._high, self._shape = action.low.ravel(), action.high.ravel(), action.shape
         self._dtype = action.dtype
         self.action_space = gymnasium.spaces.Box(-1, 1, (int(np.prod(action.shape)),), np.float32)
-        self._boxes = dict(_leaves(env.observation_space, "", name))
+        self._paths = dict(_leaves(env.observation_space, (), name))
         self.observation_space = gymnasium.spaces.Dict(
             {
                 key: box if _is_camera(box) else gymnasium.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
-                for key, box in self._boxes.items()
+                for key, (_, box) in self._paths.items()
             }
         )
 
@@ -62,15 +66,15 @@ class DictEnv(gymnasium.Wrapper):
         scaled = (self._low + share * (self._high - self._low)).reshape(self._shape).astype(self._dtype)
         observation, reward, terminated, truncated, info = self.env.step(scaled)
         info = {**info, "success": _success(info)}
-        return self._observation(observation), float(reward), bool(terminated), bool(truncated), info
+        terminated = bool(terminated)  # on the last allowed step Gymnasium's time limit says both
+        return self._observation(observation), float(reward), terminated, bool(truncated and not terminated), info
 
     def _observation(self, observation: Any) -> dict[str, np.ndarray]:
         rows = {}
-        for key, box in self._boxes.items():
+        for key, (path, box) in self._paths.items():
             value = observation
-            if isinstance(observation, dict):
-                for part in key.split("."):
-                    value = value[part]
+            for part in path:
+                value = value[part]
             rows[key] = np.asarray(value) if _is_camera(box) else np.asarray(value, np.float32).ravel()
         return rows
 
@@ -83,11 +87,18 @@ def _is_camera(box: gymnasium.spaces.Box) -> bool:
     return box.dtype == np.uint8 and len(box.shape) == 3 and box.shape[2] == 3
 
 
-def _leaves(space: gymnasium.Space, prefix: str, name: str) -> Any:
+def _line(value: Any) -> str:
+    return (str(value).splitlines() or [type(value).__name__])[0]
+
+
+def _leaves(space: gymnasium.Space, path: tuple, name: str) -> Any:
+    """(our key, (the way to it in the environment's observation, its box)) of every box."""
     if isinstance(space, gymnasium.spaces.Dict):
         for key, inner in space.spaces.items():
-            yield from _leaves(inner, f"{prefix}.{key}" if prefix else key, name)
+            yield from _leaves(inner, (*path, key), name)
     elif isinstance(space, gymnasium.spaces.Box):
-        yield prefix or ("image" if _is_camera(space) else "proprio"), space
+        lone = "image" if _is_camera(space) else "proprio"
+        yield ".".join(map(str, path)) or lone, (path, space)
     else:
-        raise ValueError(f"gym:{name}: observation '{prefix}' is {space}; only boxes and dicts of them can be used")
+        where = f" '{'.'.join(map(str, path))}'" if path else ""
+        raise ValueError(f"gym:{name}: observation{where} is {_line(space)}; only boxes and dicts of them can be used")

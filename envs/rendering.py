@@ -8,16 +8,28 @@ freed late by the garbage collector is what turns other people's images to garba
     collision  as fast, and the collision shapes in place of the meshes
 """
 
+import atexit
 import copy
+import itertools
 import os
 import sys
+import weakref
+from typing import Any
 
 import numpy as np
+
+from envs import nearest
 
 QUALITIES = ("fast", "collision", "stock")
 SHAPES_GROUP, MESHES_GROUP = 0, 1  # robosuite's geom groups: what collides, what is seen
 CELLS_PER_MESH = 14  # a coarse mesh keeps one vertex in each of at most 14 x 14 x 14 cells
 LIGHT_ENOUGH = 60  # triangles; smaller meshes stay as they are
+
+# (GL context, mujoco.MjrContext) of every Cameras that is not closed. Kept here, so that the garbage collector can't
+# free one in the middle of another's drawing; `_forgotten` are those whose Cameras it took.
+_open: dict[int, tuple[Any, Any]] = {}
+_forgotten: list[int] = []
+_numbers = itertools.count()
 
 
 def choose_backend() -> None:
@@ -36,6 +48,31 @@ def gl_context(width: int, height: int):
     else:
         from mujoco import GLContext
     return GLContext(width, height)
+
+
+def camera_names(model) -> list[str]:
+    """Of an MjModel, in the order of their ids."""
+    return [model.camera(number).name for number in range(model.ncam)]
+
+
+def _free(number: int) -> None:
+    if number not in _open:
+        return
+    gl, context = _open.pop(number)
+    gl.make_current()
+    if context is not None:
+        context.free()
+    gl.free()
+
+
+def _free_forgotten() -> None:
+    while _forgotten:
+        _free(_forgotten.pop())
+
+
+def _free_all() -> None:
+    for number in list(_open):
+        _free(number)
 
 
 def coarse(model, cells: int = CELLS_PER_MESH):
@@ -74,20 +111,38 @@ class Cameras:
     """Draws square images of an MjModel's cameras. `close()` frees the OpenGL context; it is safe to call twice."""
 
     def __init__(self, model, names: list[str], size: int, quality: str = "fast"):
-        """model: mujoco.MjModel that is simulated. names: its cameras. size: pixels a side."""
+        """model: mujoco.MjModel that is simulated. names: its cameras. size: pixels a side.
+
+        Raises ValueError for a camera that the model doesn't have.
+        """
         import mujoco
 
         self._mujoco, self._model, self._size = mujoco, model, size
-        self._camera_ids = {name: mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name) for name in names}
+        known = camera_names(model)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown camera '{name}'{nearest(name, known)}; cameras: {', '.join(known)}")
+        self._camera_ids = {name: known.index(name) for name in names}
         drawn = copy.deepcopy(model) if quality == "stock" else coarse(model)
         drawn.vis.global_.offwidth = drawn.vis.global_.offheight = size
         if quality != "stock":
             drawn.vis.quality.offsamples = 0
             drawn.vis.quality.shadowsize = 0
 
+        _free_forgotten()
         self._gl = gl_context(size, size)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(drawn, mujoco.mjtFontScale.mjFONTSCALE_50)
+        self._number = next(_numbers)
+        _open[self._number] = self._gl, None
+        atexit.unregister(_free_all)
+        atexit.register(_free_all)  # after the backend's own, so before it: theirs shuts OpenGL down
+        weakref.finalize(self, _forgotten.append, self._number).atexit = False
+        try:
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(drawn, mujoco.mjtFontScale.mjFONTSCALE_50)
+        except BaseException:
+            self.close()
+            raise
+        _open[self._number] = self._gl, self._context
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 100)
         if quality != "stock":
@@ -116,9 +171,4 @@ class Cameras:
         return images
 
     def close(self) -> None:
-        if self._gl is None:
-            return
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
-        self._gl = None
+        _free(self._number)

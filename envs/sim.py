@@ -25,6 +25,8 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "Stack": ("Stack", {}),
     "Wipe": ("Wipe", {}),
 }
+PLACED = ("Lift", "Stack")  # whose objects placement_m can place
+PHYSICS_HZ = 500  # robosuite's
 STEP_M, STEP_RAD = 0.05, 0.5  # what an action of 1 asks of the end effector in one step
 
 
@@ -63,7 +65,7 @@ class SimEnv(gymnasium.Env):
         choose_backend()
         suite = _import_robosuite()
         self.options, self.task_name = options, options.task
-        _check(options, suite)
+        _check(options, suite.ALL_ROBOTS)
         name, arguments = TASKS[options.task]
         self._env = suite.make(
             name,
@@ -74,6 +76,7 @@ class SimEnv(gymnasium.Env):
             use_camera_obs=False,
             control_freq=options.control_hz,
             hard_reset=False,
+            seed=0,  # robosuite draws sizes and masses once, here: every process must get the same objects
             ignore_done=True,
             **arguments,
         )
@@ -88,7 +91,6 @@ class SimEnv(gymnasium.Env):
         self._env._update_observables = lambda force=False: None
         self._env._get_observations = lambda force_update=False: {}
         self._steps = 0
-        self._cameras = self._open_cameras()
         size = options.image_size
         boxes: dict[str, gymnasium.Space] = {
             camera: gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8) for camera in options.cameras
@@ -97,13 +99,12 @@ class SimEnv(gymnasium.Env):
             boxes[key] = gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
         self.observation_space = gymnasium.spaces.Dict(boxes)
         self.action_space = gymnasium.spaces.Box(-1, 1, (self._env.action_dim,), np.float32)
+        self._cameras = self._open_cameras()  # last: nothing can fail after it and leave its OpenGL context behind
 
     def _place(self, half_width_m: float | None) -> None:
         if half_width_m is None:
             return
         sampler = self._env.placement_initializer
-        if self.options.task not in ("Lift", "Stack"):
-            raise ValueError(f"placement_m is for Lift and Stack; task '{self.options.task}' has its own placement")
         sampler.x_range = sampler.y_range = [-half_width_m, half_width_m]
 
     def _open_cameras(self) -> Cameras | None:
@@ -191,11 +192,11 @@ def _import_robosuite() -> Any:
     return robosuite
 
 
-def _check(options: Options, suite: Any) -> None:
+def _check(options: Options, robots: Any) -> None:
     if options.task not in TASKS:
         raise ValueError(f"unknown task '{options.task}'{nearest(options.task, TASKS)}; tasks: {', '.join(TASKS)}")
-    if options.robot not in suite.ALL_ROBOTS:
-        raise ValueError(f"unknown robot '{options.robot}'{nearest(options.robot, suite.ALL_ROBOTS)}")
+    if options.robot not in robots:
+        raise ValueError(f"unknown robot '{options.robot}'{nearest(options.robot, robots)}")
     for name, value, known in (
         ("action", options.action, ("position", "pose")),
         ("render", options.render, ("fast", "stock")),
@@ -205,6 +206,12 @@ def _check(options: Options, suite: Any) -> None:
     for name in ("image_size", "control_hz", "horizon"):
         if getattr(options, name) <= 0:
             raise ValueError(f"{name} is {getattr(options, name)}; it must be above 0")
+    if options.control_hz > PHYSICS_HZ:
+        raise ValueError(f"control_hz is {options.control_hz}; the physics run at {PHYSICS_HZ} Hz")
+    if options.placement_m is not None and options.task not in PLACED:
+        raise ValueError(f"placement_m is for {' and '.join(PLACED)}; task '{options.task}' has its own placement")
+    if options.placement_m is not None and options.placement_m < 0:
+        raise ValueError(f"placement_m is {options.placement_m}; it must be 0 or more")
 
 
 def _controller(suite: Any, options: Options) -> dict:

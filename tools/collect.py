@@ -150,7 +150,6 @@ def record(env: gymnasium.Env, device: Device, seed: int, stop: Stop) -> Episode
 def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> str:
     """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
     kept: list[Episode] = []  # without their images, which would fill the memory
-    start_s = time.monotonic()
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(recording_folder(out))
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
@@ -159,6 +158,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         device = DEVICES[device_name](env, config)
         bar = stack.enter_context(progress(config.episodes, "collect", "episodes"))
         stop = stack.enter_context(Stop().listening())
+        start_s = time.monotonic()
         for number in range(first, first + config.episodes):
             episode = record(env, device, config.seed + number, stop)
             if episode is None:

@@ -66,7 +66,10 @@ def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int) -> 
     stage = Stage(folder, f"evaluate_{name}", *command, "--workers", str(min(cores, 4)), "--json")
     result = json.loads(stage.finish())
     low, high = result["low"], result["high"]
-    print(f"  success {result['success']:.0%} of {episodes} episodes (95 % interval {low:.0%} to {high:.0%})\n", flush=True)
+    print(
+        f"  success {result['success']:.0%} of {episodes} episodes (95 % interval {low:.0%} to {high:.0%})\n",
+        flush=True,
+    )
     return result
 
 

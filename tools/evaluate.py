@@ -117,7 +117,7 @@ class Stage:
                 raise UserError(f"{plan.policy} does not fit environment '{plan.env}': {'; '.join(differences)}")
 
     def act(self, seed: int) -> Act:
-        """What acts in the episode with this seed, which has just been reset; it does not depend on the episodes before."""
+        """What acts in the episode with this seed, just reset; it does not depend on those before."""
         if self.plan.policy == "random":
             generator = np.random.default_rng(private_seed(seed))
             return lambda _: generator.uniform(-1, 1, self.spec.action_dim)
@@ -255,6 +255,8 @@ def main(argv: list[str] | None = None) -> int:
         chosen = tuple(int(number) for number in flags.video_episodes.split(","))
     except ValueError:
         raise UserError(f"--video-episodes {flags.video_episodes}: expected numbers such as 0,1") from None
+    if flags.video and not all(0 <= number < flags.episodes for number in chosen):
+        raise UserError(f"--video-episodes {flags.video_episodes}: the episodes are 0 to {flags.episodes - 1}")
     recorded = None
     if flags.ckpt:
         import agent.checkpoint

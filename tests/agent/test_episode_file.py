@@ -74,23 +74,19 @@ def test_a_file_that_is_cut_is_named(tmp_path):
             read_episode(path)
 
 
-def test_bytes_that_are_damaged_never_raise_anything_else(tmp_path):
+@pytest.mark.parametrize("signature", [b"HEAP", b"TREE", b"SNOD"])
+def test_a_file_that_is_damaged_inside_is_named(tmp_path, signature):
+    """h5py says RuntimeError for some of these. (Random bytes are no test: HDF5 itself can crash on them.)"""
     path = tmp_path / "a.hdf5"
     write_episode(path, make(3, size=2))
     whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for place in rng.integers(0, len(whole), 20):
-            damaged[place] = rng.integers(0, 256)
-        path.write_bytes(damaged)
-        try:
+    places = [place for place in range(len(whole)) if whole.startswith(signature, place)]
+    assert places
+    for place in places:
+        path.write_bytes(whole[:place] + b"XXXX" + whole[place + 4 :])
+        with pytest.raises(EpisodeFileError, match=r"a\.hdf5") as caught:
             read_episode(path)
-        except EpisodeFileError as error:
-            assert "a.hdf5" in str(error) and "\n" not in str(error)
-            refused += 1
-    assert refused > 50
+        assert "\n" not in str(caught.value)
 
 
 def edit(path, change):

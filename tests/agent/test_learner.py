@@ -169,6 +169,12 @@ def test_p15_a_run_makes_exactly_its_updates_and_none_too_early(tune, episodes, 
     assert [offer for offer in run.offers if offer > 1] == list(range(2, 2 + run.learner.updates // 10))
 
 
+def test_p15_steps_beyond_the_end_of_a_run_ask_for_no_updates(tune, episodes):
+    """A run ends with the episode in which its env steps are spent."""
+    run = tune(episodes, "--utd", "1", "--env-steps", "15")
+    assert (run.learner.env_steps, run.learner.episodes, run.learner.updates) == (18, 3, 15)
+
+
 def test_the_first_weights_are_those_of_the_checkpoint(tune, episodes, offline):
     """Warm-up is the frozen offline policy: what is offered before any update has not moved."""
     run = tune(episodes, "--warmup-steps", "20")
@@ -180,7 +186,8 @@ def test_the_first_weights_are_those_of_the_checkpoint(tune, episodes, offline):
 
 def test_simulated_robots_that_run_ahead_are_held_and_released(tune, episodes):
     run = tune(episodes, "--utd", "1", "--max-lead-steps", "4")
-    assert 1.0 in run.paces and run.paces[-1] == 0.0  # 7 steps are due at once when the first episode ends
+    assert run.paces[0] == 1.0 and 0.0 in run.paces  # 7 updates are due at once when the first episode ends
+    assert run.paces[-1] == 1.0  # no steps beyond the run's end while its last update is due
     run = tune(episodes, "--utd", "1", "--max-lead-steps", "0", name="unlimited")
     assert run.paces == []
 
@@ -320,14 +327,12 @@ def test_resume_continues_counters_log_and_identities(tune, episodes):
 def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(tune, episodes, monkeypatch):
     """SIGKILL: no save at the end. Episodes acknowledged are on disk, and so must be what resumes them."""
     save = Learner.save
-    saves = []
 
-    def first_only(self):
-        saves.append(1)
-        if len(saves) == 1:
+    def killed(self):
+        if self.episodes == 0:
             save(self)
 
-    monkeypatch.setattr(Learner, "save", first_only)
+    monkeypatch.setattr(Learner, "save", killed)
     tune(episodes[:2], "--env-steps", "20", stop_after=10)
     monkeypatch.setattr(Learner, "save", save)
     second = tune(episodes[2:], "--utd", "1", resume=True)

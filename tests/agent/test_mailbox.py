@@ -58,13 +58,13 @@ class RawRobot:
     def step(self, episode, number, transition, meta=None):
         self.socket.send_multipart(wire.pack_step((self.name, self.boot, episode), number, transition, meta))
 
-    def expect(self, mailbox, *kinds, seconds=3.0):
+    def expect(self, mailbox, *kinds, seconds=30.0):
         """The next message, which must be of one of `kinds`, while the mailbox is drained."""
         message = self.next(mailbox, seconds)
         assert message is not None and message.kind in kinds, message
         return message
 
-    def next(self, mailbox, seconds=3.0):
+    def next(self, mailbox, seconds=30.0):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             mailbox.finished += mailbox.drain()
@@ -73,7 +73,7 @@ class RawRobot:
         return None
 
 
-def drain_until(mailbox, condition, seconds=3.0):
+def drain_until(mailbox, condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "too late"
@@ -342,10 +342,10 @@ def test_a_name_in_use_is_refused_until_its_owner_is_gone(mailbox, robot, make_r
 def test_drain_never_blocks_and_keeps_its_limit(mailbox, robot):
     started = time.perf_counter()
     assert mailbox.drain() == []
-    assert time.perf_counter() - started < 0.1
+    assert time.perf_counter() - started < 1
     for number, transition in enumerate(steps_of(30)):
         robot.step(0, number, transition)
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 30
     while mailbox.steps < 7 and time.monotonic() < deadline:
         before = mailbox.steps
         mailbox.drain(limit=2)

@@ -56,7 +56,7 @@ class Bench:
         self.turn(lambda: link.network is not None)
         return mailbox, link
 
-    def turn(self, condition, seconds=5.0):
+    def turn(self, condition, seconds=30.0):
         """Let every open end work until the condition holds."""
         deadline_s = time.monotonic() + seconds
         while not condition():

@@ -1,11 +1,16 @@
 """Restarts of either side and losses between them, over real sockets: nothing is lost and nothing comes twice."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import zmq
 
 from agent.spec import Episode
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_learner_first(bench, episode_steps, empty):
@@ -85,7 +90,7 @@ def test_steps_lost_on_the_way_are_sent_again(bench, episode_steps, empty, monke
     sent = [episode_steps(6, seed) for seed in range(3)]
     for steps in sent:
         bench.play(link, steps)
-    bench.turn(lambda: empty(link), seconds=20)
+    bench.turn(lambda: empty(link))
     assert sorted(bench.identities(bench.episodes)) == [("robot", link.boot, number) for number in range(3)]
     for episode in bench.episodes:
         assert bench.same(episode, sent[episode.meta["number"]])
@@ -144,9 +149,33 @@ def test_a_dropped_connection_loses_nothing(bench, episode_steps, empty):
             assert time.monotonic() < deadline_s + 2
     for transition in steps[25:]:
         link.send(transition)
-    bench.turn(lambda: empty(link), seconds=10)
+    bench.turn(lambda: empty(link))
     assert link._learner_boot == boot
     assert len(bench.episodes) == 1 and bench.same(bench.episodes[0], steps) and mailbox.steps == 30
     front.close(linger=0)
     back.close(linger=0)
     context.term()
+
+
+def test_a_busy_learner_survives_a_robot_that_vanishes():
+    """Thousands of messages unread, the connection gone, heartbeats going on: libzmq aborted the process here."""
+    source = """
+import time, zmq
+from agent import mailbox, wire
+from agent.spec import Spec
+wire.SOCKET_OPTIONS[zmq.HEARTBEAT_IVL] = 50
+learner = mailbox.Mailbox("tcp://127.0.0.1:0", Spec({}, {"state": 1}, 1), {})
+with zmq.Context() as context, context.socket(zmq.DEALER) as robot:
+    robot.setsockopt(zmq.LINGER, 0)
+    robot.setsockopt(zmq.SNDHWM, 0)
+    robot.connect(learner.address)
+    for _ in range(20_000):
+        robot.send(bytes(10_000))
+    time.sleep(0.3)
+time.sleep(0.3)
+while learner.wait(0.1):
+    learner.drain()
+print(sum(learner.counts.values()) > 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -47,24 +47,34 @@ def test_the_expert_beats_chance_and_the_figures_are_means():
         assert result.length == np.mean([a.length for a in result.attempts])
 
 
-@pytest.mark.parametrize("stochastic", [False, True])
-def test_figures_do_not_depend_on_the_number_of_workers(checkpoint, stochastic):
-    kwargs = {"episodes": 5, "stochastic": stochastic}
-    alone = evaluate(str(checkpoint), "fake", {"image_size": 20}, **kwargs)
-    shared = evaluate(str(checkpoint), "fake", {"image_size": 20}, workers=2, **kwargs)
+@pytest.mark.parametrize("kind", ["random", "checkpoint"])
+def test_figures_do_not_depend_on_the_number_of_workers(checkpoint, kind):
+    policy = str(checkpoint) if kind == "checkpoint" else kind
+    alone, shared = (
+        evaluate(policy, "fake", {"image_size": 20, "horizon": 200}, episodes=8, stochastic=True, workers=workers)
+        for workers in (1, 2)
+    )
     assert alone == shared
-    assert alone != evaluate(str(checkpoint), "fake", {"image_size": 20}, seed=5, **kwargs)
+    assert len({attempt.length for attempt in alone.attempts}) > 1  # they could have differed
 
 
-def test_sampling_differs_from_the_mean_and_a_policy_can_be_handed_over(checkpoint):
-    import agent.checkpoint
+class Recorder:
+    """A policy that remembers how it was asked to act."""
 
-    policy = agent.checkpoint.load(checkpoint).policy()
-    threads = torch.get_num_threads()
-    mean = evaluate(policy, "fake", {"image_size": 20}, episodes=4)
-    assert torch.get_num_threads() == threads
-    assert mean == evaluate(str(checkpoint), "fake", {"image_size": 20}, episodes=4)
-    assert mean != evaluate(policy, "fake", {"image_size": 20}, episodes=4, stochastic=True)
+    def __init__(self):
+        self.asked = set()
+
+    def act(self, observation, deterministic=False):
+        self.asked.add((deterministic, torch.get_num_threads()))
+        return np.zeros(2, np.float32)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_a_policy_at_hand_acts_on_one_thread_by_its_mean_or_by_sampling(stochastic):
+    policy, threads = Recorder(), torch.get_num_threads()
+    result = evaluate(policy, "fake", {"horizon": 3}, episodes=2, stochastic=stochastic)
+    assert policy.asked == {(not stochastic, 1)} and torch.get_num_threads() == threads
+    assert [a.length for a in result.attempts] == [3, 3]
 
 
 def test_json_is_one_object_and_the_environment_is_the_checkpoints(checkpoint, command):
@@ -117,6 +127,7 @@ def test_files_that_are_no_checkpoint_are_named(checkpoint, tmp_path, refused):
         (["--policy", "random", "--env", "nowhere"], "nowhere"),
         (["--policy", "random", "--env", "fake", "--episodes", "0"], "--episodes 0: at least 1"),
         (["--policy", "random", "--env", "fake", "--video", "v", "--video-episodes", "first"], "first"),
+        (["--policy", "random", "--env", "fake", "--video", "v", "--video-episodes", "50"], "episodes are 0 to 49"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments, says):

@@ -90,7 +90,7 @@ def test_what_cannot_be_repeated_is_refused(demos, tmp_path, refused, key, says)
 
 def test_an_environment_that_changed_is_named(episode):
     with pytest.raises(UserError, match="camera"):
-        execute(make_env("fake", {"image_size": 24}), episode, "a.hdf5")
+        execute(make_env("fake", {"image_size": 32}), episode, "a.hdf5")
 
 
 def test_bad_places_are_named(demos, tmp_path, refused):

@@ -1,0 +1,68 @@
+"""Ctrl-C, once and twice."""
+
+import os
+import signal
+
+import pytest
+
+from robot_server.__main__ import Stop, finish, wait_until
+
+
+@pytest.fixture
+def stop():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield Stop()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_asks_and_the_second_interrupts(stop, number):
+    assert not stop()
+    os.kill(os.getpid(), number)
+    assert stop() and not stop.at_once
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.at_once
+
+
+class Closing:
+    """A link whose first close is interrupted."""
+
+    spool = "spool"
+
+    def __init__(self, interrupted):
+        self.interrupted, self.timeouts = interrupted, []
+
+    def close(self, timeout_s):
+        self.timeouts.append(timeout_s)
+        if self.interrupted and len(self.timeouts) == 1:
+            raise KeyboardInterrupt
+        return 2
+
+
+def test_an_interrupted_farewell_is_ended_without_waiting(capsys):
+    link = Closing(interrupted=True)
+    finish(link, timeout_s=5.0)
+    assert link.timeouts == [5.0, 0.0]
+    assert "2 episode(s) not delivered: kept in spool" in capsys.readouterr().err
+
+
+def test_a_farewell(capsys):
+    link = Closing(interrupted=False)
+    finish(link, timeout_s=5.0)
+    assert link.timeouts == [5.0]
+
+
+def test_waiting_says_what_for_and_ends_when_asked(stop, capsys):
+    calls = []
+
+    def done():
+        calls.append(None)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    assert not wait_until(done, "waiting for a learner", stop)
+    assert capsys.readouterr().out == "waiting for a learner ...\n"
+    assert wait_until(lambda: True, "nothing", lambda: False)
