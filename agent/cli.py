@@ -240,6 +240,24 @@ def _print_config(arguments: Arguments, used: list[str], env_options: Callable[[
             print(f"  {f.name + ':':22}{getattr(section, f.name)!s:24} # {f.metadata.get('help', '')}")
 
 
+class Stop:
+    """Turns true at the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt, and `at_once` is true."""
+
+    def __init__(self) -> None:
+        self.asked = self.at_once = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: types.FrameType | None) -> None:
+        if self.asked:
+            self.at_once = True
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
 def run(main: Callable[[list[str]], int | None]) -> typing.NoReturn:
     """Run a command: a UserError is one line and exit code 2; SIGTERM ends it as Ctrl-C does, cleanly, with 0."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

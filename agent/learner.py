@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from agent.spec import Episode, UserError
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 LATEST = "latest.pt"
 WAIT_S = 0.05
+LEAVE_S = 15.0  # how long robots may take to leave when the run is over
 
 
 def updates_due(env_steps: int, warmup_steps: int, utd: float) -> int:
@@ -83,7 +85,7 @@ class Learner:
                 replay.generator.set_state(start.generators[name])
         self.log = RunLog(folder, counters.get("time_s", 0))
         network = dataclasses.asdict(config["network"])
-        self.mailbox = Mailbox(link.address, start.spec, network, str(folder), stored, link.insecure)
+        self.mailbox = Mailbox(link.address, start.spec, network, str(folder.resolve()), stored, link.insecure)
         self.mailbox.offer(self.version, self.agent.policy.weights())
         self._before = self.env_steps  # steps of earlier lives of this run
         self._saved_at = self.env_steps
@@ -130,12 +132,12 @@ class Learner:
     def stage(self) -> str:
         return "warmup" if self.seen < self.online.warmup_steps else "online"
 
-    def run(self) -> None:
-        """Until the env steps are spent: take in what has arrived, update if an update is due, else wait."""
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Until the env steps are spent or `stop()`: take in what arrived, update if an update is due, else wait."""
         progress = Progress(self.online.env_steps, "env steps")
         self.save()  # from here on a crash leaves something to resume
         try:
-            while not self.finished:
+            while not (self.finished or stop()):
                 for episode in self.mailbox.drain():
                     self.take(episode)
                 self.keep_pace()
@@ -144,9 +146,20 @@ class Learner:
                 else:
                     self.mailbox.wait(WAIT_S)
                 progress.show(self.seen, f"{self.stage}  {self.updates} updates  {self.episodes} episodes")
+            if self.finished:
+                self.see_robots_off()
         finally:
             progress.close()
             self.save()
+
+    def see_robots_off(self) -> None:
+        """The run is over: robots end their episode, deliver it and leave; nothing of theirs is lost."""
+        deadline = time.monotonic() + LEAVE_S
+        while self.mailbox.robots and time.monotonic() < deadline:
+            self.mailbox.done()
+            for episode in self.mailbox.drain():
+                self.take(episode)
+            self.mailbox.wait(WAIT_S)
 
     def take(self, episode: Episode) -> None:
         """A finished episode: to disk, into the replay, acknowledged, logged, in this order."""
@@ -251,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     began = time.monotonic()
     try:
-        learner.run()
+        learner.run(cli.Stop())
     finally:
         learner.close()
     done = "finished" if learner.finished else "stopped"

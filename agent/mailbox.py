@@ -165,6 +165,12 @@ class Mailbox:
         for route in self._robots:
             self._send(route, pack("PACE", hold_s=float(max(hold_s, 0))))
 
+    def done(self) -> None:
+        """Tell every robot that the run is over; each then delivers what it has and leaves. Cheap to repeat."""
+        for route in self._robots:
+            if self._due((route, "DONE")):
+                self._send(route, pack("DONE"))
+
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
         self._socket.close()

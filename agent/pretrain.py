@@ -101,9 +101,10 @@ def main(argv: list[str] | None = None) -> None:
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
 
     progress, saved = Progress(offline.updates, "updates"), time.monotonic()
+    stop = cli.Stop()
     weights, at = Weights(calql.cql_weight, calql.bc_weight), (0, time.monotonic())
     try:
-        while done < offline.updates:
+        while done < offline.updates and not stop():
             batch = replay.sample(offline.batch).to(device).augmented(calql.augment_pad, agent.generator)
             metrics = agent.update(batch, weights)
             done += 1

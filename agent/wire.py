@@ -15,6 +15,7 @@ learner -> robot
   RESEND   I miss steps of that episode, from `step` on
   WHO      I do not know you (I was restarted): say HELLO
   PACE     simulation: wait up to `hold_s` before the next step (a lease: it runs out by itself)
+  DONE     the run is over: end the episode, deliver it, stop
 
 `outbox` lists [robot, boot, episode, steps sent] of episodes not acknowledged; the learner answers each with ACK,
 RESEND or nothing. That one report heals every loss: of steps, of acknowledgements, of a connection, of a process.
@@ -69,6 +70,7 @@ KINDS: dict[str, dict[str, type]] = {
     "RESEND": {**EPISODE, "step": int},
     "WHO": {},
     "PACE": {"hold_s": float},
+    "DONE": {},
 }
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: safe as part of a file name
 SOCKET_OPTIONS = {

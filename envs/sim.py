@@ -98,7 +98,8 @@ class SimEnv(gymnasium.Env):
         for key, value in self._states().items():
             boxes[key] = gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
         self.observation_space = gymnasium.spaces.Dict(boxes)
-        self.action_space = gymnasium.spaces.Box(-1, 1, (self._env.action_dim,), np.float32)
+        held = 3 if options.action == "position" else 0
+        self.action_space = gymnasium.spaces.Box(-1, 1, (self._env.action_dim - held,), np.float32)
         self._cameras = self._open_cameras()  # last: nothing can fail after it and leave its OpenGL context behind
 
     def _place(self, half_width_m: float | None) -> None:
@@ -142,15 +143,33 @@ class SimEnv(gymnasium.Env):
         fresh = np.random.default_rng(self.np_random.integers(2**63))
         self._env.rng.bit_generator.state = fresh.bit_generator.state  # its samplers hold this very generator
         self._env.reset()
+        self._held = self._rotation()
         self._steps = 0
         return self._observation(), {"success": False}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
-        self._env.step(np.clip(np.asarray(action, np.float64), -1, 1))
+        action = np.clip(np.asarray(action, np.float64), -1, 1)
+        if action.shape != self.action_space.shape or not np.isfinite(action).all():
+            raise ValueError(f"action must be {self.action_space.shape[0]} finite numbers, not {action}")
+        self._env.step(self._with_rotation(action))
         self._steps += 1
         success = bool(self._env._check_success())
         truncated = not success and self._steps >= self.options.horizon
         return self._observation(), float(success), success, truncated, {"success": success}
+
+    def _with_rotation(self, action: np.ndarray) -> np.ndarray:
+        """OSC_POSE's action. It turns relative to the measured rotation, so a zero would let the hand tilt:
+        with "position" each step asks for the way back to the rotation of the reset.
+        """
+        if self.options.action == "pose":
+            return action
+        turn = np.clip(rotation_vector(self._held @ self._rotation().T) / STEP_RAD, -1, 1)
+        return np.concatenate([action[:3], turn, action[3:]])
+
+    def _rotation(self) -> np.ndarray:
+        """(3, 3) the end effector's, in the base's frame."""
+        base = self.data.xmat[self._env.sim.model.body_name2id(self._robot.robot_model.root_body)].reshape(3, 3)
+        return base.T @ self.data.site_xmat[self._eef_site].reshape(3, 3)
 
     def _observation(self) -> dict[str, np.ndarray]:
         images = self._cameras.images(self.data) if self._cameras else {}
@@ -214,6 +233,13 @@ def _check(options: Options, robots: Any) -> None:
         raise ValueError(f"placement_m is {options.placement_m}; it must be 0 or more")
 
 
+def rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    """(3, 3) -> axis times angle (3,), radians."""
+    axis = rotation[[2, 0, 1], [1, 2, 0]] - rotation[[1, 2, 0], [2, 0, 1]]
+    sine = np.linalg.norm(axis) / 2
+    return axis / (2 * sine) * np.arctan2(sine, (np.trace(rotation) - 1) / 2) if sine > 1e-9 else np.zeros(3)
+
+
 def _controller(suite: Any, options: Options) -> dict:
     """robosuite's own configuration for the robot, its arm under end-effector control in the base's frame."""
     config = suite.load_composite_controller_config(robot=options.robot)
@@ -221,8 +247,8 @@ def _controller(suite: Any, options: Options) -> dict:
     arm = arms.get("right")
     if arm is None:
         raise ValueError(f"robot '{options.robot}' has no single arm that robosuite can control by its end effector")
-    arm["type"] = "OSC_POSITION" if options.action == "position" else "OSC_POSE"
-    reach = [STEP_M] * 3 + ([STEP_RAD] * 3 if options.action == "pose" else [])
+    arm["type"] = "OSC_POSE"
+    reach = [STEP_M] * 3 + [STEP_RAD] * 3
     arm.update(input_max=1, input_min=-1, input_type="delta", input_ref_frame="base")
     arm.update(output_max=reach, output_min=[-value for value in reach], kp=150, damping_ratio=1, impedance_mode="fixed")
     arm.update(kp_limits=[0, 300], damping_ratio_limits=[0, 10], uncouple_pos_ori=True, interpolation=None, ramp_ratio=0.2)

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import envs
-from agent.cli import build, parse, run
+from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
 from agent.spec import Spec, UserError
 from robot_server.actor import Acting, run_episode, swap
@@ -30,24 +28,6 @@ from robot_server.clock import Clock
 from robot_server.link import Link
 
 REMIND_S = 30.0
-
-
-class Stop:
-    """Turns true at the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt, and `at_once` is true."""
-
-    def __init__(self) -> None:
-        self.asked = self.at_once = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            self.at_once = True
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __call__(self) -> bool:
-        return self.asked
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -82,13 +62,19 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
     """Wait for the learner and its policy, then run episodes until `stop` or the number asked for."""
     policy = first_policy(link, robot, stop)
     clock = Clock(robot.hz)
+
+    def over() -> bool:
+        return stop() or link.done
+
     first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
     for number in range(robot.episodes) if robot.episodes else itertools.count():
-        if stop() or policy is None:
+        if over() or policy is None:
             break
-        summary = run_episode(env, policy, link, clock, first_seed + number, robot.deterministic, stop)
+        summary = run_episode(env, policy, link, clock, first_seed + number, robot.deterministic, over)
         if summary.steps:
             print(summary, flush=True)
+    if link.done:
+        print("the learner's run is over", flush=True)
     if clock.misses:
         print(f"{clock.misses} steps took longer than 1/{robot.hz:g} s", flush=True)
 

@@ -77,6 +77,7 @@ class Link:
         self._outbox: dict[EpisodeKey, Outgoing] = {out.key: out for out in load_spool(self.spool, spec)}
         self._running: Outgoing | None = None
         self._number = -1
+        self.done = False  # the learner said that its run is over
         self._welcomed = False
         self._learner_boot = ""
         self._refused_s: float | None = None  # time.monotonic() of the first refusal in a row
@@ -126,7 +127,7 @@ class Link:
         assert self._running is None, "the episode before has not ended"
         self._number += 1
         key = (self.name, self.boot, self._number)
-        self._running = Outgoing(key, {"env": self.env, **(meta or {})})
+        self._running = Outgoing(key, {"env": self.env, "run": self.run, **(meta or {})})
         return self._number
 
     def send(self, transition: Transition) -> None:
@@ -241,7 +242,7 @@ class Link:
         try:
             message = unpack(frames)
             kind = message.kind
-            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE"):
+            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE"):
                 raise WireError(f"{kind} is not for a robot")
             getattr(self, f"_on_{kind.lower()}")(message)
         except WireError as error:
@@ -254,6 +255,10 @@ class Link:
                 f"the learner at {self.address} came back with another network: start the robot server anew"
             )
         self.network, self.run = fields["network"], fields["run"]
+        for key, episode in list(self._outbox.items()):
+            if episode.file and episode.meta.get("run", self.run) != self.run:
+                log.warning("left in the spool: %s belongs to run %s", episode.file, episode.meta["run"])
+                del self._outbox[key]
         if fields["learner_boot"] != self._learner_boot:
             self._learner_boot = fields["learner_boot"]
             self._have = -1  # another learner's versions say nothing about ours
@@ -292,6 +297,10 @@ class Link:
         if not math.isfinite(hold_s) or hold_s < 0:
             raise WireError(f"PACE of {hold_s} s")
         self._hold_end_s = time.monotonic() + min(hold_s, LONGEST_HOLD_S)
+
+    def _on_done(self, message: Message) -> None:
+        self.done = True
+        self._hold_end_s = 0.0
 
     @staticmethod
     def _key(message: Message) -> EpisodeKey:

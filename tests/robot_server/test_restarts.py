@@ -21,7 +21,7 @@ def test_learner_first(bench, episode_steps, empty):
     bench.turn(lambda: empty(link))
     (episode,) = bench.episodes
     env = {"name": "fake", "options": {"size": 8}}
-    meta = {"robot": "robot", "boot": link.boot, "number": 0, "seed": 1, "env": env}
+    meta = {"robot": "robot", "boot": link.boot, "number": 0, "seed": 1, "env": env, "run": "runs/a"}
     assert episode.equals(Episode.from_transitions(steps, meta))
     assert mailbox.steps == 7
 

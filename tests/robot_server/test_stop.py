@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from robot_server.__main__ import Stop, finish, wait_until
+from agent.cli import Stop
+from robot_server.__main__ import finish, wait_until
 
 
 @pytest.fixture
