@@ -97,7 +97,12 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
     for key in settings:
         if key not in hints:
             raise UserError(f"unknown key '{where}{key}'{nearest(key, hints)}")
-    return kind(**{key: coerce(value, hints[key], where + key) for key, value in settings.items()})
+    values = {key: coerce(value, hints[key], where + key) for key, value in settings.items()}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        low, value = field.metadata.get("low"), values.get(field.name)
+        if low is not None and value is not None and not value >= low:
+            raise UserError(f"{where}{field.name} is {value}; it must be {low} or more")
+    return kind(**values)
 
 
 class Arguments:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def _f(default: Any, help: str) -> Any:
+def _f(default: Any, help: str, low: float | None = None) -> Any:
+    """A field with its help; `low` is the smallest number that makes sense."""
+    metadata = {"help": help, "low": low}
     if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -26,11 +28,11 @@ class NetworkConfig:
     channels: list[int] = _f([32, 32, 32, 32], "cnn: output channels of its 3x3 convolutions")
     strides: list[int] = _f([2, 2, 1, 1], "cnn: their strides")
     head: Literal["spatial_softmax", "flatten"] = _f("spatial_softmax", "how a feature map becomes a vector")
-    features: int = _f(64, "length of each camera's feature vector")
-    state_features: int = _f(64, "length of the proprioception's feature vector")
+    features: int = _f(64, "length of each camera's feature vector", low=1)
+    state_features: int = _f(64, "length of the proprioception's feature vector", low=1)
     actor_hidden: list[int] = _f([256, 256], "hidden layers of the actor")
     critic_hidden: list[int] = _f([256, 256], "hidden layers of each critic")
-    critics: int = _f(10, "E, size of the critic ensemble")
+    critics: int = _f(10, "E, size of the critic ensemble", low=1)
     actor_layer_norm: bool = _f(True, "LayerNorm in the actor")
     critic_layer_norm: bool = _f(True, "LayerNorm in the critics")
 
@@ -39,30 +41,30 @@ class NetworkConfig:
 class CalQLConfig:
     gamma: float = _f(0.97, "discount")
     calibrate: bool = _f(True, "Cal-QL: lift policy samples to the Monte-Carlo return; off is CQL")
-    cql_actions: int = _f(4, "n, actions sampled from each of uniform, pi(.|s), pi(.|s')")
+    cql_actions: int = _f(4, "n, actions sampled from each of uniform, pi(.|s), pi(.|s')", low=1)
     importance_sampling: bool = _f(True, "subtract log-probabilities in the conservative term")
-    cql_weight: float = _f(1.0, "w, conservative weight offline")
-    cql_weight_online: float = _f(1.0, "w online; 0 leaves SAC")
-    cql_decay_steps: int = _f(0, "env steps over which w goes from its offline to its online value")
+    cql_weight: float = _f(1.0, "w, conservative weight offline", low=0)
+    cql_weight_online: float = _f(1.0, "w online; 0 leaves SAC", low=0)
+    cql_decay_steps: int = _f(0, "env steps over which w goes from its offline to its online value", low=0)
     cql_clip_low: float = _f(float("-inf"), "lower clip of the conservative difference")
     cql_clip_high: float = _f(float("inf"), "upper clip of the conservative difference")
     lagrange_threshold: float | None = _f(None, "tau; set, the Lagrange form learns the conservative weight")
     max_target_backup: bool = _f(True, "TD target: max over n next actions (off: one sample)")
     entropy_backup: bool = _f(False, "SAC's entropy term in the TD target")
-    target_subset: int = _f(2, "target critics, drawn anew each update, over which the TD target takes the min")
+    target_subset: int = _f(2, "target critics, drawn anew each update, over which the TD target takes the min", low=0)
     actor_q: Literal["min", "mean"] = _f("mean", "what the actor maximises over the ensemble")
-    bc_weight: float = _f(1.0, "behaviour-cloning term on the actor, offline")
-    bc_weight_online: float = _f(0.1, "the same online")
+    bc_weight: float = _f(1.0, "behaviour-cloning term on the actor, offline", low=0)
+    bc_weight_online: float = _f(0.1, "the same online", low=0)
     bc_filter: Literal["all", "success"] = _f("success", "which episodes are cloned; 'all' for tasks without success")
-    target_entropy: float | None = _f(None, "H-bar; empty for -A/2")
+    target_entropy: float = _f(-0.5, "H-bar per action dimension: -1 in the paper, -0.5 in RLPD")
     initial_temperature: float = _f(0.1, "alpha at the start")
     start_at_return: bool = _f(True, "before training, set the critics' last bias to the data's mean return")
-    target_rate: float = _f(0.005, "how fast targets follow")
-    actor_lr: float = _f(3e-4, "learning rate of the actor")
-    critic_lr: float = _f(3e-4, "learning rate of critics and encoder")
-    temperature_lr: float = _f(1e-4, "learning rate of log alpha")
-    lagrange_lr: float = _f(3e-4, "learning rate of lambda")
-    augment_pad: int = _f(4, "random shift of images by up to this many pixels; 0 is off")
+    target_rate: float = _f(0.005, "how fast targets follow", low=0)
+    actor_lr: float = _f(3e-4, "learning rate of the actor", low=0)
+    critic_lr: float = _f(3e-4, "learning rate of critics and encoder", low=0)
+    temperature_lr: float = _f(1e-4, "learning rate of log alpha", low=0)
+    lagrange_lr: float = _f(3e-4, "learning rate of lambda", low=0)
+    augment_pad: int = _f(4, "random shift of images by up to this many pixels; 0 is off", low=0)
 
 
 @dataclass
@@ -76,23 +78,25 @@ class RewardConfig:
 @dataclass
 class OfflineConfig:
     data: list[str] = _f([], "demonstration folders or files")
-    updates: int = _f(20_000, "gradient updates")
-    batch: int = _f(128, "transitions per update")
+    updates: int = _f(20_000, "gradient updates", low=0)
+    batch: int = _f(128, "transitions per update", low=1)
     successes_only: bool = _f(False, "leave failed demonstrations out")
 
 
 @dataclass
 class OnlineConfig:
-    env_steps: int = _f(20_000, "stop after so many env steps")
-    warmup_steps: int = _f(0, "env steps of the frozen offline policy before the first update")
-    utd: float = _f(0.5, "critic updates per env step")
-    actor_every: int = _f(1, "critic updates per actor update")
-    batch: int = _f(128, "transitions per update")
+    env_steps: int = _f(20_000, "stop after so many env steps", low=0)
+    warmup_steps: int = _f(0, "env steps of the frozen offline policy before the first update", low=0)
+    utd: float = _f(0.5, "critic updates per env step", low=0)
+    actor_every: int = _f(1, "critic updates per actor update", low=1)
+    batch: int = _f(128, "transitions per update", low=1)
     offline_share: float = _f(0.5, "share of each batch from the offline data; -1: by size |D| / (|D| + N)")
-    capacity_steps: int = _f(200_000, "online steps kept; the oldest episodes go first")
-    max_lead_steps: int = _f(200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit")
-    offer_every: int = _f(10, "updates between two offers of new weights")
-    checkpoint_every: int = _f(1000, "env steps between two checkpoints")
+    capacity_steps: int = _f(200_000, "online steps kept; the oldest episodes go first", low=2)
+    max_lead_steps: int = _f(
+        200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit", low=0
+    )
+    offer_every: int = _f(10, "updates between two offers of new weights", low=1)
+    checkpoint_every: int = _f(1000, "env steps between two checkpoints", low=1)
 
 
 @dataclass
@@ -100,8 +104,8 @@ class LearnerConfig:
     run: str = _f("", "folder of the run; empty: runs/<time>")
     seed: int = _f(0, "random seed")
     device: str = _f("auto", "auto, cpu, cuda, cuda:1, ...")
-    threads: int = _f(0, "CPU threads; 0: torch's choice")
-    log_every: int = _f(50, "updates between two log records")
+    threads: int = _f(0, "CPU threads; 0: torch's choice", low=0)
+    log_every: int = _f(50, "updates between two log records", low=1)
 
 
 @dataclass
@@ -113,19 +117,19 @@ class LinkConfig:
 @dataclass
 class RobotConfig:
     robot_name: str = _f("robot", "this robot's name; unique among the robots of one learner")
-    hz: float = _f(0.0, "control rate in real time; 0: as fast as the environment goes")
+    hz: float = _f(0.0, "control rate in real time; 0: as fast as the environment goes", low=0)
     seed: int | None = _f(None, "seed of the first episode, each next one adds 1; empty: drawn at start")
-    episodes: int = _f(0, "stop after so many episodes; 0: go on")
-    threads: int = _f(1, "CPU threads for the policy")
+    episodes: int = _f(0, "stop after so many episodes; 0: go on", low=0)
+    threads: int = _f(1, "CPU threads for the policy", low=0)
     deterministic: bool = _f(False, "act with the mean of the policy instead of a sample")
     spool: str = _f("spool", "folder for ended episodes that the learner has not acknowledged yet")
 
 
 @dataclass
 class CollectConfig:
-    episodes: int = _f(30, "episodes to add")
-    noise: float = _f(0.0, "scripted: standard deviation of the action noise, in action units")
-    failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose")
+    episodes: int = _f(30, "episodes to add", low=0)
+    noise: float = _f(0.0, "scripted: standard deviation of the action noise, in action units", low=0)
+    failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0)
     seed: int = _f(0, "seed of the first episode; each next one adds 1")
 
 

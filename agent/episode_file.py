@@ -79,9 +79,11 @@ def read_episode(path: str | Path) -> Episode:
             episode = Episode(
                 observations=observations, actions=demo["actions"][()], meta=json.loads(data.attrs["meta"]), **columns
             )
-    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise EpisodeFileError(f"{path}: not an episode file, or damaged: {' '.join(str(error).split())}") from None
     try:
+        if not observations or episode.actions.ndim != 2:
+            raise SpecError("no observations, or actions that are not (T, A)")
         episode.check(episode.spec)
     except SpecError as error:
         raise EpisodeFileError(f"{path}: {error}") from None

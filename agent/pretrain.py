@@ -76,6 +76,9 @@ def main(argv: list[str] | None = None) -> None:
     offline.data = [str(Path(p).resolve()) for p in (arguments.flags.data or offline.data)]
     if not offline.data:
         raise UserError("no data: give the demonstrations' folders as --data FOLDER [FOLDER ...]")
+    out = Path(arguments.flags.out)
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file")
     device = choose_device(config["learner"])
     seed = config["learner"].seed
     replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
@@ -90,7 +93,6 @@ def main(argv: list[str] | None = None) -> None:
         f"{offline.updates} updates on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
     )
 
-    out = Path(arguments.flags.out)
     done = 0
 
     def save() -> None:
@@ -118,7 +120,8 @@ def main(argv: list[str] | None = None) -> None:
                 saved = time.monotonic()
     finally:  # Ctrl-C keeps what was trained
         progress.close()
-        save()
+        if done:
+            save()
         log.close()
     log.say(f"wrote {out} after {done} updates ({log.time_s:.0f} s)")
 

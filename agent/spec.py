@@ -34,6 +34,10 @@ class Spec:
     states: dict[str, int]
     action_dim: int
 
+    def __post_init__(self) -> None:
+        for name in ("cameras", "states"):  # in the order of their names: features are concatenated in it
+            object.__setattr__(self, name, dict(sorted(getattr(self, name).items())))
+
     @classmethod
     def from_spaces(cls, observation_space: Any, action_space: Any) -> Spec:
         """Read a Gymnasium `Dict` of uint8 (H, W, 3) boxes and float vectors, and a `Box` [-1, 1]^A.
@@ -71,7 +75,7 @@ class Spec:
         try:
             cameras = {str(k): (int(h), int(w), int(c)) for k, (h, w, c) in data["cameras"].items()}
             return cls(cameras, {str(k): int(v) for k, v in data["states"].items()}, int(data["action_dim"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SpecError(f"malformed spec: {error!r}") from None
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 OPEN, CLOSE = -1.0, 1.0
+STILL_M = 5e-4  # fingers that move less than this in a step have closed
 FAILURES = ("beside", "short", "drop")  # grasps beside the object, closes above it, lets it go on the way
 
 
@@ -81,6 +82,7 @@ class _PickExpert(_Scripted):
         self.offset = {"beside": beside, "short": np.array([0.0, 0.0, 0.045])}.get(self.failure, np.zeros(3))
         self.drop_after = int(self.rng.integers(1, 4))
         self.phase, self.waited = "above", 0
+        self.fingers = self.env.fingers
         self.start = self.object_position()
 
     def object_position(self) -> np.ndarray:
@@ -104,8 +106,10 @@ class _PickExpert(_Scripted):
         if self.phase == "down" and self.close_to(target, hand):
             self.phase = "close"
         if self.phase == "close":
+            # When to lift can be seen, not only counted: who imitates this has no clock, but sees the fingers.
             grip, self.waited = CLOSE, self.waited + 1
-            if self.waited > self.steps_to_settle:
+            fingers, self.fingers = self.fingers, self.env.fingers
+            if self.waited > 2 and np.abs(self.fingers - fingers).max() < STILL_M or self.waited > 20:
                 self.phase, self.waited = "carry", 0
         if self.phase == "carry":
             self.waited += 1

@@ -134,6 +134,12 @@ class SimEnv(gymnasium.Env):
         return np.array(self.data.site_xpos[self._eef_site])
 
     @property
+    def fingers(self) -> np.ndarray:
+        """Positions of the gripper's joints (empty without a gripper); metres for parallel grippers."""
+        joints = self._robot._ref_gripper_joint_pos_indexes.get(self._robot.arms[0]) or []
+        return np.array(self.data.qpos[joints])
+
+    @property
     def _eef_site(self) -> int:
         return self._robot.eef_site_id[self._robot.arms[0]]
 
@@ -181,8 +187,7 @@ class SimEnv(gymnasium.Env):
         frame = data.xmat[base_id].reshape(3, 3)
         position = frame.T @ (data.site_xpos[self._eef_site] - data.xpos[base_id])
         rotation = frame.T @ data.site_xmat[self._eef_site].reshape(3, 3)
-        fingers = self._robot._ref_gripper_joint_pos_indexes.get(self._robot.arms[0]) or []
-        states = {"proprio": np.concatenate([position, rotation[:, 0], rotation[:, 1], data.qpos[fingers]])}
+        states = {"proprio": np.concatenate([position, rotation[:, 0], rotation[:, 1], self.fingers])}
         if self.options.privileged:
             states["object"] = self._object_state()
         return {key: value.astype(np.float32) for key, value in states.items()}

