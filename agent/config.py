@@ -39,12 +39,12 @@ class NetworkConfig:
 
 @dataclass
 class CalQLConfig:
-    gamma: float = _f(0.97, "discount")
+    gamma: float = _f(0.95, "discount")
     calibrate: bool = _f(True, "Cal-QL: lift policy samples to the Monte-Carlo return; off is CQL")
     cql_actions: int = _f(4, "n, actions sampled from each of uniform, pi(.|s), pi(.|s')", low=1)
     importance_sampling: bool = _f(True, "subtract log-probabilities in the conservative term")
     cql_weight: float = _f(1.0, "w, conservative weight offline", low=0)
-    cql_weight_online: float = _f(1.0, "w online; 0 leaves SAC", low=0)
+    cql_weight_online: float = _f(0.3, "w online; 0 leaves SAC", low=0)
     cql_decay_steps: int = _f(0, "env steps over which w goes from its offline to its online value", low=0)
     cql_clip_low: float = _f(float("-inf"), "lower clip of the conservative difference")
     cql_clip_high: float = _f(float("inf"), "upper clip of the conservative difference")
@@ -54,17 +54,17 @@ class CalQLConfig:
     target_subset: int = _f(2, "target critics, drawn anew each update, over which the TD target takes the min", low=0)
     actor_q: Literal["min", "mean"] = _f("mean", "what the actor maximises over the ensemble")
     bc_weight: float = _f(1.0, "behaviour-cloning term on the actor, offline", low=0)
-    bc_weight_online: float = _f(0.1, "the same online", low=0)
+    bc_weight_online: float = _f(1.0, "the same online", low=0)
     bc_filter: Literal["all", "success"] = _f("success", "which episodes are cloned; 'all' for tasks without success")
     target_entropy: float = _f(-0.5, "H-bar per action dimension: -1 in the paper, -0.5 in RLPD")
     initial_temperature: float = _f(0.1, "alpha at the start")
     start_at_return: bool = _f(True, "before training, set the critics' last bias to the data's mean return")
-    target_rate: float = _f(0.005, "how fast targets follow", low=0)
-    actor_lr: float = _f(3e-4, "learning rate of the actor", low=0)
-    critic_lr: float = _f(3e-4, "learning rate of critics and encoder", low=0)
+    target_rate: float = _f(0.05, "how fast targets follow", low=0)
+    actor_lr: float = _f(1e-3, "learning rate of the actor", low=0)
+    critic_lr: float = _f(1e-3, "learning rate of critics and encoder", low=0)
     temperature_lr: float = _f(1e-4, "learning rate of log alpha", low=0)
     lagrange_lr: float = _f(3e-4, "learning rate of lambda", low=0)
-    augment_pad: int = _f(4, "random shift of images by up to this many pixels; 0 is off", low=0)
+    augment_pad: int = _f(2, "random shift of images by up to this many pixels; 0 is off", low=0)
 
 
 @dataclass

@@ -73,31 +73,35 @@ def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int) -> 
     return result
 
 
-def fine_tune(folder: Path, configs: list[str], settings: list[str], seed: int, cores: int, steps: int) -> None:
+def fine_tune(folder: Path, configs: list[str], seed: int, cores: int, steps: int) -> None:
     """Learner and robot server until the learner has had its env steps."""
     address = f"tcp://127.0.0.1:{free_port()}"
     threads = str(max(1, cores - 1))  # the simulator has a core of its own
     online, ckpt = folder / "online", folder / "offline.pt"
-    learner = Stage(
-        folder, "learner", "agent.learner", "--ckpt", str(ckpt), "--run", str(online), "--address", address,
-        "--threads", threads, *settings,
-    )  # fmt: skip
-    robot = Stage(
-        folder, "robot_server", "robot_server", *configs, "--address", address, "--robot.seed", str(1000 + 10_000 * seed),
-        "--spool", str(folder / "spool"),
-    )  # fmt: skip
+    learner = ["--ckpt", str(ckpt), "--run", str(online), "--address", address, "--threads", threads]
+    robot = [
+        *configs,
+        "--address",
+        address,
+        "--robot.seed",
+        str(1000 + 10_000 * seed),
+        "--spool",
+        str(folder / "spool"),
+    ]
+    learner_stage = Stage(folder, "learner", "agent.learner", *learner)
+    robot_stage = Stage(folder, "robot_server", "robot_server", *robot)
     progress = Progress(steps, "env steps")
     try:
-        while learner.process.poll() is None:
-            if robot.process.poll() not in (None, 0):
-                robot.finish()
+        while learner_stage.process.poll() is None:
+            if robot_stage.process.poll() not in (None, 0):
+                robot_stage.finish()
             progress.show(*_newest(online / "log.jsonl"))
             time.sleep(1.0)
         progress.close()
-        print("  " + learner.finish().strip().splitlines()[-1] + "\n")
+        print("  " + learner_stage.finish().strip().splitlines()[-1] + "\n")
     finally:
-        robot.stop()
-        learner.stop()
+        robot_stage.stop()
+        learner_stage.stop()
 
 
 def _newest(log: Path) -> tuple[int, str]:
@@ -131,13 +135,12 @@ def main(argv: list[str] | None = None) -> None:
     def stage(name: str, *command: str) -> str:
         return Stage(folder, name, *command).finish()
 
-    print(stage("collect", "tools.collect", *configs, "--device", "scripted", "--out", str(demos),
-                "--collect.seed", str(10_000 * seed)))  # fmt: skip
-    print(stage("pretrain", "agent.pretrain", *configs, "--data", str(demos), "--out", str(ckpt), "--threads", str(cores),
-                "--run", str(folder / "pretrain"), "--learner.seed", str(seed)))  # fmt: skip
+    collect = [*configs, "--device", "scripted", "--out", str(demos), "--collect.seed", str(10_000 * seed)]
+    pretrain = [*configs, "--data", str(demos), "--out", str(ckpt), "--run", str(folder / "pretrain")]
+    print(stage("collect", "tools.collect", *collect))
+    print(stage("pretrain", "agent.pretrain", *pretrain, "--threads", str(cores), "--learner.seed", str(seed)))
     offline = evaluate(folder, "offline", ckpt, flags.episodes, cores)
-    online_config = arguments.section("online")
-    fine_tune(folder, configs, [], seed, cores, online_config.env_steps)
+    fine_tune(folder, configs, seed, cores, arguments.section("online").env_steps)
     online = evaluate(folder, "online", folder / "online/latest.pt", flags.episodes, cores)
 
     log = [json.loads(line) for line in (folder / "online/log.jsonl").read_text().splitlines()]
