@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from agent import checkpoint, cli, pretrain
-from agent.config import OfflineConfig, RewardConfig
+from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
 from agent.pretrain import load_demonstrations
 from agent.spec import UserError
@@ -123,7 +123,7 @@ def test_flags_win_over_files_and_all_is_remembered(tmp_path, train):
 
 
 def test_critics_start_at_the_mean_return_where_asked(train, demos):
-    replay, _ = load_demonstrations(OfflineConfig(data=[str(demos)]), RewardConfig(), 0.97, 0)
+    replay, _ = load_demonstrations(OfflineConfig(data=[str(demos)]), RewardConfig(), CalQLConfig().gamma, 0)
     flags = ("--updates", "1", "--critic-lr", "0", "--start-at-return")
     low, high = train(*flags, "true", out="low")[1][0], train(*flags, "false", out="high")[1][0]
     assert low["q_data"] == pytest.approx(replay.mean_return(), abs=2.0)
