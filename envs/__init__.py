@@ -6,11 +6,13 @@ import dataclasses
 import difflib
 from typing import Any
 
+import numpy as np
+
 NAMES = ("sim", "fake", "gym:<id>")
 
 
 def options(name: str) -> type:
-    """The environment's Options, a dataclass; importing it loads no simulator. Raises ValueError for an unknown name."""
+    """The environment's Options, a dataclass; loads no simulator. Raises ValueError for an unknown name."""
     if name == "sim":
         from envs.sim import Options as SimOptions
 
@@ -47,6 +49,15 @@ def make(name: str, **chosen: Any) -> Any:
     return wrap(name.removeprefix("gym:"), asked)
 
 
+def clipped(action: Any, size: int) -> np.ndarray:
+    """float64 (size,) in [-1, 1]. Raises ValueError for another shape and for what is not finite."""
+    action = np.asarray(action, np.float64)
+    if action.shape != (size,) or not np.isfinite(action).all():
+        raise ValueError(f"action must be {size} finite numbers, not {action}")
+    return np.clip(action, -1, 1)
+
+
 def nearest(word: str, known: Any) -> str:
+    """' (did you mean 'X'?)' for the known word most like `word`, or ''."""
     match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""

@@ -8,6 +8,8 @@ import numpy as np
 
 OPEN, CLOSE = -1.0, 1.0
 STILL_M = 5e-4  # fingers that move less than this in a step have closed
+OPENING_STEPS = 8  # robosuite opens a gripper by a tenth of its range each step
+DROP_M = 0.008  # how high Lift's cube gets before it is let go: below the 2 cm that count as success
 FAILURES = ("beside", "short", "drop")  # grasps beside the object, closes above it, lets it go on the way
 
 
@@ -28,7 +30,7 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0)
     task = getattr(inner, "task_name", None) or type(inner).__name__
     kind = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
     if kind is None:
-        raise ValueError(f"there is no scripted expert for '{task}'; there are some for sim's Lift and Can, and for fake")
+        raise ValueError(f"there is no scripted expert for '{task}', only for sim's Lift and Can, and for fake")
     return kind(inner, noise, failure_rate, np.random.default_rng(seed))
 
 
@@ -63,8 +65,10 @@ class _Scripted:
 
 class ReachExpert(_Scripted):
     def begin(self) -> None:
-        angle = self.rng.uniform(0, 2 * np.pi)
-        self.aim = self.env.target + (0.4 * np.array([np.cos(angle), np.sin(angle)]) if self.failing else 0)
+        turn = self.rng.uniform(-np.pi / 2, np.pi / 2)
+        back = np.arctan2(*(self.env.position - self.env.target)[::-1])  # on this side, so not through the target
+        beside = 0.4 * np.array([np.cos(back + turn), np.sin(back + turn)])
+        self.aim = self.env.target + (beside if self.failing else 0)
 
     def plan(self) -> np.ndarray:
         return np.clip((self.aim - self.env.position) / 0.25, -1, 1)
@@ -109,7 +113,8 @@ class _PickExpert(_Scripted):
             # When to lift can be seen, not only counted: who imitates this has no clock, but sees the fingers.
             grip, self.waited = CLOSE, self.waited + 1
             fingers, self.fingers = self.fingers, self.env.fingers
-            if self.waited > 2 and np.abs(self.fingers - fingers).max() < STILL_M or self.waited > 20:
+            still = np.abs(self.fingers - fingers).max(initial=0) < STILL_M
+            if (self.waited > 2 and still) or self.waited > 20:
                 self.phase, self.waited = "carry", 0
         if self.phase == "carry":
             self.waited += 1
@@ -144,6 +149,8 @@ class LiftExpert(_PickExpert):
         return np.array(self.env.data.xpos[inner.cube_body_id])
 
     def carry(self, hand: np.ndarray) -> tuple[np.ndarray, float]:
+        if self.failure == "drop" and self.waited <= self.drop_after + OPENING_STEPS:
+            return self.start + [0, 0, DROP_M], CLOSE
         return hand + [0, 0, 0.05], CLOSE
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from envs import clipped
+
 REACH = 0.12  # how near is there; the arena is [-1, 1]^2
 STEP = 0.25  # distance per step of an action of 1
 
@@ -25,7 +27,7 @@ class FakeEnv(gymnasium.Env):
     float32 (4,), the point's position and velocity. Action float32 (2,): displacement. Reward 1 on success, else 0.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(self, options: Options) -> None:
         if options.image_size < 8 or options.horizon < 1:
@@ -53,7 +55,7 @@ class FakeEnv(gymnasium.Env):
         if self.options.step_ms:
             time.sleep(self.options.step_ms / 1000)
         before = self.position
-        self.position = np.clip(before + STEP * np.clip(np.asarray(action, np.float64), -1, 1), -1, 1)
+        self.position = np.clip(before + STEP * clipped(action, 2), -1, 1)
         self.velocity = self.position - before
         self._steps += 1
         success = bool(np.linalg.norm(self.position - self.target) < REACH)

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import nearest
+from envs import clipped, nearest
 
 
 @dataclass
@@ -19,7 +19,9 @@ class Options:
 
 def wrap(environment_id: str, options: Options) -> gymnasium.Env:
     """gymnasium.make(environment_id), rescaled and renamed. Raises ValueError, one line, when that can't be done."""
-    limit = {} if options.max_episode_steps is None else {"max_episode_steps": options.max_episode_steps}
+    limit: dict[str, Any] = {}
+    if options.max_episode_steps is not None:
+        limit["max_episode_steps"] = options.max_episode_steps
     try:
         env = gymnasium.make(environment_id, **limit, **options.kwargs)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
@@ -32,37 +34,34 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
         raise
 
 
-class DictEnv(gymnasium.Wrapper):
+class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Observation: each uint8 (H, W, 3) box stays a camera (a lone one is "image"); every other box becomes a flat
     float32 vector (a lone one is "proprio"; nested keys are joined by "."). Action: [-1, 1]^A onto the environment's
     range. info["success"] is the environment's "success" or "is_success", else False.
     """
 
     def __init__(self, env: gymnasium.Env, name: str) -> None:
-        super().__init__(env)
+        gymnasium.utils.RecordConstructorArgs.__init__(self, name=name)  # Gymnasium can then make it again
+        gymnasium.Wrapper.__init__(self, env)
         self.task_name = name
         action = env.action_space
         if not isinstance(action, gymnasium.spaces.Box):
             raise ValueError(f"gym:{name}: its action space is {action}; only a Box can be rescaled to [-1, 1]")
         if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-            raise ValueError(f"gym:{name}: its action space has no finite bounds, so it can't be rescaled: {_line(action)}")
+            raise ValueError(f"gym:{name}: its action space has no finite bounds to be rescaled: {_line(action)}")
         self._low, self._high, self._shape = action.low.ravel(), action.high.ravel(), action.shape
         self._dtype = action.dtype
         self.action_space = gymnasium.spaces.Box(-1, 1, (int(np.prod(action.shape)),), np.float32)
         self._paths = dict(_leaves(env.observation_space, (), name))
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                key: box if _is_camera(box) else gymnasium.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
-                for key, (_, box) in self._paths.items()
-            }
-        )
+        spaces = {key: box if _is_camera(box) else _vector(box) for key, (_, box) in self._paths.items()}
+        self.observation_space = gymnasium.spaces.Dict(spaces)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         observation, info = self.env.reset(seed=seed, options=options)
         return self._observation(observation), {**info, "success": _success(info)}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
-        share = (np.clip(np.asarray(action, np.float64), -1, 1) + 1) / 2
+        share = (clipped(action, len(self._low)) + 1) / 2
         scaled = (self._low + share * (self._high - self._low)).reshape(self._shape).astype(self._dtype)
         observation, reward, terminated, truncated, info = self.env.step(scaled)
         info = {**info, "success": _success(info)}
@@ -81,6 +80,10 @@ class DictEnv(gymnasium.Wrapper):
 
 def _success(info: dict) -> bool:
     return bool(info.get("success", info.get("is_success", False)))
+
+
+def _vector(box: gymnasium.spaces.Box) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
 
 
 def _is_camera(box: gymnasium.spaces.Box) -> bool:

@@ -33,7 +33,7 @@ _numbers = itertools.count()
 
 
 def choose_backend() -> None:
-    """Set MUJOCO_GL to a backend that works without a window, where the user has not set one. Before mujoco's import."""
+    """Set MUJOCO_GL to one that works without a window, where the user has not set it. Before mujoco's import."""
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from envs import nearest
+from envs import clipped, nearest
 from envs.rendering import Cameras, choose_backend
 
 # task -> robosuite's environment, its arguments
@@ -46,7 +46,7 @@ class Options:
     horizon: int = _option(100, "steps after which an episode is truncated")
     action: Literal["position", "pose"] = _option("position", "x, y, z (and gripper), or with rotation x, y, z as well")
     render: Literal["fast", "stock"] = _option("fast", "fast: coarse meshes, no shadows, no multisampling")
-    placement_m: float | None = _option(None, "Lift, Stack: objects start within this of the centre; empty: robosuite's")
+    placement_m: float | None = _option(None, "Lift, Stack: how far from the centre objects start; empty: robosuite's")
     privileged: bool = _option(False, "also observe the objects' state, as 'object'; for baselines")
 
 
@@ -54,12 +54,12 @@ class SimEnv(gymnasium.Env):
     """One robosuite task.
 
     Observation: each camera uint8 (size, size, 3); "proprio" float32: end-effector position in the base's frame (3, m),
-    two columns of its rotation matrix (6), gripper joints. Action float32 in [-1, 1]: end-effector displacement per step
+    two columns of its rotation matrix (6), gripper joints. Action float32 in [-1, 1]: end-effector motion per step
     (1 is 5 cm; with "pose" also 0.5 rad), then the gripper (1 closes). Reward 1 on success, else 0.
     Raises ValueError naming the option that robosuite can't serve.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(self, options: Options) -> None:
         choose_backend()
@@ -140,6 +140,10 @@ class SimEnv(gymnasium.Env):
         return np.array(self.data.qpos[joints])
 
     @property
+    def _base(self) -> int:
+        return self._env.sim.model.body_name2id(self._robot.robot_model.root_body)
+
+    @property
     def _eef_site(self) -> int:
         return self._robot.eef_site_id[self._robot.arms[0]]
 
@@ -155,8 +159,9 @@ class SimEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         action = np.clip(np.asarray(action, np.float64), -1, 1)
-        if action.shape != self.action_space.shape or not np.isfinite(action).all():
-            raise ValueError(f"action must be {self.action_space.shape[0]} finite numbers, not {action}")
+        shape = self.action_space.shape or ()
+        if action.shape != shape or not np.isfinite(action).all():
+            raise ValueError(f"action must be {shape[0]} finite numbers, not {action}")
         self._env.step(self._with_rotation(action))
         self._steps += 1
         success = bool(self._env._check_success())
@@ -174,7 +179,7 @@ class SimEnv(gymnasium.Env):
 
     def _rotation(self) -> np.ndarray:
         """(3, 3) the end effector's, in the base's frame."""
-        base = self.data.xmat[self._env.sim.model.body_name2id(self._robot.robot_model.root_body)].reshape(3, 3)
+        base = self.data.xmat[self._base].reshape(3, 3)
         return base.T @ self.data.site_xmat[self._eef_site].reshape(3, 3)
 
     def _observation(self) -> dict[str, np.ndarray]:
@@ -182,11 +187,8 @@ class SimEnv(gymnasium.Env):
         return {**images, **self._states()}
 
     def _states(self) -> dict[str, np.ndarray]:
-        data, base = self.data, self._robot.robot_model.root_body
-        base_id = self._env.sim.model.body_name2id(base)
-        frame = data.xmat[base_id].reshape(3, 3)
-        position = frame.T @ (data.site_xpos[self._eef_site] - data.xpos[base_id])
-        rotation = frame.T @ data.site_xmat[self._eef_site].reshape(3, 3)
+        data, base, rotation = self.data, self._base, self._rotation()
+        position = data.xmat[base].reshape(3, 3).T @ (data.site_xpos[self._eef_site] - data.xpos[base])
         states = {"proprio": np.concatenate([position, rotation[:, 0], rotation[:, 1], self.fingers])}
         if self.options.privileged:
             states["object"] = self._object_state()
@@ -255,7 +257,8 @@ def _controller(suite: Any, options: Options) -> dict:
     arm["type"] = "OSC_POSE"
     reach = [STEP_M] * 3 + [STEP_RAD] * 3
     arm.update(input_max=1, input_min=-1, input_type="delta", input_ref_frame="base")
-    arm.update(output_max=reach, output_min=[-value for value in reach], kp=150, damping_ratio=1, impedance_mode="fixed")
-    arm.update(kp_limits=[0, 300], damping_ratio_limits=[0, 10], uncouple_pos_ori=True, interpolation=None, ramp_ratio=0.2)
+    arm.update(output_max=reach, output_min=[-value for value in reach])
+    arm.update(kp=150, damping_ratio=1, impedance_mode="fixed", kp_limits=[0, 300], damping_ratio_limits=[0, 10])
+    arm.update(uncouple_pos_ori=True, interpolation=None, ramp_ratio=0.2)
     arm.setdefault("gripper", {"type": "GRIP"})
     return config

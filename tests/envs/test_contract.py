@@ -1,0 +1,180 @@
+"""What every environment promises, on every environment."""
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import envs
+
+SMALL_LIFT = {"task": "Lift", "image_size": 32, "horizon": 6}
+
+
+class Nested(gymnasium.Env):
+    """A camera, a matrix and a nested vector; actions of an odd shape and range; success in its info."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "eye": gymnasium.spaces.Box(0, 255, (8, 10, 3), np.uint8),
+            "arm": gymnasium.spaces.Dict({"joints": gymnasium.spaces.Box(-4, 4, (2, 2), np.float64)}),
+        }
+    )
+    action_space = gymnasium.spaces.Box(np.array([[-2.0], [0.0]]), np.array([[2.0], [10.0]]), dtype=np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.action = np.zeros((2, 1))
+        return self._look(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.action = action
+        done = bool(action[1, 0] > 9.9)
+        return self._look(), float(action.sum()), done, False, {"is_success": done}
+
+    def _look(self):
+        eye = self.np_random.integers(0, 255, (8, 10, 3), dtype=np.uint8)
+        return {"eye": eye, "arm": {"joints": self.np_random.uniform(-4, 4, (2, 2))}}
+
+
+class Pixels(Nested):
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+    def _look(self):
+        return self.np_random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+
+
+gymnasium.register("test/Nested-v0", Nested, max_episode_steps=6)
+gymnasium.register("test/Pixels-v0", Pixels, max_episode_steps=6)
+
+CASES = {
+    "fake": ("fake", {"horizon": 6}),
+    "lift": ("sim", SMALL_LIFT),
+    "pose": ("sim", {**SMALL_LIFT, "action": "pose", "privileged": True}),
+    "stateless cameras": ("sim", {**SMALL_LIFT, "cameras": []}),
+    "pendulum": ("gym:Pendulum-v1", {"max_episode_steps": 6}),
+    "nested": ("gym:test/Nested-v0", {}),
+    "pixels": ("gym:test/Pixels-v0", {}),
+}
+
+
+@pytest.fixture(params=CASES, ids=list(CASES))
+def env(request):
+    name, options = CASES[request.param]
+    made = envs.make(name, **options)
+    yield made
+    made.close()
+
+
+def rollout(env, seed, actions):
+    """Everything that a seed determines: observations, rewards, ends."""
+    seen = [env.reset(seed=seed)[0]]
+    ends = []
+    for action in actions:
+        observation, reward, terminated, truncated, info = env.step(action)
+        assert isinstance(info["success"], bool) and isinstance(reward, float)
+        seen.append(observation)
+        ends.append((reward, terminated, truncated, info["success"]))
+        if terminated or truncated:
+            break
+    return seen, ends
+
+
+def same(left, right):
+    return left[1] == right[1] and all(
+        np.array_equal(a[key], b[key]) for a, b in zip(left[0], right[0], strict=True) for key in a
+    )
+
+
+def some_actions(env, count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(-0.8, 0.8, env.action_space.shape).astype(np.float32) for _ in range(count)]
+
+
+def test_gymnasium_agrees(env):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_env(env, skip_render_check=True)
+
+
+def test_spaces(env):
+    assert env.action_space.dtype == np.float32 and len(env.action_space.shape) == 1
+    assert (env.action_space.low == -1).all() and (env.action_space.high == 1).all()
+    observation, info = env.reset(seed=0)
+    assert info["success"] is False
+    assert set(observation) == set(env.observation_space.spaces)
+    for key, box in env.observation_space.spaces.items():
+        value = observation[key]
+        camera = value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
+        assert camera or (value.dtype == np.float32 and value.ndim == 1), key
+        assert value.shape == box.shape and value.dtype == box.dtype
+
+
+def test_a_seed_is_an_episode(env):
+    """Also after other episodes, and on another environment that is alive at the same time."""
+    actions = some_actions(env, 4)
+    first = rollout(env, 3, actions)
+    other = rollout(env, 4, some_actions(env, 4, seed=1))
+    assert not same(first, other)
+    assert same(first, rollout(env, 3, actions))
+
+
+def test_a_reset_without_a_seed_goes_on(env):
+    env.reset(seed=0)
+    first, second = env.reset()[0], env.reset()[0]
+    env.reset(seed=0)
+    again = env.reset()[0]
+    assert any(not np.array_equal(first[key], second[key]) for key in first)
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+
+
+def test_the_time_limit_truncates(env):
+    env.reset(seed=0)
+    still = np.zeros(env.action_space.shape, np.float32)
+    for step in range(1, 7):
+        *_, terminated, truncated, info = env.step(still)
+        assert not terminated and not info["success"]
+        assert truncated == (step == 6)
+
+
+def test_actions_beyond_the_limits_count_as_the_limits(env):
+    ones = np.ones(env.action_space.shape, np.float32)
+    assert same(rollout(env, 5, [ones]), rollout(env, 5, [3 * ones]))
+
+
+def test_gym_scales_actions_and_names_observations():
+    env = envs.make("gym:test/Nested-v0")
+    observation, _ = env.reset(seed=0)
+    assert observation["eye"].shape == (8, 10, 3) and observation["arm.joints"].shape == (4,)
+    env.step(np.array([-1.0, 0.0], np.float32))
+    np.testing.assert_allclose(env.unwrapped.action, [[-2.0], [5.0]])
+    *_, terminated, _, info = env.step(np.array([0.0, 1.0], np.float32))
+    assert terminated and info["success"]
+    assert set(envs.make("gym:test/Pixels-v0").observation_space.spaces) == {"image"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("simm", {}, "simm"),
+        ("sim", {"tusk": "Lift"}, "task"),
+        ("sim", {"task": "Lyft"}, "Lift"),
+        ("sim", {"robot": "Pando"}, "Panda"),
+        ("sim", {"cameras": ["agentvieww"]}, "agentview"),
+        ("sim", {"control_hz": 0}, "control_hz"),
+        ("sim", {"image_size": -3}, "image_size"),
+        ("sim", {"action": "joints"}, "action"),
+        ("sim", {"render": "faster"}, "fast"),
+        ("sim", {"robot": "Baxter"}, "Baxter"),
+        ("sim", {"task": "Can", "placement_m": 0.1}, "placement_m"),
+        ("fake", {"image_size": 2}, "image_size"),
+        ("gym:Pendulumm-v1", {}, "Pendulumm-v1"),
+        ("gym:CartPole-v1", {}, "Discrete"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(name, options, named):
+    with pytest.raises(ValueError, match=named) as caught:
+        envs.make(name, **options)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,145 @@
+"""The simulator: physics and pictures are robosuite's, observations hold no more than a real robot would know."""
+
+import gc
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import envs
+import envs.experts
+
+
+def lift(**options):
+    return envs.make("sim", **{"task": "Lift", "image_size": 64, "horizon": 20, **options})
+
+
+def red(image):
+    """Where the cube is: (rows, columns) of clearly red pixels."""
+    pixels = image.astype(int)
+    return np.nonzero((pixels[..., 0] > 90) & (pixels[..., 0] > pixels[..., 1] + 50))
+
+
+def move_cube(env, dx, dy):
+    joint = env.robosuite.cube.joints[0]
+    pose = env.robosuite.sim.data.get_joint_qpos(joint).copy()
+    pose[:2] += dx, dy
+    env.robosuite.sim.data.set_joint_qpos(joint, pose)
+    env.robosuite.sim.forward()
+
+
+def test_proprioception_holds_no_object_state():
+    env = lift(privileged=True)
+    env.reset(seed=0)
+    before = env._observation()
+    move_cube(env, 0.03, 0.03)
+    after = env._observation()
+    env.close()
+    np.testing.assert_array_equal(before["proprio"], after["proprio"])
+    assert not np.array_equal(before["object"], after["object"])
+    assert not np.array_equal(before["agentview"], after["agentview"])
+
+
+def test_images_are_upright():
+    """agentview looks at the robot from the front: what comes nearer to the camera (+x) goes down in the image."""
+    env = lift(cameras=["agentview"])
+    env.reset(seed=0)
+    rows, _ = red(env._observation()["agentview"])
+    move_cube(env, 0.1, 0.0)
+    nearer, _ = red(env._observation()["agentview"])
+    env.close()
+    assert len(rows) > 8 and nearer.mean() > rows.mean() + 2
+
+
+def test_the_fast_picture_shows_what_the_stock_one_shows_and_physics_are_the_same():
+    fast, stock = lift(), lift(render="stock")
+    actions = np.random.default_rng(0).uniform(-1, 1, (5, 4)).astype(np.float32)
+    for env in (fast, stock):
+        env.reset(seed=1)
+    for action in actions:
+        quick, slow = fast.step(action)[0], stock.step(action)[0]
+        np.testing.assert_array_equal(quick["proprio"], slow["proprio"])
+    np.testing.assert_array_equal(fast.data.qpos, stock.data.qpos)
+    for camera in fast.options.cameras:
+        (r1, c1), (r2, c2) = red(quick[camera]), red(slow[camera])
+        assert len(r1) > 8 and abs(r1.mean() - r2.mean()) < 2 and abs(c1.mean() - c2.mean()) < 2
+        assert quick[camera].std() > 20
+    fast.close()
+    stock.close()
+
+
+def test_two_environments_are_the_same_world():
+    """robosuite draws sizes and masses when a model is built; every process must build the same one."""
+    first, second = lift(), lift()
+    one, two = first.reset(seed=7)[0], second.reset(seed=7)[0]
+    for key in one:
+        np.testing.assert_array_equal(one[key], two[key])
+    first.close()
+    third = lift()
+    np.testing.assert_array_equal(third.reset(seed=7)[0]["agentview"], two["agentview"])
+    second.close()
+    third.close()
+
+
+def test_images_stay_clean_over_resets_and_collections():
+    env = lift()
+    reference = env.reset(seed=2)[0]
+    for seed in range(8):
+        env.reset(seed=seed)
+        gc.collect()
+        env.step(np.zeros(4, np.float32))
+    again = env.reset(seed=2)[0]
+    env.close()
+    for key in reference:
+        np.testing.assert_array_equal(reference[key], again[key])
+
+
+def test_position_control_holds_the_rotation():
+    env = lift(cameras=[], horizon=100)
+    start = env.reset(seed=0)[0]["proprio"][3:9]
+    for action in ([0.6, 0, 0, 0], [0, 0.6, 0, 0], [0, 0, -0.6, 0]):
+        for _ in range(4):
+            seen = env.step(np.array(action, np.float32))[0]["proprio"][3:9]
+    env.close()
+    assert np.abs(seen - start).max() < 0.05
+
+
+def test_success_on_the_last_allowed_step_is_terminated():
+    free = lift(cameras=[], horizon=100)
+    expert = envs.experts.make(free)
+    free.reset(seed=0)
+    expert.reset()
+    actions, terminated = [], False
+    while not terminated:
+        actions.append(expert.act({}))
+        *_, terminated, truncated, info = free.step(actions[-1])
+    assert info["success"] and not truncated
+    tight = lift(cameras=[], horizon=len(actions))
+    tight.reset(seed=0)
+    for action in actions:
+        *_, terminated, truncated, info = tight.step(action)
+    assert terminated and not truncated and info["success"]
+    free.close()
+    tight.close()
+
+
+@pytest.mark.parametrize("task", ["Can", "Square", "Door", "Stack", "Wipe"])
+def test_every_task_runs(task):
+    env = envs.make("sim", task=task, image_size=32, horizon=3)
+    first = env.reset(seed=0)[0]
+    env.step(env.action_space.sample())
+    again = env.reset(seed=0)[0]
+    env.close()
+    assert first["agentview"].std() > 10
+    for key in first:
+        np.testing.assert_array_equal(first[key], again[key])
+
+
+def test_nothing_heavy_is_loaded_before_an_environment_is_made():
+    code = (
+        "import envs, envs.sim, envs.experts, envs.fake, sys; envs.options('sim');"
+        "print([m for m in ('robosuite', 'mujoco', 'torch') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
