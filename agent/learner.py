@@ -34,6 +34,7 @@ from agent.spec import Episode, UserError
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 LATEST = "latest.pt"
 WAIT_S = 0.05
+HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
 LEAVE_S = 15.0  # how long robots may take to leave when the run is over
 
 
@@ -222,7 +223,7 @@ class Learner:
         ahead = left / self.online.utd if self.online.utd > 0 else 0
         spent = left > 0 and self.seen >= self.online.env_steps
         if limit and (ahead > limit or spent):
-            self.mailbox.pace(1.0)
+            self.mailbox.pace(HOLD_S)
             self._held = True
         elif self._held:
             self.mailbox.pace(0.0)

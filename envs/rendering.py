@@ -161,7 +161,8 @@ class Cameras:
         mujoco = self._mujoco
         self._gl.make_current()
         images = {}
-        for name, self._camera.fixedcamid in self._camera_ids.items():
+        for name, camera_id in self._camera_ids.items():
+            self._camera.fixedcamid = camera_id
             mujoco.mjv_updateScene(
                 self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
             )

@@ -186,8 +186,8 @@ def test_the_first_weights_are_those_of_the_checkpoint(tune, episodes, offline):
 
 def test_simulated_robots_that_run_ahead_are_held_and_released(tune, episodes):
     run = tune(episodes, "--utd", "1", "--max-lead-steps", "4")
-    assert run.paces[0] == 1.0 and 0.0 in run.paces  # 7 updates are due at once when the first episode ends
-    assert run.paces[-1] == 1.0  # no steps beyond the run's end while its last update is due
+    assert run.paces[0] == HOLD_S and 0.0 in run.paces  # 7 updates are due at once when the first episode ends
+    assert run.paces[-1] == HOLD_S  # no steps beyond the run's end while its last update is due
     run = tune(episodes, "--utd", "1", "--max-lead-steps", "0", name="unlimited")
     assert run.paces == []
 
