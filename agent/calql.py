@@ -67,10 +67,6 @@ def multiplier(log_multiplier: Tensor) -> Tensor:
     return log_multiplier.exp().clamp(0, 1e6)
 
 
-def clone_head(features: int, action_dim: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, action_dim), nn.Tanh())
-
-
 @dataclass(frozen=True)
 class Weights:
     """What differs between the stages of a run."""
@@ -91,14 +87,13 @@ class CalQL:
         self.policy = Policy(spec, network).to(device)
         self.critics = Critics(self.policy.encoder.dim, spec.action_dim, network).to(device)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        self.clone_head = clone_head(self.policy.encoder.dim, spec.action_dim).to(device)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
         self.log_multiplier = nn.Parameter(torch.tensor(1.0, device=device))  # lambda
         self.target_entropy = config.target_entropy * spec.action_dim
         self.generator = torch.Generator(device).manual_seed(seed)
         encoder = [p for p in self.policy.encoder.parameters() if p.requires_grad]
         self.parameters: dict[str, list[nn.Parameter]] = {
-            "critic": [*self.critics.parameters(), *self.clone_head.parameters(), *encoder],
+            "critic": [*self.critics.parameters(), *encoder],
             "actor": list(self.policy.actor.parameters()),
             "temperature": [self.log_alpha],
             "lagrange": [self.log_multiplier],
@@ -119,16 +114,11 @@ class CalQL:
         with torch.no_grad():
             next_features = self.policy.encoder(batch.next_observations)
         losses, metrics = self.critic_loss(features, next_features, batch, weights)
-        if self.config.encoder_bc_weight:
-            cloning = self.cloning(self.clone_head(features), batch).mean()
-            losses["critic"] = losses["critic"] + self.config.encoder_bc_weight * cloning
-            metrics["encoder_bc_loss"] = cloning.detach()
         if update_actor:
             actor_losses, actor_metrics = self.actor_loss(features.detach(), batch, weights)
             losses, metrics = losses | actor_losses, metrics | actor_metrics
         for name, loss in losses.items():
-            # Each loss reaches its own parameters only; the clone head has no gradient where it is switched off.
-            gradients = torch.autograd.grad(loss, self.parameters[name], allow_unused=name == "critic")
+            gradients = torch.autograd.grad(loss, self.parameters[name])  # each reaches its own parameters only
             for parameter, gradient in zip(self.parameters[name], gradients, strict=True):
                 parameter.grad = gradient
         for name in losses:
@@ -208,7 +198,9 @@ class CalQL:
         q = q.amin(0) if self.config.actor_q == "min" else q.mean(0)
         alpha = self.log_alpha.exp()
         loss = (alpha.detach() * log_prob - q).mean()
-        cloning = self.cloning(policy.mode, batch)
+        cloning = (policy.mode - batch.actions).square().sum(-1)  # (B,)
+        if self.config.bc_filter == "success":
+            cloning = cloning * batch.succeeded
         losses = {
             "actor": loss + weights.bc * cloning.mean(),
             "temperature": -self.log_alpha * (log_prob.detach().mean() + self.target_entropy),
@@ -216,18 +208,12 @@ class CalQL:
         metrics = {"actor_loss": loss, "bc_loss": cloning.mean(), "entropy": -log_prob.mean(), "alpha": alpha}
         return losses, _detached(metrics)
 
-    def cloning(self, actions: Tensor, batch: Batch) -> Tensor:
-        """Squared distance to the data's actions, where they are worth cloning; (B, A) -> (B,)."""
-        distance = (actions - batch.actions).square().sum(-1)
-        return distance * batch.succeeded if self.config.bc_filter == "success" else distance
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, the random state included."""
         return {
             "policy": self.policy.state_dict(),
             "critics": self.critics.state_dict(),
             "targets": self.targets.state_dict(),
-            "clone_head": self.clone_head.state_dict(),
             "log_alpha": self.log_alpha.detach(),
             "log_multiplier": self.log_multiplier.detach(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -238,7 +224,6 @@ class CalQL:
         self.policy.load_state_dict(state["policy"])
         self.critics.load_state_dict(state["critics"])
         self.targets.load_state_dict(state["targets"])
-        self.clone_head.load_state_dict(state["clone_head"])
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
             self.log_multiplier.copy_(state["log_multiplier"])

@@ -55,7 +55,6 @@ class CalQLConfig:
     actor_q: Literal["min", "mean"] = _f("mean", "what the actor maximises over the ensemble")
     bc_weight: float = _f(1.0, "behaviour-cloning term on the actor, offline", low=0)
     bc_weight_online: float = _f(1.0, "the same online", low=0)
-    encoder_bc_weight: float = _f(0.0, "cloning by a head of the encoder's own: shows it what actions depend on", low=0)
     bc_filter: Literal["all", "success"] = _f("success", "which episodes are cloned; 'all' for tasks without success")
     target_entropy: float = _f(-0.5, "H-bar per action dimension: -1 in the paper, -0.5 in RLPD")
     initial_temperature: float = _f(0.1, "alpha at the start")

@@ -10,6 +10,8 @@ OPEN, CLOSE = -1.0, 1.0
 STILL_M = 5e-4  # fingers that move less than this in a step have closed
 OPENING_STEPS = 8  # robosuite opens a gripper by a tenth of its range each step
 DROP_M = 0.008  # how high Lift's cube gets before it is let go: below the 2 cm that count as success
+ROBOTS = {"Lift": ("Panda", "IIWA", "XArm7"), "Can": ("Panda",)}  # those with which the expert was seen to succeed
+GRASP_M = {"IIWA": -0.012, "XArm7": -0.012}  # how far above the object's centre the hand closes, where that isn't 0
 FAILURES = ("beside", "short", "drop")  # grasps beside the object, closes above it, lets it go on the way
 
 
@@ -24,13 +26,16 @@ class Expert(Protocol):
 def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0) -> Expert:
     """An expert for `env`. noise: standard deviation added to its actions; failure_rate: share of spoilt episodes.
 
-    Raises ValueError when there is none for this environment.
+    Raises ValueError when there is none for this environment or its robot.
     """
     inner = env.unwrapped
     task = getattr(inner, "task_name", None) or type(inner).__name__
     kind = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
     if kind is None:
         raise ValueError(f"there is no scripted expert for '{task}', only for sim's Lift and Can, and for fake")
+    if task in ROBOTS and inner.options.robot not in ROBOTS[task]:
+        robots = ", ".join(ROBOTS[task])
+        raise ValueError(f"there is no scripted expert for '{task}' with robot '{inner.options.robot}'; with {robots}")
     return kind(inner, noise, failure_rate, np.random.default_rng(seed))
 
 
@@ -77,7 +82,7 @@ class ReachExpert(_Scripted):
 class _PickExpert(_Scripted):
     """Above the object, down, close, up: one phase after the other, each aiming at a point in space."""
 
-    hover_m, grasp_m, near_m = 0.06, 0.0, 0.012
+    hover_m, near_m = 0.06, 0.012
     settle_s = 0.4  # how long the fingers take
 
     def begin(self) -> None:
@@ -100,7 +105,7 @@ class _PickExpert(_Scripted):
         hand = self.env.eef_position
         if self.phase in ("above", "down"):
             self.start = self.object_position() + self.offset
-        target, grip = self.start + [0, 0, self.grasp_m], OPEN
+        target, grip = self.start + [0, 0, GRASP_M.get(self.env.options.robot, 0.0)], OPEN
         if self.phase == "above":
             off = np.linalg.norm((target - hand)[:2])
             if off < 2 * self.near_m and hand[2] < target[2] + 2 * self.hover_m:

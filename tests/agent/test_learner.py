@@ -19,7 +19,7 @@ from agent import checkpoint, cli, learner, pretrain
 from agent.calql import CalQL
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episode, write_episode
-from agent.learner import Learner, cql_weight, updates_due
+from agent.learner import HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.pretrain import load_demonstrations
 from agent.spec import UserError

@@ -46,6 +46,16 @@ class Pixels(Nested):
         return self.np_random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
 
 
+class Boundless(Nested):
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+
+
+class Words(Nested):
+    observation_space = gymnasium.spaces.Dict({"said": gymnasium.spaces.Text(5)})
+
+
+gymnasium.register("test/Boundless-v0", Boundless)
+gymnasium.register("test/Words-v0", Words)
 gymnasium.register("test/Nested-v0", Nested, max_episode_steps=6)
 gymnasium.register("test/Pixels-v0", Pixels, max_episode_steps=6)
 
@@ -121,6 +131,25 @@ def test_a_seed_is_an_episode(env):
     assert same(first, rollout(env, 3, actions))
 
 
+@pytest.mark.parametrize("case", ["fake", "lift", "pendulum", "nested"])
+def test_environments_alive_together_do_not_mix(case):
+    name, options = CASES[case]
+    left, right = envs.make(name, **options), envs.make(name, **options)
+    actions = some_actions(left, 3)
+    alone = rollout(left, 3, actions)
+    seen, ends = [left.reset(seed=3)[0]], []
+    right.reset(seed=8)
+    for action in actions:
+        right.step(-action)
+        observation, *end, info = left.step(action)
+        seen.append(observation)
+        ends.append((*end, info["success"]))
+    assert same(alone, (seen, ends))
+    assert same(alone, rollout(right, 3, actions))
+    left.close()
+    right.close()
+
+
 def test_a_reset_without_a_seed_goes_on(env):
     env.reset(seed=0)
     first, second = env.reset()[0], env.reset()[0]
@@ -144,6 +173,36 @@ def test_actions_beyond_the_limits_count_as_the_limits(env):
     assert same(rollout(env, 5, [ones]), rollout(env, 5, [3 * ones]))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_actions_that_are_none_are_refused(env, value):
+    env.reset(seed=0)
+    size = env.action_space.shape[0]
+    for action in (np.full(size, value), np.zeros(size + 1), np.zeros((1, size))):
+        with pytest.raises(ValueError, match=f"action must be {size} finite numbers"):
+            env.step(action)
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["last step", "before"])
+def test_success_terminates_and_does_not_truncate_also_on_the_last_step(last):
+    for name, limit in (("fake", "horizon"), ("gym:test/Nested-v0", "max_episode_steps")):
+        env = envs.make(name, **{limit: 1 if last else 2})
+        env.reset(seed=0)
+        if name == "fake":
+            env.target = env.position + [0.0, 0.2]
+        reward, terminated, truncated, info = env.step(np.array([0.0, 1.0]))[1:]
+        assert (terminated, truncated, info["success"]) == (True, False, True) and reward > 0
+
+
+def test_the_limits_are_not_all_there_is():
+    """What the clipping test above must be able to see: half an action does something else than a whole one."""
+    for case in ("fake", "lift", "nested"):
+        name, options = CASES[case]
+        env = envs.make(name, **options)
+        ones = np.ones(env.action_space.shape, np.float32)
+        assert not same(rollout(env, 5, [ones]), rollout(env, 5, [0.5 * ones]))
+        env.close()
+
+
 def test_gym_scales_actions_and_names_observations():
     env = envs.make("gym:test/Nested-v0")
     observation, _ = env.reset(seed=0)
@@ -152,6 +211,8 @@ def test_gym_scales_actions_and_names_observations():
     np.testing.assert_allclose(env.unwrapped.action, [[-2.0], [5.0]])
     *_, terminated, _, info = env.step(np.array([0.0, 1.0], np.float32))
     assert terminated and info["success"]
+    observation, *_ = env.step(np.array([1.0, -1.0], np.float32))
+    np.testing.assert_allclose(env.unwrapped.action, [[2.0], [0.0]])
     assert set(envs.make("gym:test/Pixels-v0").observation_space.spaces) == {"image"}
 
 
@@ -171,7 +232,14 @@ def test_gym_scales_actions_and_names_observations():
         ("sim", {"task": "Can", "placement_m": 0.1}, "placement_m"),
         ("fake", {"image_size": 2}, "image_size"),
         ("gym:Pendulumm-v1", {}, "Pendulumm-v1"),
+        ("gym:Pendulum-v1", {"kwargs": {"gravitty": 1}}, "gravitty"),
+        ("gym:", {}, "gym:"),
         ("gym:CartPole-v1", {}, "Discrete"),
+        ("gym:test/Boundless-v0", {}, "finite bounds"),
+        ("gym:test/Words-v0", {}, "observation 'said'"),
+        ("sim", {"control_hz": 3000}, "control_hz"),
+        ("sim", {"horizon": 0}, "horizon"),
+        ("sim", {"placement_m": -0.1}, "placement_m"),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(name, options, named):

@@ -27,11 +27,18 @@ def successes(name, count, *, noise=0.0, failure_rate=0.0, **options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"control_hz": 20.0}, {"action": "pose"}, {"task": "Can", "horizon": 120}],
-    ids=["lift", "20 Hz", "pose", "can"],
+    [
+        {},
+        {"control_hz": 20.0},
+        {"action": "pose"},
+        {"action": "pose", "control_hz": 20.0},
+        {"robot": "XArm7"},
+        {"task": "Can", "horizon": 120},
+    ],
+    ids=["lift", "20 Hz", "pose", "pose at 20 Hz", "XArm7", "can"],
 )
 def test_experts_succeed(options):
-    assert successes("sim", 4, cameras=[], **options) == 4
+    assert successes("sim", 5, cameras=[], **options) == 5
 
 
 def test_the_fake_expert_succeeds():
@@ -57,3 +64,24 @@ def test_noise_changes_actions_but_not_the_gripper():
 def test_there_is_not_one_for_everything():
     with pytest.raises(ValueError, match="Door"):
         envs.experts.make(envs.make("sim", task="Door", cameras=[]))
+
+
+def test_nor_for_every_robot():
+    with pytest.raises(ValueError, match="UR5e"):
+        envs.experts.make(envs.make("sim", robot="UR5e", cameras=[]))
+
+
+def test_an_experts_seed_is_its_noise_and_its_failures():
+    env = envs.make("fake")
+
+    def played(seed):
+        expert = envs.experts.make(env, noise=0.3, failure_rate=0.5, seed=seed)
+        seen = []
+        for episode in range(6):
+            observation, _ = env.reset(seed=episode)
+            expert.reset()
+            seen.append((expert.failing, expert.act(observation).tolist()))
+        return seen
+
+    assert played(3) == played(3) != played(4)
+    assert {failing for failing, _ in played(3)} == {True, False}

@@ -52,6 +52,44 @@ def test_images_are_upright():
     assert len(rows) > 8 and nearer.mean() > rows.mean() + 2
 
 
+def test_images_show_where_the_cube_is_moved():
+    """agentview faces the robot: the world's +y is to the right. And the arm hangs in from above."""
+    env = lift(cameras=["agentview"])
+    image = env.reset(seed=0)[0]["agentview"]
+    _, columns = red(image)
+    move_cube(env, 0.0, 0.08)
+    _, moved = red(env._observation()["agentview"])
+    env.close()
+    assert moved.mean() > columns.mean() + 2
+    dark = image.max(axis=2) < 60
+    assert dark[:32].sum() > 3 * dark[32:].sum()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_action_moves_the_hand_along_its_axis_and_1_closes_the_gripper(axis):
+    env = lift(cameras=[])
+    start = env.reset(seed=0)[0]["proprio"]
+    action = np.zeros(4)
+    action[axis], action[3] = 0.6 if axis < 2 else -0.6, 1.0
+    for _ in range(4):
+        seen = env.step(action)[0]["proprio"]
+    env.close()
+    moved = seen[:3] - start[:3]
+    assert np.abs(moved).argmax() == axis and np.sign(moved[axis]) == np.sign(action[axis])
+    assert 0.02 < abs(moved[axis]) < 4 * 0.6 * 0.05
+    assert np.abs(seen[9:]).max() < np.abs(start[9:]).max()
+
+
+def test_pose_control_turns_the_hand():
+    env = lift(cameras=[], action="pose")
+    start = env.reset(seed=0)[0]["proprio"]
+    for _ in range(4):
+        seen = env.step(np.array([0, 0, 0, 0, 0, 0.5, -1]))[0]["proprio"]
+    env.close()
+    assert np.abs(seen[3:9] - start[3:9]).max() > 0.2
+    assert np.abs(seen[:3] - start[:3]).max() < 0.03
+
+
 def test_the_fast_picture_shows_what_the_stock_one_shows_and_physics_are_the_same():
     fast, stock = lift(), lift(render="stock")
     actions = np.random.default_rng(0).uniform(-1, 1, (5, 4)).astype(np.float32)
@@ -64,7 +102,7 @@ def test_the_fast_picture_shows_what_the_stock_one_shows_and_physics_are_the_sam
     for camera in fast.options.cameras:
         (r1, c1), (r2, c2) = red(quick[camera]), red(slow[camera])
         assert len(r1) > 8 and abs(r1.mean() - r2.mean()) < 2 and abs(c1.mean() - c2.mean()) < 2
-        assert quick[camera].std() > 20
+        assert quick[camera].std() > 20 and not np.array_equal(quick[camera], slow[camera])
     fast.close()
     stock.close()
 
@@ -134,6 +172,7 @@ def test_every_task_runs(task):
     assert first["agentview"].std() > 10
     for key in first:
         np.testing.assert_array_equal(first[key], again[key])
+        assert env.observation_space[key].contains(first[key])
 
 
 def test_nothing_heavy_is_loaded_before_an_environment_is_made():
