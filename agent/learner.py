@@ -26,10 +26,11 @@ from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, LinkConfig, OnlineConfig
 from agent.episode_file import SUFFIX, episode_paths, read_episode, write_episode
 from agent.log import Progress, RunLog
-from agent.mailbox import Mailbox, episode_name
+from agent.mailbox import Mailbox
 from agent.pretrain import choose_device, load_demonstrations, run_folder
 from agent.replay import Replay, sample_mixed
 from agent.spec import Episode, UserError
+from agent.wire import episode_name
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 LATEST = "latest.pt"

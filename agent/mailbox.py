@@ -26,13 +26,10 @@ from agent.wire import (
     ProtocolError,
     WireError,
     check_address,
-    episode_name,
     pack,
     read_step,
     unpack,
 )
-
-__all__ = ["Mailbox", "Robot", "episode_name"]
 
 LIVE_S = 10.0  # a robot not heard of for so long may be replaced by another of its name
 ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing

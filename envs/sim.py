@@ -158,11 +158,7 @@ class SimEnv(gymnasium.Env):
         return self._observation(), {"success": False}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
-        action = np.clip(np.asarray(action, np.float64), -1, 1)
-        shape = self.action_space.shape or ()
-        if action.shape != shape or not np.isfinite(action).all():
-            raise ValueError(f"action must be {shape[0]} finite numbers, not {action}")
-        self._env.step(self._with_rotation(action))
+        self._env.step(self._with_rotation(clipped(action, self.action_space.shape[0])))
         self._steps += 1
         success = bool(self._env._check_success())
         truncated = not success and self._steps >= self.options.horizon
