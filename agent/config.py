@@ -90,7 +90,7 @@ class OnlineConfig:
     utd: float = _f(0.5, "critic updates per env step", low=0)
     actor_every: int = _f(1, "critic updates per actor update", low=1)
     batch: int = _f(128, "transitions per update", low=1)
-    offline_share: float = _f(0.5, "share of each batch from the offline data; -1: by size |D| / (|D| + N)")
+    offline_share: float = _f(0.5, "share of each batch from the offline data, 0 to 1; -1: by size |D| / (|D| + N)")
     capacity_steps: int = _f(200_000, "online steps kept; the oldest episodes go first", low=2)
     max_lead_steps: int = _f(
         200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit", low=0

@@ -72,7 +72,7 @@ class Learner:
         self.agent = CalQL(start.spec, config["network"], self.calql, self.device, seed)
         try:
             self.agent.load_state_dict(start.agent)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"the checkpoint has other networks than section 'network' asks for: {reason}") from None
         self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], self.calql.gamma, seed + 1)
@@ -85,9 +85,10 @@ class Learner:
         for name, replay in (("offline", self.offline), ("online", self.replay)):
             if resumed and replay is not None and name in start.generators:
                 replay.generator.set_state(start.generators[name])
-        self.log = RunLog(folder, counters.get("time_s", 0))
         network = dataclasses.asdict(config["network"])
-        self.mailbox = Mailbox(link.address, start.spec, network, str(folder.resolve()), stored, link.insecure)
+        run = str(folder.resolve())
+        self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, env=start.env)
+        self.log = RunLog(folder, counters.get("time_s", 0))
         self.mailbox.offer(self.version, self.agent.policy.weights())
         self._before = self.env_steps  # steps of earlier lives of this run
         self._saved_at = self.env_steps
@@ -188,7 +189,8 @@ class Learner:
     def update(self) -> None:
         batch = sample_mixed(self.offline, self.replay, self.online.batch, self.online.offline_share).to(self.device)
         batch = batch.augmented(self.calql.augment_pad, self.agent.generator)
-        weights = Weights(cql_weight(self.seen, self.calql), self.calql.bc_weight_online)
+        learning_steps = max(0, self.seen - self.online.warmup_steps)
+        weights = Weights(cql_weight(learning_steps, self.calql), self.calql.bc_weight_online)
         self._metrics |= self.agent.update(batch, weights, self.updates % self.online.actor_every == 0)
         self.updates += 1
         if self.updates % self.online.offer_every == 0:

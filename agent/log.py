@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from agent.spec import UserError
+
 
 class RunLog:
     """Appends to `<folder>/log.jsonl`; every record has its kind, env_steps, updates and time_s since the run began."""
@@ -18,7 +20,10 @@ class RunLog:
     def __init__(self, folder: Path, time_s: float = 0.0, quiet: bool = False) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run folder {folder}: {error.strerror}") from None
         self._file = (folder / "log.jsonl").open("a", buffering=1)  # a record is on its way when it is written
         self._board = SummaryWriter(str(folder))
         self._started = time.monotonic() - time_s

@@ -67,7 +67,8 @@ class Mailbox:
     """Binds `address` for robots that see and do `spec`.
 
     network: keyword arguments of agent.config.NetworkConfig, told to the robots. stored: (robot, boot, number) of the
-    episodes already on disk. steps: env steps received so far, each counted once, those of unfinished episodes too.
+    episodes already on disk. env: {"name", "options"} that the data came from.
+    steps: env steps received so far, each counted once, those of unfinished episodes too.
     counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
     Raises UserError when the address is taken, impossible, or beyond this machine and not `insecure`.
     """
@@ -80,8 +81,10 @@ class Mailbox:
         run: str = "",
         stored: Iterable[EpisodeKey] = (),
         insecure: bool = False,
+        env: Mapping[str, Any] | None = None,
     ):
         check_address(address, insecure)
+        self._env = dict(env or {})
         self.spec = spec
         self.steps = 0
         self._welcome = pack(
@@ -216,6 +219,7 @@ class Mailbox:
             differences = Spec.from_dict(fields["spec"]).differences(self.spec)
         except (SpecError, OverflowError) as error:
             differences = [str(error)]
+        differences += self._other_task(fields["env"])
         if differences:
             self._refuse(route, f"robot '{name}' and the learner's data differ (robot first): {'; '.join(differences)}")
             return
@@ -228,6 +232,16 @@ class Mailbox:
         self._robots[route] = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
         self._answer_outbox(route, fields["outbox"])  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
+
+    def _other_task(self, env: Mapping[str, Any]) -> list[str]:
+        """Equal spaces may hide another task. Another environment (the real robot after the simulator) may be meant."""
+        tasks = [
+            e.get("options", {}).get("task") if isinstance(e.get("options", {}), Mapping) else None
+            for e in (env, self._env)
+        ]
+        if env.get("name") != self._env.get("name") or tasks[0] == tasks[1]:
+            return []
+        return [f"task: {tasks[0]} against {tasks[1]}"]
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
         self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))

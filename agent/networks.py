@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -244,7 +243,3 @@ class Critics(nn.Module):
             hidden = hidden.relu()
             hidden = torch.baddbmm(pick(self.biases[layer]), hidden, pick(self.weights[layer]))  # (E, B N, H)
         return hidden.unflatten(1, (batch, count)).squeeze(-1)
-
-
-def parameter_count(module: Any) -> int:
-    return sum(p.numel() for p in module.parameters())

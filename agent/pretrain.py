@@ -79,6 +79,10 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(arguments.flags.out)
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
     device = choose_device(config["learner"])
     seed = config["learner"].seed
     replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
@@ -120,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
                 saved = time.monotonic()
     finally:  # Ctrl-C keeps what was trained
         progress.close()
-        if done:
+        if done or not stop.asked:  # nothing learnt and stopped: an older checkpoint there is worth more
             save()
         log.close()
     log.say(f"wrote {out} after {done} updates ({log.time_s:.0f} s)")

@@ -99,7 +99,8 @@ class SimEnv(gymnasium.Env):
             boxes[key] = gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
         self.observation_space = gymnasium.spaces.Dict(boxes)
         held = 3 if options.action == "position" else 0
-        self.action_space = gymnasium.spaces.Box(-1, 1, (self._env.action_dim - held,), np.float32)
+        self._action_size = int(self._env.action_dim) - held
+        self.action_space = gymnasium.spaces.Box(-1, 1, (self._action_size,), np.float32)
         self._cameras = self._open_cameras()  # last: nothing can fail after it and leave its OpenGL context behind
 
     def _place(self, half_width_m: float | None) -> None:
@@ -158,7 +159,7 @@ class SimEnv(gymnasium.Env):
         return self._observation(), {"success": False}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
-        self._env.step(self._with_rotation(clipped(action, self.action_space.shape[0])))
+        self._env.step(self._with_rotation(clipped(action, self._action_size)))
         self._steps += 1
         success = bool(self._env._check_success())
         truncated = not success and self._steps >= self.options.horizon

@@ -40,7 +40,12 @@ class Stage:
 
     def finish(self) -> str:
         """Wait for it; its standard output. Raises UserError with the log's last line when it failed."""
-        if self.process.wait():
+        try:
+            failed = self.process.wait()
+        except BaseException:  # Ctrl-C, SIGTERM: no stage outlives the demo
+            self.stop()
+            raise
+        if failed:
             lines = self.log.read_text().strip().splitlines() or ["no message"]
             raise UserError(f"{self.name} ended with exit code {self.process.returncode}: {lines[-1]} ({self.log})")
         return self.out.read_text()
@@ -93,8 +98,9 @@ def fine_tune(folder: Path, configs: list[str], seed: int, cores: int, steps: in
     progress = Progress(steps, "env steps")
     try:
         while learner_stage.process.poll() is None:
-            if robot_stage.process.poll() not in (None, 0):
+            if robot_stage.process.poll() is not None:
                 robot_stage.finish()
+                learner_stage.process.wait(STOP_S)  # a robot server leaves by itself only when the run is over
             progress.show(*_newest(online / "log.jsonl"))
             time.sleep(1.0)
         progress.close()
@@ -117,12 +123,12 @@ def _newest(log: Path) -> tuple[int, str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parse(argv, __doc__ or "", ["collect", "offline", "online"], _flags, prog="python -m tools.demo")
+    arguments = cli.parse(argv, __doc__ or "", [], _flags, prog="python -m tools.demo")
     flags = arguments.flags
     began = time.monotonic()
     files = flags.config or ["configs/quickstart.yaml"]
     if not flags.config:
-        arguments = cli.parse(["--config", files[0], *(argv or [])], "", ["collect", "offline", "online"], _flags)
+        arguments = cli.parse(["--config", files[0], *(argv or [])], "", [], _flags)
     configs = [word for path in files for word in ("--config", path)]
     folder = Path(flags.folder)
     if folder.exists():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -26,7 +28,9 @@ class Figure:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the cores that this process may use, the GPU if there is one, and the date."""
+    """The processor, the cores that this process may use, the threads that libraries are told to use, the GPU if there
+    is one, versions, and the date.
+    """
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -42,8 +46,16 @@ def machine() -> dict[str, Any]:
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     except ImportError:
         pass
-    cores = len(os.sched_getaffinity(0))
-    return {"cpu": cpu, "cores": cores, "gpu": gpu, "python": platform.python_version(), "date": str(date.today())}
+    about = {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "gpu": gpu,
+    }
+    for package in ("torch", "mujoco"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            about[package] = importlib.metadata.version(package)
+    return {**about, "python": platform.python_version(), "date": str(date.today())}
 
 
 @dataclass
