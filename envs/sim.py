@@ -65,7 +65,7 @@ class SimEnv(gymnasium.Env):
         choose_backend()
         suite = _import_robosuite()
         self.options, self.task_name = options, options.task
-        _check(options, suite.ALL_ROBOTS)
+        _check(options, suite.robots.ROBOT_CLASS_MAPPING)
         name, arguments = TASKS[options.task]
         self._env = suite.make(
             name,

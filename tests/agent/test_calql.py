@@ -298,7 +298,7 @@ class Reference:
             optimizer.step()
         with torch.no_grad():
             for target, parameter in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
-                target.copy_(0.005 * parameter + 0.995 * target)
+                target.copy_(config.target_rate * parameter + (1 - config.target_rate) * target)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         args("--config", str(tmp_path / "latin.yaml"))
 
 
-@pytest.mark.parametrize("content", ["", "# nothing", "calql: {}", "calql: {gamma: 0.97}\noffline: {updates: 5}"])
+@pytest.mark.parametrize("content", ["", "# nothing", "calql: {}", "calql: {gamma: 0.95}\noffline: {updates: 5}"])
 def test_files_may_say_little_or_serve_other_commands(yaml, content):
     assert args("--config", yaml(content)).section("calql") == CalQLConfig()
 

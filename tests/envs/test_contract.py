@@ -229,6 +229,7 @@ def test_gym_scales_actions_and_names_observations():
         ("sim", {"action": "joints"}, "action"),
         ("sim", {"render": "faster"}, "fast"),
         ("sim", {"robot": "Baxter"}, "Baxter"),
+        ("sim", {"robot": "SpotArm"}, "SpotArm"),
         ("sim", {"task": "Can", "placement_m": 0.1}, "placement_m"),
         ("fake", {"image_size": 2}, "image_size"),
         ("gym:Pendulumm-v1", {}, "Pendulumm-v1"),

@@ -115,3 +115,12 @@ def test_coarse_meshes_are_lighter_and_the_simulated_model_keeps_its_own():
     assert drawn.mesh_facenum.sum() < 0.2 * env.model.mesh_facenum.sum()
     assert (drawn.mesh_facenum > 0).all()
     env.close()
+
+
+@pytest.mark.parametrize(("render", "times"), [("fast", 1), ("stock", 0)])
+def test_only_the_fast_look_has_coarse_meshes(monkeypatch, render, times):
+    calls = []
+    real = rendering.coarse
+    monkeypatch.setattr(rendering, "coarse", lambda model: calls.append(model) or real(model))
+    lift(render=render).close()
+    assert len(calls) == times

@@ -134,13 +134,18 @@ def test_images_stay_clean_over_resets_and_collections():
 
 
 def test_position_control_holds_the_rotation():
+    """While the hand is thrown about it tilts a little; at rest it has come back to the rotation of the reset."""
     env = lift(cameras=[], horizon=100)
     start = env.reset(seed=0)[0]["proprio"][3:9]
-    for action in ([0.6, 0, 0, 0], [0, 0.6, 0, 0], [0, 0, -0.6, 0]):
-        for _ in range(4):
-            seen = env.step(np.array(action, np.float32))[0]["proprio"][3:9]
+    rng = np.random.default_rng(0)
+    moves = [[1, -1, 0.3]] * 10 + [[-1, 1, -0.3]] * 15 + [*rng.uniform(-1, 1, (25, 3))]
+    for move in moves:
+        seen = env.step(np.array([*move, -1]))[0]["proprio"][3:9]
+        assert np.abs(seen - start).max() < 0.15
+    for _ in range(8):
+        seen = env.step(np.array([0, 0, 0, -1]))[0]["proprio"][3:9]
     env.close()
-    assert np.abs(seen - start).max() < 0.05
+    assert np.abs(seen - start).max() < 0.02
 
 
 def test_success_on_the_last_allowed_step_is_terminated():
