@@ -1,4 +1,4 @@
-"""For all tests: one thread per process. Tiny networks gain nothing from more, and several processes run side by side."""
+"""For all tests: one thread per process. Tiny networks gain nothing from more, and processes run side by side."""
 
 import os
 
