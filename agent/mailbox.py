@@ -102,10 +102,9 @@ class Mailbox:
         self._faults = Faults()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
+        # Handover: a robot that reconnects replaces its half-dead connection.
         for option, value in {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES, zmq.ROUTER_HANDOVER: 1}.items():
-            self._socket.setsockopt(
-                option, value
-            )  # handover: a robot that reconnects replaces its half-dead connection
+            self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
         try:
             self._socket.bind(address)
