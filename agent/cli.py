@@ -99,9 +99,14 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
             raise UserError(f"unknown key '{where}{key}'{nearest(key, hints)}")
     values = {key: coerce(value, hints[key], where + key) for key, value in settings.items()}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        low, value = field.metadata.get("low"), values.get(field.name)
-        if low is not None and value is not None and not value >= low:
-            raise UserError(f"{where}{field.name} is {value}; it must be {low} or more")
+        low, high, value = field.metadata.get("low"), field.metadata.get("high"), values.get(field.name)
+        for number in value if isinstance(value, list) else [value]:
+            if number is None:
+                continue
+            if low is not None and not number >= low:
+                raise UserError(f"{where}{field.name} is {value}; it must be {low} or more")
+            if high is not None and not number <= high:
+                raise UserError(f"{where}{field.name} is {value}; it must be {high} or less")
     return kind(**values)
 
 

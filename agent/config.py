@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def _f(default: Any, help: str, low: float | None = None) -> Any:
-    """A field with its help; `low` is the smallest number that makes sense."""
-    metadata = {"help": help, "low": low}
+def _f(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
+    """A field with its help; `low` and `high` are the ends of what makes sense, for each number in a list too."""
+    metadata = {"help": help, "low": low, "high": high}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -25,13 +25,13 @@ class NetworkConfig:
     encoder: Literal["cnn", "resnet18", "resnet34"] = _f("cnn", "image encoder, one per camera")
     encoder_weights: str = _f("", "resnet only: empty for random, 'imagenet', or a file with a torchvision state dict")
     freeze_encoder: bool = _f(False, "leave the image encoder as it was loaded")
-    channels: list[int] = _f([32, 32, 32, 32], "cnn: output channels of its 3x3 convolutions")
-    strides: list[int] = _f([2, 2, 1, 1], "cnn: their strides")
+    channels: list[int] = _f([32, 32, 32, 32], "cnn: output channels of its 3x3 convolutions", low=1)
+    strides: list[int] = _f([2, 2, 1, 1], "cnn: their strides", low=1)
     head: Literal["spatial_softmax", "flatten"] = _f("spatial_softmax", "how a feature map becomes a vector")
     features: int = _f(64, "length of each camera's feature vector", low=1)
     state_features: int = _f(64, "length of the proprioception's feature vector", low=1)
-    actor_hidden: list[int] = _f([256, 256], "hidden layers of the actor")
-    critic_hidden: list[int] = _f([256, 256], "hidden layers of each critic")
+    actor_hidden: list[int] = _f([256, 256], "hidden layers of the actor", low=1)
+    critic_hidden: list[int] = _f([256, 256], "hidden layers of each critic", low=1)
     critics: int = _f(10, "E, size of the critic ensemble", low=1)
     actor_layer_norm: bool = _f(True, "LayerNorm in the actor")
     critic_layer_norm: bool = _f(True, "LayerNorm in the critics")
@@ -39,7 +39,7 @@ class NetworkConfig:
 
 @dataclass
 class CalQLConfig:
-    gamma: float = _f(0.95, "discount")
+    gamma: float = _f(0.95, "discount", low=0, high=0.99999)
     calibrate: bool = _f(True, "Cal-QL: lift policy samples to the Monte-Carlo return; off is CQL")
     cql_actions: int = _f(4, "n, actions sampled from each of uniform, pi(.|s), pi(.|s')", low=1)
     importance_sampling: bool = _f(True, "subtract log-probabilities in the conservative term")
@@ -57,9 +57,9 @@ class CalQLConfig:
     bc_weight_online: float = _f(1.0, "the same online", low=0)
     bc_filter: Literal["all", "success"] = _f("success", "which episodes are cloned; 'all' for tasks without success")
     target_entropy: float = _f(-0.5, "H-bar per action dimension: -1 in the paper, -0.5 in RLPD")
-    initial_temperature: float = _f(0.1, "alpha at the start")
+    initial_temperature: float = _f(0.1, "alpha at the start", low=1e-8)
     start_at_return: bool = _f(True, "before training, set the critics' last bias to the data's mean return")
-    target_rate: float = _f(0.05, "how fast targets follow", low=0)
+    target_rate: float = _f(0.05, "how fast targets follow", low=0, high=1)
     actor_lr: float = _f(1e-3, "learning rate of the actor", low=0)
     critic_lr: float = _f(1e-3, "learning rate of critics and encoder", low=0)
     temperature_lr: float = _f(1e-4, "learning rate of log alpha", low=0)
@@ -90,7 +90,9 @@ class OnlineConfig:
     utd: float = _f(0.5, "critic updates per env step", low=0)
     actor_every: int = _f(1, "critic updates per actor update", low=1)
     batch: int = _f(128, "transitions per update", low=1)
-    offline_share: float = _f(0.5, "share of each batch from the offline data, 0 to 1; -1: by size |D| / (|D| + N)")
+    offline_share: float = _f(
+        0.5, "share of each batch from the offline data, 0 to 1; -1: by size |D| / (|D| + N)", low=-1, high=1
+    )
     capacity_steps: int = _f(200_000, "online steps kept; the oldest episodes go first", low=2)
     max_lead_steps: int = _f(
         200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit", low=0
@@ -129,7 +131,7 @@ class RobotConfig:
 class CollectConfig:
     episodes: int = _f(30, "episodes to add", low=0)
     noise: float = _f(0.0, "scripted: standard deviation of the action noise, in action units", low=0)
-    failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0)
+    failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
     seed: int = _f(0, "seed of the first episode; each next one adds 1")
 
 

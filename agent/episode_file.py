@@ -6,6 +6,7 @@ all: it is written aside, synced and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -64,23 +65,36 @@ def _write(data: h5py.Group, episode: Episode) -> None:
         demo[f"final_obs/{key}"] = rows[steps]
 
 
-def read_episode(path: str | Path) -> Episode:
-    """The episode in `path`, checked. Raises EpisodeFileError naming the file when it is missing, cut or foreign."""
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[h5py.Group]:
+    """The file's group `data`; whatever fails inside is an EpisodeFileError that names the file."""
     path = Path(path)
     if not path.is_file():
         raise EpisodeFileError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
-            data, demo = file["data"], file["data/demo_0"]
-            columns = {name: demo[name][()].astype(dtype, copy=False) for name, dtype in STEP_COLUMNS.items()}
-            observations = {
-                key: np.concatenate([demo["obs"][key][()], demo["final_obs"][key][()][None]]) for key in demo["obs"]
-            }
-            episode = Episode(
-                observations=observations, actions=demo["actions"][()], meta=json.loads(data.attrs["meta"]), **columns
-            )
+            yield file["data"]
     except (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise EpisodeFileError(f"{path}: not an episode file, or damaged: {' '.join(str(error).split())}") from None
+
+
+def read_head(path: str | Path) -> tuple[int, dict[str, Any]]:
+    """Steps and meta of the episode in `path`, without reading its arrays. Raises EpisodeFileError naming the file."""
+    with _opened(path) as data:
+        return len(data["demo_0/actions"]), dict(json.loads(data.attrs["meta"]))
+
+
+def read_episode(path: str | Path) -> Episode:
+    """The episode in `path`, checked. Raises EpisodeFileError naming the file when it is missing, cut or foreign."""
+    with _opened(path) as data:
+        demo = data["demo_0"]
+        columns = {name: demo[name][()].astype(dtype, copy=False) for name, dtype in STEP_COLUMNS.items()}
+        observations = {
+            key: np.concatenate([demo["obs"][key][()], demo["final_obs"][key][()][None]]) for key in demo["obs"]
+        }
+        episode = Episode(
+            observations=observations, actions=demo["actions"][()], meta=json.loads(data.attrs["meta"]), **columns
+        )
     try:
         if not observations or episode.actions.ndim != 2:
             raise SpecError("no observations, or actions that are not (T, A)")

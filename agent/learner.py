@@ -24,13 +24,12 @@ from agent import checkpoint, cli
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, LinkConfig, OnlineConfig
-from agent.episode_file import SUFFIX, episode_paths, read_episode, write_episode
 from agent.log import Progress, RunLog
 from agent.mailbox import Mailbox
 from agent.pretrain import choose_device, load_demonstrations, run_folder
 from agent.replay import Replay, sample_mixed
 from agent.spec import Episode, UserError
-from agent.wire import episode_name
+from agent.store import Store
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 LATEST = "latest.pt"
@@ -79,9 +78,8 @@ class Learner:
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
-        self.env_steps = 0  # of finished episodes; `seen` also counts those under way
-        self.episodes = 0
-        stored = self._read_back() if resumed else []
+        self.store = Store(folder, self.replay)
+        stored = self.store.read_back() if resumed else []
         for name, replay in (("offline", self.offline), ("online", self.replay)):
             if resumed and replay is not None and name in start.generators:
                 replay.generator.set_state(start.generators[name])
@@ -90,31 +88,20 @@ class Learner:
         self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, env=start.env)
         self.log = RunLog(folder, counters.get("time_s", 0))
         self.mailbox.offer(self.version, self.agent.policy.weights())
-        self._before = self.env_steps  # steps of earlier lives of this run
+        self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
         self._saved_at = self.env_steps
         self._held = False
+        self._rates = (self.log.time_s, self.updates, self.seen)  # at the last record of an update
         self._metrics: dict[str, Tensor] = {}  # the newest of each since the last record
 
-    def _read_back(self) -> list[tuple[str, str, int]]:
-        """Fill the replay from the run's episode files; returns their identities."""
-        folder = self.folder / "episodes"
-        episodes = [read_episode(path) for path in episode_paths([folder])] if any(folder.glob(f"*{SUFFIX}")) else []
-        episodes.sort(key=lambda episode: episode.meta["order"])
-        for episode in episodes:
-            self._add(episode)
-            self.env_steps += len(episode)
-        self.episodes = len(episodes)
-        return [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in episodes]
+    @property
+    def episodes(self) -> int:
+        return self.store.episodes
 
-    def _path(self, episode: Episode) -> Path:
-        return self.folder / "episodes" / (episode_name(episode.meta) + SUFFIX)
-
-    def _add(self, episode: Episode) -> None:
-        """Into the replay; raises UserError naming its file when it contradicts the config."""
-        try:
-            self.replay.add(episode)
-        except UserError as error:
-            raise UserError(f"{self._path(episode)}: {error}") from None
+    @property
+    def env_steps(self) -> int:
+        """Of finished episodes; `seen` also counts those under way."""
+        return self.store.env_steps
 
     @property
     def seen(self) -> int:
@@ -166,12 +153,11 @@ class Learner:
 
     def take(self, episode: Episode) -> None:
         """A finished episode: to disk, into the replay, acknowledged, logged, in this order."""
-        episode.meta["order"] = self.episodes
-        write_episode(self._path(episode), episode)
-        self._add(episode)
+        taken = self.store.take(episode)
         self.mailbox.acknowledge(episode)
-        self.episodes += 1
-        self.env_steps += len(episode)
+        if not taken:
+            self._before -= len(episode)
+            return
         self.log.write(
             "episode",
             self.env_steps,
@@ -204,7 +190,7 @@ class Learner:
 
     def _log_update(self, metrics: dict[str, Tensor], weights: Weights) -> None:
         now, steps = self.log.time_s, self.seen
-        last_time, last_updates, last_steps = getattr(self, "_rates", (now, self.updates, steps))
+        last_time, last_updates, last_steps = self._rates
         self._rates = (now, self.updates, steps)
         elapsed = max(now - last_time, 1e-9)
         self.log.write(
@@ -217,6 +203,7 @@ class Learner:
             env_steps_per_s=(steps - last_steps) / elapsed,
             version=self.version,
             bad_messages=sum(self.mailbox.counts.values()),
+            set_aside=self.store.set_aside,
             **metrics,
         )
 
@@ -275,6 +262,7 @@ def main(argv: list[str] | None = None) -> None:
     learner.log.say(
         f"{done}: {learner.env_steps} env steps, {learner.episodes} episodes, {learner.updates} updates in "
         f"{(time.monotonic() - began) / 60:.1f} min; {folder / LATEST}"
+        + (f"; {aside} episodes set aside in {folder / 'set_aside'}" if (aside := learner.store.set_aside) else "")
     )
 
 

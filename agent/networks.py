@@ -151,7 +151,7 @@ class Encoder(nn.Module):
 
 
 def _module_name(key: str) -> str:
-    return key.replace(".", "/")  # torch refuses dots in module names
+    return "of " + key.replace(".", "/")  # torch refuses dots in module names, and those of its own methods
 
 
 class Actor(nn.Module):

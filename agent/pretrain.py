@@ -22,7 +22,7 @@ from agent import cli
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
-from agent.episode_file import episode_paths, read_episodes
+from agent.episode_file import episode_paths, read_episodes, read_head
 from agent.log import Progress, RunLog
 from agent.replay import Replay
 from agent.spec import Episode, UserError
@@ -55,17 +55,21 @@ def load_demonstrations(
 
     Raises UserError naming the file that is missing, damaged or different from the others, or when none is left.
     """
-    found = zip(episode_paths(config.data), read_episodes(config.data), strict=True)
-    kept = [(path, episode) for path, episode in found if episode.succeeded or not config.successes_only]
-    if not kept:
-        raise UserError(f"{', '.join(config.data)}: no successful episode, and offline.successes_only is on")
-    replay = Replay(kept[0][1].spec, sum(len(e) + 1 for _, e in kept), reward, gamma, seed)
-    for path, episode in kept:
+    paths = episode_paths(config.data)
+    rows = sum(read_head(path)[0] + 1 for path in paths)
+    replay, heads = None, []
+    for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
+        replay = replay or Replay(episode.spec, rows, reward, gamma, seed)
+        if config.successes_only and not episode.succeeded:
+            continue
         try:
             replay.add(episode)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    return replay, [dataclasses.replace(episode, observations={}) for _, episode in kept]
+        heads.append(dataclasses.replace(episode, observations={}))
+    if replay is None or not heads:
+        raise UserError(f"{', '.join(config.data)}: no successful episode, and offline.successes_only is on")
+    return replay, heads
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,6 +6,7 @@ Only numpy and gymnasium's vocabulary live here; no torch, so that a tool or a r
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 Observation = dict[str, np.ndarray]
+KEY = re.compile(r"\w[\w.-]*")  # a name in a file, on the wire, and in a network
 
 
 class UserError(Exception):
@@ -28,6 +30,7 @@ class Spec:
     """What an environment's observations and actions look like.
 
     cameras: name -> (height, width, 3), uint8.  states: name -> length, float32.  action_dim: A, actions in [-1, 1]^A.
+    Raises SpecError for a name that no file could hold.
     """
 
     cameras: dict[str, tuple[int, int, int]]
@@ -37,6 +40,11 @@ class Spec:
     def __post_init__(self) -> None:
         for name in ("cameras", "states"):  # in the order of their names: features are concatenated in it
             object.__setattr__(self, name, dict(sorted(getattr(self, name).items())))
+        for key in self.keys:
+            if not KEY.fullmatch(key):
+                raise SpecError(f"observation key {key!r}: letters, digits, '_', '-' and '.', not first '.' or '-'")
+        if both := set(self.cameras) & set(self.states):
+            raise SpecError(f"{sorted(both)} are cameras and states at once")
 
     @classmethod
     def from_spaces(cls, observation_space: Any, action_space: Any) -> Spec:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,24 @@ learner: {threads: 1, log_every: 10}
 
 def start(*words):
     command = [sys.executable, "-m", *map(str, words)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # says little
 
 
-def finish(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err[-2000:]
-    return out
+def finish(*processes):
+    """Standard output of each, when all have ended well within two minutes; else what every one of them said."""
+    deadline = time.monotonic() + 120
+    try:
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+    said = [process.communicate() for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(
+        f"{process.args[2]}: {process.returncode}\n{out[-1000:]}{err[-1000:]}" for process, (out, err) in zip(processes, said)
+    )
+    return [out for out, _ in said]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +68,8 @@ def test_fine_tuning_by_two_processes(offline, tmp_path, robot_first):
     robot = ("robot_server", "--config", offline / "tiny.yaml", "--address", address, "--spool", spool)
     learner = ("agent.learner", "--ckpt", offline / "offline.pt", "--run", run, "--address", address)
     processes = [start(*words) for words in ((robot, learner) if robot_first else (learner, robot))]
-    robot_out, learner_out = map(finish, processes if robot_first else reversed(processes))
+    said = finish(*processes)
+    robot_out, learner_out = said if robot_first else reversed(said)
 
     assert "finished" in learner_out and "run is over" in robot_out
     episodes = list(read_episodes([run / "episodes"]))
@@ -76,12 +89,10 @@ def test_fine_tuning_by_two_processes(offline, tmp_path, robot_first):
     assert not before.equal(after)
     assert not list(spool.glob("*.hdf5"))
 
-    more = start("agent.learner", "--resume", run, "--env-steps", 220, "--address", address)
-    again = start(*robot)
-    assert "finished" in finish(more)
-    finish(again)
-    assert checkpoint.load(run / "latest.pt").counters["updates"] == 110
-    assert sum(len(e) for e in read_episodes([run / "episodes"])) >= 220
+    more = start("agent.learner", "--resume", run, "--env-steps", steps + 70, "--address", address)
+    assert "finished" in finish(more, start(*robot))[0]
+    assert checkpoint.load(run / "latest.pt").counters["updates"] == (steps + 70) // 2
+    assert sum(len(e) for e in read_episodes([run / "episodes"])) >= steps + 70
 
 
 def test_what_another_run_left_in_the_spool_stays_there(offline, tmp_path):
@@ -93,7 +104,6 @@ def test_what_another_run_left_in_the_spool_stays_there(offline, tmp_path):
     robot = start("robot_server", "--config", offline / "tiny.yaml", "--address", address, "--spool", spool)
     run = tmp_path / "run"
     learner = ("--ckpt", offline / "offline.pt", "--run", run, "--address", address, "--env-steps", 30)
-    finish(start("agent.learner", *learner))
-    finish(robot)
+    finish(start("agent.learner", *learner), robot)
     assert (spool / "robot-0123abcd-000000.hdf5").exists()
     assert all(e.meta["boot"] != "0123abcd" for e in read_episodes([run / "episodes"]))

@@ -11,8 +11,10 @@ online/ (episodes, latest.pt, log.jsonl), *.log, learning_curve.png, summary.jso
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import random
 import shlex
 import socket
 import subprocess
@@ -61,9 +63,12 @@ class Stage:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free port below those that outgoing connections get: a robot that retries on one of these may meet itself."""
+    for port in random.sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise UserError("no free TCP port between 20000 and 32767")
 
 
 def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int) -> dict[str, Any]:

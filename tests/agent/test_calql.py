@@ -558,7 +558,7 @@ def test_an_update_without_the_actor_leaves_policy_head_and_temperature(make_age
 
 def test_a_frozen_encoder_stays_as_it_was(make_agent, make_batch):
     agent = make_agent(freeze_encoder=True)
-    camera = agent.policy.encoder.cameras["cam"]
+    camera = agent.policy.encoder.cameras["of cam"]
     before = copy.deepcopy(camera.net.state_dict())
     head = copy.deepcopy(camera.out.state_dict())
     agent.update(make_batch(), Weights(1.0, 1.0))

@@ -23,6 +23,7 @@ from agent.learner import HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.pretrain import load_demonstrations
 from agent.spec import UserError
+from agent.wire import pack
 from robot_server.link import Link
 
 
@@ -38,7 +39,7 @@ class Robot:
         self.seeds = [episode.meta["number"] for episode in episodes for _ in range(len(episode))]
         self.spec, self.folder, self.stop_after = spec, folder, stop_after
         self.link, self.sent, self.boot_steps, self.waits = None, 0, 0, 0
-        self.fresh = True
+        self.fresh, self.gone = True, False
 
     def wait(self, mailbox, timeout_s):
         """Instead of the learner's wait."""
@@ -58,6 +59,9 @@ class Robot:
                 self.sent += 1
                 self.boot_steps += 1
         self.link.pump()
+        if self.link.done and not self.gone:  # as a robot server does: everything delivered, then BYE
+            self.gone = True
+            self.link._put(pack("BYE"))
         Mailbox.wait(mailbox, 0.02)
 
 
@@ -340,14 +344,23 @@ def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(
     assert second.learner.updates == 20  # those that the crash lost are made again
 
 
-def test_an_episode_that_contradicts_the_config_is_named_and_not_lost(tune, episodes):
-    """The learner stops with the file's name; put right and resumed, it goes on with that episode, once."""
+def test_an_episode_that_contradicts_the_config_is_set_aside_whole(tune, episodes, caplog):
+    """It stops nothing, asks for no updates, and its robot may forget it; a config put right takes it in, once."""
     episodes[1].rewards[0] = 0.5
-    with pytest.raises(UserError, match=r"episodes/.*\.hdf5: reward\.sparse"):
-        tune(episodes, "--utd", "1")
-    second = tune(episodes[2:], "--sparse", "false", resume=True)
-    assert [r["env_steps"] for r in second.records("episode")] == [7, 18, 20]
-    assert (second.learner.episodes, second.learner.env_steps, second.learner.updates) == (4, 20, 20)
+    first = tune(episodes, "--utd", "1", "--env-steps", "17")
+    [aside] = (first.folder / "set_aside").iterdir()
+    assert f"{aside}: reward.sparse" in caplog.text
+    np.testing.assert_array_equal(read_episode(aside).rewards, episodes[1].rewards)
+    assert (first.learner.episodes, first.learner.env_steps, first.learner.updates) == (3, 17, 17)
+    assert not first.robot.link._outbox and len(first.learner.replay) == 17
+    again = tune([], resume=True)  # nothing has been put right
+    assert (again.learner.episodes, again.learner.env_steps) == (3, 17) and aside.exists()
+    assert read_episode(aside).meta["number"] in [number for *_, number in again.learner.mailbox._stored]
+    right = tune([], "--sparse", "false", "--env-steps", "20", resume=True)
+    assert not aside.exists() and len(right.learner.replay) == 20
+    assert (right.learner.episodes, right.learner.env_steps, right.learner.updates) == (4, 20, 20)
+    files = [read_episode(path) for path in episode_paths([right.folder / "episodes"])]
+    assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
 
 
 def test_a_finished_run_resumed_ends_at_once(tune, episodes):

@@ -1,0 +1,65 @@
+"""A run's episodes on disk, and in the replay: each is a file first, so that a crash at any moment loses none."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from agent.episode_file import SUFFIX, read_episode, read_head, write_episode
+from agent.replay import Replay
+from agent.spec import Episode, UserError
+from agent.wire import EpisodeKey, episode_name
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """Episodes of the run in `folder`: those that learning uses in episodes/, the others in set_aside/.
+
+    An episode that contradicts the config (a third reward value in a sparse task, more steps than the replay has rows)
+    is set aside, whole and named, and the run goes on. After the config has been put right, read_back takes it in.
+    episodes, env_steps: of those that learning uses. set_aside: how many it does not.
+    """
+
+    def __init__(self, folder: Path, replay: Replay) -> None:
+        self.replay = replay
+        self._good, self._aside = folder / "episodes", folder / "set_aside"
+        self.episodes = self.env_steps = self.set_aside = 0
+
+    def take(self, episode: Episode) -> bool:
+        """To disk, then into the replay; False when it had to be set aside instead."""
+        episode.meta["order"] = self.episodes
+        name = episode_name(episode.meta) + SUFFIX
+        write_episode(self._good / name, episode)
+        return self._add(episode, name)
+
+    def read_back(self) -> list[EpisodeKey]:
+        """Fill the replay from the files, in the order in which they were taken; returns the identities of them all."""
+        heads = [(path, read_head(path)[1]) for path in self._files(self._good)]
+        keys = [(meta["robot"], meta["boot"], meta["number"]) for _, meta in heads]
+        for path, _ in sorted(heads, key=lambda head: head[1]["order"]):
+            self._add(read_episode(path), path.name)
+        for path in self._files(self._aside):
+            episode = read_episode(path)
+            keys.append((episode.meta["robot"], episode.meta["boot"], episode.meta["number"]))
+            if path.name not in (known.name for known, _ in heads) and self.take(episode):
+                path.unlink()
+        return keys
+
+    def _add(self, episode: Episode, name: str) -> bool:
+        try:
+            self.replay.add(episode)
+        except UserError as error:
+            self._aside.mkdir(exist_ok=True)
+            os.replace(self._good / name, self._aside / name)
+            self.set_aside += 1
+            log.warning("set aside, not learnt from: %s: %s", self._aside / name, error)
+            return False
+        self.episodes += 1
+        self.env_steps += len(episode)
+        return True
+
+    @staticmethod
+    def _files(folder: Path) -> list[Path]:
+        return sorted(folder.glob(f"[!.]*{SUFFIX}"))
