@@ -63,5 +63,5 @@ def load(path: str | Path) -> Checkpoint:
             raise ValueError("written by another version of this program")
         return Checkpoint(**{**data, "spec": Spec.from_dict(data["spec"])})
     except Exception as error:  # torch.load fails in many ways on a damaged file, and every one is the file's fault
-        reason = str(error).split("\n")[0][:150]
-        raise UserError(f"{path}: not a checkpoint of this program, or damaged: {reason}") from None
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise UserError(f"{path}: not a checkpoint of this program, or damaged ({reason})") from None

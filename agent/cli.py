@@ -251,12 +251,19 @@ def _print_config(arguments: Arguments, used: list[str], env_options: Callable[[
 
 
 class Stop:
-    """Turns true at the first Ctrl-C or SIGTERM; the second raises KeyboardInterrupt, and `at_once` is true."""
+    """In its `with` block, turns true at Ctrl-C or SIGTERM; the second raises KeyboardInterrupt, `at_once` is true."""
 
     def __init__(self) -> None:
         self.asked = self.at_once = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: types.FrameType | None) -> None:
         if self.asked:

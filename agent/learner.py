@@ -24,9 +24,10 @@ from agent import checkpoint, cli
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, LinkConfig, OnlineConfig
-from agent.log import Progress, RunLog
+from agent.log import RunLog
 from agent.mailbox import Mailbox
 from agent.pretrain import choose_device, load_demonstrations, run_folder
+from agent.progress import Progress
 from agent.replay import Replay, sample_mixed
 from agent.spec import Episode, UserError
 from agent.store import Store
@@ -124,22 +125,21 @@ class Learner:
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Until the env steps are spent or `stop()`: take in what arrived, update if an update is due, else wait."""
-        progress = Progress(self.online.env_steps, "env steps")
         self.save()  # from here on a crash leaves something to resume
         try:
-            while not (self.finished or stop()):
-                for episode in self.mailbox.drain():
-                    self.take(episode)
-                self.keep_pace()
-                if self.updates < self.due:
-                    self.update()
-                else:
-                    self.mailbox.wait(WAIT_S)
-                progress.show(self.seen, f"{self.stage}  {self.updates} updates  {self.episodes} episodes")
+            with Progress(self.online.env_steps, "fine-tune", "env steps") as progress:
+                while not (self.finished or stop()):
+                    for episode in self.mailbox.drain():
+                        self.take(episode)
+                    self.keep_pace()
+                    if self.updates < self.due:
+                        self.update()
+                    else:
+                        self.mailbox.wait(WAIT_S)
+                    progress.show(self.seen, f"{self.stage}, {self.updates} updates, {self.episodes} episodes")
             if self.finished:
                 self.see_robots_off()
         finally:
-            progress.close()
             self.save()
 
     def see_robots_off(self) -> None:
@@ -255,7 +255,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     began = time.monotonic()
     try:
-        learner.run(cli.Stop())
+        with cli.Stop() as stop:
+            learner.run(stop)
     finally:
         learner.close()
     done = "finished" if learner.finished else "stopped"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -52,33 +51,3 @@ class RunLog:
     def close(self) -> None:
         self._file.close()
         self._board.close()
-
-
-class Progress:
-    """A line that a terminal overwrites; elsewhere a line now and then."""
-
-    def __init__(self, total: int, unit: str, every_s: float | None = None) -> None:
-        self.total, self.unit = total, unit
-        self.terminal = sys.stderr.isatty()
-        self.every_s = every_s or (0.5 if self.terminal else 15.0)
-        self._start = self._last = time.monotonic()
-        self._first: int | None = None
-
-    def show(self, done: int, text: str = "", force: bool = False) -> None:
-        now = time.monotonic()
-        if self._first is None:
-            self._first = done
-        if not force and now - self._last < self.every_s:
-            return
-        self._last = now
-        rate = (done - self._first) / max(now - self._start, 1e-9)
-        left_s = (self.total - done) / rate if rate > 0 else float("nan")
-        eta = "--:--" if math.isnan(left_s) else f"{int(left_s // 60):02d}:{int(left_s % 60):02d}"
-        line = f"{done}/{self.total} {self.unit}  {rate:.1f}/s  ETA {eta}  {text}"
-        print(
-            f"\r{line:<100}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )
-
-    def close(self) -> None:
-        if self.terminal:
-            print(file=sys.stderr)

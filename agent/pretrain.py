@@ -23,7 +23,8 @@ from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episodes, read_head
-from agent.log import Progress, RunLog
+from agent.log import RunLog
+from agent.progress import Progress
 from agent.replay import Replay
 from agent.spec import Episode, UserError
 
@@ -110,24 +111,24 @@ def main(argv: list[str] | None = None) -> None:
         env = dict(episodes[0].meta.get("env") or {})
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
 
-    progress, saved = Progress(offline.updates, "updates"), time.monotonic()
+    weights, at, saved = Weights(calql.cql_weight, calql.bc_weight), (0, time.monotonic()), time.monotonic()
     stop = cli.Stop()
-    weights, at = Weights(calql.cql_weight, calql.bc_weight), (0, time.monotonic())
     try:
-        while done < offline.updates and not stop():
-            batch = replay.sample(offline.batch).to(device).augmented(calql.augment_pad, agent.generator)
-            metrics = agent.update(batch, weights)
-            done += 1
-            if done % config["learner"].log_every == 0 or done == offline.updates:
-                now = time.monotonic()
-                log.write("update", 0, done, stage="offline", updates_per_s=(done - at[0]) / (now - at[1]), **metrics)
-                at = (done, now)
-                progress.show(done, summary(metrics))
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                save()
-                saved = time.monotonic()
+        with stop, Progress(offline.updates, "pretrain", "updates") as progress:
+            while done < offline.updates and not stop():
+                batch = replay.sample(offline.batch).to(device).augmented(calql.augment_pad, agent.generator)
+                metrics = agent.update(batch, weights)
+                done += 1
+                if done % config["learner"].log_every == 0 or done == offline.updates:
+                    now = time.monotonic()
+                    rate = (done - at[0]) / (now - at[1])
+                    log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)
+                    at = (done, now)
+                    progress.show(done, summary(metrics))
+                if time.monotonic() - saved > SAVE_EVERY_S:
+                    save()
+                    saved = time.monotonic()
     finally:  # Ctrl-C keeps what was trained
-        progress.close()
         if done or not stop.asked:  # nothing learnt and stopped: an older checkpoint there is worth more
             save()
         log.close()

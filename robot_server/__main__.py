@@ -43,14 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     except BaseException:
         env.close()
         raise
-    stop = Stop()
-    try:
-        act(env, link, robot, stop)
-    finally:
+    with Stop() as stop:
         try:
-            env.close()  # first: a robot must not wait for the network to be let go
+            act(env, link, robot, stop)
         finally:
-            finish(link, timeout_s=0.0 if stop.at_once else 5.0)
+            try:
+                env.close()  # first: a robot must not wait for the network to be let go
+            finally:
+                finish(link, timeout_s=0.0 if stop.at_once else 5.0)
 
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:

@@ -40,7 +40,8 @@ def finish(*processes):
                 process.kill()
     said = [process.communicate() for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(
-        f"{process.args[2]}: {process.returncode}\n{out[-1000:]}{err[-1000:]}" for process, (out, err) in zip(processes, said)
+        f"{process.args[2]}: {process.returncode}\n{out[-1000:]}{err[-1000:]}"
+        for process, (out, err) in zip(processes, said)
     )
     return [out for out, _ in said]
 

@@ -20,7 +20,6 @@ import contextlib
 import fcntl
 import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +32,8 @@ import envs.experts
 from agent import cli
 from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, write_episode
+from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError
-from tools.progress import progress
 from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
 
 
@@ -67,27 +66,6 @@ class Scripted:
 
 
 DEVICES: dict[str, Callable[[gymnasium.Env, CollectConfig], Device]] = {"scripted": Scripted}
-
-
-class Stop:
-    """Ctrl-C ends the recording between two steps, so that an episode that has ended is always written."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self, *_: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
-        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -132,7 +110,7 @@ def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
         return
 
 
-def record(env: gymnasium.Env, device: Device, seed: int, stop: Stop) -> Episode | None:
+def record(env: gymnasium.Env, device: Device, seed: int, stop: cli.Stop) -> Episode | None:
     """One episode; None if it was stopped before its end."""
 
     def begin(seed: int) -> Act:
@@ -142,7 +120,7 @@ def record(env: gymnasium.Env, device: Device, seed: int, stop: Stop) -> Episode
     transitions = []
     for transition in rollout(env, begin, seed):
         transitions.append(transition)
-        if stop.requested and not transition.last:
+        if stop() and not transition.last:
             return None
     return Episode.from_transitions(transitions)
 
@@ -156,8 +134,8 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         origin = env_record(name, options)
         check_continues(out, Spec.from_spaces(env.observation_space, env.action_space), origin)
         device = DEVICES[device_name](env, config)
-        bar = stack.enter_context(progress(config.episodes, "collect", "episodes"))
-        stop = stack.enter_context(Stop().listening())
+        progress = stack.enter_context(Progress(config.episodes, "collect", "episodes"))
+        stop = stack.enter_context(cli.Stop())
         start_s = time.monotonic()
         for number in range(first, first + config.episodes):
             episode = record(env, device, config.seed + number, stop)
@@ -167,9 +145,8 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
             write_episode(out / f"episode_{number:06d}{SUFFIX}", episode)
             episode.observations = {}
             kept.append(episode)
-            bar.update(1)
-            bar.set_postfix_str(f"{sum(e.succeeded for e in kept)}/{len(kept)} succeeded")
-            if stop.requested:
+            progress.show(len(kept), f"{sum(e.succeeded for e in kept)}/{len(kept)} succeeded")
+            if stop():
                 break
     return summary(kept, config.episodes, time.monotonic() - start_s, out)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.log import Progress
+from agent.progress import Progress
 from agent.spec import UserError
 
 EVALUATION_SEED = 100_000  # far from the seeds of collecting and of the robot server
@@ -100,15 +100,14 @@ def fine_tune(folder: Path, configs: list[str], seed: int, cores: int, steps: in
     ]
     learner_stage = Stage(folder, "learner", "agent.learner", *learner)
     robot_stage = Stage(folder, "robot_server", "robot_server", *robot)
-    progress = Progress(steps, "env steps")
     try:
-        while learner_stage.process.poll() is None:
-            if robot_stage.process.poll() is not None:
-                robot_stage.finish()
-                learner_stage.process.wait(STOP_S)  # a robot server leaves by itself only when the run is over
-            progress.show(*_newest(online / "log.jsonl"))
-            time.sleep(1.0)
-        progress.close()
+        with Progress(steps, "fine-tune", "env steps") as progress:
+            while learner_stage.process.poll() is None:
+                if robot_stage.process.poll() is not None:
+                    robot_stage.finish()
+                    learner_stage.process.wait(STOP_S)  # a robot server leaves by itself only when the run is over
+                progress.show(*_newest(online / "log.jsonl"))
+                time.sleep(1.0)
         print("  " + learner_stage.finish().strip().splitlines()[-1] + "\n")
     finally:
         robot_stage.stop()

@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 
 from agent import cli
+from agent.progress import Progress
 from agent.spec import Spec, UserError
-from tools.progress import progress
 from tools.rollout import Act, env_options, make_env, one_thread, private_seed, rollout
 from tools.video import fps_of, mp4, picture, require_cameras
 
@@ -221,13 +221,12 @@ def evaluate(
     plan = Plan(policy, env, dict(options or {}), stochastic, video, video_seeds)
     attempts: list[Attempt] = []
     with (
-        progress(episodes, "evaluate", "episodes") as bar,
+        Progress(episodes, "evaluate", "episodes") as progress,
         contextlib.closing(_attempts(plan, seeds, workers)) as ended,
     ):
         for attempt in ended:
             attempts.append(attempt)
-            bar.update(1)
-            bar.set_postfix_str(f"{sum(a.success for a in attempts)}/{len(attempts)} succeeded")
+            progress.show(len(attempts), f"{sum(a.success for a in attempts)}/{len(attempts)} succeeded")
     return Result.of(sorted(attempts, key=lambda a: a.seed))
 
 

@@ -27,8 +27,8 @@ import numpy as np
 
 from agent import cli
 from agent.episode_file import EpisodeFileError, episode_paths, read_episode
+from agent.progress import Progress
 from agent.spec import Episode, Spec, UserError
-from tools.progress import progress
 from tools.video import GREEN, GREY, RED, enlarge, with_text
 
 SHEET_ROWS, SHEET_FRAMES, THUMBNAIL_HEIGHT = 12, 6, 96
@@ -171,10 +171,10 @@ def main(argv: list[str] | None = None) -> None:
     paths = episode_paths(flags.paths)
     shown = set(np.linspace(0, len(paths) - 1, SHEET_ROWS).round().astype(int)) if not flags.no_sheet else set()
     survey = Survey()
-    with progress(len(paths), "inspect", "files") as bar:
+    with Progress(len(paths), "inspect", "files") as progress:
         for number, path in enumerate(paths):
             survey.add(path, with_row=number in shown)
-            bar.update(1)
+            progress.show(number + 1)
     if survey.spec is None:
         more = f" (and {len(survey.damaged) - 1} more, none readable)" if len(survey.damaged) > 1 else ""
         raise UserError(survey.damaged[0] + more)

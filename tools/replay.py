@@ -30,8 +30,8 @@ import numpy as np
 
 from agent import cli
 from agent.episode_file import episode_paths, read_episode
+from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError
-from tools.progress import progress
 from tools.rollout import make_env, rollout
 from tools.video import fps_of, mp4, picture, require_cameras
 
@@ -182,8 +182,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--fps {flags.fps:g}: expected 1 to 240")
     comparisons, videos = [], []
     paths = chosen(episode_paths(flags.paths), flags.episodes)
-    with contextlib.closing(Environments()) as environments, progress(len(paths), "replay", "episodes") as bar:
-        for path in paths:
+    with contextlib.closing(Environments()) as environments, Progress(len(paths), "replay", "episodes") as progress:
+        for number, path in enumerate(paths):
             episode, name = read_episode(path), path.name
             fps = flags.fps or fps_of((episode.meta.get("env") or {}).get("options", {}))
             video = (flags.out or path.parent / "videos") / f"{path.stem}.mp4"
@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
                         show = stack.enter_context(side_by_side(video, episode, name, fps))
                         videos.append(video)
                     comparisons.append(execute(env, episode, name, show))
-            bar.update(1)
+            progress.show(number + 1)
     if flags.json:
         print(json.dumps({"episodes": [c.to_dict() for c in comparisons], "videos": [str(v) for v in videos]}))
         return

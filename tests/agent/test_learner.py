@@ -22,7 +22,6 @@ from agent.episode_file import episode_paths, read_episode, write_episode
 from agent.learner import HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.pretrain import load_demonstrations
-from agent.spec import UserError
 from agent.wire import pack
 from robot_server.link import Link
 

@@ -11,10 +11,10 @@ from robot_server.__main__ import finish, wait_until
 
 @pytest.fixture
 def stop():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield Stop()
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Stop() as asked:
+        yield asked
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

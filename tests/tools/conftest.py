@@ -28,7 +28,7 @@ def refused(command) -> Callable[..., str]:
     def run(tool: str, *arguments: object) -> str:
         done = command(tool, *arguments)
         assert (done.returncode, done.stdout) == (2, ""), done
-        lines = [line for line in done.stderr.splitlines() if not line.startswith(f"{tool}: ")]  # progress
+        lines = done.stderr.splitlines()
         assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
         return lines[0]
 

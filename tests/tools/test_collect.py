@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent import cli
 from agent.config import CollectConfig
 from agent.episode_file import episode_paths, read_episode
-from tools.collect import Scripted, Stop, collect, record
+from tools.collect import Scripted, collect, record
 from tools.rollout import make_env
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def test_what_is_recorded_is_the_action_after_clipping():
             return 5 * np.ones(env.action_space.shape)
 
     env = make_env("fake", {})
-    episode = record(env, Wild(env, CollectConfig()), 0, Stop())
+    episode = record(env, Wild(env, CollectConfig()), 0, cli.Stop())
     assert (episode.actions == 1).all() and episode.actions.dtype == np.float32
 
 
