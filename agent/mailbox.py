@@ -6,6 +6,7 @@ the robot keeps it. So a learner that dies, at any moment, loses nothing.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from agent.spec import Episode, Spec, SpecError, Transition, UserError
+from agent.spec import Episode, Spec, SpecError, Transition, UserError, env_differences
 from agent.wire import (
     PROTOCOL,
     SOCKET_OPTIONS,
@@ -30,6 +31,8 @@ from agent.wire import (
     read_step,
     unpack,
 )
+
+log = logging.getLogger(__name__)
 
 LIVE_S = 10.0  # a robot not heard of for so long may be replaced by another of its name
 ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing
@@ -218,7 +221,9 @@ class Mailbox:
             differences = Spec.from_dict(fields["spec"]).differences(self.spec)
         except (SpecError, OverflowError) as error:
             differences = [str(error)]
-        differences += self._other_task(fields["env"])
+        options = env_differences(fields["env"], self._env)
+        if "task" in options:  # equal spaces may hide it; another environment (the real robot, now) may be meant
+            differences.append(f"task: {options['task']}")
         if differences:
             self._refuse(route, f"robot '{name}' and the learner's data differ (robot first): {'; '.join(differences)}")
             return
@@ -228,19 +233,12 @@ class Mailbox:
                     self._refuse(route, f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
                     return
                 del self._robots[other.route]
+        if options and route not in self._robots:
+            named = "; ".join(f"{option}: {values}" for option, values in options.items())
+            log.warning("robot '%s' and the learner's data differ (robot first): %s", name, named)
         self._robots[route] = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
         self._answer_outbox(route, fields["outbox"])  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
-
-    def _other_task(self, env: Mapping[str, Any]) -> list[str]:
-        """Equal spaces may hide another task. Another environment (the real robot after the simulator) may be meant."""
-        tasks = [
-            e.get("options", {}).get("task") if isinstance(e.get("options", {}), Mapping) else None
-            for e in (env, self._env)
-        ]
-        if env.get("name") != self._env.get("name") or tasks[0] == tasks[1]:
-            return []
-        return [f"task: {tasks[0]} against {tasks[1]}"]
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
         self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))

@@ -102,6 +102,8 @@ def main(argv: list[str] | None = None) -> None:
         f"{offline.updates} updates on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
     )
 
+    if calql.bc_filter == "success" and calql.bc_weight and not success:
+        log.say("warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one")
     done = 0
 
     def save() -> None:

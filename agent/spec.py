@@ -125,6 +125,19 @@ def _check_array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype: np
         raise SpecError(f"'{name}' has values that are not finite")
 
 
+def env_differences(env: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two environments {"name", "options"}: option -> "mine against theirs"; or "env" alone."""
+    if env.get("name") != other.get("name"):
+        return {"env": f"{env.get('name')} against {other.get('name')}"}
+    found = [e.get("options") for e in (env, other)]
+    mine, theirs = [options if isinstance(options, Mapping) else {} for options in found]  # may come from the network
+    return {
+        key: f"{mine.get(key)} against {theirs.get(key)}"
+        for key in sorted({*mine, *theirs}, key=str)
+        if mine.get(key) != theirs.get(key)
+    }
+
+
 @dataclass
 class Transition:
     """One step. `observation` is what was seen before `action` (float32 (A,), as executed, in [-1, 1]).

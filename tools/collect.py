@@ -33,7 +33,7 @@ from agent import cli
 from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, write_episode
 from agent.progress import Progress
-from agent.spec import Episode, Observation, Spec, UserError
+from agent.spec import Episode, Observation, Spec, UserError, env_differences
 from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
 
 
@@ -97,14 +97,10 @@ def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
         except EpisodeFileError:
             continue  # tools.inspect is there to complain; a damaged file must not stop the robot's day
         differences = episode.spec.differences(spec)
-        recorded = episode.meta.get("env") or {}
-        if recorded.get("name") != env["name"]:
-            differences.append(f"env: {recorded.get('name')} against {env['name']}")
-        else:
-            old, new = recorded.get("options", {}), env["options"]
-            for key in sorted({*old, *new}):
-                if old.get(key) != new.get(key):
-                    differences.append(f"env option {key}: {old.get(key)} against {new.get(key)}")
+        options = env_differences(episode.meta.get("env") or {}, env)
+        differences += [
+            f"env option {key}: {values}" if key != "env" else f"env: {values}" for key, values in options.items()
+        ]
         if differences:
             raise UserError(f"{path}: cannot be continued, it has {'; '.join(differences)}")
         return

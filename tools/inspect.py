@@ -175,9 +175,9 @@ def main(argv: list[str] | None = None) -> None:
         for number, path in enumerate(paths):
             survey.add(path, with_row=number in shown)
             progress.show(number + 1)
-    if survey.spec is None:
-        more = f" (and {len(survey.damaged) - 1} more, none readable)" if len(survey.damaged) > 1 else ""
-        raise UserError(survey.damaged[0] + more)
+        if survey.spec is None:
+            more = f" (and {len(survey.damaged) - 1} more, none readable)" if len(survey.damaged) > 1 else ""
+            raise UserError(survey.damaged[0] + more)
     for line in survey.damaged + survey.different:
         print(f"left out: {line}", file=sys.stderr)
     report = survey.report()

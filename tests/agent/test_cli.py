@@ -116,6 +116,9 @@ def test_text_stays_as_it_was_typed(text):
         (["--channels", "8,x"], r"network.channels: 'x'"),
         (["--batch", "1"], r"unknown flag|--online.batch"),
         (["--config"], r"--config"),
+        (["--gamma", "1"], r"calql.gamma is 1.0; it must be 0.99999 or less"),
+        (["--initial-temperature", "0"], r"calql.initial_temperature is 0.0; it must be 1e-08 or more"),
+        (["--strides", "2,0"], r"network.strides is \[2, 0\]; it must be 1 or more"),
     ],
 )
 def test_wrong_flags_are_one_line(words, text):

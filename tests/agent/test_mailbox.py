@@ -8,31 +8,11 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from link_data import NETWORK, SPEC, steps_of
 
 from agent import wire
 from agent.mailbox import Mailbox
-from agent.spec import Episode, Spec, Transition, UserError
-
-SPEC = Spec({"front": (8, 8, 3)}, {"state": 3}, 2)
-NETWORK = {"features": 16, "channels": [8, 8]}
-
-
-def observation(rng):
-    return {
-        "front": rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
-        "state": rng.normal(size=3).astype(np.float32),
-    }
-
-
-def steps_of(count, seed=0):
-    """The transitions of one episode, random but for their order."""
-    rng = np.random.default_rng(seed)
-    made = [
-        Transition(observation(rng), rng.uniform(-1, 1, 2).astype(np.float32), t / 2, False, False, time_s=t + 0.5)
-        for t in range(count)
-    ]
-    made[-1] = dataclasses.replace(made[-1], terminated=True, success=True, final_observation=observation(rng))
-    return made
+from agent.spec import Episode, Spec, UserError
 
 
 class RawRobot:
@@ -316,6 +296,24 @@ def test_another_spec_is_refused_naming_what_differs(mailbox, make_robot):
         assert text in refusal["reason"]
     assert "'state'" not in refusal["reason"]
     assert not mailbox.robots
+
+
+def test_another_task_is_refused_and_other_options_are_named(make_mailbox, make_robot, caplog):
+    """Equal spaces, but not what the demonstrations show."""
+    mailbox = make_mailbox(env={"name": "fake", "options": {"task": "reach", "horizon": 20}})
+
+    def hello(boot, env):
+        robot = make_robot(mailbox, "raw" + boot, boot)
+        fields = {"robot": robot.name, "boot": boot, "spec": SPEC.to_dict(), "outbox": []}
+        robot.send("HELLO", env=env, **fields)
+        return robot.expect(mailbox, "WELCOME", "REFUSE")
+
+    refused = hello("a", {"name": "fake", "options": {"task": "push", "horizon": 20}})
+    assert refused.kind == "REFUSE" and "task: push against reach" in refused.fields["reason"]
+    assert not caplog.text
+    assert hello("b", {"name": "fake", "options": {"task": "reach", "horizon": 50}}).kind == "WELCOME"
+    assert "robot 'rawb'" in caplog.text and "horizon: 50 against 20" in caplog.text
+    assert hello("c", {"name": "real"}).kind == "WELCOME"
 
 
 def test_another_protocol_is_refused(mailbox, make_robot):

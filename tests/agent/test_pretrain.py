@@ -80,6 +80,15 @@ def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys)
     assert "alpha_prime" not in updates[0]
 
 
+def test_nothing_to_clone_is_said(train, demos, capsys):
+    for path in sorted(demos.iterdir())[::2]:
+        path.unlink()
+    train()
+    assert "no demonstration succeeded" in capsys.readouterr().out
+    train("--bc-filter", "all")
+    assert "no demonstration succeeded" not in capsys.readouterr().out
+
+
 def test_the_lagrange_form_logs_its_multiplier(train):
     _, records = train("--lagrange-threshold", "0.8")
     values = [record["alpha_prime"] for record in records]

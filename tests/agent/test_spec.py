@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import gymnasium
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from agent.spec import STEP_COLUMNS, Episode, Spec, SpecError, Transition, UserError
+from agent.spec import STEP_COLUMNS, Episode, Spec, SpecError, Transition, UserError, env_differences
 
 SPEC = Spec({"front": (4, 6, 3)}, {"state": 3}, 2)
 ACTIONS = Box(-1, 1, (2,), np.float32)
@@ -107,6 +108,28 @@ def test_to_dict_and_back():
 def test_a_malformed_spec_is_a_spec_error(data):
     with pytest.raises(SpecError, match="malformed"):
         Spec.from_dict(data)
+
+
+@pytest.mark.parametrize("key", ["", "a/b", ".", "..", "a b", "-a", "a\n", "/etc"])
+def test_a_name_that_no_file_could_hold_is_refused(key):
+    with pytest.raises(SpecError, match="observation key"):
+        Spec({key: (4, 4, 3)}, {}, 2)
+    with pytest.raises(SpecError, match="observation key"):
+        Spec.from_dict({"cameras": {}, "states": {key: 3}, "action_dim": 2})
+
+
+def test_a_name_is_a_camera_or_a_state():
+    with pytest.raises(SpecError, match="'a'"):
+        Spec({"a": (4, 4, 3)}, {"a": 3}, 2)
+
+
+def test_env_differences():
+    lift = {"name": "sim", "options": {"task": "Lift", "horizon": 40}}
+    assert env_differences(lift, copy.deepcopy(lift)) == {}
+    assert env_differences(lift, {"name": "real"}) == {"env": "sim against real"}
+    can = {"name": "sim", "options": {"task": "Can", "hz": 5, "horizon": 40}}
+    assert env_differences(lift, can) == {"task": "Lift against Can", "hz": "None against 5"}
+    assert env_differences({"name": "sim", "options": 3}, {"name": "sim"}) == {}  # it may come from the network
 
 
 def test_differences_name_each_key():

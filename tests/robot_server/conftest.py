@@ -1,35 +1,14 @@
-import dataclasses
 import time
 
 import gymnasium
 import numpy as np
 import pytest
+from link_data import NETWORK, SPEC, steps_of
 
 from agent.mailbox import Mailbox
-from agent.spec import Episode, Spec, Transition
+from agent.spec import Episode
 from robot_server import link as link_module
 from robot_server.link import Link
-
-SPEC = Spec({"front": (8, 8, 3)}, {"state": 3}, 2)
-NETWORK = {"features": 16, "channels": [8, 8]}
-
-
-def observation(rng):
-    return {
-        "front": rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
-        "state": rng.normal(size=3).astype(np.float32),
-    }
-
-
-def steps_of(count, seed=0):
-    """The transitions of one episode, random but for their order."""
-    rng = np.random.default_rng(seed)
-    made = [
-        Transition(observation(rng), rng.uniform(-1, 1, 2).astype(np.float32), t / 2, False, False, time_s=t + 0.5)
-        for t in range(count)
-    ]
-    made[-1] = dataclasses.replace(made[-1], terminated=True, success=True, final_observation=observation(rng))
-    return made
 
 
 class Bench:

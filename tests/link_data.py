@@ -1,0 +1,28 @@
+"""What the tests of both ends of the link send: a small spec, and episodes made of random steps."""
+
+import dataclasses
+
+import numpy as np
+
+from agent.spec import Spec, Transition
+
+SPEC = Spec({"front": (8, 8, 3)}, {"state": 3}, 2)
+NETWORK = {"features": 16, "channels": [8, 8]}
+
+
+def observation(rng):
+    return {
+        "front": rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
+        "state": rng.normal(size=3).astype(np.float32),
+    }
+
+
+def steps_of(count, seed=0):
+    """The transitions of one episode, random but for their order."""
+    rng = np.random.default_rng(seed)
+    made = [
+        Transition(observation(rng), rng.uniform(-1, 1, 2).astype(np.float32), t / 2, False, False, time_s=t + 0.5)
+        for t in range(count)
+    ]
+    made[-1] = dataclasses.replace(made[-1], terminated=True, success=True, final_observation=observation(rng))
+    return made
