@@ -76,7 +76,11 @@ class Weights:
 
 
 class CalQL:
-    """Policy, critics, targets, temperature, lambda and their optimisers; `update` is one gradient step of each."""
+    """Policy, critics, targets, temperature, lambda and their optimisers; `update` is one gradient step of each.
+
+    average: running mean of the policy's weights (Polyak and Juditsky 1992), what robots and evaluations get; learning
+    itself never looks at it.
+    """
 
     def __init__(
         self, spec: Spec, network: NetworkConfig, config: CalQLConfig, device: torch.device, seed: int
@@ -85,6 +89,8 @@ class CalQL:
         self.config, self.device = config, device
         self.action_dim = spec.action_dim
         self.policy = Policy(spec, network).to(device)
+        self.average = copy.deepcopy(self.policy).requires_grad_(False)  # what acts
+        self.updates = 0
         self.critics = Critics(self.policy.encoder.dim, spec.action_dim, network).to(device)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
@@ -107,6 +113,11 @@ class CalQL:
             with torch.no_grad():
                 critics.biases[-1].fill_(value)
 
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Set what states are centred on and divided by, each (sum of state lengths,)."""
+        for policy in (self.policy, self.average):
+            policy.encoder.standardise(mean.to(self.device), std.to(self.device))
+
     def update(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """One step of every loss, all from the same parameters; targets move last. Metrics stay on the device."""
         self.policy.train()
@@ -126,6 +137,10 @@ class CalQL:
         with torch.no_grad():
             for target, online in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
                 target.lerp_(online, self.config.target_rate)
+            self.updates += 1  # a plain mean at first, so that what the networks began with is forgotten
+            rate = max(1 - self.config.policy_average, 1 / self.updates)
+            for mean, newest in zip(self.average.parameters(), self.policy.parameters(), strict=True):
+                mean.lerp_(newest, rate)
         return metrics
 
     def critic_loss(
@@ -212,6 +227,8 @@ class CalQL:
         """Everything that the next update depends on, the random state included."""
         return {
             "policy": self.policy.state_dict(),
+            "average": self.average.state_dict(),
+            "updates": self.updates,
             "critics": self.critics.state_dict(),
             "targets": self.targets.state_dict(),
             "log_alpha": self.log_alpha.detach(),
@@ -222,6 +239,8 @@ class CalQL:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
+        self.average.load_state_dict(state["average"])
+        self.updates = state["updates"]
         self.critics.load_state_dict(state["critics"])
         self.targets.load_state_dict(state["targets"])
         with torch.no_grad():

@@ -44,11 +44,11 @@ class Checkpoint:
         return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")
 
     def policy(self) -> Policy:
-        """The policy with its weights, on the CPU, ready to act."""
+        """The policy that acts (CalQL.average), on the CPU."""
         network: NetworkConfig = self.section("network")
         network.encoder_weights = ""  # they are in the checkpoint
         policy = Policy(self.spec, network)
-        policy.load_state_dict(self.agent["policy"])
+        policy.load_state_dict(self.agent["average"])
         return policy.eval()
 
 

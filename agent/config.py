@@ -59,6 +59,10 @@ class CalQLConfig:
     target_entropy: float = _f(-0.5, "H-bar per action dimension: -1 in the paper, -0.5 in RLPD")
     initial_temperature: float = _f(0.1, "alpha at the start", low=1e-8)
     start_at_return: bool = _f(True, "before training, set the critics' last bias to the data's mean return")
+    policy_average: float = _f(
+        0.995, "what acts is a running mean of the policy's weights, of which each update keeps so much; 0: the newest",
+        low=0, high=1,
+    )  # fmt: skip
     target_rate: float = _f(0.05, "how fast targets follow", low=0, high=1)
     actor_lr: float = _f(1e-3, "learning rate of the actor", low=0)
     critic_lr: float = _f(1e-3, "learning rate of critics and encoder", low=0)

@@ -88,7 +88,7 @@ class Learner:
         run = str(folder.resolve())
         self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, env=start.env)
         self.log = RunLog(folder, counters.get("time_s", 0))
-        self.mailbox.offer(self.version, self.agent.policy.weights())
+        self.mailbox.offer(self.version, self.agent.average.weights())
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
         self._saved_at = self.env_steps
         self._held = False
@@ -181,7 +181,7 @@ class Learner:
         self.updates += 1
         if self.updates % self.online.offer_every == 0:
             self.version += 1
-            self.mailbox.offer(self.version, self.agent.policy.weights())
+            self.mailbox.offer(self.version, self.agent.average.weights())
         if self.updates % self.config["learner"].log_every == 0:
             self._log_update(self._metrics, weights)
             self._metrics = {}

@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     seed = config["learner"].seed
     replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
     agent = CalQL(replay.spec, config["network"], calql, device, seed)
-    agent.policy.encoder.standardise(*(value.to(device) for value in replay.state_statistics()))
+    agent.standardise(*replay.state_statistics())
     if calql.start_at_return:
         agent.start_critics_at(replay.mean_return())
     log = RunLog(run_folder(config["learner"], "pretrain"))

@@ -328,6 +328,26 @@ def test_p02_without_the_conservative_term_it_is_sac(make_agent, make_batch, opt
     assert agent.log_alpha.item() != pytest.approx(math.log(agent.config.initial_temperature), abs=1e-5)
 
 
+def test_what_acts_is_a_running_mean_of_the_policy(make_agent, make_batch):
+    """A plain mean until there is enough to forget, then an exponential one; learning is the same without it."""
+    averaged, newest = make_agent(policy_average=0.75), make_agent(policy_average=0.0)
+    for agent in (averaged, newest):
+        agent.standardise(torch.ones(3), torch.full((3,), 2.0))
+    seen = []
+    for step in range(6):
+        for agent in (averaged, newest):
+            agent.update(make_batch(seed=step), Weights(cql=1.0, bc=1.0))
+        seen.append([p.detach().clone() for p in averaged.policy.parameters()])
+    assert_same(averaged.policy.state_dict(), newest.policy.state_dict())
+    assert_same(newest.average.state_dict(), newest.policy.state_dict())
+    shares = (0.25 * 0.75**2, 0.25 * 0.75**2, 0.25 * 0.75**2, 0.25 * 0.75**2, 0.25 * 0.75, 0.25)
+    assert sum(shares) == pytest.approx(1)
+    for k, mean in enumerate(averaged.average.parameters()):
+        expected = sum(share * parameters[k] for share, parameters in zip(shares, seen, strict=True))
+        torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-6)
+    assert not any(p.requires_grad for p in averaged.average.parameters())
+
+
 class Spy:
     """Records every sample drawn from the policy and every call of a critic ensemble while it is on."""
 

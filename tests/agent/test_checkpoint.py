@@ -106,11 +106,11 @@ def test_a_checkpoint_knows_where_it_comes_from(tmp_path, state, spec, network):
 
 def test_the_policy_of_a_checkpoint_acts_as_the_one_that_was_saved(tmp_path, spec, network, make_agent):
     agent = make_agent()
-    agent.policy.encoder.standardise(torch.ones(3), torch.full((3,), 2.0))
+    agent.standardise(torch.ones(3), torch.full((3,), 2.0))
     Checkpoint(spec, ENV, default_config(network=network), agent.state_dict()).save(tmp_path / "a.pt")
     policy = checkpoint.load(tmp_path / "a.pt").policy()
     observation = {"cam": np.full((12, 12, 3), 90, np.uint8), "pos": np.ones(3, np.float32)}
-    np.testing.assert_array_equal(policy.act(observation, True), agent.policy.act(observation, True))
+    np.testing.assert_array_equal(policy.act(observation, True), agent.average.act(observation, True))
     assert not policy.training
 
 
@@ -126,7 +126,7 @@ def test_the_policy_of_a_checkpoint_needs_no_weights_file_and_no_network(tmp_pat
     weights.unlink()
     for wanted in (str(weights), "imagenet"):
         config = default_config(network=dataclasses.replace(resnet, encoder_weights=wanted))
-        Checkpoint(spec, ENV, config, {"policy": agent.state_dict()["policy"]}).save(tmp_path / "a.pt")
+        Checkpoint(spec, ENV, config, {"average": agent.state_dict()["average"]}).save(tmp_path / "a.pt")
         policy = checkpoint.load(tmp_path / "a.pt").policy()
         assert differing(policy.state_dict(), agent.policy.state_dict()) == []
 

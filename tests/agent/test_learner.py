@@ -182,7 +182,7 @@ def test_the_first_weights_are_those_of_the_checkpoint(tune, episodes, offline):
     """Warm-up is the frozen offline policy: what is offered before any update has not moved."""
     run = tune(episodes, "--warmup-steps", "20")
     assert run.offers == [1] and run.updates == []
-    before, after = checkpoint.load(offline).agent["policy"], run.latest.agent["policy"]
+    before, after = checkpoint.load(offline).agent["average"], run.latest.agent["average"]
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert run.robot.link.newest_weights()[0] == 1
 
