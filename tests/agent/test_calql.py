@@ -133,8 +133,8 @@ def test_p03_a_clamped_sample_has_no_gradient_but_keeps_its_share():
     terms = np.concatenate(  # what every sample weighs in the softmax, clamped ones at R
         [
             q_uniform.detach().numpy() + A * np.log(2),
-            np.maximum(q_current.detach(), bound).numpy() - log_current.numpy(),
-            np.maximum(q_next.detach(), bound).numpy() - log_next.numpy(),
+            np.maximum(q_current.detach().numpy(), bound.numpy()) - log_current.numpy(),
+            np.maximum(q_next.detach().numpy(), bound.numpy()) - log_next.numpy(),
         ],
         -1,
     )
