@@ -14,7 +14,7 @@ from agent.config import SECTIONS, NetworkConfig
 from agent.policy import Policy
 from agent.spec import Spec, UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
