@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,64 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from agent.config import CalQLConfig, NetworkConfig
-from agent.networks import Critics
+from agent.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
+from agent.networks import Critics, TanhNormal
 from agent.policy import Policy
 from agent.replay import Batch
 from agent.spec import Spec
 
 
-def td_target(q_next: Tensor, rewards: Tensor, terminated: Tensor, gamma: float) -> Tensor:
-    """y = r + gamma (1 - d) max_j min_i Q-bar_i(s', a'_j); q_next (members, B, n) -> (B,)."""
-    return rewards + gamma * (1 - terminated) * q_next.amin(0).amax(-1)
-
-
-def td_loss(q_data: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each critic, without 1/2; (E, B), (B,) -> (E,)."""
-    return (q_data - target).square().mean(-1)
-
-
-def calibrated(q: Tensor, returns: Tensor) -> Tensor:
-    """max(Q_i, R): a policy sample is not pushed below what the data achieved. (E, B, n), (B,) -> (E, B, n)."""
-    return torch.maximum(q, returns[:, None])
-
-
-def conservative_difference(
-    q_uniform: Tensor,  # (E, B, n)
-    q_current: Tensor,  # (E, B, n), a ~ pi(.|s)
-    q_next: Tensor,  # (E, B, n), a ~ pi(.|s'), valued at s
-    q_data: Tensor,  # (E, B)
-    log_current: Tensor,  # (B, n)
-    log_next: Tensor,  # (B, n)
-    returns: Tensor,  # (B,)
-    action_dim: int,
-    config: CalQLConfig,
-) -> Tensor:
-    """Delta_i = mean of clip(LSE_i - Q_i(s, a_data)) over the batch, for each critic by itself -> (E,)."""
-    if config.calibrate:  # this is Cal-QL; without it the rest is CQL
-        q_current, q_next = calibrated(q_current, returns), calibrated(q_next, returns)
-    if config.importance_sampling:
-        terms = [q_uniform + action_dim * math.log(2), q_next - log_next, q_current - log_current]
-    else:
-        terms = [q_uniform, q_next, q_current, q_data[..., None]]
-    lse = torch.cat(terms, -1).logsumexp(-1)  # (E, B)
-    return (lse - q_data).clamp(config.cql_clip_low, config.cql_clip_high).mean(-1)
-
-
-def lagrange_loss(log_multiplier: Tensor, difference: Tensor, weight: float, threshold: float) -> Tensor:
-    """-1/2 sum_i alpha' w (Delta_i - tau): alpha' = exp(lambda) rises while the mean Delta exceeds tau."""
-    return -0.5 * (multiplier(log_multiplier) * weight * (difference.detach() - threshold)).sum()
-
-
-def multiplier(log_multiplier: Tensor) -> Tensor:
-    return log_multiplier.exp().clamp(0, 1e6)
-
-
 @dataclass(frozen=True)
 class Weights:
-    """What differs between the stages of a run."""
+    """What differs between the stages of a run. conservative: whether there is a conservative term at all."""
 
-    cql: float
-    bc: float
+    cql: float | Tensor
+    bc: float | Tensor
+    conservative: bool = None  # type: ignore[assignment] # whether cql is not 0
+
+    def __post_init__(self) -> None:
+        if self.conservative is None:
+            object.__setattr__(self, "conservative", bool(self.cql != 0))
+
+
+Noise = dict[str, Tensor]
+Losses = tuple[dict[str, Tensor], dict[str, Tensor]]  # losses by the parameters that they train, and metrics
 
 
 class CalQL:
@@ -105,7 +70,14 @@ class CalQL:
             "lagrange": [self.log_multiplier],
         }
         rates = {name: getattr(config, f"{name}_lr") for name in self.parameters}
-        self.optimizers = {n: torch.optim.Adam(p, rates[n], fused=True) for n, p in self.parameters.items()}
+        graphs = device.type == "cuda"
+        self.optimizers = {
+            n: torch.optim.Adam(p, rates[n], fused=True, capturable=graphs) for n, p in self.parameters.items()
+        }
+        self._weights = Weights(torch.zeros((), device=device), torch.zeros((), device=device), True)
+        self.losses = self._losses  # agent.speed may put a compiled one here
+        self.reduce: Callable[[list[Tensor]], None] = lambda gradients: None  # agent.ranks: mean over processes
+        self.shard = (0, 1)  # this process's place among those that share each batch
 
     def start_critics_at(self, value: float) -> None:
         """Set the last bias of critics and targets: Q begins where the data's returns are, not at 0 far above them."""
@@ -118,50 +90,89 @@ class CalQL:
         for policy in (self.policy, self.average):
             policy.encoder.standardise(mean.to(self.device), std.to(self.device))
 
+    def learn(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
+        """`update` on randomly shifted images."""
+        return self.update(batch.augmented(self.config.augment_pad, self.generator), weights, update_actor)
+
     def update(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """One step of every loss, all from the same parameters; targets move last. Metrics stay on the device."""
+        self.set_weights(weights)
+        return self.step(batch, weights.conservative, update_actor)
+
+    def set_weights(self, weights: Weights) -> None:
+        self._weights.cql.fill_(weights.cql)  # type: ignore[union-attr]
+        self._weights.bc.fill_(weights.bc)  # type: ignore[union-attr]
+
+    def step(self, batch: Batch, conservative: bool, update_actor: bool) -> dict[str, Tensor]:
+        """`update` with the weights set before: the same kernels every time, without a word to or from the host."""
         self.policy.train()
+        weights = Weights(self._weights.cql, self._weights.bc, conservative)
+        noise = self.draw(len(batch.actions), conservative, update_actor)
+        losses, metrics = self.losses(batch, noise, weights, update_actor)
+        # Each loss reaches its own parameters only, so one backward pass gives every gradient.
+        trained = [parameter for name in losses for parameter in self.parameters[name]]
+        gradients = list(torch.autograd.grad(sum(losses.values()), trained))  # type: ignore[arg-type]
+        self.reduce(gradients)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = gradient
+        for name in losses:
+            self.optimizers[name].step()
+        self.updates += 1  # what acts is a plain mean at first, so that what the networks began with is forgotten
+        rate = max(1 - self.config.policy_average, 1 / self.updates)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.targets.parameters()), list(self.critics.parameters()), self.config.target_rate
+            )
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
+        return _detached(metrics)
+
+    def draw(self, batch: int, conservative: bool, update_actor: bool) -> Noise:
+        """Every random number of one update: standard normals for policy samples, uniform actions, target members."""
+        rank, ranks = self.shard
+        n, count = self.config.cql_actions, self.config.cql_actions if self.config.max_target_backup else 1
+        options: Any = {"generator": self.generator, "device": self.device}
+
+        def mine(draw: Callable[..., Tensor], samples: int) -> Tensor:  # all processes draw alike, and take their part
+            return draw((batch * ranks, samples, self.action_dim), **options)[rank * batch : (rank + 1) * batch]
+
+        noise = {"target": mine(torch.randn, count)}
+        members = len(self.targets.weights[0])
+        if 0 < self.config.target_subset < members:
+            noise["members"] = torch.rand(members, **options).argsort()[: self.config.target_subset]
+        if conservative:
+            noise |= {"current": mine(torch.randn, n), "next": mine(torch.randn, n)}
+            noise["uniform"] = mine(torch.rand, n) * 2 - 1
+        if update_actor:
+            noise["actor"] = mine(torch.randn, 1)
+        return noise
+
+    def _losses(self, batch: Batch, noise: Noise, weights: Weights, update_actor: bool) -> Losses:
         features = self.policy.encoder(batch.observations)  # (B, F), with gradient for the critics
         with torch.no_grad():
             next_features = self.policy.encoder(batch.next_observations)
-        losses, metrics = self.critic_loss(features, next_features, batch, weights)
+        losses, metrics = self.critic_loss(features, next_features, batch, weights, noise)
         if update_actor:
-            actor_losses, actor_metrics = self.actor_loss(features.detach(), batch, weights)
+            actor_losses, actor_metrics = self.actor_loss(features.detach(), batch, weights, noise)
             losses, metrics = losses | actor_losses, metrics | actor_metrics
-        for name, loss in losses.items():
-            gradients = torch.autograd.grad(loss, self.parameters[name])  # each reaches its own parameters only
-            for parameter, gradient in zip(self.parameters[name], gradients, strict=True):
-                parameter.grad = gradient
-        for name in losses:
-            self.optimizers[name].step()
-        with torch.no_grad():
-            for target, online in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
-                target.lerp_(online, self.config.target_rate)
-            self.updates += 1  # a plain mean at first, so that what the networks began with is forgotten
-            rate = max(1 - self.config.policy_average, 1 / self.updates)
-            for mean, newest in zip(self.average.parameters(), self.policy.parameters(), strict=True):
-                mean.lerp_(newest, rate)
-        return metrics
+        return losses, metrics
 
     def critic_loss(
-        self, features: Tensor, next_features: Tensor, batch: Batch, weights: Weights
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        self, features: Tensor, next_features: Tensor, batch: Batch, weights: Weights, noise: Noise
+    ) -> Losses:
         config, n = self.config, self.config.cql_actions
         with torch.no_grad():
             next_policy = self.policy.actor(next_features)
-            target = self.target(next_features, next_policy, batch)
+            target = self.target(next_features, next_policy, batch, noise)
         metrics: dict[str, Tensor] = {"q_target": target.mean(), "return_to_go": batch.returns.mean()}
-        if weights.cql == 0:
+        if not weights.conservative:
             q_data = self.critics(features, batch.actions[:, None]).squeeze(-1)  # (E, B)
             loss = td_loss(q_data, target).sum()
-            metrics |= {"q_data": q_data.mean(), "td_loss": loss / len(q_data)}
-            return {"critic": loss}, _detached(metrics)
+            return {"critic": loss}, metrics | {"q_data": q_data.mean(), "td_loss": loss / len(q_data)}
 
         with torch.no_grad():
-            current, log_current = self.policy.actor(features.detach()).sample(n, self.generator)
-            following, log_next = next_policy.sample(n, self.generator)
-            uniform = torch.rand(current.shape, generator=self.generator, device=self.device) * 2 - 1
-        actions = torch.cat([batch.actions[:, None], uniform, current, following], 1)  # (B, 1 + 3n, A)
+            current, log_current = self.policy.actor(features.detach()).sample(noise["current"])
+            following, log_next = next_policy.sample(noise["next"])
+        actions = torch.cat([batch.actions[:, None], noise["uniform"], current, following], 1)  # (B, 1 + 3n, A)
         q = self.critics(features, actions)  # (E, B, 1 + 3n)
         q_data, (q_uniform, q_current, q_next) = q[..., 0], q[..., 1:].split(n, -1)
         td = td_loss(q_data, target)  # (E,)
@@ -187,29 +198,21 @@ class CalQL:
             "bound_rate_current": (q_current < bound).float().mean((1, 2)),  # (E,), per critic
             "bound_rate_next": (q_next < bound).float().mean((1, 2)),
         }
-        return losses, _detached(metrics)
+        return losses, metrics
 
-    def target(self, next_features: Tensor, next_policy: Any, batch: Batch) -> Tensor:
+    def target(self, next_features: Tensor, next_policy: TanhNormal, batch: Batch, noise: Noise) -> Tensor:
         """The TD target (B,); call without gradient."""
-        config = self.config
-        count = config.cql_actions if config.max_target_backup else 1
-        actions, log_prob = next_policy.sample(count, self.generator)
-        members = None
-        if 0 < config.target_subset < len(self.targets.weights[0]):
-            order = torch.rand(len(self.targets.weights[0]), generator=self.generator, device=self.device).argsort()
-            members = order[: config.target_subset]
-        q_next = self.targets(next_features, actions, members)  # (members, B, n)
-        if config.entropy_backup:
+        actions, log_prob = next_policy.sample(noise["target"])
+        q_next = self.targets(next_features, actions, noise.get("members"))  # (members, B, n)
+        if self.config.entropy_backup:
             q_next = q_next - self.log_alpha.exp() * log_prob
-        return td_target(q_next, batch.rewards, batch.terminated, config.gamma)
+        return td_target(q_next, batch.rewards, batch.terminated, self.config.gamma)
 
-    def actor_loss(
-        self, features: Tensor, batch: Batch, weights: Weights
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def actor_loss(self, features: Tensor, batch: Batch, weights: Weights, noise: Noise) -> Losses:
         """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; detached features."""
         policy = self.policy.actor(features)
-        actions, log_prob = policy.sample(1, self.generator)  # (B, 1, A), (B, 1)
-        q = self.critics(features, actions)  # (E, B, 1)
+        actions, log_prob = policy.sample(noise["actor"])  # (B, 1, A), (B, 1)
+        q = self.critics(features, actions, frozen=True)  # (E, B, 1)
         q = q.amin(0) if self.config.actor_q == "min" else q.mean(0)
         alpha = self.log_alpha.exp()
         loss = (alpha.detach() * log_prob - q).mean()
@@ -220,8 +223,7 @@ class CalQL:
             "actor": loss + weights.bc * cloning.mean(),
             "temperature": -self.log_alpha * (log_prob.detach().mean() + self.target_entropy),
         }
-        metrics = {"actor_loss": loss, "bc_loss": cloning.mean(), "entropy": -log_prob.mean(), "alpha": alpha}
-        return losses, _detached(metrics)
+        return losses, {"actor_loss": loss, "bc_loss": cloning.mean(), "entropy": -log_prob.mean(), "alpha": alpha}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, the random state included."""

@@ -174,10 +174,9 @@ class Learner:
 
     def update(self) -> None:
         batch = sample_mixed(self.offline, self.replay, self.online.batch, self.online.offline_share).to(self.device)
-        batch = batch.augmented(self.calql.augment_pad, self.agent.generator)
         learning_steps = max(0, self.seen - self.online.warmup_steps)
         weights = Weights(cql_weight(learning_steps, self.calql), self.calql.bc_weight_online)
-        self._metrics |= self.agent.update(batch, weights, self.updates % self.online.actor_every == 0)
+        self._metrics |= self.agent.learn(batch, weights, self.updates % self.online.actor_every == 0)
         self.updates += 1
         if self.updates % self.online.offer_every == 0:
             self.version += 1

@@ -185,11 +185,9 @@ class TanhNormal:
     def mode(self) -> Tensor:
         return self.mean.tanh()
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Reparametrised actions (B, count, A) and their log-densities (B, count)."""
+    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Reparametrised actions (B, n, A) and their log-densities (B, n), from standard normals (B, n, A)."""
         mean, log_std = self.mean[:, None], self.log_std[:, None]
-        size = (self.mean.shape[0], count, self.mean.shape[1])
-        noise = torch.randn(size, generator=generator, device=mean.device, dtype=mean.dtype)
         before = mean + log_std.exp() * noise
         # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not lose its digits where tanh saturates
         squash = 2 * (math.log(2) - before - F.softplus(-2 * before))
@@ -225,8 +223,11 @@ class Critics(nn.Module):
                 self.scales.append(torch.ones(count, 1, outputs))
                 self.offsets.append(torch.zeros(count, 1, outputs))
 
-    def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
-        def pick(parameter: Tensor) -> Tensor:  # only the ensemble members asked for
+    def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None, frozen: bool = False) -> Tensor:
+        """members: indices of those asked for, or all. frozen: gradients reach the inputs, not the parameters."""
+
+        def pick(parameter: Tensor) -> Tensor:
+            parameter = parameter.detach() if frozen else parameter
             return parameter if members is None else parameter[members]
 
         batch, count, _ = actions.shape

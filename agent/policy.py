@@ -29,7 +29,11 @@ class Policy(nn.Module):
         device = self.encoder.state_mean.device
         batch = {key: torch.from_numpy(np.array(observation[key]))[None].to(device) for key in self.spec.keys}
         distribution = self(batch)
-        action = distribution.mode if deterministic else distribution.sample(1)[0][:, 0]
+        action = (
+            distribution.mode
+            if deterministic
+            else distribution.sample(torch.randn(1, 1, self.spec.action_dim, device=device))[0][:, 0]
+        )
         return action[0].cpu().numpy().astype(np.float32)
 
     def weights(self) -> dict[str, np.ndarray]:

@@ -118,8 +118,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with stop, Progress(offline.updates, "pretrain", "updates") as progress:
             while done < offline.updates and not stop():
-                batch = replay.sample(offline.batch).to(device).augmented(calql.augment_pad, agent.generator)
-                metrics = agent.update(batch, weights)
+                batch = replay.sample(offline.batch).to(device)
+                metrics = agent.learn(batch, weights)
                 done += 1
                 if done % config["learner"].log_every == 0 or done == offline.updates:
                     now = time.monotonic()

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from agent.calql import (
-    CalQL,
-    Weights,
+from agent.calql import CalQL, Weights
+from agent.config import CalQLConfig, RewardConfig
+from agent.losses import (
     calibrated,
     conservative_difference,
     lagrange_loss,
@@ -25,7 +25,6 @@ from agent.calql import (
     td_loss,
     td_target,
 )
-from agent.config import CalQLConfig, RewardConfig
 from agent.networks import Critics, TanhNormal
 from agent.replay import Replay
 
@@ -360,8 +359,8 @@ class Spy:
             self.samples.append((policy.mean.detach(), actions.detach(), log_prob.detach()))
             return actions, log_prob
 
-        def spied_forward(critics, features, actions, members=None):
-            q = forward(critics, features, actions, members)
+        def spied_forward(critics, features, actions, members=None, **rest):
+            q = forward(critics, features, actions, members, **rest)
             self.calls.append((critics, features, actions.detach(), members, q))
             return q
 
@@ -378,7 +377,8 @@ def test_critic_loss_equals_numpy_with_the_right_actions_in_the_right_places(
     features, next_features = agent.policy.encoder(batch.observations), agent.policy.encoder(batch.next_observations)
     here, there = agent.policy.actor(features).mean, agent.policy.actor(next_features).mean
     spy = Spy(monkeypatch)
-    losses, metrics = agent.critic_loss(features, next_features.detach(), batch, Weights(3.0, 0.0))
+    noise = agent.draw(6, True, False)
+    losses, metrics = agent.critic_loss(features, next_features.detach(), batch, Weights(3.0, 0.0), noise)
 
     target_call = next(call for call in spy.calls if call[0] is agent.targets)
     data_calls = [call for call in spy.calls if call[0] is agent.critics]
@@ -435,7 +435,7 @@ def test_actor_and_temperature_loss_equal_numpy(make_agent, make_batch, monkeypa
     agent, batch = make_agent(**options), make_batch()
     features = agent.policy.encoder(batch.observations).detach()
     spy = Spy(monkeypatch)
-    losses, _ = agent.actor_loss(features, batch, Weights(3.0, 0.7))
+    losses, _ = agent.actor_loss(features, batch, Weights(3.0, 0.7), agent.draw(6, False, True))
     (mean, _, log_prob), q = spy.samples[0], spy.calls[0][-1].detach().numpy()
     assert len(spy.samples) == 1
     q = q.min(0) if options.get("actor_q") == "min" else q.mean(0)
@@ -470,8 +470,9 @@ def test_p14_each_loss_reaches_its_own_parameters_only(make_agent, make_batch, o
                 parameter.requires_grad_(other == name)
         features = frozen.policy.encoder(batch.observations)
         next_features = frozen.policy.encoder(batch.next_observations)
-        losses, _ = frozen.critic_loss(features, next_features, batch, weights)
-        losses |= frozen.actor_loss(features.detach(), batch, weights)[0]
+        noise = frozen.draw(6, weights.conservative, True)
+        losses, _ = frozen.critic_loss(features, next_features, batch, weights, noise)
+        losses |= frozen.actor_loss(features.detach(), batch, weights, noise)[0]
         if name not in losses:
             assert name == "lagrange" and all(grad is None for grad in reached[name])
             continue
@@ -486,7 +487,7 @@ def test_p14_critic_loss_leaves_the_policy_and_actor_loss_leaves_the_critics(mak
     """backward() of the losses themselves, nothing frozen: no path leads from one to the other's parameters."""
     agent, batch, weights = make_agent(lagrange_threshold=0.8), make_batch(), Weights(3.0, 0.5)
     features, next_features = agent.policy.encoder(batch.observations), agent.policy.encoder(batch.next_observations)
-    losses, _ = agent.critic_loss(features, next_features, batch, weights)
+    losses, _ = agent.critic_loss(features, next_features, batch, weights, agent.draw(6, True, False))
     (losses["critic"] + losses["lagrange"]).backward()
     assert all(p.grad is None for p in agent.policy.actor.parameters()) and agent.log_alpha.grad is None
     assert all(p.grad is None for p in agent.targets.parameters())
@@ -496,11 +497,15 @@ def test_p14_critic_loss_leaves_the_policy_and_actor_loss_leaves_the_critics(mak
         group["lr"] = 0.0
     agent.update(batch, weights)
     assert_same(before, (agent.critics.state_dict(), agent.policy.encoder.state_dict()))  # the actor's step left them
-    losses, _ = agent.actor_loss(agent.policy.encoder(batch.observations).detach(), batch, weights)
+    features = agent.policy.encoder(batch.observations).detach()
+    losses, _ = agent.actor_loss(features, batch, weights, agent.draw(6, False, True))
     for p in agent.policy.encoder.parameters():
+        p.grad = None
+    for p in agent.critics.parameters():
         p.grad = None
     losses["actor"].backward()
     assert all(p.grad is None for p in agent.policy.encoder.parameters())
+    assert all(p.grad is None for p in agent.critics.parameters())
     assert agent.log_alpha.grad is None or agent.log_alpha.grad.isfinite()
 
 
@@ -538,11 +543,10 @@ def test_p12_a_time_limit_bootstraps_and_success_on_the_last_allowed_step_does_n
         assert batch.terminated.tolist() == [0.0 if bootstraps else 1.0] * 4
         next_features = agent.policy.encoder(batch.next_observations)
         policy = agent.policy.actor(next_features)
-        state = agent.generator.get_state()
+        noise = agent.draw(4, False, False)
         with torch.no_grad():
-            target = agent.target(next_features, policy, batch)
-            agent.generator.set_state(state)
-            actions, _ = policy.sample(agent.config.cql_actions, agent.generator)
+            target = agent.target(next_features, policy, batch, noise)
+            actions, _ = policy.sample(noise["target"])
             value = agent.targets(next_features, actions).min(0).values.max(1).values
         assert value.abs().min() > 1e-3
         expected = batch.rewards + (gamma * value if bootstraps else 0)

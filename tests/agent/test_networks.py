@@ -35,15 +35,19 @@ def tanh_normal(mean: torch.Tensor, log_std: torch.Tensor) -> TransformedDistrib
     return TransformedDistribution(Independent(Normal(mean, log_std.exp()), 1), [TanhTransform(cache_size=1)])
 
 
+def normals(mean, count, generator):
+    return torch.randn((len(mean), count, mean.shape[1]), generator=generator, dtype=mean.dtype)
+
+
 def test_tanh_normal_sample_equals_torch_distributions():
     g = torch.Generator().manual_seed(0)
     mean, log_std = torch.randn(4, 3, generator=g).double(), (torch.randn(4, 3, generator=g) - 1).double()
-    actions, log_prob = TanhNormal(mean, log_std).sample(6, torch.Generator().manual_seed(1))
+    actions, log_prob = TanhNormal(mean, log_std).sample(normals(mean, 6, g))
     assert actions.shape == (4, 6, 3) and log_prob.shape == (4, 6)
     expected = tanh_normal(mean[:, None], log_std[:, None]).log_prob(actions)
     torch.testing.assert_close(log_prob, expected, rtol=1e-5, atol=1e-5)
     assert len(torch.unique(actions)) == actions.numel()  # each its own noise
-    many, _ = TanhNormal(mean, log_std).sample(20_000, g)
+    many, _ = TanhNormal(mean, log_std).sample(normals(mean, 20_000, g))
     torch.testing.assert_close(many.atanh().mean(1), mean, atol=0.05, rtol=0)
     torch.testing.assert_close(many.atanh().std(1).log(), log_std, atol=0.05, rtol=0)
 
@@ -51,9 +55,10 @@ def test_tanh_normal_sample_equals_torch_distributions():
 def test_tanh_normal_samples_where_tanh_saturates_have_finite_exact_densities():
     """In float32 tanh(12) is 1, and log(1 - a^2) of it is -inf; the density is of u, not of the rounded a."""
     mean = torch.tensor([[12.0, -12.0]])
-    actions, log_prob = TanhNormal(mean, torch.full((1, 2), -3.0)).sample(50, torch.Generator().manual_seed(0))
+    noise = torch.randn((1, 50, 2), generator=torch.Generator().manual_seed(0))
+    actions, log_prob = TanhNormal(mean, torch.full((1, 2), -3.0)).sample(noise)
     assert actions.abs().max() == 1.0 and log_prob.isfinite().all()
-    noise = torch.randn((1, 50, 2), generator=torch.Generator().manual_seed(0)).double()
+    noise = noise.double()
     before = mean.double()[:, None] + math.exp(-3) * noise
     exact = Normal(0.0, 1.0).log_prob(noise) + 3.0 - torch.log1p(-(torch.tanh(before) ** 2))
     torch.testing.assert_close(log_prob.double(), exact.sum(-1), rtol=1e-4, atol=1e-3)
@@ -78,7 +83,7 @@ def test_tanh_normal_log_prob_clips_saturated_data_actions():
 
 def test_samples_carry_gradient_to_mean_and_std():
     mean, log_std = torch.zeros(2, 2, requires_grad=True), torch.zeros(2, 2, requires_grad=True)
-    actions, _ = TanhNormal(mean, log_std).sample(3, torch.Generator().manual_seed(0))
+    actions, _ = TanhNormal(mean, log_std).sample(normals(mean, 3, torch.Generator().manual_seed(0)))
     actions.sum().backward()
     assert (mean.grad != 0).all() and (log_std.grad != 0).all()
 
