@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 
-def draw_shifts(batch: int, pad: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """(B, 2) int64 offsets in [-pad, pad], rows then columns."""
-    return torch.randint(-pad, pad + 1, (batch, 2), generator=generator, device=device)
+def draw_shifts(
+    batch: int, pad: int, generator: torch.Generator, device: torch.device, shard: tuple[int, int] = (0, 1)
+) -> Tensor:
+    """(B, 2) int64 offsets in [-pad, pad], rows then columns. shard: see Replay.sample."""
+    rank, ranks = shard
+    return torch.randint(-pad, pad + 1, (batch * ranks, 2), generator=generator, device=device)[rank::ranks]
 
 
 def shift(images: Tensor, offsets: Tensor, pad: int) -> Tensor:

@@ -76,8 +76,9 @@ class CalQL:
         }
         self._weights = Weights(torch.zeros((), device=device), torch.zeros((), device=device), True)
         self.losses = self._losses  # agent.speed may put a compiled one here
-        self.reduce: Callable[[list[Tensor]], None] = lambda gradients: None  # agent.ranks: mean over processes
-        self.shard = (0, 1)  # this process's place among those that share each batch
+        self.bf16 = "off"  # and this on: "encoder" or "all"
+        self.reduce: Callable[[list[Tensor]], None] = lambda gradients: None  # agent.ranks: mean over the processes
+        self.shard = (0, 1)  # agent.ranks: (rank, ranks) of the processes that share each batch
 
     def start_critics_at(self, value: float) -> None:
         """Set the last bias of critics and targets: Q begins where the data's returns are, not at 0 far above them."""
@@ -92,7 +93,7 @@ class CalQL:
 
     def learn(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """`update` on randomly shifted images."""
-        return self.update(batch.augmented(self.config.augment_pad, self.generator), weights, update_actor)
+        return self.update(batch.augmented(self.config.augment_pad, self.generator, self.shard), weights, update_actor)
 
     def update(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """One step of every loss, all from the same parameters; targets move last. Metrics stay on the device."""
@@ -117,14 +118,19 @@ class CalQL:
             parameter.grad = gradient
         for name in losses:
             self.optimizers[name].step()
-        self.updates += 1  # what acts is a plain mean at first, so that what the networks began with is forgotten
-        rate = max(1 - self.config.policy_average, 1 / self.updates)
+        self.updates += 1
+        rate = max(1 - self.config.policy_average, 1 / self.updates)  # a plain mean at first: it forgets its beginning
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(self.targets.parameters()), list(self.critics.parameters()), self.config.target_rate
             )
             torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
         return _detached(metrics)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every further update will weigh its policy alike in the mean."""
+        return self.updates * (1 - self.config.policy_average) >= 1
 
     def draw(self, batch: int, conservative: bool, update_actor: bool) -> Noise:
         """Every random number of one update: standard normals for policy samples, uniform actions, target members."""
@@ -133,7 +139,7 @@ class CalQL:
         options: Any = {"generator": self.generator, "device": self.device}
 
         def mine(draw: Callable[..., Tensor], samples: int) -> Tensor:  # all processes draw alike, and take their part
-            return draw((batch * ranks, samples, self.action_dim), **options)[rank * batch : (rank + 1) * batch]
+            return draw((batch * ranks, samples, self.action_dim), **options)[rank::ranks]
 
         noise = {"target": mine(torch.randn, count)}
         members = len(self.targets.weights[0])
@@ -147,14 +153,19 @@ class CalQL:
         return noise
 
     def _losses(self, batch: Batch, noise: Noise, weights: Weights, update_actor: bool) -> Losses:
-        features = self.policy.encoder(batch.observations)  # (B, F), with gradient for the critics
-        with torch.no_grad():
-            next_features = self.policy.encoder(batch.next_observations)
-        losses, metrics = self.critic_loss(features, next_features, batch, weights, noise)
-        if update_actor:
-            actor_losses, actor_metrics = self.actor_loss(features.detach(), batch, weights, noise)
-            losses, metrics = losses | actor_losses, metrics | actor_metrics
+        with self._autocast(self.bf16 != "off"):
+            features = self.policy.encoder(batch.observations).float()  # (B, F), with gradient for the critics
+            with torch.no_grad():
+                next_features = self.policy.encoder(batch.next_observations).float()
+        with self._autocast(self.bf16 == "all"):
+            losses, metrics = self.critic_loss(features, next_features, batch, weights, noise)
+            if update_actor:
+                actor_losses, actor_metrics = self.actor_loss(features.detach(), batch, weights, noise)
+                losses, metrics = losses | actor_losses, metrics | actor_metrics
         return losses, metrics
+
+    def _autocast(self, on: bool) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
     def critic_loss(
         self, features: Tensor, next_features: Tensor, batch: Batch, weights: Weights, noise: Noise

@@ -111,6 +111,10 @@ class LearnerConfig:
     seed: int = _f(0, "random seed")
     device: str = _f("auto", "auto, cpu, cuda, cuda:1, ...")
     threads: int = _f(0, "CPU threads; 0: torch's choice", low=0)
+    mode: Literal["eager", "compile", "graph"] = _f(
+        "eager", "of updates; compile: torch.compile, graph: and CUDA graphs"
+    )
+    bf16: Literal["off", "encoder", "all"] = _f("off", "bfloat16 (autocast) in the image encoder, or in every network")
     log_every: int = _f(50, "updates between two log records", low=1)
 
 

@@ -2,6 +2,7 @@
 
   python -m agent.learner --ckpt offline.pt                 # then, elsewhere: python -m robot_server --env sim
   python -m agent.learner --resume runs/lift                # go on with a run that was stopped
+  torchrun --nproc-per-node 2 -m agent.learner --ckpt offline.pt      # several GPUs share each batch
 
 Listens on tcp://127.0.0.1:5555 (--address). Everything of a run is in its folder (runs/<time>/, or --run): each episode
 as a file, latest.pt, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the update in progress, with a
@@ -11,6 +12,7 @@ checkpoint written; robot servers go on with the policy they have. It ends by it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import time
@@ -21,16 +23,17 @@ from typing import Any
 from torch import Tensor
 
 from agent import checkpoint, cli
-from agent.calql import CalQL, Weights
+from agent.calql import Weights
 from agent.checkpoint import Checkpoint
-from agent.config import CalQLConfig, LearnerConfig, LinkConfig, OnlineConfig
+from agent.config import CalQLConfig, LinkConfig, OnlineConfig
 from agent.log import RunLog
 from agent.mailbox import Mailbox
-from agent.pretrain import choose_device, load_demonstrations, run_folder
+from agent.pretrain import run_folder
 from agent.progress import Progress
-from agent.replay import Replay, sample_mixed
+from agent.ranks import Ranks
 from agent.spec import Episode, UserError
 from agent.store import Store
+from agent.trainer import Trainer
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 LATEST = "latest.pt"
@@ -53,37 +56,19 @@ def cql_weight(env_steps: int, config: CalQLConfig) -> float:
 class Learner:
     """One run: agent, both replays, the mailbox, and the counters that tie them together."""
 
-    def __init__(self, start: Checkpoint, config: dict[str, Any], folder: Path, resumed: bool) -> None:
-        self.config, self.folder, self.start = config, folder, start
+    def __init__(
+        self, trainer: Trainer, start: Checkpoint, config: dict[str, Any], folder: Path, resumed: bool
+    ) -> None:
+        self.trainer, self.config, self.folder, self.start = trainer, config, folder, start
+        self.agent, self.replay = trainer.agent, trainer.replay
         self.online: OnlineConfig = config["online"]
         self.calql: CalQLConfig = config["calql"]
-        settings: LearnerConfig = config["learner"]
         link: LinkConfig = config["link"]
-        seed = settings.seed
-        self.device = choose_device(settings)
-        self.offline = None
-        if self.online.offline_share != 0:
-            if not config["offline"].data:
-                raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
-            self.offline, _ = load_demonstrations(config["offline"], config["reward"], self.calql.gamma, seed)
-            if differences := start.spec.differences(self.offline.spec):
-                raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
-        config["network"].encoder_weights = ""  # they are in the checkpoint
-        self.agent = CalQL(start.spec, config["network"], self.calql, self.device, seed)
-        try:
-            self.agent.load_state_dict(start.agent)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the checkpoint has other networks than section 'network' asks for: {reason}") from None
-        self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], self.calql.gamma, seed + 1)
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
-        self.store = Store(folder, self.replay)
+        self.store = Store(folder, self.replay, trainer.ranks.tell)
         stored = self.store.read_back() if resumed else []
-        for name, replay in (("offline", self.offline), ("online", self.replay)):
-            if resumed and replay is not None and name in start.generators:
-                replay.generator.set_state(start.generators[name])
         network = dataclasses.asdict(config["network"])
         run = str(folder.resolve())
         self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, env=start.env)
@@ -173,10 +158,9 @@ class Learner:
         )
 
     def update(self) -> None:
-        batch = sample_mixed(self.offline, self.replay, self.online.batch, self.online.offline_share).to(self.device)
         learning_steps = max(0, self.seen - self.online.warmup_steps)
         weights = Weights(cql_weight(learning_steps, self.calql), self.calql.bc_weight_online)
-        self._metrics |= self.agent.learn(batch, weights, self.updates % self.online.actor_every == 0)
+        self._metrics |= self.trainer.update(weights, self.updates % self.online.actor_every == 0)
         self.updates += 1
         if self.updates % self.online.offer_every == 0:
             self.version += 1
@@ -223,10 +207,8 @@ class Learner:
         counters = dict(self.start.counters)
         counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}
         counters |= {"env_steps": self.env_steps}
-        replays = {"offline": self.offline, "online": self.replay}
-        generators = {name: replay.generator.get_state() for name, replay in replays.items() if replay is not None}
-        state = Checkpoint(self.start.spec, self.start.env, config, self.agent.state_dict(), counters, generators)
-        state.save(self.folder / LATEST)
+        agent, generators = self.agent.state_dict(), self.trainer.generators
+        Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators).save(self.folder / LATEST)
         self._saved_at = self.env_steps
 
     def close(self) -> None:
@@ -247,22 +229,37 @@ def main(argv: list[str] | None = None) -> None:
     folder = Path(flags.resume) if flags.resume else run_folder(config["learner"], "run")
     if not flags.resume and (folder / LATEST).exists():
         raise UserError(f"{folder}: a run is there already; go on with it by --resume {folder}, or give another --run")
-    learner = Learner(start, config, folder, resumed=bool(flags.resume))
+    with contextlib.closing(Ranks()) as ranks:
+        trainer = Trainer(start, config, ranks)
+        if flags.resume:
+            trainer.restore(start.generators)
+        if not ranks.leads:
+            trainer.follow()
+            return
+        learner = Learner(trainer, start, config, folder, resumed=bool(flags.resume))
+        lead(learner, flags.ckpt or flags.resume)
+
+
+def lead(learner: Learner, origin: str) -> None:
+    """Run it, and say what it does. origin: where it starts from."""
+    ranks, online = learner.trainer.ranks, learner.online
+    where = str(learner.trainer.device) + (f" (x {ranks.count})" if ranks.count > 1 else "")
     learner.log.say(
-        f"fine-tuning {flags.ckpt or flags.resume} on {learner.device} for {config['online'].env_steps} env steps; "
-        f"listening on {config['link'].address}; run folder {folder}"
+        f"fine-tuning {origin} on {where} for {online.env_steps} env steps; listening on {learner.mailbox.address}; "
+        f"run folder {learner.folder}"
     )
     began = time.monotonic()
     try:
         with cli.Stop() as stop:
             learner.run(stop)
     finally:
+        ranks.order(None)
         learner.close()
     done = "finished" if learner.finished else "stopped"
     learner.log.say(
         f"{done}: {learner.env_steps} env steps, {learner.episodes} episodes, {learner.updates} updates in "
-        f"{(time.monotonic() - began) / 60:.1f} min; {folder / LATEST}"
-        + (f"; {aside} episodes set aside in {folder / 'set_aside'}" if (aside := learner.store.set_aside) else "")
+        f"{(time.monotonic() - began) / 60:.1f} min; {learner.folder / LATEST}"
+        + (f"; {aside} episodes set aside in {learner.folder}/set_aside" if (aside := learner.store.set_aside) else "")
     )
 
 

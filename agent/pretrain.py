@@ -27,18 +27,22 @@ from agent.log import RunLog
 from agent.progress import Progress
 from agent.replay import Replay
 from agent.spec import Episode, UserError
+from agent.speed import accelerate
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0
 
 
-def choose_device(config: LearnerConfig) -> torch.device:
-    """The torch device that the config asks for. Raises UserError if it is not there; sets the number of threads."""
+def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
+    """The torch device that the config asks for. Raises UserError if it is not there; sets the number of threads.
+
+    process: number of this process on its machine; 'auto' and 'cuda' give each a GPU of its own.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     name = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda", process) if name == "cuda" else torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"learner.device: '{name}' can't be used: {str(error).splitlines()[0]}") from None
@@ -95,6 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     agent.standardise(*replay.state_statistics())
     if calql.start_at_return:
         agent.start_critics_at(replay.mean_return())
+    accelerate(agent, config["learner"])
     log = RunLog(run_folder(config["learner"], "pretrain"))
     success = sum(e.succeeded for e in episodes) / len(episodes)
     log.say(

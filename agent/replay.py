@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +33,16 @@ class Batch:
     returns: Tensor  # R
     succeeded: Tensor  # 1 where the transition's episode succeeded
 
-    def to(self, device: torch.device) -> Batch:
-        def move(value: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-            if isinstance(value, dict):
-                return {k: v.to(device, non_blocking=True) for k, v in value.items()}
-            return value.to(device, non_blocking=True)
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of `change(tensor)` for every tensor."""
+        changed = {
+            name: {k: change(v) for k, v in value.items()} if isinstance(value, dict) else change(value)
+            for name, value in vars(self).items()
+        }
+        return Batch(**changed)  # type: ignore[arg-type]
 
-        return Batch(**{name: move(value) for name, value in vars(self).items()})  # type: ignore[arg-type]
+    def to(self, device: torch.device) -> Batch:
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     @staticmethod
     def cat(parts: list[Batch]) -> Batch:
@@ -51,14 +55,14 @@ class Batch:
             return parts[0]
         return Batch(**{name: join([vars(p)[name] for p in parts]) for name in vars(parts[0])})  # type: ignore[arg-type]
 
-    def augmented(self, pad: int, generator: torch.Generator) -> Batch:
+    def augmented(self, pad: int, generator: torch.Generator, shard: tuple[int, int] = (0, 1)) -> Batch:
         """Images moved by a random shift, the same for s and s'; `generator` lives on the batch's device."""
         if pad <= 0:
             return self
         now, following = dict(self.observations), dict(self.next_observations)
         for key, images in now.items():
             if images.dtype == torch.uint8:
-                offsets = draw_shifts(len(images), pad, generator, images.device)
+                offsets = draw_shifts(len(images), pad, generator, images.device, shard)
                 now[key], following[key] = shift(images, offsets, pad), shift(following[key], offsets, pad)
         return Batch(**{**vars(self), "observations": now, "next_observations": following})
 
@@ -128,10 +132,15 @@ class Replay:
             return first >= self._head or first < end
         return first < end and first + steps + 1 > self._head
 
-    def sample(self, count: int) -> Batch:
-        """`count` steps, uniformly with replacement."""
+    def sample(self, count: int, shard: tuple[int, int] = (0, 1)) -> Batch:
+        """`count` steps, uniformly with replacement.
+
+        shard: (rank, ranks) of processes that share each batch; all draw the same `count` steps, and each gathers every
+        ranks-th of them, from its own rank on.
+        """
+        rank, ranks = shard
         picks = torch.randint(len(self._index), (count,), generator=self.generator)
-        rows = self._index[picks]
+        rows = self._index[picks[rank::ranks]]
 
         def gather(offset: int) -> dict[str, Tensor]:
             return {key: self._rows[f"obs/{key}"].index_select(0, rows + offset) for key in self.spec.keys}
@@ -151,16 +160,22 @@ class Replay:
         return rows.mean(0), rows.std(0, correction=0).clamp_min(0.01)
 
 
-def sample_mixed(offline: Replay | None, online: Replay | None, batch: int, offline_share: float) -> Batch:
-    """`batch` steps, a share of them offline; -1 shares by size. What one side lacks the other gives."""
+def sample_mixed(
+    offline: Replay | None, online: Replay | None, batch: int, offline_share: float, shard: tuple[int, int] = (0, 1)
+) -> Batch:
+    """`batch` steps, a share of them offline; -1 shares by size. What one side lacks the other gives.
+
+    shard: see Replay.sample; each side's part is a multiple of the number of processes, as `batch` must be.
+    """
+    ranks = shard[1]
     sizes = [len(replay) if replay is not None else 0 for replay in (offline, online)]
     if offline_share < 0:
         offline_share = sizes[0] / max(1, sum(sizes))
-    from_offline = round(batch * offline_share) if sizes[1] else batch
+    from_offline = ranks * round(batch * offline_share / ranks) if sizes[1] else batch
     from_offline = from_offline if sizes[0] else 0
     parts = []
     if from_offline and offline is not None:
-        parts.append(offline.sample(from_offline))
+        parts.append(offline.sample(from_offline, shard))
     if batch - from_offline and online is not None:
-        parts.append(online.sample(batch - from_offline))
+        parts.append(online.sample(batch - from_offline, shard))
     return Batch.cat(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.episode_file import SUFFIX, read_episode, read_head, write_episode
@@ -19,11 +20,12 @@ class Store:
 
     An episode that contradicts the config (a third reward value in a sparse task, more steps than the replay has rows)
     is set aside, whole and named, and the run goes on. After the config has been put right, read_back takes it in.
-    episodes, env_steps: of those that learning uses. set_aside: how many it does not.
+    episodes, env_steps: of those that learning uses. set_aside: how many it does not. tell: gets the path of each that
+    it does.
     """
 
-    def __init__(self, folder: Path, replay: Replay) -> None:
-        self.replay = replay
+    def __init__(self, folder: Path, replay: Replay, tell: Callable[[Path], None] = lambda path: None) -> None:
+        self.replay, self._tell = replay, tell
         self._good, self._aside = folder / "episodes", folder / "set_aside"
         self.episodes = self.env_steps = self.set_aside = 0
 
@@ -58,6 +60,7 @@ class Store:
             return False
         self.episodes += 1
         self.env_steps += len(episode)
+        self._tell(self._good / name)
         return True
 
     @staticmethod

@@ -96,20 +96,19 @@ def make_agent(network: NetworkConfig) -> Callable[..., CalQL]:
     Its policy and critics are pulled away from their nearly constant initial outputs, so that errors show.
     """
 
-    def make(spec: Spec = SPEC, seed: int = 0, **options: Any) -> CalQL:
+    def make(spec: Spec = SPEC, seed: int = 0, device: str = "cpu", **options: Any) -> CalQL:
         sizes = {**NETWORK, **{k: v for k, v in options.items() if hasattr(network, k)}}
         rest = {k: v for k, v in options.items() if not hasattr(network, k)}
         config = CalQLConfig(**{"cql_actions": 3, "augment_pad": 2, **rest})
-        agent = CalQL(spec, NetworkConfig(**sizes), config, torch.device("cpu"), seed)
+        agent = CalQL(spec, NetworkConfig(**sizes), config, torch.device(device), seed)
         with torch.no_grad():
             for parameter in agent.policy.actor.parameters():
-                parameter += 0.3 * torch.randn(
-                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
-                )
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+                parameter += 0.3 * noise.to(device)
             for parameter, target in zip(agent.critics.parameters(), agent.targets.parameters(), strict=True):
                 noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7 + parameter.numel()))
-                parameter += 0.3 * noise
-                target -= 0.3 * noise
+                parameter += 0.3 * noise.to(device)
+                target -= 0.3 * noise.to(device)
         return agent
 
     return make

@@ -438,4 +438,4 @@ def test_what_cannot_work_is_refused_at_the_start(
 def test_no_demonstrations_are_needed_without_an_offline_share(tune, episodes, tmp_path):
     (tmp_path / "demos").rename(tmp_path / "elsewhere")
     run = tune(episodes, "--offline-share", "0")
-    assert run.learner.updates > 0 and run.learner.offline is None
+    assert run.learner.updates > 0 and run.learner.trainer.offline is None

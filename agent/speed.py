@@ -1,0 +1,81 @@
+"""Faster updates with equal results: torch.compile, CUDA graphs, bf16. The eager path stays what it is without them."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+from torch import Tensor
+
+from agent.calql import CalQL, Weights
+from agent.config import LearnerConfig
+from agent.replay import Batch
+from agent.spec import UserError
+
+WARM_UP = 3  # updates of each kind that run before it is captured
+
+
+def accelerate(agent: CalQL, config: LearnerConfig) -> None:
+    """Put `agent` into the mode that the config asks for. Raises UserError when this machine can't."""
+    cuda = agent.device.type == "cuda"
+    agent.bf16 = config.bf16
+    if config.mode == "graph" and not cuda:
+        raise UserError(f"learner.mode 'graph' needs a CUDA device, and this run is on {agent.device}")
+    if config.mode != "eager":
+        if not cuda and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise UserError("learner.mode 'compile' needs a C++ compiler on the CPU (g++); 'eager' needs none")
+        agent.losses = torch.compile(agent.losses, dynamic=False)  # type: ignore[method-assign]
+    if config.mode == "graph":
+        agent.learn = Graphs(agent).learn  # type: ignore[method-assign]
+
+
+class Graphs:
+    """Each kind of update (batch size, conservative or not, with the actor or not) captured once, then replayed.
+
+    A replay is one launch for all kernels of an update, augmentation, optimisers and targets included. Everything that
+    changes goes in through fixed memory: the batch, the weights, the state of the agent's generator.
+    """
+
+    def __init__(self, agent: CalQL) -> None:
+        self.agent = agent
+        self._plain = agent.learn
+        self._done: dict[tuple, int] = {}
+        self._captured: dict[tuple, tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]] = {}
+
+    def learn(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
+        """As CalQL.learn. The metrics are overwritten by the next update of the same kind."""
+        kind = (len(batch.actions), weights.conservative, update_actor)
+        if kind not in self._captured:
+            self._done[kind] = self._done.get(kind, 0) + 1
+            if self._done[kind] <= WARM_UP or not self.agent.settled:
+                return self._plain(batch, weights, update_actor)
+            self._captured[kind] = self._capture(batch, weights, update_actor)
+        graph, place, metrics = self._captured[kind]
+        _fill(place, batch)
+        self.agent.set_weights(weights)
+        graph.replay()
+        self.agent.updates += 1
+        return metrics
+
+    def _capture(
+        self, batch: Batch, weights: Weights, update_actor: bool
+    ) -> tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]:
+        """Records an update without making it."""
+        agent, place = self.agent, batch.map(torch.clone)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(agent.generator)
+        updates = agent.updates
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            shifted = place.augmented(agent.config.augment_pad, agent.generator)
+            metrics = agent.step(shifted, weights.conservative, update_actor)
+        agent.updates = updates
+        return graph, place, metrics
+
+
+def _fill(place: Batch, batch: Batch) -> None:
+    for name, value in vars(place).items():
+        given = getattr(batch, name)
+        for key in value if isinstance(value, dict) else [None]:
+            to, source = (value, given) if key is None else (value[key], given[key])
+            to.copy_(source, non_blocking=True)

@@ -1,0 +1,72 @@
+"""What every process of an online run has: the agent, the demonstrations and the replay, and how an update is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agent.calql import CalQL, Weights
+from agent.checkpoint import Checkpoint
+from agent.config import OnlineConfig
+from agent.episode_file import read_episode
+from agent.pretrain import choose_device, load_demonstrations
+from agent.ranks import Ranks
+from agent.replay import Replay, sample_mixed
+from agent.spec import UserError
+from agent.speed import accelerate
+
+
+class Trainer:
+    """Starts from `start`; config: its sections. Raises UserError when checkpoint, config and data do not fit."""
+
+    def __init__(self, start: Checkpoint, config: dict[str, Any], ranks: Ranks) -> None:
+        self.online: OnlineConfig = config["online"]
+        self.ranks = ranks
+        seed, gamma = config["learner"].seed, config["calql"].gamma
+        self.device = choose_device(config["learner"], ranks.local)
+        self.offline = None
+        if self.online.offline_share != 0:
+            if not config["offline"].data:
+                raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
+            self.offline, _ = load_demonstrations(config["offline"], config["reward"], gamma, seed)
+            if differences := start.spec.differences(self.offline.spec):
+                raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
+        config["network"].encoder_weights = ""  # they are in the checkpoint
+        self.agent = CalQL(start.spec, config["network"], config["calql"], self.device, seed)
+        try:
+            self.agent.load_state_dict(start.agent)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the checkpoint has other networks than section 'network' asks for: {reason}") from None
+        ranks.join(self.agent, self.online.batch)
+        accelerate(self.agent, config["learner"])
+        self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], gamma, seed + 1)
+
+    @property
+    def generators(self) -> dict[str, torch.Tensor]:
+        """Random state of what samples."""
+        replays = {"offline": self.offline, "online": self.replay}
+        return {name: replay.generator.get_state() for name, replay in replays.items() if replay is not None}
+
+    def restore(self, generators: dict[str, torch.Tensor]) -> None:
+        for name, replay in (("offline", self.offline), ("online", self.replay)):
+            if replay is not None and name in generators:
+                replay.generator.set_state(generators[name])
+
+    def update(self, weights: Weights, update_actor: bool) -> dict[str, Tensor]:
+        """One update on a mixed batch, with the other processes, if there are some; its metrics, on the device."""
+        if self.ranks.leads:
+            self.ranks.order(weights, update_actor)
+        share, shard = self.online.offline_share, self.agent.shard
+        batch = sample_mixed(self.offline, self.replay, self.online.batch, share, shard).to(self.device)
+        return self.agent.learn(batch, weights, update_actor)
+
+    def follow(self) -> None:
+        """All that a process without the link does: what the leader orders, until the run is over."""
+        for order in self.ranks.orders():
+            for path in order.episodes:
+                self.replay.add(read_episode(Path(path)))
+            self.update(order.weights, order.update_actor)

@@ -1,0 +1,37 @@
+"""One process of a data-parallel run, without a link: `torchrun ... rank_worker.py OFFLINE.pt FOLDER UPDATES`."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from agent import checkpoint
+from agent.calql import Weights
+from agent.episode_file import episode_paths, read_episode
+from agent.ranks import Ranks
+from agent.trainer import Trainer
+
+
+def make_updates(trainer: Trainer, folder: Path, updates: int) -> None:
+    """An episode of the folder before each of the first updates, then more updates."""
+    paths = episode_paths([folder / "episodes"])
+    for k in range(updates):
+        if k < len(paths):
+            trainer.replay.add(read_episode(paths[k]))
+            trainer.ranks.tell(paths[k])
+        trainer.update(Weights(1.0 / (k + 1), 0.5), update_actor=k % 2 == 0)
+    trainer.ranks.order(None)
+
+
+if __name__ == "__main__":
+    offline, folder, updates = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    start = checkpoint.load(offline)
+    ranks = Ranks()
+    trainer = Trainer(start, {name: start.section(name) for name in start.config}, ranks)
+    if ranks.leads:
+        make_updates(trainer, folder, updates)
+    else:
+        trainer.follow()
+    state = {"agent": trainer.agent.state_dict(), "generators": trainer.generators, "steps": len(trainer.replay)}
+    torch.save(state, folder / f"rank{ranks.rank}.pt")
+    ranks.close()

@@ -1,0 +1,75 @@
+"""Two processes with half of each batch against one with the whole of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rank_worker
+import torch
+
+from agent import checkpoint, pretrain
+from agent.episode_file import write_episode
+from agent.ranks import Ranks
+from agent.spec import UserError
+from agent.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture
+def job(tmp_path, make_episode, tiny_flags):
+    """A folder with a pretrained checkpoint, its demonstrations, and episodes to come."""
+    for k in range(3):
+        write_episode(tmp_path / "demos" / f"e{k}.hdf5", make_episode(6, seed=100 + k, success=k != 1))
+        write_episode(tmp_path / "episodes" / f"e{k}.hdf5", make_episode(5 + k, seed=k, success=k == 1, number=k))
+    flags = [*tiny_flags, "--data", str(tmp_path / "demos"), "--run", str(tmp_path / "pre")]
+    pretrain.main([*flags, "--updates", "3", "--out", str(tmp_path / "offline.pt"), "--lagrange-threshold", "0.8"])
+    return tmp_path
+
+
+def run(command, timeout=120):
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_two_processes_with_half_the_batch_equal_one_with_the_whole(job):
+    run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, ROOT / "tests/agent/rank_worker.py", job / "offline.pt", job, 20])
+    one, other = (torch.load(job / f"rank{k}.pt", weights_only=True) for k in (0, 1))
+
+    start = checkpoint.load(job / "offline.pt")
+    alone = Trainer(start, {name: start.section(name) for name in start.config}, Ranks())
+    rank_worker.make_updates(alone, job, 20)
+    whole = alone.agent.state_dict()
+    assert one["steps"] == other["steps"] == len(alone.replay) == 18
+    for part in ("policy", "critics", "targets", "average"):
+        for name, value in whole[part].items():
+            assert torch.equal(one["agent"][part][name], other["agent"][part][name]), f"the processes differ in {name}"
+            torch.testing.assert_close(one["agent"][part][name], value, rtol=1e-4, atol=1e-5, msg=name)
+            assert value.isfinite().all()
+    for name in ("log_alpha", "log_multiplier"):
+        torch.testing.assert_close(one["agent"][name], whole[name], rtol=1e-4, atol=1e-6)
+    assert torch.equal(one["agent"]["generator"], whole["generator"])
+    for name, state in alone.generators.items():
+        assert torch.equal(one["generators"][name], state)
+    moved = start.agent["critics"]["weights.0"] - whole["critics"]["weights.0"]
+    assert moved.abs().max() > 1e-3
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(make_agent):
+    ranks = Ranks()
+    ranks.count = 3
+    with pytest.raises(UserError, match=r"online\.batch 16 can't be shared by 3 processes"):
+        ranks.join(make_agent(), 16)
+
+
+def test_the_real_command_under_torchrun(job):
+    """The link is rank 0's alone; the run ends in both."""
+    words = ["-m", "agent.learner", "--ckpt", job / "offline.pt", "--learner.run", job / "run", "--env-steps", "0"]
+    done = run([*LAUNCH, *words, "--address", "tcp://127.0.0.1:0"])
+    assert "(x 2)" in done.stdout and done.stdout.count("finished") == 1
+    assert [json.loads(line)["kind"] for line in (job / "run" / "log.jsonl").read_text().splitlines()] == []
+    assert checkpoint.load(job / "run" / "latest.pt").counters["updates"] == 0
