@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,9 @@ from agent import cli
 from agent.config import SECTIONS, NetworkConfig
 from agent.policy import Policy
 from agent.spec import Spec, UserError
+
+if TYPE_CHECKING:
+    from agent.calql import CalQL
 
 FORMAT = 2
 
@@ -42,6 +45,14 @@ class Checkpoint:
 
     def section(self, name: str) -> Any:
         return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")
+
+    def restore(self, agent: CalQL) -> None:
+        """Put the state into `agent`. Raises UserError when that has other networks."""
+        try:
+            agent.load_state_dict(self.agent)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the checkpoint has other networks than section 'network' asks for: {reason}") from None
 
     def policy(self) -> Policy:
         """The policy that acts (CalQL.average), on the CPU."""

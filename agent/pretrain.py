@@ -2,6 +2,7 @@
 
   python -m agent.pretrain --data demos/lift --out offline.pt
   python -m agent.pretrain --config configs/lift.yaml --config configs/cql.yaml --data demos/lift --out cql.pt
+  python -m agent.pretrain --resume offline.pt              # go on with one that was stopped, or (--updates) for longer
 
 Reads every episode file in the folders given. The checkpoint is written now and then, at the end, and on Ctrl-C; it
 remembers the config, the spaces, the environment and the folders. Losses go to log.jsonl and TensorBoard files in the
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from agent import cli
+from agent import checkpoint, cli
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
@@ -79,13 +80,17 @@ def load_demonstrations(
 
 def main(argv: list[str] | None = None) -> None:
     arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.pretrain")
-    config = {name: arguments.section(name) for name in USED}
+    flags = arguments.flags
+    start = checkpoint.load(flags.resume) if flags.resume else None
+    if start and "updates" in start.counters:
+        raise UserError(f"{flags.resume}: of an online run; go on with it by python -m agent.learner --resume FOLDER")
+    config = {name: arguments.section(name, start.config.get(name) if start else None) for name in USED}
     offline: OfflineConfig = config["offline"]
     calql: CalQLConfig = config["calql"]
-    offline.data = [str(Path(p).resolve()) for p in (arguments.flags.data or offline.data)]
+    offline.data = [str(Path(p).resolve()) for p in (flags.data or offline.data)]
     if not offline.data:
         raise UserError("no data: give the demonstrations' folders as --data FOLDER [FOLDER ...]")
-    out = Path(arguments.flags.out)
+    out = Path(flags.out or flags.resume or "offline.pt")
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
     try:
@@ -96,20 +101,26 @@ def main(argv: list[str] | None = None) -> None:
     seed = config["learner"].seed
     replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
     agent = CalQL(replay.spec, config["network"], calql, device, seed)
-    agent.standardise(*replay.state_statistics())
-    if calql.start_at_return:
-        agent.start_critics_at(replay.mean_return())
+    if start:
+        if differences := start.spec.differences(replay.spec):
+            raise UserError(f"{flags.resume} and {offline.data[0]} differ: {'; '.join(differences)}")
+        start.restore(agent)
+        replay.generator.set_state(start.generators["offline"])
+    else:
+        agent.standardise(*replay.state_statistics())
+        if calql.start_at_return:
+            agent.start_critics_at(replay.mean_return())
     accelerate(agent, config["learner"])
     log = RunLog(run_folder(config["learner"], "pretrain"))
     success = sum(e.succeeded for e in episodes) / len(episodes)
+    done = start.counters["offline_updates"] if start else 0
     log.say(
-        f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; "
-        f"{offline.updates} updates on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
+        f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; {offline.updates} updates "
+        + (f"from {done} on " if done else "")
+        + f"on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
     )
-
     if calql.bc_filter == "success" and calql.bc_weight and not success:
         log.say("warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one")
-    done = 0
 
     def save() -> None:
         plain = {name: dataclasses.asdict(section) for name, section in config.items()}
@@ -118,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         env = dict(episodes[0].meta.get("env") or {})
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
 
-    weights, at, saved = Weights(calql.cql_weight, calql.bc_weight), (0, time.monotonic()), time.monotonic()
+    weights, at, saved = Weights(calql.cql_weight, calql.bc_weight), (done, time.monotonic()), time.monotonic()
     stop = cli.Stop()
     try:
         with stop, Progress(offline.updates, "pretrain", "updates") as progress:
@@ -151,7 +162,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", nargs="+", metavar="FOLDER", help="demonstrations: folders of episode files, or files"
     )
-    parser.add_argument("--out", default="offline.pt", metavar="FILE", help="checkpoint to write (offline.pt)")
+    parser.add_argument("--out", metavar="FILE", help="checkpoint to write (offline.pt, or that of --resume)")
+    parser.add_argument("--resume", metavar="FILE", help="checkpoint of a run that was stopped, to go on with")
 
 
 if __name__ == "__main__":

@@ -36,11 +36,7 @@ class Trainer:
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
         config["network"].encoder_weights = ""  # they are in the checkpoint
         self.agent = CalQL(start.spec, config["network"], config["calql"], self.device, seed)
-        try:
-            self.agent.load_state_dict(start.agent)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the checkpoint has other networks than section 'network' asks for: {reason}") from None
+        start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)
         accelerate(self.agent, config["learner"])
         self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], gamma, seed + 1)

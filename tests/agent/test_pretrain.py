@@ -101,6 +101,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
     assert not all(torch.equal(value, weights[2][name]) for name, value in weights[0].items())
 
 
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(train, tmp_path):
+    whole, _ = train("--seed", "3", out="whole")
+    train("--seed", "3", "--updates", "12", out="parts")
+    parts, _ = train("--resume", str(tmp_path / "parts"), "--updates", "30", out="parts")
+    assert parts.counters == whole.counters == {"offline_updates": 30}
+    for name, value in whole.agent["policy"].items():
+        assert torch.equal(value, parts.agent["policy"][name]), name
+    assert torch.equal(whole.generators["offline"], parts.generators["offline"])
+
+
 def test_states_are_standardised_by_the_data(train, demos, make_episode):
     start, _ = train("--updates", "1")
     rows = np.concatenate([make_episode(5 + k, seed=k).observations["pos"][:-1] for k in range(4)])
