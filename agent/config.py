@@ -111,6 +111,10 @@ class LearnerConfig:
     seed: int = _f(0, "random seed")
     device: str = _f("auto", "auto, cpu, cuda, cuda:1, ...")
     threads: int = _f(0, "CPU threads; 0: torch's choice", low=0)
+    storage: Literal["host", "file", "device"] = _f(
+        "host",
+        "where frames are kept: this machine's memory, a mapped file in the run's folder, or the device's memory",
+    )
     log_every: int = _f(50, "updates between two log records", low=1)
 
 

@@ -26,10 +26,12 @@ from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, LinkConfig, OnlineConfig
 from agent.log import RunLog
 from agent.mailbox import Mailbox
+from agent.prefetch import Prefetch
 from agent.pretrain import choose_device, load_demonstrations, run_folder
 from agent.progress import Progress
-from agent.replay import Replay, sample_mixed
+from agent.replay import Replay
 from agent.spec import Episode, UserError
+from agent.storage import Storage
 from agent.store import Store
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
@@ -61,11 +63,12 @@ class Learner:
         link: LinkConfig = config["link"]
         seed = settings.seed
         self.device = choose_device(settings)
+        storage = Storage(settings.storage, folder, self.device)
         self.offline = None
         if self.online.offline_share != 0:
             if not config["offline"].data:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
-            self.offline, _ = load_demonstrations(config["offline"], config["reward"], self.calql.gamma, seed)
+            self.offline, _ = load_demonstrations(config["offline"], config["reward"], self.calql.gamma, seed, storage)
             if differences := start.spec.differences(self.offline.spec):
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
         config["network"].encoder_weights = ""  # they are in the checkpoint
@@ -75,7 +78,8 @@ class Learner:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"the checkpoint has other networks than section 'network' asks for: {reason}") from None
-        self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], self.calql.gamma, seed + 1)
+        capacity = self.online.capacity_steps
+        self.replay = Replay(start.spec, capacity, config["reward"], self.calql.gamma, seed + 1, storage)
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
@@ -84,6 +88,7 @@ class Learner:
         for name, replay in (("offline", self.offline), ("online", self.replay)):
             if resumed and replay is not None and name in start.generators:
                 replay.generator.set_state(start.generators[name])
+        self.batches = Prefetch(self.offline, self.replay, self.online.batch, self.online.offline_share, self.device)
         network = dataclasses.asdict(config["network"])
         run = str(folder.resolve())
         self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, env=start.env)
@@ -173,8 +178,7 @@ class Learner:
         )
 
     def update(self) -> None:
-        batch = sample_mixed(self.offline, self.replay, self.online.batch, self.online.offline_share).to(self.device)
-        batch = batch.augmented(self.calql.augment_pad, self.agent.generator)
+        batch = self.batches.next().augmented(self.calql.augment_pad, self.agent.generator)
         learning_steps = max(0, self.seen - self.online.warmup_steps)
         weights = Weights(cql_weight(learning_steps, self.calql), self.calql.bc_weight_online)
         self._metrics |= self.agent.update(batch, weights, self.updates % self.online.actor_every == 0)
@@ -224,8 +228,7 @@ class Learner:
         counters = dict(self.start.counters)
         counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}
         counters |= {"env_steps": self.env_steps}
-        replays = {"offline": self.offline, "online": self.replay}
-        generators = {name: replay.generator.get_state() for name, replay in replays.items() if replay is not None}
+        generators = self.batches.generators()
         state = Checkpoint(self.start.spec, self.start.env, config, self.agent.state_dict(), counters, generators)
         state.save(self.folder / LATEST)
         self._saved_at = self.env_steps

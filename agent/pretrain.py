@@ -24,9 +24,11 @@ from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episodes, read_head
 from agent.log import RunLog
+from agent.prefetch import Prefetch
 from agent.progress import Progress
 from agent.replay import Replay
 from agent.spec import Episode, UserError
+from agent.storage import HOST, Storage
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0
@@ -50,7 +52,7 @@ def run_folder(config: LearnerConfig, kind: str) -> Path:
 
 
 def load_demonstrations(
-    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int
+    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int, storage: Storage = HOST
 ) -> tuple[Replay, list[Episode]]:
     """A replay that holds all demonstrations, and the episodes' heads (without frames) for a summary.
 
@@ -60,7 +62,8 @@ def load_demonstrations(
     rows = sum(read_head(path)[0] + 1 for path in paths)
     replay, heads = None, []
     for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
-        replay = replay or Replay(episode.spec, rows, reward, gamma, seed)
+        if replay is None:
+            replay = Replay(episode.spec, rows, reward, gamma, seed, storage)
         if config.successes_only and not episode.succeeded:
             continue
         try:
@@ -90,12 +93,15 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--out {out}: {error.strerror}") from None
     device = choose_device(config["learner"])
     seed = config["learner"].seed
-    replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
+    folder = run_folder(config["learner"], "pretrain")
+    storage = Storage(config["learner"].storage, folder, device)
+    replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed, storage)
+    batches = Prefetch(replay, None, offline.batch, 1.0, device)
     agent = CalQL(replay.spec, config["network"], calql, device, seed)
     agent.standardise(*replay.state_statistics())
     if calql.start_at_return:
         agent.start_critics_at(replay.mean_return())
-    log = RunLog(run_folder(config["learner"], "pretrain"))
+    log = RunLog(folder)
     success = sum(e.succeeded for e in episodes) / len(episodes)
     log.say(
         f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; "
@@ -108,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def save() -> None:
         plain = {name: dataclasses.asdict(section) for name, section in config.items()}
-        generators = {"offline": replay.generator.get_state()}
+        generators = batches.generators()
         counters = {"offline_updates": done}
         env = dict(episodes[0].meta.get("env") or {})
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
@@ -118,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with stop, Progress(offline.updates, "pretrain", "updates") as progress:
             while done < offline.updates and not stop():
-                batch = replay.sample(offline.batch).to(device).augmented(calql.augment_pad, agent.generator)
+                batch = batches.next().augmented(calql.augment_pad, agent.generator)
                 metrics = agent.update(batch, weights)
                 done += 1
                 if done % config["learner"].log_every == 0 or done == offline.updates:
