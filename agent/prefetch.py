@@ -54,12 +54,14 @@ class Prefetch:
         on_gpu = device.type == "cuda"
         self.device, self.ahead = device, on_host and on_gpu if ahead is None else ahead
         self._stream = torch.cuda.Stream(device) if self.ahead and on_gpu else None
+        self._batch: Batch | None = None
         self._slots: list[_Slot] = []
         self._ready: _Ready | None = None
 
     def next(self) -> Batch:
         if not self.ahead:
-            return sample_mixed(*self._draw).to(self.device)
+            self._batch = sample_mixed(*self._draw, out=self._batch)  # new memory each time would cost as much again
+            return self._batch.to(self.device)
         ready, self._ready = self._ready, None
         if ready is not None and ready.contents != self._contents():
             for name, state in ready.generators.items():
