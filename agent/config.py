@@ -115,6 +115,10 @@ class LearnerConfig:
         "eager", "of updates; compile: torch.compile, graph: and CUDA graphs"
     )
     bf16: Literal["off", "encoder", "all"] = _f("off", "bfloat16 (autocast) in the image encoder, or in every network")
+    storage: Literal["host", "file", "device"] = _f(
+        "host",
+        "where frames are kept: this machine's memory, a mapped file in the run's folder, or the device's memory",
+    )
     log_every: int = _f(50, "updates between two log records", low=1)
 
 

@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
     if not flags.resume and (folder / LATEST).exists():
         raise UserError(f"{folder}: a run is there already; go on with it by --resume {folder}, or give another --run")
     with contextlib.closing(Ranks()) as ranks:
-        trainer = Trainer(start, config, ranks)
+        trainer = Trainer(start, config, folder, ranks)
         if flags.resume:
             trainer.restore(start.generators)
         if not ranks.leads:

@@ -25,10 +25,12 @@ from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episodes, read_head
 from agent.log import RunLog
+from agent.prefetch import Prefetch
 from agent.progress import Progress
 from agent.replay import Replay
 from agent.spec import Episode, UserError
 from agent.speed import accelerate
+from agent.storage import HOST, Storage
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0
@@ -55,7 +57,7 @@ def run_folder(config: LearnerConfig, kind: str) -> Path:
 
 
 def load_demonstrations(
-    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int
+    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int, storage: Storage = HOST
 ) -> tuple[Replay, list[Episode]]:
     """A replay that holds all demonstrations, and the episodes' heads (without frames) for a summary.
 
@@ -65,7 +67,8 @@ def load_demonstrations(
     rows = sum(read_head(path)[0] + 1 for path in paths)
     replay, heads = None, []
     for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
-        replay = replay or Replay(episode.spec, rows, reward, gamma, seed)
+        if replay is None:
+            replay = Replay(episode.spec, rows, reward, gamma, seed, storage)
         if config.successes_only and not episode.succeeded:
             continue
         try:
@@ -99,7 +102,10 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--out {out}: {error.strerror}") from None
     device = choose_device(config["learner"])
     seed = config["learner"].seed
-    replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed)
+    folder = run_folder(config["learner"], "pretrain")
+    storage = Storage(config["learner"].storage, folder, device)
+    replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed, storage)
+    batches = Prefetch(replay, None, offline.batch, 1.0, device)
     agent = CalQL(replay.spec, config["network"], calql, device, seed)
     if start:
         if differences := start.spec.differences(replay.spec):
@@ -111,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
         if calql.start_at_return:
             agent.start_critics_at(replay.mean_return())
     accelerate(agent, config["learner"])
-    log = RunLog(run_folder(config["learner"], "pretrain"))
+    log = RunLog(folder)
     success = sum(e.succeeded for e in episodes) / len(episodes)
     done = start.counters["offline_updates"] if start else 0
     log.say(
@@ -124,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def save() -> None:
         plain = {name: dataclasses.asdict(section) for name, section in config.items()}
-        generators = {"offline": replay.generator.get_state()}
+        generators = batches.generators()
         counters = {"offline_updates": done}
         env = dict(episodes[0].meta.get("env") or {})
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
@@ -134,8 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with stop, Progress(offline.updates, "pretrain", "updates") as progress:
             while done < offline.updates and not stop():
-                batch = replay.sample(offline.batch).to(device)
-                metrics = agent.learn(batch, weights)
+                metrics = agent.learn(batches.next(), weights)
                 done += 1
                 if done % config["learner"].log_every == 0 or done == offline.updates:
                     now = time.monotonic()

@@ -6,7 +6,6 @@ episode's last, so the sampleable rows are exactly the steps.
 
 from __future__ import annotations
 
-import mmap
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from agent.augment import draw_shifts, shift
 from agent.config import RewardConfig
 from agent.returns import rewards_and_returns
 from agent.spec import Episode, Spec, UserError
+from agent.storage import HOST, Storage
+
+PER_STEP = ("actions", "rewards", "terminated", "returns", "succeeded")  # columns, and a batch's last fields
 
 
 @dataclass
@@ -33,6 +35,23 @@ class Batch:
     returns: Tensor  # R
     succeeded: Tensor  # 1 where the transition's episode succeeded
 
+    @staticmethod
+    def empty(spec: Spec, count: int, device: torch.device, pinned: bool = False) -> Batch:
+        """Room for `count` transitions. pinned: in host memory that a GPU copies from on its own."""
+
+        def room(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(count, *shape, dtype=dtype, device=device, pin_memory=pinned)
+
+        def observations() -> dict[str, Tensor]:
+            return {
+                key: room(spec.shape(key), torch.uint8 if key in spec.cameras else torch.float32) for key in spec.keys
+            }
+
+        return Batch(observations(), observations(), room((spec.action_dim,)), *(room(()) for _ in PER_STEP[1:]))
+
+    def tensors(self) -> list[Tensor]:
+        return [t for value in vars(self).values() for t in (value.values() if isinstance(value, dict) else [value])]
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """A batch of `change(tensor)` for every tensor."""
         changed = {
@@ -43,17 +62,6 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    @staticmethod
-    def cat(parts: list[Batch]) -> Batch:
-        def join(values: list) -> Tensor | dict[str, Tensor]:
-            if isinstance(values[0], dict):
-                return {k: torch.cat([v[k] for v in values]) for k in values[0]}
-            return torch.cat(values)
-
-        if len(parts) == 1:
-            return parts[0]
-        return Batch(**{name: join([vars(p)[name] for p in parts]) for name in vars(parts[0])})  # type: ignore[arg-type]
 
     def augmented(self, pad: int, generator: torch.Generator, shard: tuple[int, int] = (0, 1)) -> Batch:
         """Images moved by a random shift, the same for s and s'; `generator` lives on the batch's device."""
@@ -67,31 +75,48 @@ class Batch:
         return Batch(**{**vars(self), "observations": now, "next_observations": following})
 
 
-def _reserve(rows: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros that take memory only where they have been written."""
-    count = rows * int(np.prod(shape, dtype=np.int64))
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-    return np.frombuffer(mmap.mmap(-1, max(1, count * dtype.itemsize), flags=flags), dtype, count).reshape(rows, *shape)
-
-
 class Replay:
     """At most `capacity` rows (a step each, and one more per episode); the oldest episodes go first."""
 
-    def __init__(self, spec: Spec, capacity: int, reward: RewardConfig, gamma: float, seed: int = 0) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        capacity: int,
+        reward: RewardConfig,
+        gamma: float,
+        seed: int = 0,
+        storage: Storage = HOST,
+    ) -> None:
         self.spec, self.capacity, self.reward, self.gamma = spec, capacity, reward, gamma
         columns = {f"obs/{key}": (spec.shape(key), spec.dtype(key)) for key in spec.keys}
         columns["actions"] = ((spec.action_dim,), np.dtype(np.float32))
-        for name in ("rewards", "terminated", "returns", "succeeded"):
+        for name in PER_STEP[1:]:
             columns[name] = ((), np.dtype(np.float32))
-        self._rows = {name: torch.from_numpy(_reserve(capacity, *kind)) for name, kind in columns.items()}
+        self._columns = {name: storage.column(capacity, *kind) for name, kind in columns.items()}
+        self.device = storage.place  # that batches are on
         self._episodes: deque[tuple[int, int]] = deque()  # (first row, steps), oldest first
         self._head = 0  # where the next episode goes
-        self._index = torch.empty(0, dtype=torch.int64)  # rows that are steps
+        self._steps = 0
+        self._index: Tensor | None = None  # rows that are steps; made when needed
+        self.added = 0  # episodes taken in so far
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
         """Sampleable steps."""
-        return len(self._index)
+        return self._steps
+
+    @property
+    def bytes(self) -> int:
+        """What the rows taken so far amount to, and the index of their steps."""
+        return sum(column.bytes for column in self._columns.values()) + self.index.nbytes
+
+    @property
+    def index(self) -> Tensor:
+        """The rows that are steps, int64, on the host."""
+        if self._index is None:
+            spans = [torch.arange(first, first + steps) for first, steps in self._episodes]
+            self._index = torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)
+        return self._index
 
     @property
     def episodes(self) -> int:
@@ -100,7 +125,8 @@ class Replay:
     def add(self, episode: Episode) -> None:
         """Take in a finished episode, with its rewards transformed and its returns computed here and only here.
 
-        Raises UserError, and changes nothing, when it does not fit the spec, the reward config or the capacity.
+        Raises UserError, and changes nothing, when it does not fit the spec, the reward config or the capacity;
+        NoSpace when there is no memory or disk left for it.
         """
         episode.check(self.spec)
         steps = len(episode)
@@ -109,10 +135,12 @@ class Replay:
         rewards, returns = rewards_and_returns(episode, self.reward, self.gamma)
         first = self._head if self._head + steps + 1 <= self.capacity else 0
         end = first + steps + 1
+        for column in self._columns.values():
+            column.grow(end)
         while self._episodes and self._in_the_way(*self._episodes[0], end, wrapped=first < self._head):
-            self._episodes.popleft()
+            self._steps -= self._episodes.popleft()[1]
         for key, value in episode.observations.items():
-            self._rows[f"obs/{key}"][first:end] = torch.from_numpy(value)
+            self._columns[f"obs/{key}"].rows[first:end] = torch.from_numpy(value)
         per_step = {
             "actions": episode.actions,
             "rewards": rewards,
@@ -121,10 +149,12 @@ class Replay:
             "succeeded": np.full(steps, episode.succeeded, np.float32),
         }
         for name, value in per_step.items():
-            self._rows[name][first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
+            self._columns[name].rows[first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
         self._episodes.append((first, steps))
         self._head = end
-        self._index = torch.cat([torch.arange(start, start + count) for start, count in self._episodes])
+        self._steps += steps
+        self._index = None
+        self.added += 1
 
     def _in_the_way(self, first: int, steps: int, end: int, wrapped: bool) -> bool:
         """Whether the oldest episode has rows that are about to be written, or skipped by wrapping round."""
@@ -132,39 +162,53 @@ class Replay:
             return first >= self._head or first < end
         return first < end and first + steps + 1 > self._head
 
-    def sample(self, count: int, shard: tuple[int, int] = (0, 1)) -> Batch:
-        """`count` steps, uniformly with replacement.
+    def sample(self, count: int, out: Batch | None = None, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Batch:
+        """`count` steps, uniformly with replacement; with `out`, into its places from `start` on.
 
         shard: (rank, ranks) of processes that share each batch; all draw the same `count` steps, and each gathers every
         ranks-th of them, from its own rank on.
         """
         rank, ranks = shard
-        picks = torch.randint(len(self._index), (count,), generator=self.generator)
-        rows = self._index[picks[rank::ranks]]
+        picks = torch.randint(len(self), (count,), generator=self.generator)[rank::ranks]
+        out = out or Batch.empty(self.spec, len(picks), self.device)
+        rows = self.index[picks].to(self.device, non_blocking=True)
 
-        def gather(offset: int) -> dict[str, Tensor]:
-            return {key: self._rows[f"obs/{key}"].index_select(0, rows + offset) for key in self.spec.keys}
+        def gather(name: str, rows: Tensor, into: Tensor) -> None:
+            torch.index_select(self._columns[name].rows, 0, rows, out=into[start : start + len(rows)])
 
-        names = ("actions", "rewards", "terminated", "returns", "succeeded")
-        return Batch(gather(0), gather(1), **{name: self._rows[name].index_select(0, rows) for name in names})
+        for key in self.spec.keys:
+            gather(f"obs/{key}", rows, out.observations[key])
+            gather(f"obs/{key}", rows + 1, out.next_observations[key])
+        for name in PER_STEP:
+            gather(name, rows, vars(out)[name])
+        return out
+
+    def _of_steps(self, name: str) -> Tensor:
+        return self._columns[name].rows.index_select(0, self.index.to(self.device))
 
     def mean_return(self) -> float:
         """Mean return-to-go over all steps."""
-        return float(self._rows["returns"].index_select(0, self._index).mean())
+        return float(self._of_steps("returns").mean())
 
     def state_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (at least 0.01) of the concatenated state vectors, each (sum of lengths,)."""
         if not self.spec.states:
             return torch.zeros(0), torch.ones(0)
-        rows = torch.cat([self._rows[f"obs/{key}"].index_select(0, self._index) for key in self.spec.states], -1)
+        rows = torch.cat([self._of_steps(f"obs/{key}") for key in self.spec.states], -1)
         return rows.mean(0), rows.std(0, correction=0).clamp_min(0.01)
 
 
 def sample_mixed(
-    offline: Replay | None, online: Replay | None, batch: int, offline_share: float, shard: tuple[int, int] = (0, 1)
+    offline: Replay | None,
+    online: Replay | None,
+    batch: int,
+    offline_share: float,
+    shard: tuple[int, int] = (0, 1),
+    out: Batch | None = None,
 ) -> Batch:
     """`batch` steps, a share of them offline; -1 shares by size. What one side lacks the other gives.
 
+    Offline ones come first. Both sides' rows are on the same device. out: where to put them; nothing is copied twice.
     shard: see Replay.sample; each side's part is a multiple of the number of processes, as `batch` must be.
     """
     ranks = shard[1]
@@ -173,9 +217,11 @@ def sample_mixed(
         offline_share = sizes[0] / max(1, sum(sizes))
     from_offline = ranks * round(batch * offline_share / ranks) if sizes[1] else batch
     from_offline = from_offline if sizes[0] else 0
-    parts = []
+    either = offline if offline is not None else online
+    assert either is not None
+    out = out or Batch.empty(either.spec, batch // ranks, either.device)
     if from_offline and offline is not None:
-        parts.append(offline.sample(from_offline, shard))
+        offline.sample(from_offline, out, 0, shard)
     if batch - from_offline and online is not None:
-        parts.append(online.sample(batch - from_offline, shard))
-    return Batch.cat(parts)
+        online.sample(batch - from_offline, out, from_offline // ranks, shard)
+    return out

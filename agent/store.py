@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.episode_file import SUFFIX, read_episode, read_head, write_episode
 from agent.replay import Replay
 from agent.spec import Episode, UserError
+from agent.storage import NoSpace
 from agent.wire import EpisodeKey, episode_name
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Store:
     def _add(self, episode: Episode, name: str) -> bool:
         try:
             self.replay.add(episode)
+        except NoSpace:
+            raise  # not the episode's fault
         except UserError as error:
             self._aside.mkdir(exist_ok=True)
             os.replace(self._good / name, self._aside / name)

@@ -12,26 +12,32 @@ from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import OnlineConfig
 from agent.episode_file import read_episode
+from agent.prefetch import Prefetch
 from agent.pretrain import choose_device, load_demonstrations
 from agent.ranks import Ranks
-from agent.replay import Replay, sample_mixed
+from agent.replay import Replay
 from agent.spec import UserError
 from agent.speed import accelerate
+from agent.storage import Storage
 
 
 class Trainer:
-    """Starts from `start`; config: its sections. Raises UserError when checkpoint, config and data do not fit."""
+    """Starts from `start`; config: its sections; folder: the run's, for frames kept in a file.
 
-    def __init__(self, start: Checkpoint, config: dict[str, Any], ranks: Ranks) -> None:
+    Raises UserError when checkpoint, config and data do not fit.
+    """
+
+    def __init__(self, start: Checkpoint, config: dict[str, Any], folder: Path, ranks: Ranks) -> None:
         self.online: OnlineConfig = config["online"]
         self.ranks = ranks
         seed, gamma = config["learner"].seed, config["calql"].gamma
         self.device = choose_device(config["learner"], ranks.local)
+        storage = Storage(config["learner"].storage, folder, self.device)
         self.offline = None
         if self.online.offline_share != 0:
             if not config["offline"].data:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
-            self.offline, _ = load_demonstrations(config["offline"], config["reward"], gamma, seed)
+            self.offline, _ = load_demonstrations(config["offline"], config["reward"], gamma, seed, storage)
             if differences := start.spec.differences(self.offline.spec):
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
         config["network"].encoder_weights = ""  # they are in the checkpoint
@@ -39,13 +45,14 @@ class Trainer:
         start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)
         accelerate(self.agent, config["learner"])
-        self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], gamma, seed + 1)
+        self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], gamma, seed + 1, storage)
+        share, shard = self.online.offline_share, self.agent.shard
+        self.batches = Prefetch(self.offline, self.replay, self.online.batch, share, self.device, shard)
 
     @property
     def generators(self) -> dict[str, torch.Tensor]:
         """Random state of what samples."""
-        replays = {"offline": self.offline, "online": self.replay}
-        return {name: replay.generator.get_state() for name, replay in replays.items() if replay is not None}
+        return self.batches.generators()
 
     def restore(self, generators: dict[str, torch.Tensor]) -> None:
         for name, replay in (("offline", self.offline), ("online", self.replay)):
@@ -56,9 +63,7 @@ class Trainer:
         """One update on a mixed batch, with the other processes, if there are some; its metrics, on the device."""
         if self.ranks.leads:
             self.ranks.order(weights, update_actor)
-        share, shard = self.online.offline_share, self.agent.shard
-        batch = sample_mixed(self.offline, self.replay, self.online.batch, share, shard).to(self.device)
-        return self.agent.learn(batch, weights, update_actor)
+        return self.agent.learn(self.batches.next(), weights, update_actor)
 
     def follow(self) -> None:
         """All that a process without the link does: what the leader orders, until the run is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import signal
@@ -15,12 +16,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import checkpoint, cli, learner, pretrain
+from agent import checkpoint, cli, learner, pretrain, trainer
 from agent.calql import CalQL
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episode, write_episode
 from agent.learner import HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
+from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
 from agent.wire import pack
 from robot_server.link import Link
@@ -297,10 +299,24 @@ def same(one, two, name=""):
         assert torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two, name
 
 
-@pytest.mark.parametrize("capacity", ["200", "14"], ids=["roomy", "ring wraps"])
-def test_p17_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(tune, episodes, capacity):
-    flags = ("--utd", "1", "--actor-every", "2", "--capacity-steps", capacity, "--offer-every", "3")
+@pytest.mark.parametrize(
+    ("capacity", "storage", "ahead"),
+    [
+        ("200", "host", False),
+        ("14", "host", False),
+        ("14", "host", True),
+        ("14", "file", True),
+        ("14", "device", False),
+    ],
+    ids=["roomy", "ring wraps", "drawn ahead", "file", "device"],
+)
+def test_p17_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(
+    tune, episodes, monkeypatch, capacity, storage, ahead
+):
+    flags = ("--utd", "1", "--actor-every", "2", "--capacity-steps", str(capacity), "--offer-every", "3")
     whole = tune(episodes, *flags, name="whole")
+    flags += ("--storage", storage)
+    monkeypatch.setattr(trainer, "Prefetch", functools.partial(Prefetch, ahead=ahead))
     first = tune(episodes[:3], *flags, "--env-steps", "20", name="parts", stop_after=18)
     assert first.stopped and first.latest.counters["env_steps"] == 18 == first.latest.counters["updates"]
     second = tune(episodes[3:], name="parts", resume=True)
@@ -311,6 +327,9 @@ def test_p17_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(tu
     counters = [{k: v for k, v in run.latest.counters.items() if k != "time_s"} for run in (whole, second)]
     assert counters[0] == counters[1]
     assert len(whole.learner.replay) == len(second.learner.replay)
+    for run in (whole, second):
+        for name, state in run.latest.generators.items():  # where the next batch begins, drawn ahead or not
+            getattr(run.learner.trainer, {"online": "replay"}.get(name, name)).generator.set_state(state)
     same(vars(whole.learner.replay.sample(50)), vars(second.learner.replay.sample(50)))
 
 

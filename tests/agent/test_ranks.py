@@ -41,7 +41,7 @@ def test_two_processes_with_half_the_batch_equal_one_with_the_whole(job):
     one, other = (torch.load(job / f"rank{k}.pt", weights_only=True) for k in (0, 1))
 
     start = checkpoint.load(job / "offline.pt")
-    alone = Trainer(start, {name: start.section(name) for name in start.config}, Ranks())
+    alone = Trainer(start, {name: start.section(name) for name in start.config}, job, Ranks())
     rank_worker.make_updates(alone, job, 20)
     whole = alone.agent.state_dict()
     assert one["steps"] == other["steps"] == len(alone.replay) == 18

@@ -95,7 +95,7 @@ def test_memory_is_what_was_asked_for_and_images_stay_uint8(spec, make_episode):
         replay.add(make_episode(7, seed=seed))
     batch = replay.sample(3)
     assert batch.observations["cam"].dtype == batch.next_observations["cam"].dtype == torch.uint8
-    assert {name: len(rows) for name, rows in replay._rows.items()} == dict.fromkeys(replay._rows, 50)
+    assert {len(column.rows) for column in replay._columns.values()} == {50}
     assert replay.episodes == 6 and len(replay) == 42  # 6 x 8 of 50 rows
 
 
@@ -138,7 +138,7 @@ def test_a_refused_episode_changes_nothing(spec, make_episode, state_spec):
     replay = Replay(spec, 20, RewardConfig(), 0.9, seed=0)
     replay.add(make_episode(6, success=True))
     replay.add(make_episode(6, seed=1))
-    before = {name: rows.clone() for name, rows in replay._rows.items()}, len(replay), replay.episodes
+    before = {name: column.rows.clone() for name, column in replay._columns.items()}, len(replay), replay.episodes
     good = make_episode(8, seed=2)
     bad = [
         (make_episode(20), "20 steps does not fit"),
@@ -151,7 +151,7 @@ def test_a_refused_episode_changes_nothing(spec, make_episode, state_spec):
     for episode, message in bad:
         with pytest.raises(UserError, match=message):
             replay.add(episode)
-    assert all(torch.equal(before[0][name], rows) for name, rows in replay._rows.items())
+    assert all(torch.equal(before[0][name], column.rows) for name, column in replay._columns.items())
     assert (len(replay), replay.episodes) == before[1:]
     with pytest.raises(SpecError):
         replay.add(damaged(good, "truncated", True))
