@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import torch
 from agent import checkpoint, cli, pretrain
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
+from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
 from agent.spec import UserError
 
@@ -99,6 +101,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(train):
     weights = [train("--seed", seed, out=out)[0].agent["policy"] for seed, out in (("1", "a"), ("1", "b"), ("2", "c"))]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     assert not all(torch.equal(value, weights[2][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize("storage", ["file", "device"])
+def test_where_the_frames_live_changes_no_bit_and_leaves_no_file(train, tmp_path, monkeypatch, storage):
+    plain, _ = train()
+    monkeypatch.setattr(pretrain, "Prefetch", functools.partial(Prefetch, ahead=True))
+    other, _ = train("--storage", storage, out="other.pt")
+    assert all(torch.equal(value, other.agent["policy"][name]) for name, value in plain.agent["policy"].items())
+    assert torch.equal(plain.generators["offline"], other.generators["offline"])
+    names = [
+        {path.name.split(".")[0] for path in (tmp_path / f"run-{run}.pt").iterdir()} for run in ("offline", "other")
+    ]
+    assert names[0] == names[1] and len(names[0]) == 2  # log.jsonl and TensorBoard's
 
 
 def test_states_are_standardised_by_the_data(train, demos, make_episode):
