@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import torch
 from agent import checkpoint, cli, pretrain
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
+from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
 from agent.spec import UserError
 
@@ -109,6 +111,19 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(train,
     for name, value in whole.agent["policy"].items():
         assert torch.equal(value, parts.agent["policy"][name]), name
     assert torch.equal(whole.generators["offline"], parts.generators["offline"])
+
+
+@pytest.mark.parametrize("storage", ["file", "device"])
+def test_where_the_frames_live_changes_no_bit_and_leaves_no_file(train, tmp_path, monkeypatch, storage):
+    plain, _ = train()
+    monkeypatch.setattr(pretrain, "Prefetch", functools.partial(Prefetch, ahead=True))
+    other, _ = train("--storage", storage, out="other.pt")
+    assert all(torch.equal(value, other.agent["policy"][name]) for name, value in plain.agent["policy"].items())
+    assert torch.equal(plain.generators["offline"], other.generators["offline"])
+    names = [
+        {path.name.split(".")[0] for path in (tmp_path / f"run-{run}.pt").iterdir()} for run in ("offline", "other")
+    ]
+    assert names[0] == names[1] and len(names[0]) == 2  # log.jsonl and TensorBoard's
 
 
 def test_states_are_standardised_by_the_data(train, demos, make_episode):
