@@ -117,15 +117,16 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
     targets = {"CORL": 2.0, "d3rlpy": 1.3}
     for name in targets:
         try:
-            made = peers.corl(corl, network, config, batch) if name == "CORL" else peers.d3rlpy(network, config, batch)
-            steps[name] = made
+            found = peers.corl(corl, network, config, batch) if name == "CORL" else peers.d3rlpy(network, config, batch)
+            steps[name] = found
         except peers.Missing as missing:
             print(f"{name} is left out: {missing}")
     probes = {kind: matmul(kind, 1024, cpu) for kind in ("fp32", "bf16")}
     times = in_turn({**steps, **{kind: probe.step for kind, probe in probes.items()}}, rounds)
     rates = {name: add_rate(report, f"states, {name}", times[name]) for name in steps}
-    for name in targets.keys() & steps.keys():
-        report.add(f"states, ours / {name}", rates["ours"] / rates[name], "x", targets[name], "higher")
+    for name, target in targets.items():
+        if name in rates:
+            report.add(f"states, ours / {name}", rates["ours"] / rates[name], "x", target, "higher")
     work = flops(ours)
     report.add("states, one update of ours", work / 1e9, "GFLOP")
     peaks = {kind: probe.work / statistics.median(times[kind]) for kind, probe in probes.items()}
@@ -150,24 +151,22 @@ def gpu(report: Report, rounds: int) -> None:
     network, config = NetworkConfig(critics=10), CalQLConfig(cql_actions=10, target_subset=2)
     batch, weights = random_batch(spec, 256, device), Weights(cql=1.0, bc=1.0)
     steps = {name: make(CalQL(spec, network, config, device, seed=0), batch, weights) for name, make in MODES}
+    first = MODES[0][0]
     times = in_turn(steps, rounds, per_turn=10, finish=torch.cuda.synchronize)
     probes = {kind: matmul(kind, 8192, device) for kind in ("fp32", "tf32", "bf16")}
     probes["memory"] = copy(1 << 30, device)
     limits = in_turn({name: probe.step for name, probe in probes.items()}, rounds, 5, torch.cuda.synchronize)
     peaks = {name: probe.work / statistics.median(limits[name]) for name, probe in probes.items()}
     with Roofline() as roofline:
-        steps[MODES[0][0]]()
+        steps[first]()
     least = roofline.seconds(peaks, peaks["memory"])
-    first = statistics.median(times[MODES[0][0]])
+    rates = {name: add_rate(report, f"GPU, {name}", times[name]) for name in steps}
     for name, step in steps.items():
-        taken = statistics.median(times[name])
-        target = None if name == MODES[0][0] else 1.0
-        add_rate(report, f"GPU, {name}", times[name])
-        if target:
-            report.add(f"GPU, {name} / {MODES[0][0]}", first / taken, "x", 5.0, "higher")
-        busy = kernel_seconds(step, 20) / taken
-        report.add(f"GPU, {name}, kernels' share of the step", busy, "x", target and 0.9, "higher")
-        report.add(f"GPU, {name}, roofline / step", least / taken, "x")
+        if name != first:
+            report.add(f"GPU, {name} / {first}", rates[name] / rates[first], "x", 5.0, "higher")
+        busy = kernel_seconds(step, 20) * rates[name]
+        report.add(f"GPU, {name}, kernels' share of a step", busy, "x", None if name == first else 0.9, "higher")
+        report.add(f"GPU, {name}, roofline / step", least * rates[name], "x")
     for kind in ("fp32", "tf32", "bf16"):
         report.add(f"GPU, matrix peak, {kind}", peaks[kind] / 1e12, "TFLOP/s")
     report.add("GPU, memory bandwidth", peaks["memory"] / 1e9, "GB/s")

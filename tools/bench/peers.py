@@ -37,7 +37,7 @@ def _corl_module(path: str | None) -> ModuleType:
         raise Missing("give algorithms/finetune/cal_ql.py of github.com/corl-team/CORL with --corl PATH")
     spec = importlib.util.spec_from_file_location("cal_ql", path)
     if spec is None or spec.loader is None:
-        raise Missing(f"{path} is no Python file")
+        raise Missing(f"--corl {path}: no Python file")
     stubs = [name for name in NOT_FOR_TRAINING if name not in sys.modules and importlib.util.find_spec(name) is None]
     sys.modules.update({name: MagicMock() for name in stubs})
     module = importlib.util.module_from_spec(spec)
