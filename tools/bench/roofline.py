@@ -12,9 +12,12 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop, baddbmm_flop, flop_registry, shape_wrapper
 
-CONVOLUTIONS = {torch.ops.aten.convolution, torch.ops.aten._convolution, torch.ops.aten.convolution_backward}
+aten = torch.ops.aten
+IN_PLACE = {aten.addmm_: shape_wrapper(addmm_flop), aten.baddbmm_: shape_wrapper(baddbmm_flop)}  # torch leaves them out
+COUNTED = {**flop_registry, **IN_PLACE}
+CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
 
 
 class Probe(NamedTuple):
@@ -48,8 +51,8 @@ def copy(count: int, device: torch.device) -> Probe:
 
 
 def flops(step: Callable[[], Any]) -> float:
-    """Floating-point operations of a step's products and convolutions, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of a step's products and convolutions, forward and backward; run it uncompiled."""
+    with FlopCounterMode(display=False, custom_mapping=dict(IN_PLACE)) as counter:
         step()
     return counter.get_total_flops()
 
@@ -82,10 +85,10 @@ class Roofline(TorchDispatchMode):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
         packet = function.overloadpacket
-        if packet in flop_registry:
+        if packet in COUNTED:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
             kind = "bf16" if tensors[0].element_size() == 2 else "tf32" if packet in CONVOLUTIONS else "fp32"
-            count = flop_registry[packet](*args, **kwargs, out_val=out)
+            count = COUNTED[packet](*args, **kwargs, out_val=out)
             self.operations.append(Operation(kind, count, sum(map(_bytes, tensors))))
         return out
 
