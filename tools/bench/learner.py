@@ -9,8 +9,9 @@ images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4.
 gpu     two 128x128 cameras, batch 256, 10 critics with subset 2, n = 10; left out where there is no GPU.
 
 What is compared takes turns, update by update, in an order drawn anew each round, so that what else the machine does
-hits all of it alike. An update is that of a batch which is already on the device. The peers are not part of the project: d3rlpy is on PyPI; CORL is one
-file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl names or the PYTHONPATH leads to.
+hits all of it alike. An update is that of a batch which is already on the device. The peers are not part of the
+project: d3rlpy is on PyPI; CORL is one file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl
+names or the PYTHONPATH leads to.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, addmm_flop, baddbmm_flop, flop_registry, shape_wrapper
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop, baddbmm_flop, flop_registry
 
 aten = torch.ops.aten
-IN_PLACE = {aten.addmm_: shape_wrapper(addmm_flop), aten.baddbmm_: shape_wrapper(baddbmm_flop)}  # torch leaves them out
-COUNTED = {**flop_registry, **IN_PLACE}
+IN_PLACE = {aten.addmm_: addmm_flop, aten.baddbmm_: baddbmm_flop}  # torch leaves them out
+COUNTED = {**flop_registry, aten.addmm_: flop_registry[aten.addmm], aten.baddbmm_: flop_registry[aten.baddbmm]}
 CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
 
 
