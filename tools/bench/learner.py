@@ -1,0 +1,210 @@
+"""What one update of the learner costs, beside other implementations and beside the limits of the machine.
+
+  python -m tools.bench.learner [--json FILE] [--threads 1] [--only states|images|gpu] [--corl PATH] [--rounds 20]
+
+states  AntMaze's networks and numbers (configs/paper.yaml) on the CPU: ours, CORL's Cal-QL and d3rlpy's, with layers of
+        the same sizes and the same random data, all in fp32; then ours with products in bf16. The matrix peak is a
+        big product, timed in the same run. CORL's actor has three hidden layers; here it is given two, as the others.
+images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4.
+gpu     two 128x128 cameras, batch 256, 10 critics with subset 2, n = 10; left out where there is no GPU.
+
+What is compared takes turns, update by update, in an order drawn anew each round, so that what else the machine does
+hits all of it alike. An update is that of a batch which is already on the device. The peers are not part of the
+project: d3rlpy is on PyPI; CORL is one file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl
+names or the PYTHONPATH leads to.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from agent.calql import CalQL, Weights
+from agent.config import CalQLConfig, NetworkConfig
+from agent.replay import Batch
+from agent.spec import Spec
+from tools.bench import peers
+from tools.bench.report import Report, parser
+from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
+
+PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
+WARM_UP = 3
+
+Step = Callable[[], Any]
+
+
+def eager(learner: CalQL, batch: Batch, weights: Weights) -> Step:
+    return lambda: learner.update(batch, weights, update_actor=True)
+
+
+# Ways to run an update on a GPU: (name, what makes a step of a learner that no other way uses). The others are held
+# against the first.
+MODES: list[tuple[str, Callable[[CalQL, Batch, Weights], Step]]] = [
+    ("eager", eager),
+]
+
+
+def in_turn(
+    steps: dict[str, Step], rounds: int, per_turn: int = 1, finish: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each step, `rounds` times, in turn; `per_turn` steps are timed as one, until `finish` returns.
+
+    Each round has an order of its own: a step finds the caches, the heap and the clock as the one before left them.
+    """
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    order, rng = list(steps), random.Random(0)
+    for turn in range(-WARM_UP, rounds):
+        rng.shuffle(order)
+        for name in order:
+            began = time.perf_counter()
+            for _ in range(per_turn):
+                steps[name]()
+            finish()
+            if turn >= 0:
+                times[name].append((time.perf_counter() - began) / per_turn)
+    return times
+
+
+def random_batch(spec: Spec, count: int, device: torch.device) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+
+    def observations() -> dict[str, torch.Tensor]:
+        images = {
+            key: torch.randint(256, (count, *shape), generator=generator, dtype=torch.uint8)
+            for key, shape in spec.cameras.items()
+        }
+        return images | {key: torch.randn(count, length, generator=generator) for key, length in spec.states.items()}
+
+    return Batch(
+        observations(),
+        observations(),
+        actions=torch.rand(count, spec.action_dim, generator=generator) * 2 - 1,
+        rewards=torch.full((count,), -5.0),
+        terminated=torch.zeros(count),
+        returns=torch.randn(count, generator=generator) - 300,
+        succeeded=torch.ones(count),
+    ).to(device)
+
+
+def add_rate(report: Report, name: str, seconds: list[float]) -> float:
+    """Updates per second: median, 10th and 90th percentile. Returns the median."""
+    tenths = statistics.quantiles(seconds, n=10)
+    rate = 1 / statistics.median(seconds)
+    report.add(name, rate, "updates/s")
+    report.add(f"{name}, 10th percentile", 1 / tenths[-1], "updates/s")
+    report.add(f"{name}, 90th percentile", 1 / tenths[0], "updates/s")
+    return rate
+
+
+def with_bf16_products(step: Step) -> Step:
+    """The step with the factors of its fp32 products rounded to bf16, where the processor is faster at that."""
+
+    def rounded() -> None:
+        torch.set_float32_matmul_precision("medium")
+        step()
+        torch.set_float32_matmul_precision("highest")
+
+    return rounded
+
+
+def states(report: Report, rounds: int, corl: str | None) -> None:
+    cpu, spec = torch.device("cpu"), Spec({}, {"state": 29}, 8)
+    paper = yaml.safe_load(PAPER.read_text())
+    network, config = NetworkConfig(**paper["network"]), CalQLConfig(**paper["calql"])
+    batch = random_batch(spec, 256, cpu)
+    ours = eager(CalQL(spec, network, config, cpu, seed=0), batch, Weights(config.cql_weight, bc=0.0))
+    steps: dict[str, Step] = {"ours": ours, "ours, bf16 products": with_bf16_products(ours)}
+    targets = {"CORL": 2.0, "d3rlpy": 1.3}
+    for name in targets:
+        try:
+            found = peers.corl(corl, network, config, batch) if name == "CORL" else peers.d3rlpy(network, config, batch)
+            steps[name] = found
+        except peers.Missing as missing:
+            print(f"{name} is left out: {missing}")
+    probes = {kind: matmul(kind, 1024, cpu) for kind in ("fp32", "bf16")}
+    times = in_turn({**steps, **{kind: probe.step for kind, probe in probes.items()}}, rounds)
+    rates = {name: add_rate(report, f"states, {name}", times[name]) for name in steps}
+    for name, target in targets.items():
+        if name in rates:
+            report.add(f"states, ours / {name}", rates["ours"] / rates[name], "x", target, "higher")
+    work = flops(ours)
+    report.add("states, one update of ours", work / 1e9, "GFLOP")
+    peaks = {kind: probe.work / statistics.median(times[kind]) for kind, probe in probes.items()}
+    for kind, peak in peaks.items():
+        report.add(f"matrix peak, {kind}", peak / 1e9, "GFLOP/s")
+    report.add("states, ours / fp32 matrix peak", work * rates["ours"] / peaks["fp32"], "x", 0.8, "higher")
+    reached = work * rates["ours, bf16 products"]
+    report.add("states, ours, bf16 products / fp32 matrix peak", reached / peaks["fp32"], "x")
+
+
+def images(report: Report, rounds: int) -> None:
+    cpu, spec = torch.device("cpu"), Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"proprio": 11}, 7)
+    learner = CalQL(spec, NetworkConfig(critics=2), CalQLConfig(cql_actions=4), cpu, seed=0)
+    batch, weights = random_batch(spec, 128, cpu), Weights(cql=1.0, bc=1.0)
+    step = eager(learner, batch, weights)
+    add_rate(report, "images on the CPU", in_turn({"ours": step}, rounds)["ours"])
+    report.add("images on the CPU, one update", flops(step) / 1e9, "GFLOP")
+
+
+def gpu(report: Report, rounds: int) -> None:
+    device, spec = torch.device("cuda"), Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"proprio": 11}, 7)
+    network, config = NetworkConfig(critics=10), CalQLConfig(cql_actions=10, target_subset=2)
+    batch, weights = random_batch(spec, 256, device), Weights(cql=1.0, bc=1.0)
+    steps = {name: make(CalQL(spec, network, config, device, seed=0), batch, weights) for name, make in MODES}
+    first = MODES[0][0]
+    times = in_turn(steps, rounds, per_turn=10, finish=torch.cuda.synchronize)
+    probes = {kind: matmul(kind, 8192, device) for kind in ("fp32", "tf32", "bf16")}
+    probes["memory"] = copy(1 << 30, device)
+    limits = in_turn({name: probe.step for name, probe in probes.items()}, rounds, 5, torch.cuda.synchronize)
+    peaks = {name: probe.work / statistics.median(limits[name]) for name, probe in probes.items()}
+    with Roofline() as roofline:
+        steps[first]()
+    least = roofline.seconds(peaks, peaks["memory"])
+    rates = {name: add_rate(report, f"GPU, {name}", times[name]) for name in steps}
+    for name, step in steps.items():
+        if name != first:
+            report.add(f"GPU, {name} / {first}", rates[name] / rates[first], "x", 5.0, "higher")
+        busy = kernel_seconds(step, 20) * rates[name]
+        report.add(f"GPU, {name}, kernels' share of a step", busy, "x", None if name == first else 0.9, "higher")
+        report.add(f"GPU, {name}, roofline / step", least * rates[name], "x")
+    for kind in ("fp32", "tf32", "bf16"):
+        report.add(f"GPU, matrix peak, {kind}", peaks[kind] / 1e12, "TFLOP/s")
+    report.add("GPU, memory bandwidth", peaks["memory"] / 1e9, "GB/s")
+    report.add("GPU, one update: work", sum(operation.flops for operation in roofline.operations) / 1e9, "GFLOP")
+    report.add("GPU, one update: memory", sum(operation.bytes for operation in roofline.operations) / 1e9, "GB")
+    report.add("GPU, one update: roofline", least * 1e3, "ms")
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--threads", type=int, default=1, help="CPU threads, the same for all (1)")
+    arguments.add_argument("--only", choices=["states", "images", "gpu"], help="one part instead of all")
+    arguments.add_argument("--corl", metavar="PATH", help="CORL's cal_ql.py")
+    arguments.add_argument("--rounds", type=int, default=20, help="turns that each takes (20)")
+    flags = arguments.parse_args()
+    if flags.rounds < 2:
+        arguments.error("--rounds: at least 2")
+    torch.set_num_threads(flags.threads)
+    report = Report(f"learner, {torch.get_num_threads()} CPU threads")
+    if flags.only in (None, "states"):
+        states(report, flags.rounds, flags.corl)
+    if flags.only in (None, "images"):
+        images(report, flags.rounds)
+    if flags.only in (None, "gpu"):
+        if torch.cuda.is_available():
+            gpu(report, flags.rounds)
+        else:
+            print("GPU is left out: torch sees none")
+    if report.figures:
+        report.finish(flags.json)
+
+
+if __name__ == "__main__":
+    main()

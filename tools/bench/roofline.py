@@ -1,0 +1,114 @@
+"""The machine's limits, measured, and what work costs when held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop, baddbmm_flop, flop_registry
+
+aten = torch.ops.aten
+IN_PLACE = {aten.addmm_: addmm_flop, aten.baddbmm_: baddbmm_flop}  # torch leaves them out
+COUNTED = {**flop_registry, aten.addmm_: flop_registry[aten.addmm], aten.baddbmm_: flop_registry[aten.baddbmm]}
+CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
+
+
+class Probe(NamedTuple):
+    """A step that does nothing but `work` (FLOPs, or bytes), as fast as the machine can."""
+
+    step: Callable[[], Any]
+    work: float
+
+
+def matmul(kind: str, size: int, device: torch.device) -> Probe:
+    """kind: fp32, tf32 (fp32 operands, rounded where the device is faster at that) or bf16."""
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    left, right, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+
+    def step() -> None:
+        if kind != "tf32":
+            torch.mm(left, right, out=out)
+            return
+        usual = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        torch.mm(left, right, out=out)
+        torch.set_float32_matmul_precision(usual)
+
+    return Probe(step, 2.0 * size**3)
+
+
+def copy(count: int, device: torch.device) -> Probe:
+    """Memory read and written."""
+    source, target = (torch.zeros(count, dtype=torch.uint8, device=device) for _ in range(2))
+    return Probe(lambda: target.copy_(source), 2.0 * count)
+
+
+def flops(step: Callable[[], Any]) -> float:
+    """Floating-point operations of a step's products and convolutions, forward and backward; run it uncompiled."""
+    with FlopCounterMode(display=False, custom_mapping=dict(IN_PLACE)) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _bytes(value: Any) -> int:
+    """What an operation reads or writes of a tensor; an expanded dimension lies in memory once."""
+    if not isinstance(value, Tensor):
+        return 0
+    count = value.element_size()
+    for length, stride in zip(value.shape, value.stride(), strict=True):
+        count *= length if stride else 1
+    return count
+
+
+@dataclass
+class Operation:
+    kind: str  # of the peak that it is held against
+    flops: float
+    bytes: int
+
+
+class Roofline(TorchDispatchMode):
+    """Takes down each product and convolution, forward and backward, that runs inside `with Roofline() as roofline`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = function(*args, **kwargs)
+        packet = function.overloadpacket
+        if packet in COUNTED:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+            kind = "bf16" if tensors[0].element_size() == 2 else "tf32" if packet in CONVOLUTIONS else "fp32"
+            count = COUNTED[packet](*args, **kwargs, out_val=out)
+            self.operations.append(Operation(kind, count, sum(map(_bytes, tensors))))
+        return out
+
+    def seconds(self, peaks: dict[str, float], bandwidth: float) -> float:
+        """The least time: each operation at its peak or at the memory's speed, all else fused into them, for nothing.
+
+        peaks: FLOP/s by kind. bandwidth: bytes/s.
+        """
+        return sum(max(o.flops / peaks[o.kind], o.bytes / bandwidth) for o in self.operations)
+
+
+def kernel_seconds(step: Callable[[], Any], count: int) -> float:
+    """Time that the GPU's kernels and copies take in a step: mean of `count`."""
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        for _ in range(count):
+            step()
+        torch.cuda.synchronize()
+    kernels = [
+        event
+        for event in trace.key_averages()
+        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+    ]
+    return sum(event.self_device_time_total for event in kernels) / 1e6 / count
