@@ -21,22 +21,26 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
 
 from agent.calql import CalQL, Weights
-from agent.config import CalQLConfig, NetworkConfig
+from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
 from agent.replay import Batch
 from agent.spec import Spec
+from agent.speed import accelerate
 from tools.bench import peers
 from tools.bench.report import Report, parser
 from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
 WARM_UP = 3
+SETTLE, AVERAGE = 15, 0.9  # a graph is captured once the mean of the policy's weights has settled
 
+Mode = Literal["eager", "compile", "graph"]
+BF16 = Literal["off", "encoder", "all"]
 Step = Callable[[], Any]
 
 
@@ -44,11 +48,33 @@ def eager(learner: CalQL, batch: Batch, weights: Weights) -> Step:
     return lambda: learner.update(batch, weights, update_actor=True)
 
 
-# Ways to run an update on a GPU: (name, what makes a step of a learner that no other way uses). The others are held
-# against the first.
-MODES: list[tuple[str, Callable[[CalQL, Batch, Weights], Step]]] = [
-    ("eager", eager),
-]
+def in_mode(mode: Mode, bf16: BF16 = "off") -> Callable[[CalQL, Batch, Weights], Step]:
+    """Makes a step, augmentation included, of a learner in that mode: compiled and captured already."""
+
+    def make(learner: CalQL, batch: Batch, weights: Weights) -> Step:
+        accelerate(learner, LearnerConfig(mode=mode, bf16=bf16))
+        step = lambda: learner.learn(batch, weights)  # noqa: E731
+        for _ in range(SETTLE):
+            step()
+        return step
+
+    return make
+
+
+# Ways to run an update, each in a learner of its own. The others are held against the first.
+ON_GPU = {
+    "eager": in_mode("eager"),
+    "compile": in_mode("compile"),
+    "graph": in_mode("graph"),
+    "graph, bf16": in_mode("graph", "all"),
+}
+ON_CPU = {
+    "eager": in_mode("eager"),
+    "bf16 encoder": in_mode("eager", "encoder"),
+    "bf16": in_mode("eager", "all"),
+    "compile": in_mode("compile"),
+    "compile, bf16": in_mode("compile", "all"),
+}
 
 
 def in_turn(
@@ -146,26 +172,34 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
 
 def images(report: Report, rounds: int) -> None:
     cpu, spec = torch.device("cpu"), Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"proprio": 11}, 7)
-    learner = CalQL(spec, NetworkConfig(critics=2), CalQLConfig(cql_actions=4), cpu, seed=0)
+    config = CalQLConfig(cql_actions=4, policy_average=AVERAGE)
     batch, weights = random_batch(spec, 128, cpu), Weights(cql=1.0, bc=1.0)
-    step = eager(learner, batch, weights)
-    add_rate(report, "images on the CPU", in_turn({"ours": step}, rounds)["ours"])
-    report.add("images on the CPU, one update", flops(step) / 1e9, "GFLOP")
+
+    def learner() -> CalQL:
+        return CalQL(spec, NetworkConfig(critics=2), config, cpu, seed=0)
+
+    times = in_turn({name: make(learner(), batch, weights) for name, make in ON_CPU.items()}, rounds)
+    rates = {name: add_rate(report, f"images on the CPU, {name}", seconds) for name, seconds in times.items()}
+    for name in list(rates)[1:]:
+        report.add(f"images on the CPU, {name} / eager", rates[name] / rates["eager"], "x")
+    report.add("images on the CPU, one update", flops(eager(learner(), batch, weights)) / 1e9, "GFLOP")
 
 
 def gpu(report: Report, rounds: int) -> None:
     device, spec = torch.device("cuda"), Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"proprio": 11}, 7)
-    network, config = NetworkConfig(critics=10), CalQLConfig(cql_actions=10, target_subset=2)
+    network, config = NetworkConfig(critics=10), CalQLConfig(cql_actions=10, target_subset=2, policy_average=AVERAGE)
     batch, weights = random_batch(spec, 256, device), Weights(cql=1.0, bc=1.0)
-    steps = {name: make(CalQL(spec, network, config, device, seed=0), batch, weights) for name, make in MODES}
-    first = MODES[0][0]
+    steps = {name: make(CalQL(spec, network, config, device, seed=0), batch, weights) for name, make in ON_GPU.items()}
+    first = "eager"
     times = in_turn(steps, rounds, per_turn=10, finish=torch.cuda.synchronize)
     probes = {kind: matmul(kind, 8192, device) for kind in ("fp32", "tf32", "bf16")}
     probes["memory"] = copy(1 << 30, device)
     limits = in_turn({name: probe.step for name, probe in probes.items()}, rounds, 5, torch.cuda.synchronize)
     peaks = {name: probe.work / statistics.median(limits[name]) for name, probe in probes.items()}
+    plain = eager(CalQL(spec, network, config, device, seed=0), batch, weights)
+    plain()
     with Roofline() as roofline:
-        steps[first]()
+        plain()
     least = roofline.seconds(peaks, peaks["memory"])
     rates = {name: add_rate(report, f"GPU, {name}", times[name]) for name in steps}
     for name, step in steps.items():
