@@ -8,13 +8,15 @@ states  AntMaze's networks and numbers (configs/paper.yaml) on the CPU: ours, CO
 images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4.
 gpu     two 128x128 cameras, batch 256, 10 critics with subset 2, n = 10; left out where there is no GPU.
 
-What is compared takes turns, update by update, so that what else the machine does hits all of it alike. An update is
-that of a batch which is already on the device. The peers are not part of the project: d3rlpy is on PyPI; CORL is one
-file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl names or the PYTHONPATH leads to.
+What is compared takes turns, update by update, in an order drawn anew each round, so that what else the machine does
+hits all of it alike. An update is that of a batch which is already on the device. The peers are not part of the
+project: d3rlpy is on PyPI; CORL is one file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl
+names or the PYTHONPATH leads to.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -52,13 +54,18 @@ MODES: list[tuple[str, Callable[[CalQL, Batch, Weights], Step]]] = [
 def in_turn(
     steps: dict[str, Step], rounds: int, per_turn: int = 1, finish: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Seconds of each step, `rounds` times, in turn; `per_turn` steps are timed as one, until `finish` returns."""
+    """Seconds of each step, `rounds` times, in turn; `per_turn` steps are timed as one, until `finish` returns.
+
+    Each round has an order of its own: a step finds the caches, the heap and the clock as the one before left them.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
+    order, rng = list(steps), random.Random(0)
     for turn in range(-WARM_UP, rounds):
-        for name, step in steps.items():
+        rng.shuffle(order)
+        for name in order:
             began = time.perf_counter()
             for _ in range(per_turn):
-                step()
+                steps[name]()
             finish()
             if turn >= 0:
                 times[name].append((time.perf_counter() - began) / per_turn)

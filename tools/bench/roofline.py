@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,9 +13,16 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
-CONVOLUTIONS = {torch.ops.aten.convolution, torch.ops.aten._convolution, torch.ops.aten.convolution_backward}
+aten = torch.ops.aten
+CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
+
+
+@register_flop_formula([op for op in (aten.addmm_, aten.baddbmm_) if op not in flop_registry])
+def product_in_place(sum_shape: Any, left: Any, right: Any, *rest: Any, **options: Any) -> int:
+    """torch itself counts these only where they are not in place."""
+    return 2 * math.prod(left) * right[-1]
 
 
 class Probe(NamedTuple):
@@ -48,7 +56,7 @@ def copy(count: int, device: torch.device) -> Probe:
 
 
 def flops(step: Callable[[], Any]) -> float:
-    """Floating-point operations of a step's products and convolutions, forward and backward."""
+    """Floating-point operations of a step's products and convolutions, forward and backward; run it uncompiled."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
