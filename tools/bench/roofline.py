@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,12 +13,16 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, addmm_flop, baddbmm_flop, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 aten = torch.ops.aten
-IN_PLACE = {aten.addmm_: addmm_flop, aten.baddbmm_: baddbmm_flop}  # torch leaves them out
-COUNTED = {**flop_registry, aten.addmm_: flop_registry[aten.addmm], aten.baddbmm_: flop_registry[aten.baddbmm]}
 CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
+
+
+@register_flop_formula([op for op in (aten.addmm_, aten.baddbmm_) if op not in flop_registry])
+def product_in_place(sum_shape: Any, left: Any, right: Any, *rest: Any, **options: Any) -> int:
+    """torch itself counts these only where they are not in place."""
+    return 2 * math.prod(left) * right[-1]
 
 
 class Probe(NamedTuple):
@@ -52,7 +57,7 @@ def copy(count: int, device: torch.device) -> Probe:
 
 def flops(step: Callable[[], Any]) -> float:
     """Floating-point operations of a step's products and convolutions, forward and backward; run it uncompiled."""
-    with FlopCounterMode(display=False, custom_mapping=dict(IN_PLACE)) as counter:
+    with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
 
@@ -85,10 +90,10 @@ class Roofline(TorchDispatchMode):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
         packet = function.overloadpacket
-        if packet in COUNTED:
+        if packet in flop_registry:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
             kind = "bf16" if tensors[0].element_size() == 2 else "tf32" if packet in CONVOLUTIONS else "fp32"
-            count = COUNTED[packet](*args, **kwargs, out_val=out)
+            count = flop_registry[packet](*args, **kwargs, out_val=out)
             self.operations.append(Operation(kind, count, sum(map(_bytes, tensors))))
         return out
 
