@@ -242,5 +242,10 @@ class Critics(nn.Module):
                 hidden = F.layer_norm(hidden, hidden.shape[-1:])
                 hidden = torch.addcmul(pick(self.offsets[layer - 1]), hidden, pick(self.scales[layer - 1]))
             hidden = hidden.relu()
-            hidden = torch.baddbmm(pick(self.biases[layer]), hidden, pick(self.weights[layer]))  # (E, B N, H)
+            weight, bias = pick(self.weights[layer]), pick(self.biases[layer])
+            if layer < len(self.weights) - 1:
+                hidden = torch.baddbmm(bias, hidden, weight)  # (E, B N, H)
+            else:
+                with torch.autocast(hidden.device.type, enabled=False):  # values of hundreds need all of their digits
+                    hidden = torch.baddbmm(bias, hidden.float(), weight)
         return hidden.unflatten(1, (batch, count)).squeeze(-1)

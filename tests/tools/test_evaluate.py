@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory):
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     weights = Policy(spec, NetworkConfig(**TINY)).state_dict()
     path = tmp_path_factory.mktemp("checkpoint") / "offline.pt"
-    Checkpoint(spec, env_record("fake", options), {"network": TINY}, {"policy": weights}).save(path)
+    Checkpoint(spec, env_record("fake", options), {"network": TINY}, {"average": weights}).save(path)
     return path
 
 
