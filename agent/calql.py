@@ -20,7 +20,7 @@ from agent.losses import conservative_difference, lagrange_loss, multiplier, td_
 from agent.networks import Critics, TanhNormal
 from agent.policy import Policy
 from agent.replay import Batch
-from agent.spec import Spec
+from agent.spec import Spec, UserError
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,12 @@ class CalQL:
             )
             torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
         return _detached(metrics)
+
+    def check_alive(self) -> None:
+        """Raise UserError when learning has diverged: nothing that comes after would be worth keeping."""
+        for name, group in self.parameters.items():
+            if not all(bool(torch.isfinite(parameter).all()) for parameter in group):
+                raise UserError(f"learning has diverged: the {name}'s parameters are not finite (learning rates?)")
 
     @property
     def settled(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,20 +29,24 @@ class Checkpoint:
     agent: dict[str, Any]  # CalQL.state_dict()
     counters: dict[str, int] = field(default_factory=dict)  # offline_updates, updates, env_steps, version, ...
     generators: dict[str, torch.Tensor] = field(default_factory=dict)  # random state of what samples
+    run: str = ""  # identity of the online run; its folder may be moved, and another may get its name
 
     def save(self, path: str | Path) -> None:
-        """Write to `path` atomically: an old file there stays whole until the new one is."""
+        """Write to `path` atomically: an old file there stays whole until the new one is. Raises UserError."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with open(aside, "wb") as file:
                 torch.save({"format": FORMAT, **vars(self), "spec": self.spec.to_dict()}, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a disk that is full
+            raise UserError(f"{path}: cannot be written: {error}") from None
         finally:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
 
     def section(self, name: str) -> Any:
         return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")

@@ -108,7 +108,7 @@ class OnlineConfig:
 @dataclass
 class LearnerConfig:
     run: str = _f("", "folder of the run; empty: runs/<time>")
-    seed: int = _f(0, "random seed")
+    seed: int = _f(0, "random seed", low=0, high=2**62)
     device: str = _f("auto", "auto, cpu, cuda, cuda:1, ...")
     threads: int = _f(0, "CPU threads; 0: torch's choice", low=0)
     mode: Literal["eager", "compile", "graph"] = _f(
@@ -126,14 +126,20 @@ class LearnerConfig:
 class LinkConfig:
     address: str = _f("tcp://127.0.0.1:5555", "where the learner listens")
     insecure: bool = _f(False, "allow an address beyond this machine without encryption")
+    other_env: bool = _f(
+        False, "learner: take robots whose --env is not that of the demonstrations (the real one, say)"
+    )
 
 
 @dataclass
 class RobotConfig:
     robot_name: str = _f("robot", "this robot's name; unique among the robots of one learner")
     hz: float = _f(0.0, "control rate in real time; 0: as fast as the environment goes", low=0)
-    seed: int | None = _f(None, "seed of the first episode, each next one adds 1; empty: drawn at start")
+    seed: int | None = _f(
+        None, "seed of the first episode, each next one adds 1; empty: drawn at start", low=0, high=2**31
+    )
     episodes: int = _f(0, "stop after so many episodes; 0: go on", low=0)
+    max_backlog_steps: int = _f(500, "simulation: wait once so many steps could not be sent (no learner)", low=1)
     threads: int = _f(1, "CPU threads for the policy", low=0)
     deterministic: bool = _f(False, "act with the mean of the policy instead of a sample")
     spool: str = _f("spool", "folder for ended episodes that the learner has not acknowledged yet")
@@ -144,7 +150,7 @@ class CollectConfig:
     episodes: int = _f(30, "episodes to add", low=0)
     noise: float = _f(0.0, "scripted: standard deviation of the action noise, in action units", low=0)
     failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
-    seed: int = _f(0, "seed of the first episode; each next one adds 1")
+    seed: int = _f(0, "seed of the first episode; each next one adds 1", low=0, high=2**31)
 
 
 SECTIONS: dict[str, type] = {

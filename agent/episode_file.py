@@ -28,16 +28,17 @@ class EpisodeFileError(UserError):
 def write_episode(path: str | Path, episode: Episode) -> None:
     """Write `episode` to `path`, atomically and durably. An existing file is replaced."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(aside, "w") as file:
             _write(file.create_group("data"), episode)
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself survives a power cut

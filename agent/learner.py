@@ -2,7 +2,7 @@
 
   python -m agent.learner --ckpt offline.pt                 # then, elsewhere: python -m robot_server --env sim
   python -m agent.learner --resume runs/lift                # go on with a run that was stopped
-  torchrun --nproc-per-node 2 -m agent.learner --ckpt offline.pt      # several GPUs share each batch
+  torchrun --nproc-per-node 2 -m agent.learner --ckpt offline.pt      # GPUs share each batch; write --learner.run there
 
 Listens on tcp://127.0.0.1:5555 (--address). Everything of a run is in its folder (runs/<time>/, or --run): each episode
 as a file, latest.pt, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the update in progress, with a
@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,8 +71,9 @@ class Learner:
         self.store = Store(folder, self.replay, trainer.ranks.tell)
         stored = self.store.read_back() if resumed else []
         network = dataclasses.asdict(config["network"])
-        run = str(folder.resolve())
-        self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, env=start.env)
+        self.run_id = start.run if resumed else secrets.token_hex(4)
+        run = f"{folder.resolve().name}-{self.run_id}"
+        self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, start.env, link.other_env)
         self.log = RunLog(folder, counters.get("time_s", 0))
         self.mailbox.offer(self.version, self.agent.average.weights())
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
@@ -121,11 +123,13 @@ class Learner:
                         self.update()
                     else:
                         self.mailbox.wait(WAIT_S)
-                    progress.show(self.seen, f"{self.stage}, {self.updates} updates, {self.episodes} episodes")
+                    robots = len(self.mailbox.robots)
+                    note = f"{self.stage}, {self.updates} updates, {self.episodes} episodes, {robots} robots"
+                    progress.show(self.seen, note)
             if self.finished:
                 self.see_robots_off()
         finally:
-            self.save()
+            self.save()  # refuses, and keeps the one before, when learning has diverged
 
     def see_robots_off(self) -> None:
         """The run is over: robots end their episode, deliver it and leave; nothing of theirs is lost."""
@@ -163,6 +167,7 @@ class Learner:
         self._metrics |= self.trainer.update(weights, self.updates % self.online.actor_every == 0)
         self.updates += 1
         if self.updates % self.online.offer_every == 0:
+            self.agent.check_alive()
             self.version += 1
             self.mailbox.offer(self.version, self.agent.average.weights())
         if self.updates % self.config["learner"].log_every == 0:
@@ -208,7 +213,9 @@ class Learner:
         counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}
         counters |= {"env_steps": self.env_steps}
         agent, generators = self.agent.state_dict(), self.trainer.generators
-        Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators).save(self.folder / LATEST)
+        self.agent.check_alive()
+        state = Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators, self.run_id)
+        state.save(self.folder / LATEST)
         self._saved_at = self.env_steps
 
     def close(self) -> None:

@@ -21,10 +21,10 @@ class RunLog:
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / "log.jsonl").open("a", buffering=1)  # a record is on its way when it is written
+            self._board = SummaryWriter(str(folder))
         except OSError as error:
             raise UserError(f"run folder {folder}: {error.strerror}") from None
-        self._file = (folder / "log.jsonl").open("a", buffering=1)  # a record is on its way when it is written
-        self._board = SummaryWriter(str(folder))
         self._started = time.monotonic() - time_s
         self.quiet = quiet
 

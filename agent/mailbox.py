@@ -70,7 +70,7 @@ class Mailbox:
     """Binds `address` for robots that see and do `spec`.
 
     network: keyword arguments of agent.config.NetworkConfig, told to the robots. stored: (robot, boot, number) of the
-    episodes already on disk. env: {"name", "options"} that the data came from.
+    episodes already on disk. env: {"name", "options"} that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
     Raises UserError when the address is taken, impossible, or beyond this machine and not `insecure`.
@@ -85,9 +85,10 @@ class Mailbox:
         stored: Iterable[EpisodeKey] = (),
         insecure: bool = False,
         env: Mapping[str, Any] | None = None,
+        other_env: bool = False,
     ):
         check_address(address, insecure)
-        self._env = dict(env or {})
+        self._env, self._other_env = dict(env or {}), other_env
         self.spec = spec
         self.steps = 0
         self._welcome = pack(
@@ -221,9 +222,11 @@ class Mailbox:
             differences = Spec.from_dict(fields["spec"]).differences(self.spec)
         except (SpecError, OverflowError) as error:
             differences = [str(error)]
-        options = env_differences(fields["env"], self._env)
-        if "task" in options:  # equal spaces may hide it; another environment (the real robot, now) may be meant
-            differences.append(f"task: {options['task']}")
+        options = env_differences(fields["env"], self._env) if self._env.get("name") else {}
+        for option in ("env", "task", "robot"):  # equal spaces may hide them
+            if option in options and not (self._other_env and option == "env"):
+                hint = " (link.other_env true allows it)" if option == "env" else ""
+                differences.append(f"{option}: {options[option]}{hint}")
         if differences:
             self._refuse(route, f"robot '{name}' and the learner's data differ (robot first): {'; '.join(differences)}")
             return

@@ -41,13 +41,15 @@ class Policy(nn.Module):
         return {name: value.detach().cpu().numpy().copy() for name, value in self.state_dict().items()}
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """The inverse of weights(). Raises ValueError when names or shapes differ; then nothing was changed."""
+        """The inverse of weights(). Raises ValueError, changing nothing, for other names or shapes, and for NaN."""
         mine = self.state_dict()
         if set(mine) != set(weights):
             raise ValueError(f"weights have other names: {sorted(set(mine) ^ set(weights))[:4]}")
         for name, value in mine.items():
             if tuple(value.shape) != weights[name].shape:
                 raise ValueError(f"weight '{name}' is {weights[name].shape}, expected {tuple(value.shape)}")
+            if not np.isfinite(weights[name]).all():
+                raise ValueError(f"weight '{name}' is not finite")
         with torch.no_grad():
             for name, value in mine.items():
                 value.copy_(torch.as_tensor(np.array(weights[name])))

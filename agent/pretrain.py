@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
     name = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device("cuda", process) if name == "cuda" else torch.device(name)
-        torch.empty(1, device=device)
+        torch.Generator(device).manual_seed(0)
+        torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"learner.device: '{name}' can't be used: {str(error).splitlines()[0]}") from None
     return device
@@ -96,8 +98,10 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(flags.out or flags.resume or "offline.pt")
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
-    try:
+    try:  # now, not after the training
         out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}") from None
     device = choose_device(config["learner"])
@@ -120,6 +124,8 @@ def main(argv: list[str] | None = None) -> None:
     log = RunLog(folder)
     success = sum(e.succeeded for e in episodes) / len(episodes)
     done = start.counters["offline_updates"] if start else 0
+    if done > offline.updates:
+        raise UserError(f"{flags.resume} has {done} updates already; --updates asks for {offline.updates} in all")
     log.say(
         f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; {offline.updates} updates "
         + (f"from {done} on " if done else "")
@@ -129,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         log.say("warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one")
 
     def save() -> None:
+        agent.check_alive()
         plain = {name: dataclasses.asdict(section) for name, section in config.items()}
         generators = batches.generators()
         counters = {"offline_updates": done}

@@ -93,9 +93,12 @@ class Ranks:
         """What a follower has to do, until it is over."""
         while True:
             size = torch.zeros(1, dtype=torch.int64)
-            dist.broadcast(size, src=0)
-            text = torch.empty(int(size), dtype=torch.uint8)
-            dist.broadcast(text, src=0)
+            try:
+                dist.broadcast(size, src=0)
+                text = torch.empty(int(size), dtype=torch.uint8)
+                dist.broadcast(text, src=0)
+            except RuntimeError:  # the leader has gone, and has said why
+                return
             weights, update_actor, episodes = json.loads(text.numpy().tobytes())
             if weights is None:
                 return

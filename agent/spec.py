@@ -125,6 +125,19 @@ def _check_array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype: np
         raise SpecError(f"'{name}' has values that are not finite")
 
 
+def own(observation: Mapping[str, Any], spec: Spec) -> Observation:
+    """A copy (environments reuse their buffers), with float64 vectors as float32. Raises SpecError for other dtypes."""
+    try:
+        return {key: np.array(value).astype(spec.dtype(key), casting="same_kind") for key, value in observation.items()}
+    except TypeError as error:
+        raise SpecError(f"observation: {error}") from None
+
+
+def executed(info: Mapping[str, Any], action: np.ndarray) -> np.ndarray:
+    """The action as executed: the env's word (info["action"]: a person's or a safety limit's) over the policy's."""
+    return np.array(info.get("action", action), np.float32)
+
+
 def env_differences(env: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two environments {"name", "options"}: option -> "mine against theirs"; or "env" alone."""
     if env.get("name") != other.get("name"):

@@ -70,7 +70,8 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
     for number in range(robot.episodes) if robot.episodes else itertools.count():
         if over() or policy is None:
             break
-        summary = run_episode(env, policy, link, clock, first_seed + number, robot.deterministic, over)
+        seed = first_seed + number
+        summary = run_episode(env, policy, link, clock, seed, robot.deterministic, over, robot.max_backlog_steps)
         if summary.steps:
             print(summary, flush=True)
     if link.done:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from agent.spec import Observation, Spec, SpecError, Transition, UserError
+from agent.spec import Observation, Transition, UserError, executed, own
 from robot_server.clock import Clock
 from robot_server.link import Link
 
@@ -47,33 +48,37 @@ def run_episode(
     seed: int,
     deterministic: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    max_backlog: float = math.inf,
 ) -> Summary:
     """One episode of `env` (a gymnasium.Env), reset with `seed`.
 
-    The learner being away changes nothing: the policy stays the last one. When `stop()` turns true, the step under way
-    becomes the last, truncated. An exception (of the env, of a person's second Ctrl-C) also truncates the episode.
-    Raises UserError when weights do not fit the policy or the learner refuses this robot.
+    The learner being away changes nothing, the policy stays the last one; but a simulation (no clock.hz) waits once
+    more than `max_backlog` steps have not been sent. When `stop()` turns true, the step under way becomes the last,
+    truncated. An exception (of the env, of a person's second Ctrl-C) also truncates the episode.
+    Raises UserError when weights do not fit the policy, an action is not finite, or the learner refuses this robot.
     """
     swap(policy, link)
-    observation = _own(env.reset(seed=seed)[0], link.spec)
+    observation = own(env.reset(seed=seed)[0], link.spec)
     number = link.begin({"seed": seed})
     clock.start()
     steps, episode_return, success, last, cut = 0, 0.0, False, stop(), stop()
     try:
         while not last:
             if not clock.hz:
-                _hold(link, stop)
+                _hold(link, stop, max_backlog)
             swap(policy, link)
             action = np.clip(policy.act(observation, deterministic), -1, 1).astype(np.float32)
+            if not np.isfinite(action).all():  # an arm must never be sent it
+                raise UserError(f"the policy (version {link.version}) answers {action}: stopped before moving")
             time_s = time.time()
             seen, reward, terminated, truncated, info = env.step(action)
-            seen = _own(seen, link.spec)
+            seen = own(seen, link.spec)
             cut = stop() and not (terminated or truncated)
             last = bool(terminated or truncated or cut)
             link.send(
                 Transition(
                     observation=observation,
-                    action=_executed(info, action),
+                    action=executed(info, action),
                     reward=float(reward),
                     terminated=bool(terminated),
                     truncated=bool(truncated or cut),
@@ -103,20 +108,7 @@ def swap(policy: Acting, link: Link) -> None:
             raise UserError(f"weights of version {newest[0]} do not fit the learner's own network: {error}") from None
 
 
-def _hold(link: Link, stop: Callable[[], bool]) -> None:
-    """Simulation only: wait while the learner's lease lasts, so that data do not run ahead of learning."""
-    while (hold_s := link.hold_s) > 0 and not stop():
-        link.wait(min(hold_s, 0.1))
-
-
-def _own(observation: Mapping[str, Any], spec: Spec) -> Observation:
-    """A copy (environments reuse their buffers), with float64 vectors as float32. Raises SpecError for other dtypes."""
-    try:
-        return {key: np.array(value).astype(spec.dtype(key), casting="same_kind") for key, value in observation.items()}
-    except TypeError as error:
-        raise SpecError(f"observation: {error}") from None
-
-
-def _executed(info: Mapping[str, Any], action: np.ndarray) -> np.ndarray:
-    """The action as executed: the env's word (info["action"]: a person's or a safety limit's) over the policy's."""
-    return np.asarray(info.get("action", action), np.float32)
+def _hold(link: Link, stop: Callable[[], bool], max_backlog: float) -> None:
+    """Simulation only: wait while the learner asks for it or takes no steps: data must not run ahead of learning."""
+    while ((hold_s := link.hold_s) > 0 or link.backlog > max_backlog) and not stop():
+        link.wait(min(hold_s or 0.1, 0.1))

@@ -115,6 +115,11 @@ class Link:
         """Seconds that a simulation should still wait before its next step; the lease runs out by itself."""
         return max(0.0, self._hold_end_s - time.monotonic())
 
+    @property
+    def backlog(self) -> int:
+        """Steps that have not been sent yet, of ended episodes and of the running one."""
+        return sum(len(episode.steps) - episode.sent for episode in self._outbox.values())
+
     def connect(self, timeout_s: float) -> bool:
         """Wait for the learner's WELCOME; False when the time is over. Raises UserError when it refuses."""
         deadline_s = time.monotonic() + timeout_s
@@ -255,10 +260,13 @@ class Link:
                 f"the learner at {self.address} came back with another network: start the robot server anew"
             )
         self.network, self.run = fields["network"], fields["run"]
-        for key, episode in list(self._outbox.items()):
-            if episode.file and episode.meta.get("run", self.run) != self.run:
-                log.warning("left in the spool: %s belongs to run %s", episode.file, episode.meta["run"])
-                del self._outbox[key]
+        if self._running:
+            self._running.meta["run"] = self.run  # goes on in this one
+        others = [e for e in self._outbox.values() if e.meta.get("run") not in (None, "", self.run)]
+        write_spool(self.spool, others)
+        for episode in others:
+            log.warning("kept for run %s, not sent to run %s: %s", episode.meta["run"], self.run, episode.file)
+            del self._outbox[episode.key]
         if fields["learner_boot"] != self._learner_boot:
             self._learner_boot = fields["learner_boot"]
             self._have = -1  # another learner's versions say nothing about ours

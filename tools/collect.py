@@ -138,7 +138,11 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
             if episode is None:
                 break
             episode.meta = {"env": origin, "seed": config.seed + number, "policy": device_name, "robot": "collect"}
-            write_episode(out / f"episode_{number:06d}{SUFFIX}", episode)
+            path = out / f"episode_{number:06d}{SUFFIX}"
+            try:
+                write_episode(path, episode)
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written: {error}") from None
             episode.observations = {}
             kept.append(episode)
             progress.show(len(kept), f"{sum(e.succeeded for e in kept)}/{len(kept)} succeeded")

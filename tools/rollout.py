@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 import envs
-from agent.spec import Observation, Transition, UserError
+from agent.spec import Observation, Spec, Transition, UserError, executed, own
 
 Act = Callable[[Observation], np.ndarray]
 
@@ -45,16 +45,18 @@ def rollout(env: gymnasium.Env, begin: Callable[[int], Act], seed: int) -> Itera
 
     `begin(seed)` is called once the environment is reset (an expert looks at the scene then), and returns what acts.
     """
-    observation, _ = env.reset(seed=seed)
+    spec = Spec.from_spaces(env.observation_space, env.action_space)
+    observation = own(env.reset(seed=seed)[0], spec)
     act = begin(seed)
     while True:
         action = np.clip(np.asarray(act(observation), np.float32), -1, 1)
         time_s = time.time()
         following, reward, terminated, truncated, info = env.step(action)
+        following = own(following, spec)
         last = bool(terminated or truncated)
         yield Transition(
             observation=observation,
-            action=action,
+            action=executed(info, action),
             reward=float(reward),
             terminated=bool(terminated),
             truncated=bool(truncated),

@@ -67,4 +67,5 @@ def mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from agent.losses import (
 )
 from agent.networks import Critics, TanhNormal
 from agent.replay import Replay
+from agent.spec import UserError
 
 E, B, N, A = 3, 4, 5, 2
 PLAIN = CalQLConfig(calibrate=True, importance_sampling=True)
@@ -345,6 +346,31 @@ def test_what_acts_is_a_running_mean_of_the_policy(make_agent, make_batch):
         expected = sum(share * parameters[k] for share, parameters in zip(shares, seen, strict=True))
         torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-6)
     assert not any(p.requires_grad for p in averaged.average.parameters())
+
+
+def test_learning_sees_shifted_images_the_same_shift_for_both(make_agent, make_batch, monkeypatch):
+    agent, batch = make_agent(augment_pad=2), make_batch()
+    batch.next_observations["cam"] = batch.observations["cam"].clone()
+    seen = []
+    update = agent.update
+    monkeypatch.setattr(agent, "update", lambda given, *rest: (seen.append(given), update(given, *rest))[1])
+    for pad in (2, 0):
+        agent.config.augment_pad = pad
+        agent.learn(batch, Weights(1.0, 0.5))
+    shifted, plain = (given.observations["cam"] for given in seen)
+    assert torch.equal(plain, batch.observations["cam"])
+    assert sum(not torch.equal(a, b) for a, b in zip(shifted, plain, strict=True)) >= 3  # of 6; 1 of 25 stays
+    assert torch.equal(shifted, seen[0].next_observations["cam"])
+
+
+@pytest.mark.parametrize("name", ["critic", "actor", "temperature"])
+def test_learning_that_has_diverged_is_named(make_agent, name):
+    agent = make_agent()
+    agent.check_alive()
+    with torch.no_grad():
+        agent.parameters[name][-1].fill_(math.nan)
+    with pytest.raises(UserError, match=f"diverged: the {name}'s parameters"):
+        agent.check_alive()
 
 
 class Spy:

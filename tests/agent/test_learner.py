@@ -24,6 +24,7 @@ from agent.learner import HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
+from agent.spec import UserError
 from agent.wire import pack
 from robot_server.link import Link
 
@@ -379,6 +380,15 @@ def test_an_episode_that_contradicts_the_config_is_set_aside_whole(tune, episode
     assert (right.learner.episodes, right.learner.env_steps, right.learner.updates) == (4, 20, 20)
     files = [read_episode(path) for path in episode_paths([right.folder / "episodes"])]
     assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
+
+
+def test_a_run_that_diverges_stops_offers_nothing_and_keeps_its_checkpoint(tune, episodes):
+    with pytest.raises(UserError, match="learning has diverged"):
+        tune(episodes, "--utd", "1", "--critic-lr", "1e30", "--actor-lr", "1e30", "--offer-every", "3")
+    run = tune(episodes, name="fine")  # the record of a run that raised is lost; its folder is not
+    latest = checkpoint.load(run.folder.parent / "run" / "latest.pt")
+    assert latest.counters["updates"] == 0
+    assert all(value.isfinite().all() for value in latest.agent["average"].values())
 
 
 def test_a_finished_run_resumed_ends_at_once(tune, episodes):

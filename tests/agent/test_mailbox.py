@@ -313,7 +313,10 @@ def test_another_task_is_refused_and_other_options_are_named(make_mailbox, make_
     assert not caplog.text
     assert hello("b", {"name": "fake", "options": {"task": "reach", "horizon": 50}}).kind == "WELCOME"
     assert "robot 'rawb'" in caplog.text and "horizon: 50 against 20" in caplog.text
-    assert hello("c", {"name": "real"}).kind == "WELCOME"
+    refused = hello("c", {"name": "real"})
+    assert refused.kind == "REFUSE" and "env: real against fake (link.other_env true" in refused.fields["reason"]
+    mailbox = make_mailbox(env={"name": "fake", "options": {"task": "reach", "horizon": 20}}, other_env=True)
+    assert hello("d", {"name": "real"}).kind == "WELCOME"
 
 
 def test_another_protocol_is_refused(mailbox, make_robot):

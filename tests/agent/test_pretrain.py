@@ -82,6 +82,14 @@ def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys)
     assert "alpha_prime" not in updates[0]
 
 
+def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(train, tmp_path):
+    train()
+    before = (tmp_path / "offline.pt").read_bytes()
+    with pytest.raises(UserError, match="learning has diverged"):
+        train("--critic-lr", "1e30", "--actor-lr", "1e30")
+    assert (tmp_path / "offline.pt").read_bytes() == before
+
+
 def test_nothing_to_clone_is_said(train, demos, capsys):
     for path in sorted(demos.iterdir())[::2]:
         path.unlink()

@@ -64,6 +64,32 @@ def test_it_goes_on_while_the_learner_is_away(bench, bench_pair, tiny_env, tiny_
     np.testing.assert_array_equal(bench.episodes[2].policy_versions, 1)
 
 
+def test_a_simulation_waits_once_too_many_steps_could_not_be_sent(bench, bench_pair, tiny_env, tiny_policy, empty):
+    mailbox, link = bench_pair
+    offer(bench, mailbox, link, 1)
+    bench.close(mailbox)
+    assert run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0, max_backlog=7).steps == 5
+    asked = []
+
+    def stop():
+        asked.append(link.backlog)
+        return len(asked) > 20
+
+    assert run_episode(tiny_env, tiny_policy, link, Clock(0), seed=1, stop=stop, max_backlog=7).cut
+    assert max(asked) == 8 and asked.count(8) > 5  # it waited, with one step more than that
+    bench.mailbox(mailbox.address)
+    bench.turn(lambda: empty(link))
+    assert link.backlog == 0
+
+
+def test_an_action_that_is_not_finite_is_never_made(bench_pair, tiny_env, tiny_policy):
+    _, link = bench_pair
+    tiny_policy.weight = float("nan")
+    with pytest.raises(UserError, match="stopped before moving"):
+        run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+    assert tiny_env.actions == []
+
+
 def test_stop_makes_the_step_under_way_the_last(bench, bench_pair, tiny_env, tiny_policy, empty):
     _, link = bench_pair
     stopped = []

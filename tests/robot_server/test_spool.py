@@ -62,6 +62,30 @@ def test_a_running_episode_that_the_learner_has_already_is_cut_once(bench, episo
     assert mailbox.steps == 4 and list(bench.spool.iterdir()) == []
 
 
+def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, empty):
+    """The robot server lives on; another run's learner takes the address. What was held for the first one waits."""
+    mailbox, link = bench.pair(run="a")
+    bench.close(mailbox)
+    held = episode_steps(3, seed=1)
+    bench.play(link, held)
+    link.begin()
+    running = episode_steps(4, seed=2)
+    link.send(running[0])
+    other = bench.mailbox(mailbox.address, run="b")
+    bench.turn(lambda: link.run == "b")
+    for transition in running[1:]:
+        link.send(transition)
+    bench.turn(lambda: empty(link))
+    assert bench.identities(bench.episodes) == [("robot", link.boot, 1)] and bench.same(bench.episodes[0], running)
+    (path,) = bench.spool.iterdir()
+    assert bench.same(read_episode(path), held) and read_episode(path).meta["run"] == "a"
+    bench.close(link, other)
+    back = bench.mailbox(mailbox.address, run="a")
+    again = bench.link(back)
+    bench.turn(lambda: empty(again) and len(bench.episodes) == 2)
+    assert bench.same(bench.episodes[1], held) and list(bench.spool.iterdir()) == []
+
+
 def test_the_spool_is_not_sent_twice(bench, episode_steps, empty):
     """The learner stored the episode, but its acknowledgement never came: the file is only deleted."""
     mailbox, link = bench.pair()

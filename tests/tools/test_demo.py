@@ -1,0 +1,36 @@
+"""The demo's stages in their order, on the fake environment."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TINY = """
+env: {name: fake, horizon: 12}
+collect: {episodes: 6, noise: 0.3, failure_rate: 0.3}
+network: {channels: [8, 8], strides: [2, 2], features: 16, state_features: 8, critics: 2,
+          actor_hidden: [32], critic_hidden: [32]}
+offline: {updates: 20, batch: 32}
+online: {env_steps: 60, utd: 0.5, batch: 32}
+"""
+
+
+def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    words = ["--config", tmp_path / "tiny.yaml", "--folder", tmp_path / "demo", "--episodes", "3", "--seed", "2"]
+    command = [sys.executable, "-m", "tools.demo", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    log = [json.loads(line) for line in (tmp_path / "demo" / "online" / "log.jsonl").read_text().splitlines()]
+    before, after = [record for record in log if record["kind"] == "eval"]
+    assert (before["env_steps"], before["success"]) == (0, summary["offline_success"])
+    assert (after["env_steps"], after["success"]) == (summary["env_steps"], summary["online_success"])
+    for stage in ("offline", "online"):  # each from its own evaluation
+        found = json.loads((tmp_path / "demo" / f"evaluate_{stage}.out").read_text())
+        assert found["success"] == summary[f"{stage}_success"] and len(found["attempts"]) == 3
+    assert summary["env_steps"] >= 60 and summary["updates"] == 30 and summary["minutes"] > 0
+    assert summary["episodes"] == sum(record["kind"] == "episode" for record in log) and summary["seed"] == 2
+    assert (tmp_path / "demo" / "learning_curve.png").stat().st_size > 5000
+    assert f"success before fine-tuning {summary['offline_success']:.0%}" in done.stdout
