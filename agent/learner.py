@@ -5,8 +5,9 @@
   torchrun --nproc-per-node 2 -m agent.learner --ckpt offline.pt      # GPUs share each batch; write --learner.run there
 
 Listens on tcp://127.0.0.1:5555 (--address). Everything of a run is in its folder (runs/<time>/, or --run): each episode
-as a file, latest.pt, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the update in progress, with a
-checkpoint written; robot servers go on with the policy they have. It ends by itself after --env-steps.
+as a file, latest.pt and the checkpoints before it, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the
+update in progress, with a checkpoint written; robot servers go on with the policy they have. It ends by itself after
+--env-steps.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import dataclasses
 import math
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +219,12 @@ class Learner:
         state = Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators, self.run_id)
         state.save(self.folder / LATEST)
         self._saved_at = self.env_steps
+        if self.online.keep and self.updates:
+            older = self.folder / "checkpoints"
+            older.mkdir(exist_ok=True)
+            shutil.copyfile(self.folder / LATEST, older / f"{self.env_steps:08d}.pt")
+            for path in sorted(older.glob("*.pt"))[: -self.online.keep]:
+                path.unlink()
 
     def close(self) -> None:
         self.mailbox.close()

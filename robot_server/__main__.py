@@ -4,7 +4,8 @@
   python -m robot_server --env fake --episodes 3          three episodes, then the end
 
 It waits for a learner that is not there yet, and moves nothing before the policy has arrived. When the learner goes
-away, it goes on with the policy it has, and delivers what it collected when the learner is back.
+away, it goes on with the policy it has (in simulation for --max-backlog-steps), and delivers what it collected when the
+learner is back. --address says where the learner is, --robot-name which of several robots this one is.
 
 Ctrl-C (or SIGTERM) ends the running episode after the step under way, delivers it and stops; what could not be
 delivered stays in the spool folder, for the next start. A second Ctrl-C stops at once.

@@ -391,6 +391,15 @@ def test_a_run_that_diverges_stops_offers_nothing_and_keeps_its_checkpoint(tune,
     assert all(value.isfinite().all() for value in latest.agent["average"].values())
 
 
+def test_the_newest_checkpoints_are_kept(tune, episodes):
+    run = tune(episodes, "--utd", "1", "--checkpoint-every", "1", "--keep", "2")
+    kept = sorted((run.folder / "checkpoints").iterdir())
+    assert [path.name for path in kept] == ["00000018.pt", "00000020.pt"]
+    assert [checkpoint.load(path).counters["env_steps"] for path in kept] == [18, 20]
+    assert kept[-1].read_bytes() == (run.folder / "latest.pt").read_bytes()
+    assert not (tune(episodes, "--keep", "0", name="none").folder / "checkpoints").exists()
+
+
 def test_a_finished_run_resumed_ends_at_once(tune, episodes):
     first = tune(episodes)
     second = tune([], resume=True)
