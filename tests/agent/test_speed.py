@@ -1,5 +1,7 @@
 """Compiled, captured and bf16 updates against the eager ones. Those of a GPU run where there is one."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ def train(agent, make_batch, updates, actor_every=1):
     return metrics
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
 def test_compiled_and_eager_updates_agree(make_agent, make_batch):
     """Same seed, 50 updates, a conservative weight that changes at each."""
     eager, compiled = make_agent(lagrange_threshold=0.8), make_agent(lagrange_threshold=0.8)
