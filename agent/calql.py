@@ -130,7 +130,7 @@ class CalQL:
     def check_alive(self) -> None:
         """Raise UserError when learning has diverged: nothing that comes after would be worth keeping."""
         for name, group in self.parameters.items():
-            if not all(bool(torch.isfinite(parameter).all()) for parameter in group):
+            if not torch.stack([parameter.isfinite().all() for parameter in group]).all():  # one wait for the device
                 raise UserError(f"learning has diverged: the {name}'s parameters are not finite (learning rates?)")
 
     @property

@@ -71,9 +71,8 @@ class Ranks:
         dist.all_reduce(flat)
         parts = (flat / self.count).split([gradient.numel() for gradient in gradients])
         for part, gradient in zip(parts, gradients, strict=True):
-            gradient.copy_(
-                part.view_as(gradient)
-            )  # into its own memory format, which fused optimisers take for granted
+            # Into the gradient's own memory format: fused optimisers take for granted that it is its parameter's.
+            gradient.copy_(part.view_as(gradient))
 
     def tell(self, path: Path) -> None:
         """The leader has taken in the episode at `path`; the others do before the next update."""

@@ -15,6 +15,11 @@ from agent.spec import UserError
 WARM_UP = 3  # updates of each kind that run before it is captured
 
 
+def has_compiler() -> bool:
+    """Whether torch.compile can build for the CPU here."""
+    return any(map(shutil.which, ("c++", "g++", "clang++")))
+
+
 def accelerate(agent: CalQL, config: LearnerConfig) -> None:
     """Put `agent` into the mode that the config asks for. Raises UserError when this machine can't."""
     cuda = agent.device.type == "cuda"
@@ -22,7 +27,7 @@ def accelerate(agent: CalQL, config: LearnerConfig) -> None:
     if config.mode == "graph" and not cuda:
         raise UserError(f"learner.mode 'graph' needs a CUDA device, and this run is on {agent.device}")
     if config.mode != "eager":
-        if not cuda and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        if not cuda and not has_compiler():
             raise UserError("learner.mode 'compile' needs a C++ compiler on the CPU (g++); 'eager' needs none")
         agent.losses = torch.compile(agent.losses, dynamic=False)  # type: ignore[method-assign]
     if config.mode == "graph":
@@ -51,7 +56,8 @@ class Graphs:
                 return self._plain(batch, weights, update_actor)
             self._captured[kind] = self._capture(batch, weights, update_actor)
         graph, place, metrics = self._captured[kind]
-        _fill(place, batch)
+        for to, source in zip(place.tensors(), batch.tensors(), strict=True):
+            to.copy_(source, non_blocking=True)
         self.agent.set_weights(weights)
         graph.replay()
         self.agent.updates += 1
@@ -67,15 +73,7 @@ class Graphs:
         updates = agent.updates
         torch.cuda.synchronize()
         with torch.cuda.graph(graph):
-            shifted = place.augmented(agent.config.augment_pad, agent.generator)
+            shifted = place.augmented(agent.config.augment_pad, agent.generator, agent.shard)
             metrics = agent.step(shifted, weights.conservative, update_actor)
         agent.updates = updates
         return graph, place, metrics
-
-
-def _fill(place: Batch, batch: Batch) -> None:
-    for name, value in vars(place).items():
-        given = getattr(batch, name)
-        for key in value if isinstance(value, dict) else [None]:
-            to, source = (value, given) if key is None else (value[key], given[key])
-            to.copy_(source, non_blocking=True)

@@ -1,14 +1,12 @@
 """Compiled, captured and bf16 updates against the eager ones. Those of a GPU run where there is one."""
 
-import shutil
-
 import pytest
 import torch
 
 from agent.calql import Weights
 from agent.config import LearnerConfig
 from agent.spec import UserError
-from agent.speed import accelerate
+from agent.speed import accelerate, has_compiler
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -25,7 +23,7 @@ def train(agent, make_batch, updates, actor_every=1):
     return metrics
 
 
-@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_compiled_and_eager_updates_agree(make_agent, make_batch):
     """Same seed, 50 updates, a conservative weight that changes at each."""
     eager, compiled = make_agent(lagrange_threshold=0.8), make_agent(lagrange_threshold=0.8)
