@@ -43,10 +43,11 @@ class Store:
         keys = [(meta["robot"], meta["boot"], meta["number"]) for _, meta in heads]
         for path, _ in sorted(heads, key=lambda head: head[1]["order"]):
             self._add(read_episode(path), path.name)
+        known = {path.name for path, _ in heads}
         for path in self._files(self._aside):
             episode = read_episode(path)
             keys.append((episode.meta["robot"], episode.meta["boot"], episode.meta["number"]))
-            if path.name not in (known.name for known, _ in heads) and self.take(episode):
+            if path.name not in known and self.take(episode):
                 path.unlink()
         return keys
 
