@@ -151,6 +151,7 @@ class CollectConfig:
     episodes: int = _f(30, "episodes to add", low=0)
     noise: float = _f(0.0, "scripted: standard deviation of the action noise, in action units", low=0)
     failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
+    retry_rate: float = _f(0.0, "scripted: share of the others that miss once, then try again", low=0, high=1)
     seed: int = _f(0, "seed of the first episode; each next one adds 1", low=0, high=2**31)
 
 

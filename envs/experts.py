@@ -12,6 +12,7 @@ OPENING_STEPS = 8  # robosuite opens a gripper by a tenth of its range each step
 DROP_M = 0.008  # how high Lift's cube gets before it is let go: below the 2 cm that count as success
 ROBOTS = {"Lift": ("Panda", "IIWA", "XArm7"), "Can": ("Panda",)}  # those with which the expert was seen to succeed
 GRASP_M = {"IIWA": -0.012, "XArm7": -0.012}  # how far above the object's centre the hand closes, where that isn't 0
+HELD_M = 0.05  # an object farther than this from the hand is not in it
 FAILURES = ("beside", "short", "drop")  # grasps beside the object, closes above it, lets it go on the way
 
 
@@ -23,8 +24,9 @@ class Expert(Protocol):
     def act(self, observation: dict) -> np.ndarray: ...
 
 
-def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0) -> Expert:
-    """An expert for `env`. noise: standard deviation added to its actions; failure_rate: share of spoilt episodes.
+def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0, retry_rate: float = 0.0) -> Expert:
+    """An expert for `env`. noise: standard deviation added to its actions; failure_rate: share of spoilt episodes;
+    retry_rate: of the others, share whose first grasp misses on purpose, before a second attempt.
 
     Raises ValueError when there is none for this environment or its robot.
     """
@@ -36,20 +38,26 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0)
     if task in ROBOTS and inner.options.robot not in ROBOTS[task]:
         robots = ", ".join(ROBOTS[task])
         raise ValueError(f"there is no scripted expert for '{task}' with robot '{inner.options.robot}'; with {robots}")
-    return kind(inner, noise, failure_rate, np.random.default_rng(seed))
+    return kind(inner, noise, failure_rate, retry_rate, np.random.default_rng(seed))
 
 
 class _Scripted:
     """Adds noise to `plan`, and decides at reset whether, and how, the episode is spoilt."""
 
-    def __init__(self, env: Any, noise: float, failure_rate: float, rng: np.random.Generator) -> None:
-        self.env, self.noise, self.failure_rate, self.rng = env, noise, failure_rate, rng
+    misses: tuple[str, ...] = ()  # the failures that a second attempt can follow
+
+    def __init__(
+        self, env: Any, noise: float, failure_rate: float, retry_rate: float, rng: np.random.Generator
+    ) -> None:
+        self.env, self.noise, self.failure_rate, self.retry_rate, self.rng = env, noise, failure_rate, retry_rate, rng
         self.failing, self.failure = False, ""
 
     def reset(self) -> None:
         """Call after each env.reset."""
         self.failing = bool(self.rng.random() < self.failure_rate)
         self.failure = str(self.rng.choice(FAILURES)) if self.failing else ""
+        if self.retry_rate and self.misses and not self.failing and self.rng.random() < self.retry_rate:
+            self.failure = str(self.rng.choice(self.misses))
         self.begin()
 
     def begin(self) -> None: ...
@@ -80,7 +88,10 @@ class ReachExpert(_Scripted):
 
 
 class _PickExpert(_Scripted):
-    """Above the object, down, close, up: one phase after the other, each aiming at a point in space."""
+    """Above the object, down, close, up: one phase after the other, each aiming at a point in space.
+
+    Unless the episode is to fail, a hand that comes up without the object opens and begins again.
+    """
 
     hover_m, near_m = 0.06, 0.012
     settle_s = 0.4  # how long the fingers take
@@ -90,7 +101,7 @@ class _PickExpert(_Scripted):
         beside = radius * np.array([np.cos(angle), np.sin(angle), 0.0])
         self.offset = {"beside": beside, "short": np.array([0.0, 0.0, 0.045])}.get(self.failure, np.zeros(3))
         self.drop_after = int(self.rng.integers(1, 4))
-        self.phase, self.waited = "above", 0
+        self.phase, self.waited, self.opening = "above", 0, 0
         self.fingers = self.env.fingers
         self.start = self.object_position()
 
@@ -108,7 +119,8 @@ class _PickExpert(_Scripted):
         target, grip = self.start + [0, 0, GRASP_M.get(self.env.options.robot, 0.0)], OPEN
         if self.phase == "above":
             off = np.linalg.norm((target - hand)[:2])
-            if off < 2 * self.near_m and hand[2] < target[2] + 2 * self.hover_m:
+            self.opening -= 1
+            if self.opening < 0 and off < 2 * self.near_m and hand[2] < target[2] + 2 * self.hover_m:
                 self.phase = "down"
             else:
                 target = target + [0, 0, self.hover_m]
@@ -121,12 +133,20 @@ class _PickExpert(_Scripted):
             still = np.abs(self.fingers - fingers).max(initial=0) < STILL_M
             if (self.waited > 2 and still) or self.waited > 20:
                 self.phase, self.waited = "carry", 0
+        if self.phase == "carry" and not self.failing and not self.holds(hand):
+            self.failure = ""
+            self.begin()
+            self.opening = OPENING_STEPS
+            return self.towards(hand + [0, 0, self.hover_m], hand, OPEN)
         if self.phase == "carry":
             self.waited += 1
             target, grip = self.carry(hand)
             if self.failure == "drop" and self.waited > self.drop_after:
                 grip = OPEN
         return self.towards(target, hand, grip)
+
+    def holds(self, hand: np.ndarray) -> bool:
+        return bool(np.linalg.norm(self.object_position() - hand) < HELD_M)
 
     def close_to(self, target: np.ndarray, hand: np.ndarray) -> bool:
         slack = 1 + 2 * self.noise  # a noisy hand never stands still
@@ -149,6 +169,8 @@ class _PickExpert(_Scripted):
 
 
 class LiftExpert(_PickExpert):
+    misses = ("beside", "short")
+
     def object_position(self) -> np.ndarray:
         inner = self.env.robosuite
         return np.array(self.env.data.xpos[inner.cube_body_id])
@@ -161,6 +183,7 @@ class LiftExpert(_PickExpert):
 
 class CanExpert(_PickExpert):
     lift_m, settle_s = 0.18, 0.5
+    misses = ("short",)  # beside the can a finger comes down on it, and the hand goes no further
 
     def begin(self) -> None:
         super().begin()
@@ -170,6 +193,9 @@ class CanExpert(_PickExpert):
     def object_position(self) -> np.ndarray:
         inner = self.env.robosuite
         return np.array(self.env.data.xpos[inner.obj_body_id["Can"]])
+
+    def holds(self, hand: np.ndarray) -> bool:
+        return self.released > 0 or super().holds(hand)
 
     def carry(self, hand: np.ndarray) -> tuple[np.ndarray, float]:
         inner = self.env.robosuite

@@ -7,7 +7,8 @@ they come from the same environment with the same options. Episode k starts from
 restart, so a collection done in two goes equals one done at once. Every episode is kept, failed ones too.
 
 Devices:  scripted   an expert program; moves only a simulated robot.
-                     --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose
+                     --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
+                     --retry-rate 0.5 lets it miss once in half of the others before it tries again
 
 A file appears when its episode has ended, whole or not at all. To stop, press Ctrl-C: what has been recorded stays,
 only the unfinished episode is lost. A second Ctrl-C stops without waiting for the current step.
@@ -54,9 +55,11 @@ class Scripted:
         self._expert: Any = None
 
     def reset(self, seed: int) -> None:
-        noise, failure_rate = self._config.noise, self._config.failure_rate
         try:
-            self._expert = envs.experts.make(self._env, noise=noise, failure_rate=failure_rate, seed=private_seed(seed))
+            config = self._config
+            self._expert = envs.experts.make(
+                self._env, config.noise, config.failure_rate, private_seed(seed), config.retry_rate
+            )
         except ValueError as error:
             raise UserError(f"device 'scripted': {error}") from None
         self._expert.reset()

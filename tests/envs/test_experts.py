@@ -51,6 +51,29 @@ def test_spoilt_episodes_fail(monkeypatch, kind):
     assert successes("sim", 4, cameras=[], horizon=50, failure_rate=1.0) == 0
 
 
+@pytest.mark.parametrize("task, kind", [("Lift", "beside"), ("Lift", "short"), ("Can", "short")])
+def test_a_missed_grasp_is_seen_and_tried_again(monkeypatch, task, kind):
+    expert_class = {"Lift": envs.experts.LiftExpert, "Can": envs.experts.CanExpert}[task]
+    assert kind in expert_class.misses
+    monkeypatch.setattr(expert_class, "misses", (kind,))
+    env = envs.make("sim", cameras=[], task=task, horizon=160)
+    expert = envs.experts.make(env, seed=0, retry_rate=1.0)
+    observation, _ = env.reset(seed=1)
+    expert.reset()
+    assert not expert.failing
+    grips, over = [], False
+    while not over:
+        action = expert.act(observation)
+        grips.append(action[-1])
+        observation, _, terminated, truncated, _ = env.step(action)
+        over = terminated or truncated
+    env.close()
+    assert terminated
+    closings = [step for step in range(1, len(grips)) if grips[step] > 0 > grips[step - 1]]
+    assert len(closings) == 2
+    assert closings[1] - closings[0] > envs.experts.OPENING_STEPS  # opened in between, all the way
+
+
 def test_spoilt_episodes_of_the_fake_fail():
     assert successes("fake", 20, failure_rate=1.0) == 0
 
