@@ -6,6 +6,7 @@ the robot keeps it. So a learner that dies, at any moment, loses nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import secrets
 import time
@@ -240,8 +241,27 @@ class Mailbox:
             named = "; ".join(f"{option}: {values}" for option, values in options.items())
             log.warning("robot '%s' and the learner's data differ (robot first): %s", name, named)
         self._robots[route] = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
+        self._cut_short(name, boot, route, {tuple(names) for *names, _ in fields["outbox"]})
         self._answer_outbox(route, fields["outbox"])  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
+
+    def _cut_short(self, name: str, boot: str, route: bytes, held: set[tuple[Any, ...]]) -> None:
+        """End what robot `name` began in an earlier boot (it was killed) and has not `held` in its spool.
+
+        The newest step has no observation after it: its own becomes the final one, and it is given up.
+        """
+        for key in [key for key in self._open if key[0] == name and key[1] != boot and key not in held]:
+            episode = self._open.pop(key)
+            *steps, newest = episode.steps
+            self.steps -= 1
+            if steps:
+                steps[-1] = dataclasses.replace(steps[-1], truncated=True, final_observation=newest.observation)
+                self._finish(key, steps, episode.meta, route)
+
+    def _finish(self, key: EpisodeKey, steps: list[Transition], meta: dict[str, Any], route: bytes) -> None:
+        meta = {**meta, "robot": key[0], "boot": key[1], "number": key[2]}
+        self._finished.append(Episode.from_transitions(steps, meta))
+        self._unacknowledged[key] = route
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
         self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
@@ -312,6 +332,4 @@ class Mailbox:
         self.steps += step == received
         if last:
             del self._open[key]
-            meta = {**episode.meta, "robot": key[0], "boot": key[1], "number": key[2]}
-            self._finished.append(Episode.from_transitions(episode.steps, meta))
-            self._unacknowledged[key] = robot.route
+            self._finish(key, episode.steps, episode.meta, robot.route)

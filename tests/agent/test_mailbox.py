@@ -340,6 +340,33 @@ def test_a_name_in_use_is_refused_until_its_owner_is_gone(mailbox, robot, make_r
     assert third.hello(mailbox).kind == "WELCOME"
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_an_episode_of_a_robot_that_was_killed_is_cut_short_once(mailbox, robot, make_robot, monkeypatch, held):
+    """The next boot says what its spool holds; what is not there can only end with what has arrived."""
+    sent = steps_of(6)
+    for number in range(4):
+        robot.step(0, number, sent[number], {"seed": 3} if number == 0 else {})
+    robot.step(1, 0, sent[0])  # a single step has no observation after it
+    drain_until(mailbox, lambda: mailbox.steps == 5)
+    monkeypatch.setattr("agent.mailbox.LIVE_S", 0.0)
+    again = make_robot(mailbox, "raw", "b1")
+    for _ in range(2):
+        assert again.hello(mailbox, [["raw", "b0", 0, 0]] if held else []).kind == "WELCOME"
+    if held:
+        assert not mailbox.finished
+        again.boot = "b0"
+        for number in range(6):
+            again.step(0, number, sent[number], {"seed": 3} if number == 0 else {})
+        drain_until(mailbox, lambda: mailbox.finished)
+        expected = sent
+    else:
+        expected = [*sent[:2], dataclasses.replace(sent[2], truncated=True, final_observation=sent[3].observation)]
+    (episode,) = mailbox.finished
+    assert episode.equals(Episode.from_transitions(expected, {"seed": 3, "robot": "raw", "boot": "b0", "number": 0}))
+    assert mailbox.steps == len(expected) and not mailbox.counts
+    mailbox.acknowledge(episode)
+
+
 def test_drain_never_blocks_and_keeps_its_limit(mailbox, robot):
     started = time.perf_counter()
     assert mailbox.drain() == []
