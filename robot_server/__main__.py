@@ -31,7 +31,7 @@ from robot_server.link import Link
 REMIND_S = 30.0
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv, __doc__, ["robot", "link"], env_options=envs.options, prog="python -m robot_server")
     robot: RobotConfig = arguments.section("robot")
     name, options = arguments.env()
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 env.close()  # first: a robot must not wait for the network to be let go
             finally:
-                finish(link, timeout_s=0.0 if stop.at_once else 5.0)
+                lost = finish(link, timeout_s=0.0 if stop.at_once else 5.0)
+    return 1 if lost else 0
 
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
@@ -111,13 +112,18 @@ def wait_until(done: Callable[[], bool], what: str, stop: Stop) -> bool:
     return False
 
 
-def finish(link: Link, timeout_s: float) -> None:
+def finish(link: Link, timeout_s: float) -> int:
+    """Close the link, say what could not be delivered, and return how many episodes are lost: the spool failed too."""
     try:
         left = link.close(timeout_s)
     except KeyboardInterrupt:
         left = link.close(timeout_s=0.0)  # no more waiting, but the spool is written to its end
-    if left:
-        print(f"{left} episode(s) not delivered: kept in {link.spool}, sent at the next start", file=sys.stderr)
+    lost = link.unkept
+    if left > lost:
+        print(f"{left - lost} episode(s) not delivered: kept in {link.spool}, sent at the next start", file=sys.stderr)
+    if lost:
+        print(f"{lost} episode(s) LOST: neither delivered nor kept, {link.spool} cannot be written", file=sys.stderr)
+    return lost
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def run_episode(
             clock.wait(link.wait)
     finally:
         link.cut(observation)  # an episode that has ended is not touched
+        link.keep()
     return Summary(number, steps, episode_return, success, link.version, cut)
 
 

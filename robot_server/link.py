@@ -1,8 +1,8 @@
 """The robot's end of the link: steps go out, weights come in, and nothing here ever blocks the control loop.
 
 Every step stays in the outbox until the learner has acknowledged its whole episode. `pump` sends what the socket takes;
-the learner's ACK, RESEND and WHO move the outbox's cursors. What is left at the end goes to the spool folder, and is
-sent again, under its own boot, by the next robot server that has that folder.
+the learner's ACK, RESEND and WHO move the outbox's cursors. An episode that has ended goes to the spool folder as well,
+until then; what a robot server leaves there, however it ended, is sent under its own boot by the next one.
 """
 
 from __future__ import annotations
@@ -163,6 +163,15 @@ class Link:
         last = episode.pop()
         episode.append(dataclasses.replace(last, truncated=True, final_observation=observation))
 
+    def keep(self) -> None:
+        """Write what has ended, and is not acknowledged, to the spool. Waits for the disk: call it between episodes."""
+        write_spool(self.spool, [episode for episode in self._outbox.values() if episode.ended])
+
+    @property
+    def unkept(self) -> int:
+        """Episodes that are in memory only: neither acknowledged nor in the spool."""
+        return sum(episode.file is None for episode in self._outbox.values())
+
     def pump(self) -> None:
         """Receive what has arrived and send what the socket takes, for two milliseconds at most; never blocks.
 
@@ -205,13 +214,13 @@ class Link:
         return newest
 
     def close(self, timeout_s: float = 5.0) -> int:
-        """End the running episode, deliver, say BYE; returns how many episodes are left, all of them in the spool.
+        """End the running episode, deliver, say BYE; returns how many episodes are left, all but `unkept` in the spool.
 
         They are written there before the wait for the learner begins: killing the process then loses nothing. When an
         exception comes out of here (Ctrl-C), close may be called again.
         """
         self.cut()
-        write_spool(self.spool, self._outbox.values())
+        self.keep()
         deadline_s = time.monotonic() + timeout_s
         try:
             while self._outbox and self.network is not None and (left_s := deadline_s - time.monotonic()) > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,9 +44,16 @@ class Outgoing:
 
 
 def load_spool(folder: Path, spec: Spec) -> list[Outgoing]:
-    """The episodes in `folder`, oldest first. One that is damaged or does not fit stays where it is, and is named."""
-    if not folder.is_dir():
-        return []
+    """The episodes in `folder`, oldest first. One that is damaged or does not fit stays where it is, and is named.
+
+    Makes the folder. Raises UserError when nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"robot.spool {folder}: cannot be written: {error.strerror}") from None
     from agent.episode_file import SUFFIX, read_episode  # h5py, for those who have something to read
 
     found = []

@@ -152,7 +152,7 @@ def test_a_restarted_robot_server_delivers_what_the_first_one_could_not(learner,
     learner.stop()
     process.send_signal(signal.SIGINT)
     learner.until(lambda: "cut short" in process.said())
-    learner.until(lambda: (tmp_path / "spool").exists())
+    assert episode_paths([tmp_path / "spool"])
     process.send_signal(signal.SIGINT)  # no patience: the second one ends the wait for a learner that is gone
     learner.until(ended(process))
     assert process.returncode == 0, process.said()
@@ -164,6 +164,25 @@ def test_a_restarted_robot_server_delivers_what_the_first_one_could_not(learner,
     boots = [episode.meta["boot"] for episode in learner.episodes[before:]]
     assert boots[0] == boot and len(boots) == 2 and boots[1] != boot
     assert learner.episodes[before].truncated[-1]
+    assert not list((tmp_path / "spool").glob("*"))
+
+
+def test_a_robot_server_that_is_killed_has_kept_what_had_ended(learner, start, tmp_path):
+    """kill -9 while there is no learner: from its spool the next one delivers every episode that had ended."""
+    process = start(learner.address, "--hz", "100", "--max-backlog-steps", "100000")
+    learner.until(learner.in_an_episode)
+    ((_, boot, number),) = learner.mailbox._open
+    learner.stop()
+    learner.until(lambda: process.said().count("episode ") >= len(learner.episodes) + 4)
+    process.kill()
+    process.wait(60)
+    ended_ones = process.said().count("policy 1")
+    learner.start(learner.address)
+    again = start(learner.address, "--episodes", "1")
+    learner.until(ended(again))
+    assert again.returncode == 0, again.said()
+    numbers = sorted(e.meta["number"] for e in learner.episodes if e.meta["boot"] == boot)
+    assert numbers == list(range(len(numbers))) and len(numbers) >= ended_ones > number
     assert not list((tmp_path / "spool").glob("*"))
 
 

@@ -3,9 +3,10 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from agent.episode_file import episode_paths, read_episode, write_episode
-from agent.spec import Episode, Spec
+from agent.spec import Episode, Spec, UserError
 
 
 def test_what_is_not_delivered_waits_in_the_spool(bench, episode_steps, empty, tmp_path):
@@ -84,6 +85,40 @@ def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, em
     again = bench.link(back)
     bench.turn(lambda: empty(again) and len(bench.episodes) == 2)
     assert bench.same(bench.episodes[1], held) and list(bench.spool.iterdir()) == []
+
+
+def test_what_has_ended_is_kept_until_it_is_acknowledged(bench, episode_steps, empty):
+    mailbox, link = bench.pair()
+    bench.acknowledge = False
+    ended, running = episode_steps(3, seed=1), episode_steps(3, seed=2)
+    bench.play(link, ended)
+    link.begin()
+    link.send(running[0])
+    link.keep()
+    (path,) = episode_paths([bench.spool])
+    assert bench.same(read_episode(path), ended) and link.unkept == 1
+    bench.turn(lambda: bench.episodes)
+    mailbox.acknowledge(bench.episodes[0])
+    bench.turn(lambda: not list(bench.spool.iterdir()))
+    for transition in running[1:]:
+        link.send(transition)
+    bench.acknowledge = True
+    bench.turn(lambda: empty(link))
+
+
+def test_a_spool_that_cannot_be_written(bench, episode_steps, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"robot\.spool .*file: cannot be written"):
+        bench.link("tcp://127.0.0.1:1", spool=tmp_path / "file")
+    link = bench.link("tcp://127.0.0.1:1", spool=tmp_path / "gone")
+    bench.play(link, episode_steps(3))
+    (tmp_path / "gone").rmdir()
+    (tmp_path / "gone").write_text("")  # nothing can be written there from now on, not even by root
+    link.keep()
+    assert link.unkept == 1 and "could not keep an episode" in caplog.text
+    (tmp_path / "gone").unlink()
+    link.keep()
+    assert link.unkept == 0 and len(episode_paths([tmp_path / "gone"])) == 1
 
 
 def test_the_spool_is_not_sent_twice(bench, episode_steps, empty):

@@ -31,6 +31,7 @@ class Closing:
     """A link whose first close is interrupted."""
 
     spool = "spool"
+    unkept = 0
 
     def __init__(self, interrupted):
         self.interrupted, self.timeouts = interrupted, []
@@ -51,8 +52,16 @@ def test_an_interrupted_farewell_is_ended_without_waiting(capsys):
 
 def test_a_farewell(capsys):
     link = Closing(interrupted=False)
-    finish(link, timeout_s=5.0)
+    assert finish(link, timeout_s=5.0) == 0
     assert link.timeouts == [5.0]
+
+
+def test_what_the_spool_could_not_take_is_not_called_kept(capsys):
+    link = Closing(interrupted=False)
+    link.unkept = 2
+    assert finish(link, timeout_s=5.0) == 2
+    said = capsys.readouterr().err
+    assert "2 episode(s) LOST" in said and "kept in" not in said
 
 
 def test_waiting_says_what_for_and_ends_when_asked(stop, capsys):
