@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from agent.calql import CalQL
 
 FORMAT = 2
+LATEST = "latest.pt"
+OLDER = "checkpoints"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -74,6 +80,9 @@ def load(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"{path}: no such file" if not path.is_dir() else f"{path}: is a folder, not a checkpoint")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.save writes checksums, and torch.load does not look at them
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} does not have its checksum")
         data = torch.load(path, map_location="cpu", weights_only=True)
         if data.pop("format") != FORMAT:
             raise ValueError("written by another version of this program")
@@ -81,3 +90,23 @@ def load(path: str | Path) -> Checkpoint:
     except Exception as error:  # torch.load fails in many ways on a damaged file, and every one is the file's fault
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         raise UserError(f"{path}: not a checkpoint of this program, or damaged ({reason})") from None
+
+
+def load_newest(folder: str | Path) -> Checkpoint:
+    """The newest whole checkpoint of the run in `folder`: latest.pt, else the newest in checkpoints/ that can be read.
+
+    A latest.pt that had to be passed over is kept as latest.pt.damaged. Raises UserError naming latest.pt when there is
+    none to fall back to.
+    """
+    latest = Path(folder) / LATEST
+    try:
+        return load(latest)
+    except UserError as error:
+        for path in sorted((Path(folder) / OLDER).glob("[!.]*.pt"), reverse=True):
+            with contextlib.suppress(UserError):
+                found = load(path)
+                log.warning("%s; going on from the one before, %s", error, path)
+                with contextlib.suppress(FileNotFoundError):  # another rank was first
+                    os.replace(latest, latest.with_name(f"{LATEST}.damaged"))
+                return found
+        raise

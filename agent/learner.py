@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import secrets
 import shutil
 import time
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from agent import checkpoint, cli
 from agent.calql import Weights
-from agent.checkpoint import Checkpoint
+from agent.checkpoint import LATEST, OLDER, Checkpoint
 from agent.config import CalQLConfig, LinkConfig, OnlineConfig
 from agent.log import RunLog
 from agent.mailbox import Mailbox
@@ -39,7 +40,6 @@ from agent.store import Store
 from agent.trainer import Trainer
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
-LATEST = "latest.pt"
 WAIT_S = 0.05
 HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
 COMPILE_S = 60.0  # the same while the first update is compiled
@@ -225,9 +225,10 @@ class Learner:
         state.save(self.folder / LATEST)
         self._saved_at = self.env_steps
         if self.online.keep and self.updates:
-            older = self.folder / "checkpoints"
+            older = self.folder / OLDER
             older.mkdir(exist_ok=True)
-            shutil.copyfile(self.folder / LATEST, older / f"{self.env_steps:08d}.pt")
+            shutil.copyfile(self.folder / LATEST, older / ".part")
+            os.replace(older / ".part", older / f"{self.env_steps:08d}.pt")
             for path in sorted(older.glob("*.pt"))[: -self.online.keep]:
                 path.unlink()
 
@@ -241,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     flags = arguments.flags
     if bool(flags.ckpt) == bool(flags.resume):
         raise UserError("give either --ckpt FILE (a new run) or --resume FOLDER (a run that was stopped)")
-    start = checkpoint.load(flags.ckpt or Path(flags.resume) / LATEST)
+    start = checkpoint.load(flags.ckpt) if flags.ckpt else checkpoint.load_newest(flags.resume)
     base = {name: dict(values) for name, values in start.config.items()}
     if not flags.resume:
         base.get("learner", {}).pop("run", None)

@@ -6,12 +6,15 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from agent.episode_file import SUFFIX, read_episode, read_head, write_episode
+from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
 from agent.replay import Replay
 from agent.spec import Episode, UserError
 from agent.storage import NoSpace
 from agent.wire import EpisodeKey, episode_name
+
+Read = TypeVar("Read")
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +24,7 @@ class Store:
 
     An episode that contradicts the config (a third reward value in a sparse task, more steps than the replay has rows)
     is set aside, whole and named, and the run goes on. After the config has been put right, read_back takes it in.
+    Damaged files go to damaged/.
     episodes, env_steps: of those that learning uses. set_aside: how many it does not. tell: gets the path of each that
     it does.
     """
@@ -39,16 +43,20 @@ class Store:
 
     def read_back(self) -> list[EpisodeKey]:
         """Fill the replay from the files, in the order in which they were taken; returns the identities of them all."""
-        heads = [(path, read_head(path)[1]) for path in self._files(self._good)]
-        keys = [(meta["robot"], meta["boot"], meta["number"]) for _, meta in heads]
-        for path, _ in sorted(heads, key=lambda head: head[1]["order"]):
-            self._add(read_episode(path), path.name)
-        known = {path.name for path, _ in heads}
+        keys, orders = [], {}
+        for path in self._files(self._good):
+            if (meta := self._whole(path, _run_meta)) is not None:
+                orders[path] = meta["order"]
+        for path in sorted(orders, key=lambda path: orders[path]):
+            if (episode := self._whole(path, read_episode)) is not None:
+                keys.append(_key(episode))
+                self._add(episode, path.name)
+        known = {path.name for path in orders}
         for path in self._files(self._aside):
-            episode = read_episode(path)
-            keys.append((episode.meta["robot"], episode.meta["boot"], episode.meta["number"]))
-            if path.name not in known and self.take(episode):
-                path.unlink()
+            if (episode := self._whole(path, read_episode)) is not None:
+                keys.append(_key(episode))
+                if path.name not in known and self.take(episode):
+                    path.unlink()
         return keys
 
     def _add(self, episode: Episode, name: str) -> bool:
@@ -70,3 +78,26 @@ class Store:
     @staticmethod
     def _files(folder: Path) -> list[Path]:
         return sorted(folder.glob(f"[!.]*{SUFFIX}"))
+
+    def _whole(self, path: Path, read: Callable[[Path], Read]) -> Read | None:
+        """What `read` makes of `path`; None when that is damaged or foreign: it is then in damaged/, and named."""
+        try:
+            return read(path)
+        except EpisodeFileError as error:
+            damaged = path.parent.parent / "damaged"
+            damaged.mkdir(exist_ok=True)
+            os.replace(path, damaged / path.name)
+            log.warning("moved to %s, not learnt from: %s", damaged, error)
+            return None
+
+
+def _key(episode: Episode) -> EpisodeKey:
+    return episode.meta["robot"], episode.meta["boot"], episode.meta["number"]
+
+
+def _run_meta(path: Path) -> dict[str, Any]:
+    """The meta of an episode of a run. Raises EpisodeFileError for any other file."""
+    meta = read_head(path)[1]
+    if missing := {"robot", "boot", "number", "order"} - meta.keys():
+        raise EpisodeFileError(f"{path}: not an episode of a run: no '{min(missing)}' in its meta")
+    return meta

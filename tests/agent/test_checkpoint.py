@@ -164,6 +164,45 @@ def test_a_truncated_file_is_refused_naming_it(tmp_path, state):
             checkpoint.load(tmp_path / "cut.pt")
 
 
+def test_a_byte_that_flipped_is_never_loaded(tmp_path, state):
+    """Wherever it flips: the file is refused, or what it says is unchanged (padding)."""
+    state.save(tmp_path / "whole.pt")
+    data = (tmp_path / "whole.pt").read_bytes()
+    whole, refused = checkpoint.load(tmp_path / "whole.pt"), 0
+    for position in range(5, len(data), len(data) // 150):
+        flipped = bytearray(data)
+        flipped[position] ^= 0x10
+        (tmp_path / "flipped.pt").write_bytes(flipped)
+        try:
+            loaded = checkpoint.load(tmp_path / "flipped.pt")
+        except UserError:
+            refused += 1
+        else:
+            assert not differing(whole.agent, loaded.agent) and whole.config == loaded.config
+    assert refused > 20
+
+
+@pytest.mark.parametrize("harm", ["damaged", "gone", "all"])
+def test_the_newest_whole_checkpoint_of_a_run(tmp_path, state, caplog, harm):
+    for updates in (10, 20, 30):
+        state.counters["updates"] = updates
+        state.save(tmp_path / "checkpoints" / f"{updates:08d}.pt")
+    state.save(tmp_path / "latest.pt")
+    assert checkpoint.load_newest(tmp_path).counters["updates"] == 30
+    for path in (tmp_path / "latest.pt", *(tmp_path / "checkpoints").glob("*.pt" if harm == "all" else "*30.pt")):
+        path.write_bytes(path.read_bytes()[:5000])
+    if harm == "all":
+        with pytest.raises(UserError, match=r"latest\.pt: not a checkpoint"):
+            checkpoint.load_newest(tmp_path)
+        assert (tmp_path / "latest.pt").exists()
+        return
+    if harm == "gone":
+        (tmp_path / "latest.pt").unlink()
+    assert checkpoint.load_newest(tmp_path).counters["updates"] == 20
+    assert "latest.pt" in caplog.text and "00000020.pt" in caplog.text
+    assert (tmp_path / "latest.pt.damaged").exists() == (harm == "damaged")
+
+
 def test_foreign_and_missing_files_are_refused_naming_them(tmp_path, state):
     torch.save({"model": torch.zeros(3)}, tmp_path / "other.pt")
     torch.save([1, 2], tmp_path / "list.pt")

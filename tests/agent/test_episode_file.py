@@ -143,6 +143,28 @@ def test_foreign_files_are_refused_by_name(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_byte_that_flipped_is_never_read_as_data(tmp_path, make_episode):
+    """Wherever it flips: the file is refused, or what it says is unchanged (a byte that means nothing)."""
+    episode = make_episode(6)
+    write_episode(tmp_path / "whole.hdf5", episode)
+    data = (tmp_path / "whole.hdf5").read_bytes()
+    refused = 0
+    for position in range(0, len(data), 7):
+        flipped = bytearray(data)
+        flipped[position] ^= 0x10
+        (tmp_path / "flipped.hdf5").write_bytes(flipped)
+        try:
+            read = read_episode(tmp_path / "flipped.hdf5")
+        except EpisodeFileError:
+            refused += 1
+        else:
+            for key, rows in episode.observations.items():
+                np.testing.assert_array_equal(read.observations[key], rows)
+            for name in ("actions", *STEP_COLUMNS):
+                np.testing.assert_array_equal(getattr(read, name), getattr(episode, name))
+    assert refused > 100
+
+
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(EpisodeFileError, match=r"none\.hdf5: no such file"):
         read_episode(tmp_path / "none.hdf5")

@@ -347,6 +347,28 @@ def test_resume_continues_counters_log_and_identities(tune, episodes):
     assert {(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in files} <= second.learner.mailbox._stored
 
 
+def test_damaged_files_of_a_run_are_put_beside_and_the_run_goes_on(tune, episodes, caplog):
+    first = tune(episodes[:3], "--env-steps", "20", "--checkpoint-every", "8", stop_after=18)
+    one, two, three = episode_paths([first.folder / "episodes"])
+    data, actions = bytearray(one.read_bytes()), read_episode(one).actions.tobytes()
+    data[data.index(actions)] ^= 1  # as an HDF5 file it stays sound
+    one.write_bytes(data)
+    two.write_bytes(two.read_bytes()[:3000])
+    foreign = read_episode(three)
+    del foreign.meta["order"]
+    write_episode(first.folder / "episodes" / "foreign.hdf5", foreign)
+    (first.folder / "latest.pt").write_bytes(b"PK")
+    second = tune(episodes[3:], "--env-steps", "10", resume=True)
+    assert sorted(path.name for path in (first.folder / "damaged").iterdir()) == sorted(
+        [one.name, two.name, "foreign.hdf5"]
+    )
+    assert (first.folder / "latest.pt.damaged").read_bytes() == b"PK"
+    for name in (one.name, two.name, "foreign.hdf5", "latest.pt"):
+        assert name in caplog.text
+    assert second.learner.episodes == 2 and not second.stopped
+    assert len(second.learner.mailbox._stored) == 2  # those that are damaged would be taken again
+
+
 def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(tune, episodes, monkeypatch):
     """SIGKILL: no save at the end. Episodes acknowledged are on disk, and so must be what resumes them."""
     save = Learner.save
