@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,10 @@ OLDER = "checkpoints"
 log = logging.getLogger(__name__)
 
 
+class NotSaved(UserError):
+    """A checkpoint that could not be written (a full disk); the message names it."""
+
+
 @dataclass
 class Checkpoint:
     spec: Spec
@@ -38,7 +43,7 @@ class Checkpoint:
     run: str = ""  # identity of the online run; its folder may be moved, and another may get its name
 
     def save(self, path: str | Path) -> None:
-        """Write to `path` atomically: an old file there stays whole until the new one is. Raises UserError."""
+        """Write to `path` atomically: an old file there stays whole until the new one is. Raises NotSaved."""
         path = Path(path)
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -49,7 +54,7 @@ class Checkpoint:
                 os.fsync(file.fileno())
             os.replace(aside, path)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a disk that is full
-            raise UserError(f"{path}: cannot be written: {error}") from None
+            raise NotSaved(f"{path}: cannot be written: {error}") from None
         finally:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
@@ -110,3 +115,19 @@ def load_newest(folder: str | Path) -> Checkpoint:
                     os.replace(latest, latest.with_name(f"{LATEST}.damaged"))
                 return found
         raise
+
+
+def keep(folder: Path, name: str, newest: int) -> None:
+    """Copy the latest.pt in `folder` to checkpoints/`name`.pt, and leave the `newest` there. Raises NotSaved."""
+    older = folder / OLDER
+    path, aside = older / f"{name}.pt", older / ".part"
+    try:
+        older.mkdir(exist_ok=True)
+        shutil.copyfile(folder / LATEST, aside)
+        os.replace(aside, path)
+        for old in sorted(older.glob("*.pt"))[:-newest]:
+            old.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None

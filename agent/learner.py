@@ -15,11 +15,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import logging
 import math
-import os
 import secrets
-import shutil
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from agent import checkpoint, cli
 from agent.calql import Weights
-from agent.checkpoint import LATEST, OLDER, Checkpoint
+from agent.checkpoint import LATEST, Checkpoint, NotSaved
 from agent.config import CalQLConfig, LinkConfig, OnlineConfig
 from agent.log import RunLog
 from agent.mailbox import Mailbox
@@ -44,6 +44,9 @@ WAIT_S = 0.05
 HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
 COMPILE_S = 60.0  # the same while the first update is compiled
 LEAVE_S = 15.0  # how long robots may take to leave when the run is over
+RETRY_S = 5.0  # between two attempts to write episodes to a disk that is full
+
+log = logging.getLogger(__name__)
 
 
 def updates_due(env_steps: int, warmup_steps: int, utd: float) -> int:
@@ -79,6 +82,8 @@ class Learner:
         self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, start.env, link.other_env)
         self.log = RunLog(folder, counters.get("time_s", 0))
         self.mailbox.offer(self.version, self.agent.average.weights())
+        self._arrived: deque[Episode] = deque()  # not on disk yet
+        self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
         self._saved_at = self.env_steps
         self._held = False
@@ -120,8 +125,7 @@ class Learner:
         try:
             with Progress(self.online.env_steps, "fine-tune", "env steps") as progress:
                 while not (self.finished or stop()):
-                    for episode in self.mailbox.drain():
-                        self.take(episode)
+                    self.take_in()
                     self.keep_pace()
                     if self.updates < self.due:
                         self.update()
@@ -140,9 +144,20 @@ class Learner:
         deadline = time.monotonic() + LEAVE_S
         while self.mailbox.robots and time.monotonic() < deadline:
             self.mailbox.done()
-            for episode in self.mailbox.drain():
-                self.take(episode)
+            self.take_in()
             self.mailbox.wait(WAIT_S)
+
+    def take_in(self) -> None:
+        """What has arrived. Episodes that the disk has no place for wait here, and with their robots, until it has."""
+        self._arrived += self.mailbox.drain()
+        while self._arrived and time.monotonic() >= self._retry_s:
+            try:
+                self.take(self._arrived[0])
+            except OSError as error:
+                self._retry_s = time.monotonic() + RETRY_S
+                log.error("%s: cannot write: %s; %d episode(s) wait", self.folder, error.strerror, len(self._arrived))
+            else:
+                self._arrived.popleft()
 
     def take(self, episode: Episode) -> None:
         """A finished episode: to disk, into the replay, acknowledged, logged, in this order."""
@@ -181,7 +196,10 @@ class Learner:
             self._log_update(self._metrics, weights)
             self._metrics = {}
         if self.env_steps - self._saved_at >= self.online.checkpoint_every:
-            self.save()
+            try:
+                self.save()
+            except NotSaved as error:  # the run is worth more than this checkpoint: the next one may fit
+                log.error("%s", error)
 
     def _log_update(self, metrics: dict[str, Tensor], weights: Weights) -> None:
         now, steps = self.log.time_s, self.seen
@@ -222,15 +240,10 @@ class Learner:
         agent, generators = self.agent.state_dict(), self.trainer.generators
         self.agent.check_alive()
         state = Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators, self.run_id)
-        state.save(self.folder / LATEST)
         self._saved_at = self.env_steps
+        state.save(self.folder / LATEST)
         if self.online.keep and self.updates:
-            older = self.folder / OLDER
-            older.mkdir(exist_ok=True)
-            shutil.copyfile(self.folder / LATEST, older / ".part")
-            os.replace(older / ".part", older / f"{self.env_steps:08d}.pt")
-            for path in sorted(older.glob("*.pt"))[: -self.online.keep]:
-                path.unlink()
+            checkpoint.keep(self.folder, f"{self.env_steps:08d}", self.online.keep)
 
     def close(self) -> None:
         self.mailbox.close()

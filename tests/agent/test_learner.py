@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import functools
+import itertools
 import json
 import math
 import signal
@@ -25,7 +27,7 @@ from agent.mailbox import Mailbox
 from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
 from agent.spec import UserError
-from agent.wire import pack
+from agent.wire import episode_name, pack
 from robot_server.link import Link
 
 
@@ -345,6 +347,38 @@ def test_resume_continues_counters_log_and_identities(tune, episodes):
     files = [read_episode(path) for path in episode_paths([second.folder / "episodes"])]
     assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
     assert {(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in files} <= second.learner.mailbox._stored
+
+
+def test_a_disk_that_is_full_for_a_while_costs_neither_the_run_nor_an_episode(tune, episodes, monkeypatch, caplog):
+    def failing(real, *calls):
+        made = itertools.count(1)
+
+        def write(*args):
+            if next(made) in calls:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*args)
+
+        return write
+
+    def acknowledge(self, episode):
+        assert episode.equals(read_episode(self.folder / "episodes" / f"{episode_name(episode.meta)}.hdf5"))
+        Mailbox.acknowledge(self.mailbox, episode)
+
+    take = Learner.take
+
+    def taken(self, episode):
+        self.mailbox.acknowledge = functools.partial(acknowledge, self)
+        take(self, episode)
+
+    monkeypatch.setattr("agent.learner.RETRY_S", 0.0)
+    monkeypatch.setattr("agent.store.write_episode", failing(write_episode, 1, 2, 5))
+    monkeypatch.setattr("torch.save", failing(torch.save, 2, 3))
+    monkeypatch.setattr("agent.learner.Learner.take", taken)
+    run = tune(episodes, "--utd", "1", "--checkpoint-every", "1")
+    assert (run.learner.episodes, run.learner.env_steps, run.learner.updates) == (4, 20, 20)
+    assert len(episode_paths([run.folder / "episodes"])) == 4 and not run.robot.link._outbox
+    assert "No space left on device; 1 episode(s) wait" in caplog.text and "latest.pt: cannot be written" in caplog.text
+    assert run.latest.counters["updates"] == 20
 
 
 def test_damaged_files_of_a_run_are_put_beside_and_the_run_goes_on(tune, episodes, caplog):
