@@ -112,7 +112,8 @@ class CalQL:
         losses, metrics = self.losses(batch, noise, weights, update_actor)
         # Each loss reaches its own parameters only, so one backward pass gives every gradient.
         trained = [parameter for name in losses for parameter in self.parameters[name]]
-        gradients = list(torch.autograd.grad(sum(losses.values()), trained))  # type: ignore[arg-type]
+        found = torch.autograd.grad(sum(losses.values()), trained)  # type: ignore[arg-type]
+        gradients = [_laid_out_as(parameter, gradient) for parameter, gradient in zip(trained, found, strict=True)]
         self.reduce(gradients)
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
@@ -266,10 +267,19 @@ class CalQL:
             self.log_alpha.copy_(state["log_alpha"])
             self.log_multiplier.copy_(state["log_multiplier"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-            optimizer.param_groups[0]["lr"] = getattr(self.config, f"{name}_lr")  # this run's, not the checkpoint's
+            saved = state["optimizers"][name]
+            of_saved, own = saved["param_groups"][0]["params"], optimizer.param_groups[0]
+            # Rates, and what the device asks for, are this run's, not the checkpoint's.
+            optimizer.load_state_dict({**saved, "param_groups": [{**own, "params": of_saved}]})
         if state["generator"].shape == self.generator.get_state().shape:  # else it was saved on another device
             self.generator.set_state(state["generator"].cpu())
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in its parameter's memory layout: fused optimisers take it for granted, and autograd may differ."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _detached(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
