@@ -98,14 +98,16 @@ class CalQL:
     def update(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """One step of every loss, all from the same parameters; targets move last. Metrics stay on the device."""
         self.set_weights(weights)
-        return self.step(batch, weights.conservative, update_actor)
+        metrics = self.step(batch, weights.conservative, update_actor)
+        self.average_policy()
+        return metrics
 
     def set_weights(self, weights: Weights) -> None:
         self._weights.cql.fill_(weights.cql)  # type: ignore[union-attr]
         self._weights.bc.fill_(weights.bc)  # type: ignore[union-attr]
 
     def step(self, batch: Batch, conservative: bool, update_actor: bool) -> dict[str, Tensor]:
-        """`update` with the weights set before: the same kernels every time, without a word to or from the host."""
+        """All of `update` but the mean, weights set before: the same kernels always, no word to or from the host."""
         self.policy.train()
         weights = Weights(self._weights.cql, self._weights.bc, conservative)
         noise = self.draw(len(batch.actions), conservative, update_actor)
@@ -119,25 +121,25 @@ class CalQL:
             parameter.grad = gradient
         for name in losses:
             self.optimizers[name].step()
-        self.updates += 1
-        rate = max(1 - self.config.policy_average, 1 / self.updates)  # a plain mean at first: it forgets its beginning
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(self.targets.parameters()), list(self.critics.parameters()), self.config.target_rate
             )
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
         return _detached(metrics)
+
+    def average_policy(self) -> None:
+        """Count an update, and take its policy into the mean, with a weight that changes from update to update."""
+        self.updates += 1
+        rate = max(1 - self.config.policy_average, 1 / self.updates)  # a plain mean at first: it forgets its beginning
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
 
     def check_alive(self) -> None:
         """Raise UserError when learning has diverged: nothing that comes after would be worth keeping."""
-        for name, group in self.parameters.items():
-            if not torch.stack([parameter.isfinite().all() for parameter in group]).all():  # one wait for the device
+        groups = [torch.stack([p.isfinite().all() for p in group]).all() for group in self.parameters.values()]
+        for name, alive in zip(self.parameters, torch.stack(groups).tolist(), strict=True):  # one wait for the device
+            if not alive:
                 raise UserError(f"learning has diverged: the {name}'s parameters are not finite (learning rates?)")
-
-    @property
-    def settled(self) -> bool:
-        """Whether every further update will weigh its policy alike in the mean."""
-        return self.updates * (1 - self.config.policy_average) >= 1
 
     def draw(self, batch: int, conservative: bool, update_actor: bool) -> Noise:
         """Every random number of one update: standard normals for policy samples, uniform actions, target members."""
