@@ -367,7 +367,7 @@ def test_learning_sees_shifted_images_the_same_shift_for_both(make_agent, make_b
 def test_learning_that_has_diverged_is_named(make_agent, name, monkeypatch):
     agent, reads, tolist = make_agent(), [], torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: (reads.append(tensor.shape), tolist(tensor))[1])
-    monkeypatch.delattr(torch.Tensor, "__bool__")  # which would wait for the device group by group
+    monkeypatch.setattr(torch.Tensor, "__bool__", None, raising=False)  # it would wait for the device group by group
     agent.check_alive()
     assert reads == [(4,)]
     with torch.no_grad():
