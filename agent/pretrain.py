@@ -148,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
         with stop, Progress(offline.updates, "pretrain", "updates") as progress:
             while done < offline.updates and not stop():
                 metrics = agent.learn(batches.next(), weights)
+                batches.draw_ahead()
                 done += 1
                 if done % config["learner"].log_every == 0 or done == offline.updates:
                     now = time.monotonic()
