@@ -98,45 +98,48 @@ class CalQL:
     def update(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """One step of every loss, all from the same parameters; targets move last. Metrics stay on the device."""
         self.set_weights(weights)
-        return self.step(batch, weights.conservative, update_actor)
+        metrics = self.step(batch, weights.conservative, update_actor)
+        self.average_policy()
+        return metrics
 
     def set_weights(self, weights: Weights) -> None:
         self._weights.cql.fill_(weights.cql)  # type: ignore[union-attr]
         self._weights.bc.fill_(weights.bc)  # type: ignore[union-attr]
 
     def step(self, batch: Batch, conservative: bool, update_actor: bool) -> dict[str, Tensor]:
-        """`update` with the weights set before: the same kernels every time, without a word to or from the host."""
+        """All of `update` but the mean, weights set before: the same kernels always, no word to or from the host."""
         self.policy.train()
         weights = Weights(self._weights.cql, self._weights.bc, conservative)
         noise = self.draw(len(batch.actions), conservative, update_actor)
         losses, metrics = self.losses(batch, noise, weights, update_actor)
         # Each loss reaches its own parameters only, so one backward pass gives every gradient.
         trained = [parameter for name in losses for parameter in self.parameters[name]]
-        gradients = list(torch.autograd.grad(sum(losses.values()), trained))  # type: ignore[arg-type]
+        found = torch.autograd.grad(sum(losses.values()), trained)  # type: ignore[arg-type]
+        gradients = [_laid_out_as(parameter, gradient) for parameter, gradient in zip(trained, found, strict=True)]
         self.reduce(gradients)
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
         for name in losses:
             self.optimizers[name].step()
-        self.updates += 1
-        rate = max(1 - self.config.policy_average, 1 / self.updates)  # a plain mean at first: it forgets its beginning
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(self.targets.parameters()), list(self.critics.parameters()), self.config.target_rate
             )
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
         return _detached(metrics)
+
+    def average_policy(self) -> None:
+        """Count an update, and take its policy into the mean, with a weight that changes from update to update."""
+        self.updates += 1
+        rate = max(1 - self.config.policy_average, 1 / self.updates)  # a plain mean at first: it forgets its beginning
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
 
     def check_alive(self) -> None:
         """Raise UserError when learning has diverged: nothing that comes after would be worth keeping."""
-        for name, group in self.parameters.items():
-            if not torch.stack([parameter.isfinite().all() for parameter in group]).all():  # one wait for the device
+        groups = [torch.stack([p.isfinite().all() for p in group]).all() for group in self.parameters.values()]
+        for name, alive in zip(self.parameters, torch.stack(groups).tolist(), strict=True):  # one wait for the device
+            if not alive:
                 raise UserError(f"learning has diverged: the {name}'s parameters are not finite (learning rates?)")
-
-    @property
-    def settled(self) -> bool:
-        """Whether every further update will weigh its policy alike in the mean."""
-        return self.updates * (1 - self.config.policy_average) >= 1
 
     def draw(self, batch: int, conservative: bool, update_actor: bool) -> Noise:
         """Every random number of one update: standard normals for policy samples, uniform actions, target members."""
@@ -266,10 +269,19 @@ class CalQL:
             self.log_alpha.copy_(state["log_alpha"])
             self.log_multiplier.copy_(state["log_multiplier"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-            optimizer.param_groups[0]["lr"] = getattr(self.config, f"{name}_lr")  # this run's, not the checkpoint's
+            saved = state["optimizers"][name]
+            of_saved, own = saved["param_groups"][0]["params"], optimizer.param_groups[0]
+            # Rates, and what the device asks for, are this run's, not the checkpoint's.
+            optimizer.load_state_dict({**saved, "param_groups": [{**own, "params": of_saved}]})
         if state["generator"].shape == self.generator.get_state().shape:  # else it was saved on another device
             self.generator.set_state(state["generator"].cpu())
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in its parameter's memory layout: fused optimisers take it for granted, and autograd may differ."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _detached(metrics: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -116,6 +116,7 @@ class LearnerConfig:
         "eager", "of updates; compile: torch.compile, graph: and CUDA graphs"
     )
     bf16: Literal["off", "encoder", "all"] = _f("off", "bfloat16 (autocast) in the image encoder, or in every network")
+    tf32: bool = _f(False, "matrix products of float32 in TF32 (GPU)")
     storage: Literal["host", "file", "device"] = _f(
         "host",
         "where frames are kept: this machine's memory, a mapped file in the run's folder, or the device's memory",

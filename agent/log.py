@@ -33,8 +33,12 @@ class RunLog:
         return time.monotonic() - self._started
 
     def write(self, kind: str, env_steps: int, updates: int, **values: Any) -> None:
-        """Tensors are read here (one wait for the device per record), (E,) ones as their list."""
-        plain = {name: v.tolist() if isinstance(v, torch.Tensor) else v for name, v in values.items()}
+        """Tensors, () or (E,), are read here as float32, in one wait for the device; (E,) ones as their list."""
+        tensors = {name: value.float() for name, value in values.items() if isinstance(value, torch.Tensor)}
+        read = torch.cat([value.flatten() for value in tensors.values()]).cpu() if tensors else torch.empty(0)
+        parts = read.split([value.numel() for value in tensors.values()])
+        rows = {n: part.view_as(tensors[n]).tolist() for n, part in zip(tensors, parts, strict=True)}
+        plain = {**values, **rows}
         record = {"kind": kind, "env_steps": env_steps, "updates": updates, "time_s": round(self.time_s, 3), **plain}
         self._file.write(json.dumps(record, default=str) + "\n")
         step = env_steps if kind == "episode" else updates

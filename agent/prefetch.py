@@ -32,10 +32,11 @@ class _Ready:
 class Prefetch:
     """`next` gives what sample_mixed would give there and then, to the bit, on `device`; valid until the call after.
 
-    With the frames on the host and the learner on a GPU, the batch after the one asked for is gathered into pinned
-    memory, while the GPU works through the update before, and copied on a stream of its own. That takes no thread,
-    since an update only queues work for the GPU. A batch that an episode taken in since has outdated is drawn again,
-    and `generators` are those from before a batch that nobody has had yet: resumed runs repeat to the bit.
+    With the frames on the host and the learner on a GPU, `draw_ahead`, called once an update is launched, gathers the
+    next batch into pinned memory, while the GPU works through that update, and copies it on a stream of its own. That
+    takes no thread, since an update only queues work for the GPU. A batch that an episode taken in since has outdated
+    is drawn again, and `generators` are those from before a batch that nobody has had yet: resumed runs repeat to the
+    bit.
     ahead: whether to work in this way; None to find out.
     """
 
@@ -75,8 +76,12 @@ class Prefetch:
             current.wait_event(ready.copied)
             for tensor in ready.batch.tensors():  # allocated on the other stream, which must not reuse it too early
                 tensor.record_stream(current)
-        self._ready = self._fetch()
         return ready.batch
+
+    def draw_ahead(self) -> None:
+        """The update on the last batch is on its way; draw the next one meanwhile, where that is worth it."""
+        if self.ahead and self._ready is None:
+            self._ready = self._fetch()
 
     def generators(self) -> dict[str, Tensor]:
         """The state of each replay's generator, as if nothing had been drawn ahead."""

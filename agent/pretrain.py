@@ -31,14 +31,14 @@ from agent.progress import Progress
 from agent.replay import Replay
 from agent.spec import Episode, UserError
 from agent.speed import accelerate
-from agent.storage import HOST, Storage
+from agent.storage import HOST, NoSpace, Storage
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0
 
 
 def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
-    """The torch device that the config asks for. Raises UserError if it is not there; sets the number of threads.
+    """The torch device that the config asks for. Raises UserError if it is not there; sets the threads and TF32.
 
     process: number of this process on its machine; 'auto' and 'cuda' give each a GPU of its own.
     """
@@ -51,6 +51,9 @@ def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
         torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"learner.device: '{name}' can't be used: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no device is for this one: graphs, pinned memory, waiting
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     return device
 
 
@@ -63,7 +66,8 @@ def load_demonstrations(
 ) -> tuple[Replay, list[Episode]]:
     """A replay that holds all demonstrations, and the episodes' heads (without frames) for a summary.
 
-    Raises UserError naming the file that is missing, damaged or different from the others, or when none is left.
+    Raises UserError naming the file that is missing, damaged or different from the others, or when none is left;
+    NoSpace when they do not fit into the storage.
     """
     paths = episode_paths(config.data)
     rows = sum(read_head(path)[0] + 1 for path in paths)
@@ -71,10 +75,14 @@ def load_demonstrations(
     for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
         if replay is None:
             replay = Replay(episode.spec, rows, reward, gamma, seed, storage)
+            if not config.successes_only:
+                replay.reserve(rows)
         if config.successes_only and not episode.succeeded:
             continue
         try:
             replay.add(episode)
+        except NoSpace:
+            raise  # not the file's fault
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         heads.append(dataclasses.replace(episode, observations={}))
@@ -148,6 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         with stop, Progress(offline.updates, "pretrain", "updates") as progress:
             while done < offline.updates and not stop():
                 metrics = agent.learn(batches.next(), weights)
+                batches.draw_ahead()
                 done += 1
                 if done % config["learner"].log_every == 0 or done == offline.updates:
                     now = time.monotonic()

@@ -71,7 +71,6 @@ class Ranks:
         dist.all_reduce(flat)
         parts = (flat / self.count).split([gradient.numel() for gradient in gradients])
         for part, gradient in zip(parts, gradients, strict=True):
-            # Into the gradient's own memory format: fused optimisers take for granted that it is its parameter's.
             gradient.copy_(part.view_as(gradient))
 
     def tell(self, path: Path) -> None:

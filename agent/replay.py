@@ -122,6 +122,11 @@ class Replay:
     def episodes(self) -> int:
         return len(self._episodes)
 
+    def reserve(self, rows: int) -> None:
+        """So many rows will be filled. Raises NoSpace."""
+        for column in self._columns.values():
+            column.grow(rows)
+
     def add(self, episode: Episode) -> None:
         """Take in a finished episode, with its rewards transformed and its returns computed here and only here.
 
@@ -135,8 +140,7 @@ class Replay:
         rewards, returns = rewards_and_returns(episode, self.reward, self.gamma)
         first = self._head if self._head + steps + 1 <= self.capacity else 0
         end = first + steps + 1
-        for column in self._columns.values():
-            column.grow(end)
+        self.reserve(end)
         while self._episodes and self._in_the_way(*self._episodes[0], end, wrapped=first < self._head):
             self._steps -= self._episodes.popleft()[1]
         for key, value in episode.observations.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 
 import torch
 from torch import Tensor
@@ -15,9 +17,16 @@ from agent.spec import UserError
 WARM_UP = 3  # updates of each kind that run before it is captured
 
 
-def has_compiler() -> bool:
-    """Whether torch.compile can build for the CPU here."""
-    return any(map(shutil.which, ("c++", "g++", "clang++")))
+def compilers(cuda: bool) -> tuple[str, ...]:
+    """Those that torch.compile takes, the first that is there: a C++ one for the CPU, a C one (triton's) for CUDA."""
+    named = os.environ.get("CC" if cuda else "CXX")
+    if named:
+        return (named.split()[0],)  # without its options
+    return ("gcc", "clang") if cuda else ("clang++" if sys.platform == "darwin" else "g++",)
+
+
+def has_compiler(cuda: bool = False) -> bool:
+    return any(map(shutil.which, compilers(cuda)))
 
 
 def accelerate(agent: CalQL, config: LearnerConfig) -> None:
@@ -27,8 +36,10 @@ def accelerate(agent: CalQL, config: LearnerConfig) -> None:
     if config.mode == "graph" and not cuda:
         raise UserError(f"learner.mode 'graph' needs a CUDA device, and this run is on {agent.device}")
     if config.mode != "eager":
-        if not cuda and not has_compiler():
-            raise UserError("learner.mode 'compile' needs a C++ compiler on the CPU (g++); 'eager' needs none")
+        if not has_compiler(cuda):
+            kind, variable = ("C", "CC") if cuda else ("C++", "CXX")
+            missing = f"{' or '.join(compilers(cuda))} is not here; ${variable} may name another"
+            raise UserError(f"learner.mode '{config.mode}' needs a {kind} compiler ({missing}); 'eager' needs none")
         agent.losses = torch.compile(agent.losses, dynamic=False)  # type: ignore[method-assign]
     if config.mode == "graph":
         agent.learn = Graphs(agent).learn  # type: ignore[method-assign]
@@ -37,8 +48,9 @@ def accelerate(agent: CalQL, config: LearnerConfig) -> None:
 class Graphs:
     """Each kind of update (batch size, conservative or not, with the actor or not) captured once, then replayed.
 
-    A replay is one launch for all kernels of an update, augmentation, optimisers and targets included. Everything that
-    changes goes in through fixed memory: the batch, the weights, the state of the agent's generator.
+    A replay is one launch for all kernels of an update, augmentation, optimisers and targets included; only the mean of
+    the policy's weights follows it, since its rate is a number of the host's. What else changes goes in through fixed
+    memory: the batch, the weights, the state of the agent's generator.
     """
 
     def __init__(self, agent: CalQL) -> None:
@@ -52,7 +64,7 @@ class Graphs:
         kind = (len(batch.actions), weights.conservative, update_actor)
         if kind not in self._captured:
             self._done[kind] = self._done.get(kind, 0) + 1
-            if self._done[kind] <= WARM_UP or not self.agent.settled:
+            if self._done[kind] <= WARM_UP:
                 return self._plain(batch, weights, update_actor)
             self._captured[kind] = self._capture(batch, weights, update_actor)
         graph, place, metrics = self._captured[kind]
@@ -60,7 +72,7 @@ class Graphs:
             to.copy_(source, non_blocking=True)
         self.agent.set_weights(weights)
         graph.replay()
-        self.agent.updates += 1
+        self.agent.average_policy()
         return metrics
 
     def _capture(
@@ -70,10 +82,8 @@ class Graphs:
         agent, place = self.agent, batch.map(torch.clone)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(agent.generator)
-        updates = agent.updates
         torch.cuda.synchronize()
         with torch.cuda.graph(graph):
             shifted = place.augmented(agent.config.augment_pad, agent.generator, agent.shard)
             metrics = agent.step(shifted, weights.conservative, update_actor)
-        agent.updates = updates
         return graph, place, metrics

@@ -87,7 +87,11 @@ class Mapped:
 
 
 class Grown:
-    """Rows on a device, in one tensor that grows by a quarter at a time. rows: those taken so far. bytes: of them."""
+    """Rows on a device, in one tensor that grows by a quarter at a time. rows: those taken so far. bytes: of them.
+
+    While a column grows the old tensor and the new are both there, 1.8 times what it takes afterwards; one that is told
+    its rows at the start never grows again.
+    """
 
     def __init__(self, capacity: int, shape: tuple[int, ...], dtype: np.dtype, device: torch.device) -> None:
         self.capacity = capacity

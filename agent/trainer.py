@@ -63,7 +63,9 @@ class Trainer:
         """One update on a mixed batch, with the other processes, if there are some; its metrics, on the device."""
         if self.ranks.leads:
             self.ranks.order(weights, update_actor)
-        return self.agent.learn(self.batches.next(), weights, update_actor)
+        metrics = self.agent.learn(self.batches.next(), weights, update_actor)
+        self.batches.draw_ahead()
+        return metrics
 
     def follow(self) -> None:
         """All that a process without the link does: what the leader orders, until the run is over."""

@@ -27,7 +27,7 @@ from agent.losses import (
 )
 from agent.networks import Critics, TanhNormal
 from agent.replay import Replay
-from agent.spec import UserError
+from agent.spec import Spec, UserError
 
 E, B, N, A = 3, 4, 5, 2
 PLAIN = CalQLConfig(calibrate=True, importance_sampling=True)
@@ -364,9 +364,12 @@ def test_learning_sees_shifted_images_the_same_shift_for_both(make_agent, make_b
 
 
 @pytest.mark.parametrize("name", ["critic", "actor", "temperature"])
-def test_learning_that_has_diverged_is_named(make_agent, name):
-    agent = make_agent()
+def test_learning_that_has_diverged_is_named(make_agent, name, monkeypatch):
+    agent, reads, tolist = make_agent(), [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: (reads.append(tensor.shape), tolist(tensor))[1])
+    monkeypatch.setattr(torch.Tensor, "__bool__", None, raising=False)  # it would wait for the device group by group
     agent.check_alive()
+    assert reads == [(4,)]
     with torch.no_grad():
         agent.parameters[name][-1].fill_(math.nan)
     with pytest.raises(UserError, match=f"diverged: the {name}'s parameters"):
@@ -615,6 +618,40 @@ def test_a_frozen_encoder_stays_as_it_was(make_agent, make_batch):
     assert_same(before, camera.net.state_dict())
     assert all(p.grad is None for p in camera.net.parameters())
     assert not torch.equal(head["0.weight"], camera.out.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize("encoder", ["cnn", "resnet18", "resnet34"])
+def test_fused_steps_equal_plain_ones_whatever_layout_gradients_come_in(make_agent, make_batch, encoder):
+    """ResNet's weights are NCHW, and convolutions of channels_last images give channels_last gradients."""
+    spec = Spec({"cam": (40, 40, 3)}, {"pos": 3}, 2)  # so that ResNet's last map has more than one place
+    fused, plain = (make_agent(spec, encoder=encoder, lagrange_threshold=0.8) for _ in range(2))
+    for name, optimizer in fused.optimizers.items():
+        rate = optimizer.param_groups[0]["lr"]
+        plain.optimizers[name] = torch.optim.Adam(plain.parameters[name], rate, foreach=False, fused=False)
+    shared = []  # the layouts that processes would average
+    fused.reduce = lambda gradients: shared.append(sorted(gradient.stride() for gradient in gradients))
+    for agent in (fused, plain):
+        agent.update(make_batch(4, spec), Weights(1.0, 0.5))
+    for group, others in zip(fused.parameters.values(), plain.parameters.values(), strict=True):
+        for one, two in zip(group, others, strict=True):
+            assert one.grad.stride() == one.stride()
+            torch.testing.assert_close(one, two, rtol=0, atol=1e-5)  # a step is up to 1e-3
+    layouts = sorted(p.stride() for group in fused.parameters.values() for p in group)
+    assert shared == [layouts]
+
+
+def test_a_loaded_optimiser_keeps_what_this_device_needs(make_agent, make_batch):
+    """A run on a GPU starts from a checkpoint written on a CPU, whose optimisers can't be captured."""
+    old, new = make_agent(), make_agent()
+    old.update(make_batch(), Weights(1.0, 0.0))
+    state = copy.deepcopy(old.state_dict())
+    wanted = {"capturable": False, "fused": True}
+    for optimizer in state["optimizers"].values():
+        optimizer["param_groups"][0] |= {key: not value for key, value in wanted.items()}
+    new.load_state_dict(state)
+    for optimizer in new.optimizers.values():
+        assert {key: optimizer.param_groups[0][key] for key in wanted} == wanted
+    assert_same(new.state_dict(), old.state_dict())
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)

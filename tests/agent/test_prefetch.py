@@ -43,6 +43,9 @@ def test_the_batches_and_the_generators_are_those_of_drawing_on_demand(make_side
         one, two = plain.next(), ahead.next()
         if device == "cuda":  # work for the GPU to be behind with: a batch must stay whole under it
             torch.linalg.matrix_power(torch.rand(512, 512, device=device), 40)
+        if k % 7:  # whether or not anything has been drawn in time
+            plain.draw_ahead()
+            ahead.draw_ahead()
         same(one, two)
         for name, state in plain.generators().items():
             assert torch.equal(state, ahead.generators()[name])
@@ -53,6 +56,7 @@ def test_a_batch_drawn_ahead_stays_out_of_the_checkpoint(make_sides):
     before = [replay.generator.get_state() for replay in sides]
     prefetch = Prefetch(*sides, 16, 0.5, CPU, ahead=True)
     prefetch.next()
+    prefetch.draw_ahead()
     states = prefetch.generators()
     assert not any(torch.equal(state, old) for state, old in zip(states.values(), before, strict=True))
     assert not any(torch.equal(states[name], r.generator.get_state()) for name, r in prefetch._replays.items())
@@ -138,15 +142,20 @@ def test_on_a_gpu_copies_have_a_stream_and_everybody_waits_for_what_they_need(ma
         one = Prefetch(*plain, 16, 0.5, CPU).next()
         monkeypatch.setattr(Batch, "to", move)
         assert torch.equal(prefetch.next().actions, one.actions)
+        log.append(f"update {k + 1}")
+        prefetch.draw_ahead()
         assert len(recorded) == (k + 1) * len(one.tensors()) and set(recorded) == {main}
     assert log == [
         "copy 1",
         "main waits for copy 1",
+        "update 1",  # launched before anything else is gathered
         "copy 2",
         "main waits for copy 2",
+        "update 2",
         "host waits for copy 1",  # before its pinned memory is used again
         "copy 3",
         "main waits for copy 3",
+        "update 3",
         "host waits for copy 2",
         "copy 4",
     ]

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from agent import checkpoint, cli, pretrain
-from agent.config import CalQLConfig, OfflineConfig, RewardConfig
+from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
 from agent.prefetch import Prefetch
-from agent.pretrain import load_demonstrations
+from agent.pretrain import choose_device, load_demonstrations
 from agent.spec import UserError
+from agent.storage import NoSpace, Storage
 
 ROOT = Path(__file__).parents[2]
 
@@ -263,6 +264,46 @@ def test_successes_only_leaves_failures_out_and_still_names_the_right_file(tmp_p
     write_episode(folder / "c.hdf5", bad)
     with pytest.raises(UserError, match=r"c\.hdf5: .*failure_reward"):
         load_demonstrations(config, RewardConfig(), 0.9, 0)
+
+
+@pytest.mark.parametrize("storage", ["device", "file"])
+def test_room_for_all_demonstrations_is_taken_at_once(tmp_path, demos, monkeypatch, storage):
+    """Columns that grow hold their old rows and their new ones at the same time."""
+    sizes, new_empty = [], torch.Tensor.new_empty
+    allocate = os.posix_fallocate
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda t, *size: (sizes.append(size[0]), new_empty(t, *size))[1])
+    monkeypatch.setattr(os, "posix_fallocate", lambda *where: (sizes.append(30), allocate(*where))[1])
+    where = Storage(storage, tmp_path / "frames")
+    replay, _ = load_demonstrations(OfflineConfig(data=[str(demos)]), RewardConfig(), 0.9, 0, where)
+    assert len(replay) == 26 and sizes == [26 + 4] * 7  # a row more per episode; two observations and five others
+
+
+@pytest.mark.parametrize("successes_only", [False, True])
+def test_a_full_storage_is_not_blamed_on_a_file(demos, monkeypatch, successes_only):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", full)
+    config = OfflineConfig(data=[str(demos)], successes_only=successes_only)
+    with pytest.raises(NoSpace, match=r"^learner\.storage: no room for"):
+        load_demonstrations(config, RewardConfig(), 0.9, 0, Storage("device"))
+
+
+@pytest.mark.parametrize(
+    "name, process, device", [("auto", 1, "cuda:1"), ("cuda", 0, "cuda:0"), ("cuda:3", 0, "cuda:3"), ("cpu", 1, None)]
+)
+@pytest.mark.parametrize("tf32", [False, True])
+def test_a_gpu_that_was_chosen_is_the_current_one(monkeypatch, name, process, device, tf32):
+    """With a make-believe machine of several."""
+    chosen, precisions = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: torch.zeros(*size))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", precisions.append)
+    choose_device(LearnerConfig(device=name, tf32=tf32), process)
+    assert chosen == ([device] if device else [])
+    assert precisions == ([] if device is None else ["high"] if tf32 else ["highest"])
 
 
 def test_several_folders_and_single_files_are_read_together(tmp_path, demos, make_episode):

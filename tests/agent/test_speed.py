@@ -6,7 +6,7 @@ import torch
 from agent.calql import Weights
 from agent.config import LearnerConfig
 from agent.spec import UserError
-from agent.speed import accelerate, has_compiler
+from agent.speed import Graphs, accelerate, has_compiler
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -59,15 +59,77 @@ def test_what_this_machine_cannot_do_is_one_line(make_agent, monkeypatch):
     monkeypatch.setattr("agent.speed.shutil.which", lambda name: None)
     with pytest.raises(UserError, match=r"C\+\+ compiler"):
         accelerate(make_agent(), LearnerConfig(mode="compile"))
+    on_gpu = make_agent()
+    on_gpu.device = torch.device("cuda")
+    with pytest.raises(UserError, match=r"'graph' needs a C compiler \(\S+ or \S+ is not here; \$CC"):
+        accelerate(on_gpu, LearnerConfig(mode="graph"))
+
+
+@pytest.mark.parametrize(
+    "environment, present, cuda, found",
+    [
+        ({}, "g++", False, True),
+        ({}, "gcc", False, False),  # is no C++ compiler
+        ({"CXX": "/opt/ours -m64"}, "/opt/ours", False, True),
+        ({"CXX": "absent"}, "g++", False, False),  # torch would not look for another
+        ({}, "gcc", True, True),
+        ({}, "clang", True, True),
+        ({}, "g++", True, False),
+        ({"CC": "cc"}, "cc", True, True),
+        ({"CC": "absent"}, "gcc", True, False),
+    ],
+)
+def test_the_compiler_looked_for_is_the_one_that_is_going_to_be_used(monkeypatch, environment, present, cuda, found):
+    monkeypatch.setattr("agent.speed.sys.platform", "linux")
+    monkeypatch.setattr("agent.speed.shutil.which", lambda name: name if name == present else None)
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert has_compiler(cuda) == found
+
+
+@pytest.mark.parametrize("average", [0.995, 1.0, 0.0])
+def test_updates_are_captured_after_the_first_of_their_kind_whatever_the_mean(
+    make_agent, make_batch, monkeypatch, average
+):
+    """What goes in and out of a graph, with a make-believe one that makes the captured step again."""
+    captured = []
+
+    class Graph:
+        def __init__(self, replay):
+            self.replay = replay
+
+    def capture(graphs, batch, weights, update_actor):
+        agent, place, metrics = graphs.agent, batch.map(torch.clone), {}
+        captured.append(agent.updates)
+
+        def replay():
+            shifted = place.augmented(agent.config.augment_pad, agent.generator, agent.shard)
+            metrics.update(agent.step(shifted, weights.conservative, update_actor))
+
+        return Graph(replay), place, metrics
+
+    monkeypatch.setattr(Graphs, "_capture", capture)
+    plain, graphed = make_agent(policy_average=average), make_agent(policy_average=average)
+    graphed.learn = Graphs(graphed).learn
+    for agent in (plain, graphed):
+        train(agent, make_batch, 12, actor_every=2)
+    assert captured == [6, 7]  # three of each kind before
+    assert difference(plain, graphed) == 0 and plain.updates == graphed.updates == 12
+    for one, two in zip(plain.average.parameters(), graphed.average.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 @needs_gpu
 @pytest.mark.parametrize("actor_every", [1, 3])
 def test_captured_and_eager_updates_agree(make_agent, make_batch, actor_every):
-    agents = [make_agent(device="cuda", policy_average=0.9) for _ in range(2)]
+    agents = [make_agent(device="cuda") for _ in range(2)]
     accelerate(agents[1], LearnerConfig(mode="graph"))
     for agent in agents:
         train(agent, make_batch, 60, actor_every)
     assert difference(*agents) < 1e-4
     assert torch.equal(agents[0].generator.get_state(), agents[1].generator.get_state())
     assert agents[0].updates == agents[1].updates == 60
+    pairs = zip(*(agent.average.parameters() for agent in agents), strict=True)
+    assert all((a - b).abs().max() < 1e-4 for a, b in pairs)
