@@ -15,6 +15,7 @@ import numpy as np
 
 Observation = dict[str, np.ndarray]
 KEY = re.compile(r"\w[\w.-]*")  # a name in a file, on the wire, and in a network
+ACTION_LIMIT = 1 + 1e-6  # rounding
 
 
 class UserError(Exception):
@@ -30,7 +31,7 @@ class Spec:
     """What an environment's observations and actions look like.
 
     cameras: name -> (height, width, 3), uint8.  states: name -> length, float32.  action_dim: A, actions in [-1, 1]^A.
-    Raises SpecError for a name that no file could hold.
+    Raises SpecError for a name that no file could hold, and for a camera without three channels.
     """
 
     cameras: dict[str, tuple[int, int, int]]
@@ -43,6 +44,9 @@ class Spec:
         for key in self.keys:
             if not KEY.fullmatch(key):
                 raise SpecError(f"observation key {key!r}: letters, digits, '_', '-' and '.', not first '.' or '-'")
+        for key, shape in self.cameras.items():
+            if len(shape) != 3 or shape[2] != 3:
+                raise SpecError(f"camera '{key}' is {list(shape)}, expected [height, width, 3]")
         if both := set(self.cameras) & set(self.states):
             raise SpecError(f"{sorted(both)} are cameras and states at once")
 
@@ -64,18 +68,13 @@ class Spec:
                 states[key] = shape[0]
             else:
                 raise SpecError(f"observation '{key}' is neither a uint8 (H, W, 3) image nor a float vector: {box}")
-        if len(action_space.shape or ()) != 1 or not (
-            np.all(action_space.low == -1) and np.all(action_space.high == 1)
-        ):
+        if len(action_space.shape or ()) != 1 or np.any(action_space.low != -1) or np.any(action_space.high != 1):
             raise SpecError(f"action space must be a Box of [-1, 1]^A, not {action_space}")
         return cls(cameras, states, int(action_space.shape[0]))
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "cameras": {k: list(v) for k, v in self.cameras.items()},
-            "states": dict(self.states),
-            "action_dim": self.action_dim,
-        }
+        cameras = {k: list(v) for k, v in self.cameras.items()}
+        return {"cameras": cameras, "states": dict(self.states), "action_dim": self.action_dim}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Spec:
@@ -118,11 +117,13 @@ class Spec:
             _check_array(key, value, (*lead, *self.shape(key)), self.dtype(key))
 
 
-def _check_array(name: str, value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _check_array(name: str, value: np.ndarray, shape: tuple, dtype: np.dtype, limit: float | None = None) -> None:
     if value.shape != shape or value.dtype != dtype:
         raise SpecError(f"'{name}' is {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
     if dtype.kind == "f" and not np.isfinite(value).all():
         raise SpecError(f"'{name}' has values that are not finite")
+    if limit is not None and np.abs(value).max(initial=0) > limit:
+        raise SpecError(f"'{name}' has values outside [-1, 1]: {value[np.abs(value) > limit][0]:g}")
 
 
 def own(observation: Mapping[str, Any], spec: Spec) -> Observation:
@@ -176,9 +177,7 @@ class Transition:
     def check(self, spec: Spec) -> None:
         """Raise SpecError unless this fits `spec`; the final observation must be there exactly on the last step."""
         spec.check_observation(self.observation)
-        _check_array("action", self.action, (spec.action_dim,), np.dtype(np.float32))
-        if np.abs(self.action).max(initial=0) > 1 + 1e-6:
-            raise SpecError(f"action outside [-1, 1]: {self.action}")
+        _check_array("action", self.action, (spec.action_dim,), np.dtype(np.float32), ACTION_LIMIT)
         if not np.isfinite(self.reward):
             raise SpecError(f"reward is {self.reward}")
         if self.last != (self.final_observation is not None):
@@ -240,6 +239,7 @@ class Episode:
 
     def transitions(self) -> list[Transition]:
         """The inverse of from_transitions."""
+        last = len(self) - 1
         return [
             Transition(
                 observation={key: rows[t] for key, rows in self.observations.items()},
@@ -251,9 +251,7 @@ class Episode:
                 policy_version=int(self.policy_versions[t]),
                 intervention=bool(self.interventions[t]),
                 time_s=float(self.times_s[t]),
-                final_observation=(
-                    {key: rows[t + 1] for key, rows in self.observations.items()} if t == len(self) - 1 else None
-                ),
+                final_observation={key: rows[-1] for key, rows in self.observations.items()} if t == last else None,
             )
             for t in range(len(self))
         ]
@@ -272,10 +270,9 @@ class Episode:
 
     @property
     def spec(self) -> Spec:
-        cameras = {k: v.shape[1:] for k, v in self.observations.items() if v.ndim == 4}
+        cameras = {k: (v.shape[1], v.shape[2], v.shape[3]) for k, v in self.observations.items() if v.ndim == 4}
         states = {k: v.shape[1] for k, v in self.observations.items() if v.ndim == 2}
-        sizes = {k: (int(h), int(w), int(c)) for k, (h, w, c) in sorted(cameras.items())}
-        return Spec(sizes, dict(sorted(states.items())), self.actions.shape[1])
+        return Spec(cameras, states, self.actions.shape[1])
 
     def check(self, spec: Spec) -> None:
         """Raise SpecError unless every array fits `spec` and only the last step ends the episode."""
@@ -283,7 +280,7 @@ class Episode:
         if steps == 0:
             raise SpecError("the episode has no steps")
         spec.check_observation(self.observations, lead=(steps + 1,))
-        _check_array("actions", self.actions, (steps, spec.action_dim), np.dtype(np.float32))
+        _check_array("actions", self.actions, (steps, spec.action_dim), np.dtype(np.float32), ACTION_LIMIT)
         for name, dtype in STEP_COLUMNS.items():
             _check_array(name, getattr(self, name), (steps,), np.dtype(dtype))
         ends = self.terminated | self.truncated

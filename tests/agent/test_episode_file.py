@@ -119,6 +119,13 @@ FOREIGN = {
     "no end": lambda file: file["data/demo_0/terminated"].__setitem__(5, False),
     "an end inside": lambda file: file["data/demo_0/truncated"].__setitem__(2, True),
     "not finite": lambda file: file["data/demo_0/rewards"].__setitem__(2, np.nan),
+    "action beyond its limits": lambda file: file["data/demo_0/actions"].__setitem__((2, 1), -1.5),
+    "grey camera": lambda file: (
+        file["data/demo_0"].__delitem__("obs"),
+        file["data/demo_0"].__delitem__("final_obs"),
+        file["data/demo_0"].create_dataset("obs/front", data=np.zeros((6, 8, 8, 1), np.uint8)),
+        file["data/demo_0"].create_dataset("final_obs/front", data=np.zeros((8, 8, 1), np.uint8)),
+    ),
     "action of one axis": lambda file: (
         file["data/demo_0"].__delitem__("actions"),
         file["data/demo_0"].create_dataset("actions", data=np.zeros(6, np.float32)),

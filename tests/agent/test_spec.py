@@ -118,6 +118,12 @@ def test_a_name_that_no_file_could_hold_is_refused(key):
         Spec.from_dict({"cameras": {}, "states": {key: 3}, "action_dim": 2})
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 1), (4, 6, 4), (4, 6)])
+def test_a_camera_has_three_channels(shape):
+    with pytest.raises(SpecError, match=r"camera 'eye' is \[4, 6"):
+        Spec({"eye": shape}, {}, 2)
+
+
 def test_a_name_is_a_camera_or_a_state():
     with pytest.raises(SpecError, match="'a'"):
         Spec({"a": (4, 4, 3)}, {"a": 3}, 2)
@@ -227,6 +233,8 @@ def test_an_episode_without_an_end_is_refused():
         ({"rewards": np.zeros(4, np.float32)}, "'rewards'"),
         ({"rewards": np.zeros(3, np.float64)}, "'rewards'"),
         ({"actions": np.zeros((3, 3), np.float32)}, "'actions'"),
+        ({"actions": np.array([[0, 0], [0, 1.1], [0, 0]], np.float32)}, r"'actions' has values outside .*: 1\.1"),
+        ({"actions": np.array([[0, 0], [0, -1.1], [0, 0]], np.float32)}, "outside"),
         ({"times_s": np.full(3, np.nan)}, "'times_s'"),
         ({"observations": {key: np.stack([value] * 3) for key, value in observation().items()}}, "'front'"),
         ({"terminated": np.array([False, True, True])}, "only there"),

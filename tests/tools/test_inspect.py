@@ -9,11 +9,11 @@ from agent.spec import Episode, Transition
 from tools.collect import collect
 
 
-def write_by_hand(path, actions, success, camera="front", env=None):
+def write_by_hand(path, actions, success, camera="front", env=None, channels=3):
     """An episode with the given actions; a camera of 12x16 pixels and one state."""
 
     def look(step):
-        return {camera: np.full((12, 16, 3), 40 + step, np.uint8), "q": np.full(2, step, np.float32)}
+        return {camera: np.full((12, 16, channels), 40 + step, np.uint8), "q": np.full(2, step, np.float32)}
 
     steps = [
         Transition(look(t), np.array(a, np.float32), 0.5, success and last, not success and last, success and last,
@@ -88,6 +88,11 @@ def test_a_truncated_file_is_named_and_left_out(folder, command, refused):
     assert len(found["damaged"]) == 1 and found["damaged"][0].startswith(f"{cut}: ")
     assert [str(cut) in line for line in done.stderr.splitlines() if line.startswith("left out")] == [True]
     assert str(cut) in refused("inspect", cut)  # nothing readable at all
+
+
+def test_a_camera_that_is_not_rgb_is_named(tmp_path, refused):
+    write_by_hand(tmp_path / "grey.hdf5", [[0, 0]], True, channels=1)
+    assert f"{tmp_path}/grey.hdf5: camera 'front' is [12, 16, 1]" in refused("inspect", tmp_path)
 
 
 def test_mixed_cameras_are_named_and_left_out(folder, command):
