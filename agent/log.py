@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,17 +18,21 @@ from agent.spec import UserError
 
 
 class RunLog:
-    """Appends to `<folder>/log.jsonl`; every record has its kind, env_steps, updates and time_s since the run began."""
+    """Appends to `<folder>/log.jsonl`; every record has its kind, env_steps, updates and time_s since the run began.
+
+    Raises UserError when it cannot begin. From then on a full disk costs records, never the run.
+    """
 
     def __init__(self, folder: Path, time_s: float = 0.0, quiet: bool = False) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / "log.jsonl").open("a", buffering=1)  # a record is on its way when it is written
-            self._board = SummaryWriter(str(folder))
+            self._file = (folder / "log.jsonl").open("ab", buffering=0)  # a record is on its way when it is written
+            self._new_board, self._board = SummaryWriter, SummaryWriter(str(folder))
         except OSError as error:
             raise UserError(f"run folder {folder}: {error.strerror}") from None
+        self._folder, self._failing = folder, False
         self._started = time.monotonic() - time_s
         self.quiet = quiet
 
@@ -40,13 +48,32 @@ class RunLog:
         rows = {n: part.view_as(tensors[n]).tolist() for n, part in zip(tensors, parts, strict=True)}
         plain = {**values, **rows}
         record = {"kind": kind, "env_steps": env_steps, "updates": updates, "time_s": round(self.time_s, 3), **plain}
-        self._file.write(json.dumps(record, default=str) + "\n")
-        step = env_steps if kind == "episode" else updates
-        for name, value in plain.items():
-            if isinstance(value, list) and value and isinstance(value[0], float):
-                value = sum(value) / len(value)
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        try:
+            self._write(record)
+            self._curves(kind, env_steps if kind == "episode" else updates, plain)
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                logging.getLogger(__name__).error("%s: cannot write the log: %s", self._folder, error)
+            self._failing = True
+
+    def _write(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record, default=str).encode() + b"\n"
+        if self._failing:
+            line = b"\n" + line  # after what there was place for
+        if self._file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _curves(self, kind: str, step: int, plain: dict[str, Any]) -> None:
+        try:
+            for name, value in plain.items():
+                if isinstance(value, list) and value and isinstance(value[0], float):
+                    value = sum(value) / len(value)
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        except OSError:
+            self._board = self._new_board(str(self._folder))  # the thread of the old one died of it
+            raise
 
     def say(self, line: str) -> None:
         if not self.quiet:
@@ -54,4 +81,5 @@ class RunLog:
 
     def close(self) -> None:
         self._file.close()
-        self._board.close()
+        with contextlib.suppress(OSError):
+            self._board.close()

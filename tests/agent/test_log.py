@@ -1,6 +1,7 @@
 """A run's log: every record a line, every tensor of it read at once."""
 
 import json
+import resource
 
 import torch
 
@@ -28,3 +29,27 @@ def test_tensors_of_every_type_and_shape_are_read_in_one_wait(tmp_path, monkeypa
     first, second = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert (first["td_loss"], first["rates"], first["half"], first["one"]) == (0.5, [0.25, 0.75, 0.5], 2.0, [3.0])
     assert (first["stage"], first["speed"], first["env_steps"], second["length"]) == ("online", 1.5, 7, 4)
+
+
+def test_a_full_disk_costs_records_and_never_the_run(tmp_path, caplog):
+    log = RunLog(tmp_path)
+    log.write("episode", 1, 0, length=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size + 20, before[1]))
+        for step in range(2, 30):
+            log.write("episode", step, 0, length=1)
+            log._board.flush() if step == 2 else None  # its own thread meets the limit, too
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.write("episode", 30, 0, length=1)
+    log.write("episode", 31, 0, length=1)
+    log.close()
+    assert caplog.text.count("cannot write the log") == 1
+    whole, torn = [], 0
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        try:
+            whole.append(json.loads(line)["env_steps"])
+        except ValueError:
+            torn += 1
+    assert whole == [1, 30, 31] and torn == 1
