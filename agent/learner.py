@@ -42,7 +42,7 @@ from agent.trainer import Trainer
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 WAIT_S = 0.05
 HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
-COMPILE_S = 60.0  # the same while the first update is compiled
+COMPILE_S = 60.0  # the same while an update of a new kind is compiled
 LEAVE_S = 15.0  # how long robots may take to leave when the run is over
 RETRY_S = 5.0  # between two attempts to write episodes to a disk that is full
 
@@ -87,7 +87,7 @@ class Learner:
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
         self._saved_at = self.env_steps
         self._held = False
-        self._compiles = config["learner"].mode != "eager"
+        self._compiled: set[tuple[bool, bool]] = set()  # kinds of update made so far
         self._rates = (self.log.time_s, self.updates, self.seen)  # at the last record of an update
         self._metrics: dict[str, Tensor] = {}  # the newest of each since the last record
 
@@ -181,12 +181,15 @@ class Learner:
         )
 
     def update(self) -> None:
-        if self._compiles:  # takes long, and nothing is said to robots meanwhile
-            self.mailbox.pace(COMPILE_S)
-            self._held, self._compiles = True, False
         learning_steps = max(0, self.seen - self.online.warmup_steps)
         weights = Weights(cql_weight(learning_steps, self.calql), self.calql.bc_weight_online)
-        self._metrics |= self.trainer.update(weights, self.updates % self.online.actor_every == 0)
+        update_actor = self.updates % self.online.actor_every == 0
+        kind = (weights.conservative, update_actor)
+        if self.config["learner"].mode != "eager" and kind not in self._compiled:
+            self.mailbox.pace(COMPILE_S)  # compiling takes long, and nothing is said to robots meanwhile
+            self._held = True
+            self._compiled.add(kind)
+        self._metrics |= self.trainer.update(weights, update_actor)
         self.updates += 1
         if self.updates % self.online.offer_every == 0:
             self.agent.check_alive()

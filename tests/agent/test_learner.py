@@ -22,7 +22,7 @@ from agent import checkpoint, cli, learner, pretrain, trainer
 from agent.calql import CalQL
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episode, write_episode
-from agent.learner import HOLD_S, Learner, cql_weight, updates_due
+from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
@@ -93,6 +93,7 @@ def tune(tmp_path, monkeypatch, spec, offline, tiny_flags):
 
             def pace(self, hold_s):
                 seen.paces.append(hold_s)
+                seen.held.append((seen.learner.updates, hold_s))
                 super().pace(hold_s)
 
             def offer(self, version, weights):
@@ -128,6 +129,7 @@ class Record:
     def __init__(self, robot, folder):
         self.robot, self.folder = robot, folder
         self.learner, self.stopped, self.updates, self.paces, self.offers = None, False, [], [], []
+        self.held = []  # (updates made by then, hold_s)
 
     @property
     def latest(self):
@@ -198,6 +200,18 @@ def test_simulated_robots_that_run_ahead_are_held_and_released(tune, episodes):
     assert run.paces[-1] == HOLD_S  # no steps beyond the run's end while its last update is due
     run = tune(episodes, "--utd", "1", "--max-lead-steps", "0", name="unlimited")
     assert run.paces == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "kinds"),
+    [([], {0}), (["--actor-every", "3"], {0, 1}), (["--cql-weight-online", "0", "--cql-decay-steps", "10"], {0, 9})],
+)
+def test_simulated_robots_are_held_while_an_update_of_a_new_kind_is_compiled(tune, episodes, monkeypatch, flags, kinds):
+    monkeypatch.setattr(trainer, "accelerate", lambda agent, config: None)  # compiling itself is tested elsewhere
+    run = tune(episodes, "--utd", "1", "--max-lead-steps", "0", "--mode", "compile", *flags)
+    assert run.learner.updates == 20
+    assert {made for made, hold_s in run.held if hold_s == COMPILE_S} == kinds
+    assert run.paces.count(COMPILE_S) == len(kinds) and 0.0 in run.paces
 
 
 def test_the_conservative_weight_goes_from_its_offline_to_its_online_value():
