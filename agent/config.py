@@ -127,7 +127,8 @@ class LearnerConfig:
 @dataclass
 class LinkConfig:
     address: str = _f("tcp://127.0.0.1:5555", "where the learner listens")
-    insecure: bool = _f(False, "allow an address beyond this machine without encryption")
+    keys: str = _f("", "folder with this machine's keys (tools.keys): encrypted, and for those who are known only")
+    insecure: bool = _f(False, "allow an address beyond this machine without keys")
     other_env: bool = _f(
         False, "learner: take robots whose --env is not that of the demonstrations (the real one, say)"
     )

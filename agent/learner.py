@@ -79,7 +79,9 @@ class Learner:
         network = dataclasses.asdict(config["network"])
         self.run_id = start.run if resumed else secrets.token_hex(4)
         run = f"{folder.resolve().name}-{self.run_id}"
-        self.mailbox = Mailbox(link.address, start.spec, network, run, stored, link.insecure, start.env, link.other_env)
+        self.mailbox = Mailbox(
+            link.address, start.spec, network, run, stored, link.insecure, link.keys, start.env, link.other_env
+        )
         self.log = RunLog(folder, counters.get("time_s", 0))
         self.mailbox.offer(self.version, self.agent.average.weights())
         self._arrived: deque[Episode] = deque()  # not on disk yet

@@ -13,11 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
+from agent.keys import guard
 from agent.spec import Episode, Spec, SpecError, Transition, UserError, env_differences
 from agent.wire import (
     PROTOCOL,
@@ -74,7 +77,8 @@ class Mailbox:
     episodes already on disk. env: {"name", "options"} that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
-    Raises UserError when the address is taken, impossible, or beyond this machine and not `insecure`.
+    Raises UserError when the address is taken, impossible, or beyond this machine without `keys` (a folder,
+    see agent.keys) and not `insecure`, or a key is missing.
     """
 
     def __init__(
@@ -85,10 +89,11 @@ class Mailbox:
         run: str = "",
         stored: Iterable[EpisodeKey] = (),
         insecure: bool = False,
+        keys: str | Path = "",
         env: Mapping[str, Any] | None = None,
         other_env: bool = False,
     ):
-        check_address(address, insecure)
+        check_address(address, insecure or bool(keys))
         self._env, self._other_env = dict(env or {}), other_env
         self.spec = spec
         self.steps = 0
@@ -106,15 +111,21 @@ class Mailbox:
         self._lease_end_s = 0.0
         self._faults = Faults()
         self._context = zmq.Context()
+        self._guard: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)
         # Handover: a robot that reconnects replaces its half-dead connection.
         for option, value in {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES, zmq.ROUTER_HANDOVER: 1}.items():
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
         try:
+            if keys:
+                self._guard = guard(self._socket, self._context, Path(keys))
             self._socket.bind(address)
+        except UserError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
+            self.close()
             hint = "; is another learner running?" if error.errno == zmq.EADDRINUSE else ""
             raise UserError(f"cannot listen at {address}: {error.strerror.lower()}{hint}") from None
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -178,6 +189,8 @@ class Mailbox:
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
         self._socket.close()
+        if self._guard:
+            self._guard.stop()
         self._context.term()
 
     def _send(self, route: bytes, frames: Iterable[Any]) -> None:

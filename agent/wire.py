@@ -265,21 +265,21 @@ def episode_name(meta: Mapping[str, Any]) -> str:
     return f"{meta['robot']}-{meta['boot']}-{meta['number']:06d}"
 
 
-def check_address(address: str, insecure: bool) -> None:
-    """Raise UserError for an address that other machines could reach, unless `insecure`, and for an impossible port."""
+def check_address(address: str, allowed: bool) -> None:
+    """Raise UserError for an address that other machines could reach, unless `allowed`, and for an impossible port."""
     transport, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
     host = host.strip("[]")
     if transport == "tcp" and port != "*" and not (port.isdecimal() and int(port) < 65536):
         raise UserError(f"{address} is not like tcp://127.0.0.1:5555: no port '{port}'")  # libzmq would take 99999
-    if insecure or transport in ("ipc", "inproc") or host == "localhost":
+    if allowed or transport in ("ipc", "inproc") or host == "localhost":
         return
     try:
         if transport == "tcp" and ipaddress.ip_address(host).is_loopback:
             return
     except ValueError:
         pass
-    raise UserError(f"{address} can be reached from other machines, and the link is not encrypted (allow: --insecure)")
+    raise UserError(f"{address} can be reached from other machines: give --keys (python -m tools.keys), or --insecure")
 
 
 class Faults:

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
     spec = Spec.from_spaces(env.observation_space, env.action_space)
-    return Link(config.address, spec, robot.robot_name, description, robot.spool, config.insecure)
+    return Link(config.address, spec, robot.robot_name, description, robot.spool, config.insecure, config.keys)
 
 
 def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:

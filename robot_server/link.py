@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from agent.keys import present
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
 from agent.wire import (
     MAX_FRAME_BYTES,
@@ -52,7 +53,8 @@ class Link:
 
     env: {"name", "options"} of the environment, recorded with every episode. spool: folder for what is not delivered.
     network, run: as the learner told; None and "" before it has. version: of the weights last taken, 0 before.
-    counts: bad messages by kind. Raises UserError for an impossible address or name, or one that is refused.
+    keys: folder with this robot's keys, see agent.keys. counts: bad messages by kind. Raises UserError for an
+    impossible address or name, one that is refused, or a key that is missing.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class Link:
         env: Mapping[str, Any],
         spool: str | Path = "spool",
         insecure: bool = False,
+        keys: str | Path = "",
     ):
-        check_address(address, insecure)
+        check_address(address, insecure or bool(keys))
         if not NAME.fullmatch(robot_name):
             raise UserError(f"robot.robot_name {robot_name!r}: letters, digits, '_', '-' and '.', 64 at most")
         self.address, self.spec, self.name = address, spec, robot_name
@@ -101,7 +104,12 @@ class Link:
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
         try:
+            if keys:
+                present(self._socket, Path(keys), robot_name)
             self._socket.connect(address)
+        except UserError:
+            self._context.destroy(linger=0)
+            raise
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None

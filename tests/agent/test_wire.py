@@ -253,7 +253,7 @@ def test_episode_name_is_safe_and_sorts():
     ],
 )
 def test_loopback_is_allowed(address):
-    check_address(address, insecure=False)
+    check_address(address, allowed=False)
 
 
 @pytest.mark.parametrize(
@@ -266,14 +266,14 @@ def test_loopback_is_allowed(address):
 )  # fmt: skip
 def test_other_addresses_need_insecure(address):
     with pytest.raises(UserError, match="other machines"):
-        check_address(address, insecure=False)
-    check_address(address, insecure=True)
+        check_address(address, allowed=False)
+    check_address(address, allowed=True)
 
 
 @pytest.mark.parametrize("port", ["", "99999", "-1", "5555x"])
 def test_ports_that_cannot_be(port):
     with pytest.raises(UserError, match=f"tcp://127.0.0.1:{port} .*port"):
-        check_address(f"tcp://127.0.0.1:{port}", insecure=True)
+        check_address(f"tcp://127.0.0.1:{port}", allowed=True)
 
 
 def test_faults_are_all_counted_but_not_all_logged(caplog):

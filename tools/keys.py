@@ -1,0 +1,46 @@
+"""Make the keys with which learner and robots know each other, and encrypt what they say.
+
+  python -m tools.keys                        on the GPU box: keys/learner.key, keys/learner.key_secret
+  python -m tools.keys --robot arm1           on the robot's machine: keys/arm1.key, keys/arm1.key_secret
+
+Then carry each public key (.key) to the other side, and nothing else:
+  learner.key   to keys/ on every robot's machine
+  arm1.key      to keys/authorized/ on the GPU box, before the learner starts
+and give both sides --keys keys. A secret key (.key_secret) never leaves its machine. To lock a robot out, remove its
+file from keys/authorized/ and restart the learner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from agent import cli, keys
+from agent.spec import UserError
+from agent.wire import NAME
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.keys", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--robot", metavar="NAME", help="keys of the robot NAME (its --robot-name); none: the learner's"
+    )
+    parser.add_argument("--out", metavar="FOLDER", default="keys", help="where they go (keys)")
+    flags = parser.parse_args(argv)
+    if flags.robot is not None and (not NAME.fullmatch(flags.robot) or flags.robot == keys.LEARNER):
+        raise UserError(f"--robot {flags.robot!r}: letters, digits, '_', '-' and '.', 64 at most, and not 'learner'")
+    folder = Path(flags.out)
+    public, secret = keys.create(folder, flags.robot or keys.LEARNER)
+    if flags.robot:
+        where = f"{keys.AUTHORIZED}/ on the learner's machine"
+    else:
+        (folder / keys.AUTHORIZED).mkdir(exist_ok=True)
+        where = "the keys folder of every robot's machine"
+    print(f"{secret}: stays here\n{public}: copy it to {where}", file=sys.stdout)
+
+
+if __name__ == "__main__":
+    cli.run(main)
