@@ -94,12 +94,14 @@ class _PickExpert(_Scripted):
     """
 
     hover_m, near_m = 0.06, 0.012
+    short_m = 0.045  # how far above the object's centre the grasp "short" closes
+    descend_s = 1.2  # a hand that is not down by then has come down on something: to try again, it closes there
     settle_s = 0.4  # how long the fingers take
 
     def begin(self) -> None:
         angle, radius = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(0.035, 0.05)
         beside = radius * np.array([np.cos(angle), np.sin(angle), 0.0])
-        self.offset = {"beside": beside, "short": np.array([0.0, 0.0, 0.045])}.get(self.failure, np.zeros(3))
+        self.offset = {"beside": beside, "short": np.array([0.0, 0.0, self.short_m])}.get(self.failure, np.zeros(3))
         self.drop_after = int(self.rng.integers(1, 4))
         self.phase, self.waited, self.opening = "above", 0, 0
         self.fingers = self.env.fingers
@@ -124,8 +126,11 @@ class _PickExpert(_Scripted):
                 self.phase = "down"
             else:
                 target = target + [0, 0, self.hover_m]
-        if self.phase == "down" and self.close_to(target, hand):
-            self.phase = "close"
+        if self.phase == "down":
+            self.waited += 1
+            held_up = not self.failing and self.waited > self.descend_s * self.env.options.control_hz
+            if held_up or self.close_to(target, hand):
+                self.phase, self.waited = "close", 0
         if self.phase == "close":
             # When to lift can be seen, not only counted: who imitates this has no clock, but sees the fingers.
             grip, self.waited = CLOSE, self.waited + 1
@@ -183,6 +188,7 @@ class LiftExpert(_PickExpert):
 
 class CanExpert(_PickExpert):
     lift_m, settle_s = 0.18, 0.5
+    short_m = 0.1  # its top is 4 cm above its centre, and whatever is within HELD_M counts as held
     misses = ("short",)  # beside the can a finger comes down on it, and the hand goes no further
 
     def begin(self) -> None:

@@ -7,9 +7,9 @@ import envs
 import envs.experts
 
 
-def successes(name, count, *, noise=0.0, failure_rate=0.0, **options):
+def successes(name, count, *, noise=0.0, failure_rate=0.0, retry_rate=0.0, **options):
     env = envs.make(name, **options)
-    expert = envs.experts.make(env, noise, failure_rate, seed=0)
+    expert = envs.experts.make(env, noise, failure_rate, seed=0, retry_rate=retry_rate)
     total = 0
     for seed in range(count):
         observation, _ = env.reset(seed=seed)
@@ -72,6 +72,16 @@ def test_a_missed_grasp_is_seen_and_tried_again(monkeypatch, task, kind):
     closings = [step for step in range(1, len(grips)) if grips[step] > 0 > grips[step - 1]]
     assert len(closings) == 2
     assert closings[1] - closings[0] > envs.experts.OPENING_STEPS  # opened in between, all the way
+
+
+def test_a_hand_that_comes_down_on_the_cube_does_not_stay_there():
+    """Of these twenty first grasps some meet the cube's top, and never get as low as the fingers should close."""
+    assert successes("sim", 20, cameras=[], retry_rate=1.0) == 20
+
+
+def test_a_can_that_was_missed_is_grasped_at_the_second_attempt():
+    """Noisy: a first grasp that closes on the can's upper end moves it out of reach of a second."""
+    assert successes("sim", 12, task="Can", cameras=[], horizon=160, noise=0.2, retry_rate=1.0) == 12
 
 
 def test_spoilt_episodes_of_the_fake_fail():
