@@ -1,6 +1,7 @@
 """Two processes with half of each batch against one with the whole of it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import rank_worker
 import torch
 
-from agent import checkpoint, pretrain
+from agent import checkpoint, learner, pretrain
 from agent.episode_file import write_episode
 from agent.ranks import Ranks
 from agent.spec import UserError
@@ -36,6 +37,18 @@ def run(command, timeout=120):
     return done
 
 
+def assert_alike(one, other, whole):
+    """Two processes' agents are equal to the bit, and near that of one process with the whole of each batch."""
+    for part in ("policy", "critics", "targets", "average"):
+        for name, value in whole[part].items():
+            assert torch.equal(one[part][name], other[part][name]), f"the processes differ in {name}"
+            torch.testing.assert_close(one[part][name], value, rtol=1e-4, atol=1e-5, msg=name)
+            assert value.isfinite().all()
+    for name in ("log_alpha", "log_multiplier"):
+        torch.testing.assert_close(one[name], whole[name], rtol=1e-4, atol=1e-6)
+    assert torch.equal(one["generator"], whole["generator"])
+
+
 def test_two_processes_with_half_the_batch_equal_one_with_the_whole(job):
     run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, ROOT / "tests/agent/rank_worker.py", job / "offline.pt", job, 20])
     one, other = (torch.load(job / f"rank{k}.pt", weights_only=True) for k in (0, 1))
@@ -45,14 +58,7 @@ def test_two_processes_with_half_the_batch_equal_one_with_the_whole(job):
     rank_worker.make_updates(alone, job, 20)
     whole = alone.agent.state_dict()
     assert one["steps"] == other["steps"] == len(alone.replay) == 18
-    for part in ("policy", "critics", "targets", "average"):
-        for name, value in whole[part].items():
-            assert torch.equal(one["agent"][part][name], other["agent"][part][name]), f"the processes differ in {name}"
-            torch.testing.assert_close(one["agent"][part][name], value, rtol=1e-4, atol=1e-5, msg=name)
-            assert value.isfinite().all()
-    for name in ("log_alpha", "log_multiplier"):
-        torch.testing.assert_close(one["agent"][name], whole[name], rtol=1e-4, atol=1e-6)
-    assert torch.equal(one["agent"]["generator"], whole["generator"])
+    assert_alike(one["agent"], other["agent"], whole)
     for name, state in alone.generators.items():
         assert torch.equal(one["generators"][name], state)
     moved = start.agent["critics"]["weights.0"] - whole["critics"]["weights.0"]
@@ -64,6 +70,30 @@ def test_a_batch_that_cannot_be_shared_is_refused(make_agent):
     ranks.count = 3
     with pytest.raises(UserError, match=r"online\.batch 16 can't be shared by 3 processes"):
         ranks.join(make_agent(), 16)
+
+
+def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode):
+    """The follower learns from the episodes that its leader reads back."""
+    start = ["--ckpt", str(job / "offline.pt"), "--run", str(job / "alone"), "--address", "tcp://127.0.0.1:0"]
+    learner.main([*start, "--env-steps", "0", "--utd", "2", "--actor-every", "2"])
+    for k in range(3):
+        episode = make_episode(5 + k, seed=k, success=k == 1, number=k)
+        episode.meta["order"] = k
+        write_episode(job / "alone" / "episodes" / f"arm-{k}.hdf5", episode)
+    shutil.copytree(job / "alone", job / "shared")
+    end = ["--env-steps", "18", "--address", "tcp://127.0.0.1:0"]
+    learner.main(["--resume", str(job / "alone"), *end])
+    words = [ROOT / "tests/agent/rank_learner.py", job, "--resume", job / "shared", *end]
+    run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, *words])
+    alone, shared = (checkpoint.load(job / name / "latest.pt") for name in ("alone", "shared"))
+    assert alone.counters["updates"] == shared.counters["updates"] == 36
+    follower = torch.load(job / "rank1.pt", weights_only=True)
+    assert follower["steps"] == 18
+    for name, state in shared.generators.items():  # each process has drawn the same batches, and its own part of them
+        assert torch.equal(state, follower["generators"][name]) and torch.equal(state, alone.generators[name])
+    assert_alike(shared.agent, follower["agent"], alone.agent)
+    before = checkpoint.load(job / "offline.pt").agent["critics"]["weights.0"]
+    assert (before - shared.agent["critics"]["weights.0"]).abs().max() > 1e-3
 
 
 def test_the_real_command_under_torchrun(job):

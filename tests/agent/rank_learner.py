@@ -1,0 +1,21 @@
+"""agent.learner under torchrun; a process without the link leaves what it has at the end: `... FOLDER ARGUMENTS`."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from agent import cli, learner
+from agent.trainer import Trainer
+
+
+class Kept(Trainer):
+    def follow(self) -> None:
+        super().follow()
+        state = {"agent": self.agent.state_dict(), "generators": self.generators, "steps": len(self.replay)}
+        torch.save(state, Path(sys.argv[1]) / f"rank{self.ranks.rank}.pt")
+
+
+if __name__ == "__main__":
+    learner.Trainer = Kept  # type: ignore[misc]
+    cli.run(lambda words: learner.main(words[1:]))
