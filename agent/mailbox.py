@@ -6,7 +6,6 @@ the robot keeps it. So a learner that dies, at any moment, loses nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import secrets
 import time
@@ -20,8 +19,9 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from agent.assembly import Assembly
 from agent.keys import guard
-from agent.spec import Episode, Spec, SpecError, Transition, UserError, env_differences
+from agent.spec import Episode, Spec, SpecError, UserError, env_differences
 from agent.wire import (
     PROTOCOL,
     SOCKET_OPTIONS,
@@ -62,14 +62,6 @@ class Robot:
         return time.monotonic() - self.seen_s
 
 
-@dataclass
-class _Open:
-    """An episode that has not ended yet."""
-
-    steps: list[Transition] = field(default_factory=list)
-    meta: dict[str, Any] = field(default_factory=dict)
-
-
 class Mailbox:
     """Binds `address` for robots that see and do `spec`.
 
@@ -96,14 +88,10 @@ class Mailbox:
         check_address(address, insecure or bool(keys))
         self._env, self._other_env = dict(env or {}), other_env
         self.spec = spec
-        self.steps = 0
         self._welcome = pack(
             "WELCOME", run=run, learner_boot=secrets.token_hex(4), spec=spec.to_dict(), network=dict(network)
         )
-        self._stored = {(str(robot), str(boot), int(number)) for robot, boot, number in stored}
-        self._open: dict[EpisodeKey, _Open] = {}
-        self._unacknowledged: dict[EpisodeKey, bytes] = {}  # handed out or about to be -> route of its robot
-        self._finished: list[Episode] = []
+        self._assembly = Assembly(stored)
         self._robots: dict[bytes, Robot] = {}
         self._weights: list[bytes] = []
         self._version = -1
@@ -131,6 +119,10 @@ class Mailbox:
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     @property
+    def steps(self) -> int:
+        return self._assembly.steps
+
+    @property
     def counts(self) -> Counter[str]:
         return self._faults.counts
 
@@ -154,14 +146,12 @@ class Mailbox:
             except zmq.Again:
                 break
             self._receive(route, frames)
-        finished, self._finished = self._finished, []
-        return finished
+        return self._assembly.take()
 
     def acknowledge(self, episode: Episode) -> None:
         """Tell its robot to forget `episode`: it is on this machine's disk."""
-        key = (episode.meta["robot"], episode.meta["boot"], episode.meta["number"])
-        self._stored.add(key)
-        if route := self._unacknowledged.pop(key, None):
+        key, route = self._assembly.acknowledge(episode)
+        if route:
             self._acknowledge(route, key)
 
     def offer(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
@@ -254,27 +244,9 @@ class Mailbox:
             named = "; ".join(f"{option}: {values}" for option, values in options.items())
             log.warning("robot '%s' and the learner's data differ (robot first): %s", name, named)
         self._robots[route] = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
-        self._cut_short(name, boot, route, {tuple(names) for *names, _ in fields["outbox"]})
+        self._assembly.cut_short(name, boot, {tuple(names) for *names, _ in fields["outbox"]}, route)
         self._answer_outbox(route, fields["outbox"])  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
-
-    def _cut_short(self, name: str, boot: str, route: bytes, held: set[tuple[Any, ...]]) -> None:
-        """End what robot `name` began in an earlier boot (it was killed) and has not `held` in its spool.
-
-        The newest step has no observation after it: its own becomes the final one, and it is given up.
-        """
-        for key in [key for key in self._open if key[0] == name and key[1] != boot and key not in held]:
-            episode = self._open.pop(key)
-            *steps, newest = episode.steps
-            self.steps -= 1
-            if steps:
-                steps[-1] = dataclasses.replace(steps[-1], truncated=True, final_observation=newest.observation)
-                self._finish(key, steps, episode.meta, route)
-
-    def _finish(self, key: EpisodeKey, steps: list[Transition], meta: dict[str, Any], route: bytes) -> None:
-        meta = {**meta, "robot": key[0], "boot": key[1], "number": key[2]}
-        self._finished.append(Episode.from_transitions(steps, meta))
-        self._unacknowledged[key] = route
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
         self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
@@ -293,10 +265,10 @@ class Mailbox:
     def _answer_outbox(self, route: bytes, outbox: list[list[Any]]) -> None:
         for *names, sent in outbox:
             key = tuple(names)
-            if key in self._stored:
+            if key in self._assembly.stored:
                 self._acknowledge(route, key)
-            elif key not in self._unacknowledged:
-                received = len(self._open[key].steps) if key in self._open else 0
+            elif key not in self._assembly.unacknowledged:
+                received = self._assembly.received(key)
                 if received < sent:  # frames keep their order, so those are lost
                     self._resend(route, key, received)
 
@@ -320,29 +292,17 @@ class Mailbox:
         return True
 
     def _step(self, robot: Robot, message: Message) -> None:
-        fields = message.fields
+        fields, assembly = message.fields, self._assembly
         key, step = (fields["robot"], fields["boot"], fields["episode"]), fields["step"]
         last = fields["terminated"] or fields["truncated"]
-        if key in self._stored:
+        if key in assembly.stored:
             if step == 0 or last:
                 self._acknowledge(robot.route, key)
-            return
-        if key in self._unacknowledged:
-            self._unacknowledged[key] = robot.route
-            return
-        received = len(self._open[key].steps) if key in self._open else 0
-        if step > received:
+        elif key in assembly.unacknowledged:
+            assembly.unacknowledged[key] = robot.route
+        elif step > (received := assembly.received(key)):
             self._resend(robot.route, key, received)
-            return
-        if step < received and not last:
-            return  # a duplicate
-        transition = read_step(message)
-        transition.check(self.spec)
-        episode = self._open.setdefault(key, _Open())
-        # A step that ends the episode holds from its number on: a robot that is cut short ends a step sent before.
-        episode.steps[step:] = [transition]
-        episode.meta.update(fields["meta"])
-        self.steps += step == received
-        if last:
-            del self._open[key]
-            self._finish(key, episode.steps, episode.meta, robot.route)
+        elif step == received or last:  # otherwise a duplicate
+            transition = read_step(message)
+            transition.check(self.spec)
+            assembly.add(key, step, transition, fields["meta"], robot.route)

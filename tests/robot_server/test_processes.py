@@ -68,7 +68,7 @@ class Learner:
 
     def in_an_episode(self):
         """Whether an episode has begun."""
-        return any(episode.steps for episode in self.mailbox._open.values())
+        return any(episode.steps for episode in self.mailbox._assembly.open.values())
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_ctrl_c_while_there_is_no_learner(start):
 def test_a_restarted_robot_server_delivers_what_the_first_one_could_not(learner, start, tmp_path):
     process = start(learner.address, "--hz", "5")
     learner.until(learner.in_an_episode)
-    (boot,) = {key[1] for key in learner.mailbox._open}
+    (boot,) = {key[1] for key in learner.mailbox._assembly.open}
     before = len(learner.episodes)
     learner.stop()
     process.send_signal(signal.SIGINT)
@@ -171,7 +171,7 @@ def test_a_robot_server_that_is_killed_has_kept_what_had_ended(learner, start, t
     """kill -9 while there is no learner: from its spool the next one delivers every episode that had ended."""
     process = start(learner.address, "--hz", "100", "--max-backlog-steps", "100000")
     learner.until(learner.in_an_episode)
-    ((_, boot, number),) = learner.mailbox._open
+    ((_, boot, number),) = learner.mailbox._assembly.open
     learner.stop()
     learner.until(lambda: process.said().count("episode ") >= len(learner.episodes) + 4)
     process.kill()
