@@ -9,9 +9,9 @@ images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4.
 gpu     two 128x128 cameras, batch 256, 10 critics with subset 2, n = 10; left out where there is no GPU.
 
 What is compared takes turns, update by update, in an order drawn anew each round, so that what else the machine does
-hits all of it alike. An update is that of a batch which is already on the device. The peers are not part of the
-project: d3rlpy is on PyPI; CORL is one file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl
-names or the PYTHONPATH leads to.
+hits all of it alike. An update is that of a batch which is already on the device, but for the rows "batches from ...",
+which draw theirs as runs do. Targets are for fp32. The peers are not part of the project: d3rlpy is on PyPI; CORL is
+one file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl names or the PYTHONPATH leads to.
 """
 
 from __future__ import annotations
@@ -29,31 +29,44 @@ import yaml
 from agent.calql import CalQL, Weights
 from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
 from agent.replay import Batch
-from agent.spec import Spec
+from agent.spec import Spec, UserError
 from agent.speed import accelerate
 from tools.bench import peers
+from tools.bench.data import drawn, random_batch
 from tools.bench.report import Report, parser
 from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
 WARM_UP = 3
-SETTLE, AVERAGE = 15, 0.9  # a graph is captured once the mean of the policy's weights has settled
+SETTLE = 5  # after so many steps an update is compiled, and captured
 
 Mode = Literal["eager", "compile", "graph"]
 BF16 = Literal["off", "encoder", "all"]
 Step = Callable[[], Any]
+Way = Callable[[CalQL, Batch, Weights], Step]
 
 
 def eager(learner: CalQL, batch: Batch, weights: Weights) -> Step:
     return lambda: learner.update(batch, weights, update_actor=True)
 
 
-def in_mode(mode: Mode, bf16: BF16 = "off") -> Callable[[CalQL, Batch, Weights], Step]:
-    """Makes a step, augmentation included, of a learner in that mode: compiled and captured already."""
+def in_mode(mode: Mode, bf16: BF16 = "off", tf32: bool = False, storage: str = "") -> Way:
+    """Makes a step, augmentation included, of a learner in that mode: compiled and captured already.
+
+    storage: as runs make it, each batch drawn anew, half and half from two replays whose frames are there.
+    """
 
     def make(learner: CalQL, batch: Batch, weights: Weights) -> Step:
         accelerate(learner, LearnerConfig(mode=mode, bf16=bf16))
-        step = lambda: learner.learn(batch, weights)  # noqa: E731
+        batches = drawn(batch, storage, learner.device) if storage else None
+
+        def step() -> None:
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+            learner.learn(batches.next() if batches else batch, weights)
+            if batches:
+                batches.draw_ahead()
+            torch.set_float32_matmul_precision("highest")
+
         for _ in range(SETTLE):
             step()
         return step
@@ -66,6 +79,9 @@ ON_GPU = {
     "eager": in_mode("eager"),
     "compile": in_mode("compile"),
     "graph": in_mode("graph"),
+    "graph, batches from host memory": in_mode("graph", storage="host"),
+    "graph, batches from GPU memory": in_mode("graph", storage="device"),
+    "graph, tf32": in_mode("graph", tf32=True),
     "graph, bf16": in_mode("graph", "all"),
 }
 ON_CPU = {
@@ -75,6 +91,22 @@ ON_CPU = {
     "compile": in_mode("compile"),
     "compile, bf16": in_mode("compile", "all"),
 }
+
+
+def precision(name: str) -> str:
+    """That of the products in the row of this name; targets are for fp32."""
+    return next((kind for kind in ("bf16", "tf32") if kind in name), "fp32")
+
+
+def ready(ways: dict[str, Way], learner: Callable[[], CalQL], batch: Batch, weights: Weights) -> dict[str, Step]:
+    """A step of a learner of its own for each of the ways that this machine can go."""
+    steps = {}
+    for name, make in ways.items():
+        try:
+            steps[name] = make(learner(), batch, weights)
+        except UserError as error:
+            print(f"{name} is left out: {error}")
+    return steps
 
 
 def in_turn(
@@ -98,27 +130,6 @@ def in_turn(
     return times
 
 
-def random_batch(spec: Spec, count: int, device: torch.device) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-
-    def observations() -> dict[str, torch.Tensor]:
-        images = {
-            key: torch.randint(256, (count, *shape), generator=generator, dtype=torch.uint8)
-            for key, shape in spec.cameras.items()
-        }
-        return images | {key: torch.randn(count, length, generator=generator) for key, length in spec.states.items()}
-
-    return Batch(
-        observations(),
-        observations(),
-        actions=torch.rand(count, spec.action_dim, generator=generator) * 2 - 1,
-        rewards=torch.full((count,), -5.0),
-        terminated=torch.zeros(count),
-        returns=torch.randn(count, generator=generator) - 300,
-        succeeded=torch.ones(count),
-    ).to(device)
-
-
 def add_rate(report: Report, name: str, seconds: list[float]) -> float:
     """Updates per second: median, 10th and 90th percentile. Returns the median."""
     tenths = statistics.quantiles(seconds, n=10)
@@ -134,10 +145,8 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
     paper = yaml.safe_load(PAPER.read_text())
     network, config = NetworkConfig(**paper["network"]), CalQLConfig(**paper["calql"])
     batch, weights = random_batch(spec, 256, cpu), Weights(config.cql_weight, bc=0.0)
-    ours = eager(CalQL(spec, network, config, cpu, seed=0), batch, weights)
-    steps: dict[str, Step] = {"ours": ours}
-    for name in ("compile", "bf16", "compile, bf16"):
-        steps[f"ours, {name}"] = ON_CPU[name](CalQL(spec, network, config, cpu, seed=0), batch, weights)
+    ways = {"ours": eager, **{f"ours, {name}": ON_CPU[name] for name in ("compile", "bf16", "compile, bf16")}}
+    steps = ready(ways, lambda: CalQL(spec, network, config, cpu, seed=0), batch, weights)
     targets = {"CORL": 2.0, "d3rlpy": 1.3}
     for name in targets:
         try:
@@ -149,61 +158,81 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
     times = in_turn({**steps, **{kind: probe.step for kind, probe in probes.items()}}, rounds)
     rates = {name: add_rate(report, f"states, {name}", times[name]) for name in steps}
     for name, target in targets.items():
-        for mine in ("ours", "ours, compile, bf16") if name in rates else ():
-            report.add(f"states, {mine} / {name}", rates[mine] / rates[name], "x", target, "higher")
-    work = flops(ours)
+        for mine in ways if name in rates else ():
+            if mine in rates:
+                goal = target if precision(mine) == "fp32" else None
+                report.add(f"states, {mine} / {name}", rates[mine] / rates[name], "x", goal, "higher")
+    work = flops(steps["ours"])
     report.add("states, one update of ours", work / 1e9, "GFLOP")
     peaks = {kind: probe.work / statistics.median(times[kind]) for kind, probe in probes.items()}
     for kind, peak in peaks.items():
         report.add(f"matrix peak, {kind}", peak / 1e9, "GFLOP/s")
-    for mine in ("ours", "ours, compile", "ours, compile, bf16"):
-        report.add(f"states, {mine} / fp32 matrix peak", work * rates[mine] / peaks["fp32"], "x", 0.8, "higher")
+    for mine in (name for name in ways if name in rates):
+        kind = precision(mine)
+        goal = 0.8 if kind == "fp32" else None
+        report.add(f"states, {mine} / {kind} matrix peak", work * rates[mine] / peaks[kind], "x", goal, "higher")
 
 
 def images(report: Report, rounds: int) -> None:
     cpu, spec = torch.device("cpu"), Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"proprio": 11}, 7)
-    config = CalQLConfig(cql_actions=4, policy_average=AVERAGE)
+    config = CalQLConfig(cql_actions=4)
     batch, weights = random_batch(spec, 128, cpu), Weights(cql=1.0, bc=1.0)
 
     def learner() -> CalQL:
         return CalQL(spec, NetworkConfig(critics=2), config, cpu, seed=0)
 
-    times = in_turn({name: make(learner(), batch, weights) for name, make in ON_CPU.items()}, rounds)
+    times = in_turn(ready(ON_CPU, learner, batch, weights), rounds)
     rates = {name: add_rate(report, f"images on the CPU, {name}", seconds) for name, seconds in times.items()}
     for name in list(rates)[1:]:
         report.add(f"images on the CPU, {name} / eager", rates[name] / rates["eager"], "x")
     report.add("images on the CPU, one update", flops(eager(learner(), batch, weights)) / 1e9, "GFLOP")
 
 
-def gpu(report: Report, rounds: int) -> None:
-    device, spec = torch.device("cuda"), Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"proprio": 11}, 7)
-    network, config = NetworkConfig(critics=10), CalQLConfig(cql_actions=10, target_subset=2, policy_average=AVERAGE)
+def roofline(learner: CalQL, batch: Batch, weights: Weights, bf16: BF16) -> Roofline:
+    """An update's products and convolutions, in the precision that they are made in."""
+    step = eager(learner, batch, weights)
+    learner.bf16 = bf16
+    step()
+    with Roofline() as found:
+        step()
+    return found
+
+
+def gpu(report: Report, rounds: int, device: torch.device) -> None:
+    spec = Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"proprio": 11}, 7)
+    network, config = NetworkConfig(critics=10), CalQLConfig(cql_actions=10, target_subset=2)
     batch, weights = random_batch(spec, 256, device), Weights(cql=1.0, bc=1.0)
-    steps = {name: make(CalQL(spec, network, config, device, seed=0), batch, weights) for name, make in ON_GPU.items()}
-    first = "eager"
+
+    def learner() -> CalQL:
+        return CalQL(spec, network, config, device, seed=0)
+
+    steps = ready(ON_GPU, learner, batch, weights)
     times = in_turn(steps, rounds, per_turn=10, finish=torch.cuda.synchronize)
     probes = {kind: matmul(kind, 8192, device) for kind in ("fp32", "tf32", "bf16")}
     probes["memory"] = copy(1 << 30, device)
     limits = in_turn({name: probe.step for name, probe in probes.items()}, rounds, 5, torch.cuda.synchronize)
     peaks = {name: probe.work / statistics.median(limits[name]) for name, probe in probes.items()}
-    plain = eager(CalQL(spec, network, config, device, seed=0), batch, weights)
-    plain()
-    with Roofline() as roofline:
-        plain()
-    least = roofline.seconds(peaks, peaks["memory"])
+    rooflines = {
+        "fp32": roofline(learner(), batch, weights, "off"),
+        "bf16": roofline(learner(), batch, weights, "all"),
+    }
+    least = {kind: found.seconds(peaks, peaks["memory"]) for kind, found in rooflines.items()}
+    least["tf32"] = rooflines["fp32"].seconds({**peaks, "fp32": peaks["tf32"]}, peaks["memory"])
     rates = {name: add_rate(report, f"GPU, {name}", times[name]) for name in steps}
     for name, step in steps.items():
-        if name != first:
-            report.add(f"GPU, {name} / {first}", rates[name] / rates[first], "x", 5.0, "higher")
+        has_target = name != "eager" and precision(name) == "fp32"
+        if name != "eager":
+            report.add(f"GPU, {name} / eager", rates[name] / rates["eager"], "x", 5.0 if has_target else None, "higher")
         busy = kernel_seconds(step, 20) * rates[name]
-        report.add(f"GPU, {name}, kernels' share of a step", busy, "x", None if name == first else 0.9, "higher")
-        report.add(f"GPU, {name}, roofline / step", least * rates[name], "x")
+        report.add(f"GPU, {name}, kernels' share of a step", busy, "x", 0.9 if has_target else None, "higher")
+        report.add(f"GPU, {name}, roofline / step", least[precision(name)] * rates[name], "x")
     for kind in ("fp32", "tf32", "bf16"):
         report.add(f"GPU, matrix peak, {kind}", peaks[kind] / 1e12, "TFLOP/s")
     report.add("GPU, memory bandwidth", peaks["memory"] / 1e9, "GB/s")
-    report.add("GPU, one update: work", sum(operation.flops for operation in roofline.operations) / 1e9, "GFLOP")
-    report.add("GPU, one update: memory", sum(operation.bytes for operation in roofline.operations) / 1e9, "GB")
-    report.add("GPU, one update: roofline", least * 1e3, "ms")
+    report.add("GPU, one update: work", sum(o.flops for o in rooflines["fp32"].operations) / 1e9, "GFLOP")
+    report.add("GPU, one update: memory", sum(o.bytes for o in rooflines["fp32"].operations) / 1e9, "GB")
+    for kind, seconds in least.items():
+        report.add(f"GPU, one update: roofline, {kind}", seconds * 1e3, "ms")
 
 
 def main() -> None:
@@ -223,7 +252,7 @@ def main() -> None:
         images(report, flags.rounds)
     if flags.only in (None, "gpu"):
         if torch.cuda.is_available():
-            gpu(report, flags.rounds)
+            gpu(report, flags.rounds, torch.device("cuda"))
         else:
             print("GPU is left out: torch sees none")
     if report.figures:

@@ -11,19 +11,23 @@ are no dependencies of this project; a folder of their own keeps them apart:
   PYTHONPATH=PEERS python -m tools.bench.replay
 
 Every buffer gives s and s', unaugmented: ours and torchrl's as uint8, d3rlpy's and LeRobot's as float32 (they do not
-offer less). Memory is what the process grew by while a buffer was filled. The limit is to copy as many bytes as a batch
-has, from anywhere in as many bytes as the frames have, but in one piece.
+offer less). Memory is what a process of its own grows by while a buffer is filled. The limit is to copy as many bytes
+as a batch has, from anywhere in as many bytes as the frames have, but in one piece.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import gc
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +39,10 @@ from agent.prefetch import Prefetch
 from agent.replay import Replay
 from agent.spec import Episode, Spec
 from agent.storage import Storage
+from tools.bench.data import EPISODE_STEPS, episode
 from tools.bench.report import Report, parser
 
 SPEC = Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"state": 9}, 7)
-EPISODE_STEPS = 100
 PAIRS = 256
 ROUNDS, WARM_UP = 60, 3
 FRAME_BYTES = 2 * 84 * 84 * 3  # of a transition, each frame counted once
@@ -47,30 +51,16 @@ Sample = Callable[[], Any]
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """Bytes of memory that this process has and uses: what has been freed is given back first, if libc can (glibc)."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def episode(seed: int) -> Episode:
-    rng, steps = np.random.default_rng(seed), EPISODE_STEPS
-    observations = {key: rng.integers(0, 256, (steps + 1, *SPEC.shape(key)), dtype=np.uint8) for key in SPEC.cameras}
-    last, none = np.arange(steps) == steps - 1, np.zeros(steps, bool)
-    return Episode(
-        observations={**observations, "state": rng.normal(size=(steps + 1, 9)).astype(np.float32)},
-        actions=rng.uniform(-1, 1, (steps, 7)).astype(np.float32),
-        rewards=last.astype(np.float32),
-        terminated=last,
-        truncated=none,
-        success=last,
-        policy_versions=np.zeros(steps, np.int64),
-        interventions=none,
-        times_s=np.arange(steps, dtype=np.float64),
-    )
 
 
 def episodes(count: int) -> Iterator[Episode]:
     """The same ones each time, one in memory at a time."""
-    return (episode(seed) for seed in range(count))
+    return (episode(seed, SPEC) for seed in range(count))
 
 
 def ours(kind: str, folder: str) -> Callable[[int], Sample]:
@@ -85,7 +75,7 @@ def ours(kind: str, folder: str) -> Callable[[int], Sample]:
     return fill
 
 
-def torchrl() -> Callable[[int], Sample]:
+def torchrl(_folder: str) -> Callable[[int], Sample]:
     """As its collectors fill it: s under the key, s' under ("next", key)."""
     from tensordict import TensorDict
     from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
@@ -103,7 +93,7 @@ def torchrl() -> Callable[[int], Sample]:
     return fill
 
 
-def d3rlpy() -> Callable[[int], Sample]:
+def d3rlpy(_folder: str) -> Callable[[int], Sample]:
     """Episodes as they are, in an observation tuple; s' from the row after."""
     from d3rlpy.dataset import Episode as TheirEpisode
     from d3rlpy.dataset import InfiniteBuffer, ReplayBuffer
@@ -124,7 +114,7 @@ def d3rlpy() -> Callable[[int], Sample]:
     return fill
 
 
-def lerobot(optimised: bool) -> Callable[[int], Sample]:
+def lerobot(optimised: bool, _folder: str) -> Callable[[int], Sample]:
     """HIL-SERL's buffer: float32, (C, H, W) in [0, 1]; both frames unless `optimize_memory`."""
     absent: Any = types.ModuleType("lerobot.datasets.lerobot_dataset")
     absent.LeRobotDataset = None  # whose many dependencies the buffer does not need
@@ -150,15 +140,50 @@ def lerobot(optimised: bool) -> Callable[[int], Sample]:
     return fill
 
 
-def growth(report: Report, count: int) -> None:
-    """What the process grows by while a replay for 200,000 steps fills, in memory of its own."""
-    replay, before = Replay(SPEC, 200_000, RewardConfig(), 0.95), resident()
-    for number, made in enumerate(episodes(count), 1):
+# Each makes what fills a buffer with so many episodes, given a folder; raises where it can't be imported.
+MAKERS: dict[str, Callable[[str], Callable[[int], Sample]]] = {
+    "ours, host": functools.partial(ours, "host"),
+    "ours, file": functools.partial(ours, "file"),
+    "torchrl": torchrl,
+    "d3rlpy": d3rlpy,
+    "LeRobot": functools.partial(lerobot, False),
+    "LeRobot, optimize_memory": functools.partial(lerobot, True),
+}
+
+
+def growth_here(name: str, count: int) -> int:
+    """Bytes that this process, a fresh one, grows by while a buffer takes in `count` episodes."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        fill = MAKERS[name](folder)
+        fill(2)()  # what libraries take at their first use is not the buffer's
+        before = resident()
+        buffer = fill(count)
+        grown = resident() - before
+        del buffer
+    return grown
+
+
+@functools.cache
+def growth(name: str, count: int) -> int:
+    """`growth_here`, of a process of its own. Ends the benchmark where the figure is impossible."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        grown = process.submit(growth_here, name, count).result()
+    frames = count * EPISODE_STEPS * FRAME_BYTES
+    if grown < frames:
+        sys.exit(f"{name}: the process grew by {grown:,} bytes, and the frames alone have {frames:,}: measured wrongly")
+    return grown
+
+
+def growth_of_ours(report: Report, count: int) -> None:
+    """What the process grows by while a replay for 200,000 steps fills."""
+    for number in (count // 2, count):
+        steps, frames = number * EPISODE_STEPS, number * (EPISODE_STEPS + 1) * FRAME_BYTES
+        report.add(f"process grown by, at {steps} of 200000 steps", growth("ours, host", number) / 1e6, "MB")
+        report.add(f"the frames' own bytes, at {steps} of 200000 steps", frames / 1e6, "MB")
+    replay = Replay(SPEC, 200_000, RewardConfig(), 0.95)
+    for made in episodes(count):
         replay.add(made)
-        if number in (count // 2, count):
-            frames = replay.episodes * (EPISODE_STEPS + 1) * FRAME_BYTES
-            report.add(f"process grown by, at {len(replay)} of 200000 steps", (resident() - before) / 1e6, "MB")
-            report.add(f"the frames' own bytes, at {len(replay)} of 200000 steps", frames / 1e6, "MB")
     report.add("bytes of all columns / bytes of the frames, ours", replay.bytes / frames, "x", 1.05)
 
 
@@ -184,28 +209,15 @@ def main() -> None:
     steps = count * EPISODE_STEPS
     report = Report(f"replay: {steps} transitions of two 84x84 cameras, batches of {PAIRS} pairs, one thread")
     with tempfile.TemporaryDirectory() as folder:
-        makers: dict[str, Callable[[], Callable[[int], Sample]]] = {
-            "ours, host": lambda: ours("host", folder),
-            "ours, file": lambda: ours("file", folder),
-            "torchrl": torchrl,
-            "d3rlpy": d3rlpy,
-            "LeRobot": lambda: lerobot(optimised=False),
-            "LeRobot, optimize_memory": lambda: lerobot(optimised=True),
-        }
         samplers: dict[str, Sample] = {}
-        bytes_each: dict[str, float] = {}
-        for name, make in makers.items():
+        for name, make in MAKERS.items():
             try:
-                fill = make()
+                fill = make(folder)
             except (ImportError, AttributeError) as error:
                 print(f"{name}: left out ({error}); --help says how to get it")
                 continue
-            fill(2)()  # what libraries take at their first use is not the buffer's
-            gc.collect()
-            before = resident()
             samplers[name] = fill(count)
-            gc.collect()
-            bytes_each[name] = (resident() - before) / steps
+        bytes_each = {name: growth(name, count) / steps for name in samplers}
         samplers["limit"] = one_piece(steps)
         times: dict[str, list[float]] = {name: [] for name in samplers}
         for turn in range(-WARM_UP, ROUNDS):
@@ -219,7 +231,7 @@ def main() -> None:
         medians[name] = report.add_times(f"sampling, {name}", taken, 2.0 if name.startswith("ours") else None)
     for name, size in bytes_each.items():
         report.add(f"bytes per transition, {name}", size, "B")
-    growth(report, count)
+    growth_of_ours(report, count)
     for name in samplers:
         if not name.startswith("ours"):
             report.add(f"time: ours, host / {name}", medians["ours, host"] / medians[name], "x")

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -28,9 +29,10 @@ class Figure:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the cores that this process may use, the threads that libraries are told to use, the GPU if there
-    is one, versions, and the date.
+    """The processor, the cores that this process may use, the threads that libraries are told to use and those that
+    torch uses (where the benchmark does use it), the GPU if there is one, versions, and the date.
     """
+    torch_threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -50,6 +52,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "torch threads": torch_threads,
         "gpu": gpu,
     }
     for package in ("torch", "mujoco"):
@@ -84,7 +87,7 @@ class Report:
         return median
 
     def finish(self, json_path: str | None) -> None:
-        """Print the table; with a path, also write {"machine": ..., "results": [...]} there."""
+        """Print the table; with a path, also write {"title": ..., "machine": ..., "results": [...]} there."""
         about = machine()
         print(f"{self.title}\n" + ", ".join(f"{key} {value}" for key, value in about.items() if value))
         width = max(len(figure.name) for figure in self.figures)
@@ -93,7 +96,8 @@ class Report:
             print(f"  {figure.name:{width}}  {figure.value:10.3f} {figure.unit}{verdict}")
         if json_path:
             results = [asdict(figure) for figure in self.figures]
-            Path(json_path).write_text(json.dumps({"machine": about, "results": results}, indent=2) + "\n")
+            written = {"title": self.title, "machine": about, "results": results}
+            Path(json_path).write_text(json.dumps(written, indent=2) + "\n")
 
 
 def parser(description: str) -> argparse.ArgumentParser:

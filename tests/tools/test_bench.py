@@ -1,0 +1,117 @@
+"""The benchmarks' own sums: what is held against which target, and what a figure of memory is."""
+
+import json
+
+import pytest
+import torch
+
+from agent.config import NetworkConfig
+from agent.spec import Spec, UserError
+from tools.bench import learner, peers, replay, roofline
+from tools.bench.data import random_batch
+from tools.bench.report import Report
+
+CPU = torch.device("cpu")
+SMALL = {"channels": [4], "strides": [4], "features": 8, "state_features": 8, "actor_hidden": [8], "critics": 2}
+
+
+def targets(report):
+    """Name -> target of each row that has one."""
+    return {figure.name: figure.target for figure in report.figures if figure.target is not None}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The learner's benchmark with little work in an update."""
+    monkeypatch.setattr(learner, "random_batch", lambda spec, count, device: random_batch(spec, 4, device))
+    monkeypatch.setattr(learner, "NetworkConfig", lambda **options: NetworkConfig(**{**options, **SMALL}))
+    monkeypatch.setattr(learner, "matmul", lambda kind, size, device: roofline.matmul(kind, 32, device))
+    monkeypatch.setattr(learner, "copy", lambda count, device: roofline.copy(1000, device))
+    monkeypatch.setattr(learner, "kernel_seconds", lambda step, count: 1e-3)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+
+def refuse(*_):
+    raise UserError("no compiler here")
+
+
+def test_a_replay_grows_by_little_more_than_its_frames():
+    frames = 300 * replay.FRAME_BYTES
+    assert frames <= replay.growth("ours, host", 3) < 1.1 * frames
+
+
+def test_an_impossible_growth_ends_the_benchmark(monkeypatch):
+    monkeypatch.setattr(replay, "FRAME_BYTES", 10 * replay.FRAME_BYTES)
+    with pytest.raises(SystemExit, match=r"ours, host: the process grew by .* measured wrongly"):
+        replay.growth("ours, host", 2)
+
+
+def test_only_fp32_is_held_against_targets_and_each_precision_against_its_own_peak(small, monkeypatch, capsys):
+    def missing(*_):
+        raise peers.Missing("get it")
+
+    ways = {**learner.ON_CPU, "compile": refuse, "compile, bf16": learner.in_mode("eager", "all")}
+    monkeypatch.setattr(learner, "ON_CPU", ways)
+    monkeypatch.setattr(peers, "corl", lambda path, network, config, batch: lambda: None)
+    monkeypatch.setattr(peers, "d3rlpy", missing)
+    report = Report("learner")
+    learner.states(report, 2, None)
+    assert targets(report) == {"states, ours / CORL": 2.0, "states, ours / fp32 matrix peak": 0.8}
+    rows = {figure.name: figure.value for figure in report.figures}
+    assert "states, ours, compile, bf16 / bf16 matrix peak" in rows and "states, ours, compile, bf16 / CORL" in rows
+    assert "states, ours, bf16 / bf16 matrix peak" in rows
+    said = capsys.readouterr().out
+    assert "ours, compile is left out: no compiler here" in said and "d3rlpy is left out: get it" in said
+
+
+def test_images_are_measured_without_a_compiler_too(small, monkeypatch, capsys):
+    monkeypatch.setattr(learner, "ON_CPU", {"eager": learner.in_mode("eager"), "compile": refuse})
+    report = Report("learner")
+    learner.images(report, 2)
+    assert "images on the CPU, eager" in {figure.name for figure in report.figures}
+    assert "compile is left out: no compiler here" in capsys.readouterr().out
+
+
+def test_the_gpus_rows(small, monkeypatch):
+    """On a CPU, in eager mode: rows that draw their batches, TF32 and bf16 among them."""
+    ways = {
+        "eager": learner.in_mode("eager"),
+        "graph, batches from host memory": learner.in_mode("eager", storage="host"),
+        "graph, batches from GPU memory": learner.in_mode("eager", storage="device"),
+        "graph, tf32": learner.in_mode("eager", tf32=True),
+        "graph, bf16": learner.in_mode("eager", "all"),
+    }
+    assert ways.keys() < learner.ON_GPU.keys()
+    monkeypatch.setattr(learner, "ON_GPU", ways)
+    report = Report("learner")
+    learner.gpu(report, 2, CPU)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert targets(report) == {
+        f"GPU, graph, batches from {place} memory{rest}": target
+        for place in ("host", "GPU")
+        for rest, target in ((" / eager", 5.0), (", kernels' share of a step", 0.9))
+    }
+    rows = {figure.name: figure.value for figure in report.figures}
+    assert all(f"GPU, {name}, roofline / step" in rows for name in ways)
+    assert {"GPU, one update: roofline, tf32", "GPU, graph, tf32 / eager"} <= rows.keys()
+
+
+def test_a_row_as_users_run_it_draws_every_batch_anew(small, monkeypatch):
+    spec = Spec({"front": (12, 12, 3)}, {"proprio": 2}, 2)
+    agent = learner.CalQL(spec, NetworkConfig(**SMALL), learner.CalQLConfig(), CPU, 0)
+    seen = []
+    monkeypatch.setattr(agent, "learn", lambda batch, weights: seen.append(batch.actions.clone()))
+    step = learner.in_mode("eager", storage="host")(agent, random_batch(spec, 8, CPU), learner.Weights(1.0, 1.0))
+    step()
+    assert len(seen) == learner.SETTLE + 1 and all(actions.shape == (8, 2) for actions in seen)
+    assert not torch.equal(seen[-1], seen[-2])
+
+
+def test_the_json_says_what_was_measured_and_with_how_many_threads(tmp_path):
+    report = Report("learner, images")
+    report.add("one", 1.0, "x", 2.0)
+    report.finish(str(tmp_path / "out.json"))
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["title"] == "learner, images"
+    assert written["machine"]["torch threads"] == torch.get_num_threads()
+    assert written["results"] == [{"name": "one", "value": 1.0, "unit": "x", "target": 2.0, "met": True}]
