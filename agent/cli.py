@@ -167,7 +167,8 @@ def parse(
             if name != "env":
                 build(SECTIONS[name], values, f"{path}: {name}.")
             merged = settings.setdefault(name, {})
-            if name == "env" and values.get("name", merged.get("name")) != merged.get("name"):
+            current = merged.get("name", "sim")
+            if name == "env" and values.get("name", current) != current:
                 merged.clear()
             merged.update(values)
     env = settings.setdefault("env", {})

@@ -91,7 +91,7 @@ class OfflineConfig:
 class OnlineConfig:
     env_steps: int = _f(20_000, "stop after so many env steps", low=0)
     warmup_steps: int = _f(0, "env steps of the frozen offline policy before the first update", low=0)
-    utd: float = _f(0.5, "critic updates per env step", low=0)
+    utd: float = _f(0.5, "critic updates per env step", low=0, high=1000)
     actor_every: int = _f(1, "critic updates per actor update", low=1)
     batch: int = _f(128, "transitions per update", low=1)
     offline_share: float = _f(
@@ -143,7 +143,7 @@ class RobotConfig:
     )
     episodes: int = _f(0, "stop after so many episodes; 0: go on", low=0)
     max_backlog_steps: int = _f(500, "simulation: wait once so many steps could not be sent (no learner)", low=1)
-    threads: int = _f(1, "CPU threads for the policy", low=0)
+    threads: int = _f(1, "CPU threads for the policy", low=1)
     deterministic: bool = _f(False, "act with the mean of the policy instead of a sample")
     spool: str = _f("spool", "folder for ended episodes that the learner has not acknowledged yet")
 

@@ -33,10 +33,11 @@ class Store:
         self.replay, self._tell = replay, tell
         self._good, self._aside = folder / "episodes", folder / "set_aside"
         self.episodes = self.env_steps = self.set_aside = 0
+        self._order = 0  # of the next one in the replay; not how many there are: reading back may set one aside
 
     def take(self, episode: Episode) -> bool:
         """To disk, then into the replay; False when it had to be set aside instead."""
-        episode.meta["order"] = self.episodes
+        episode.meta["order"] = self._order
         name = episode_name(episode.meta) + SUFFIX
         write_episode(self._good / name, episode)
         return self._add(episode, name)
@@ -70,6 +71,7 @@ class Store:
             self.set_aside += 1
             log.warning("set aside, not learnt from: %s: %s", self._aside / name, error)
             return False
+        self._order = episode.meta["order"] + 1
         self.episodes += 1
         self.env_steps += len(episode)
         self._tell(self._good / name)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 NAMES = ("sim", "fake", "gym:<id>")
+MAX_IMAGE_SIZE = 2048  # pixels a side
 
 
 def options(name: str) -> type:

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import clipped
+from envs import MAX_IMAGE_SIZE, clipped
 
 REACH = 0.12  # how near is there; the arena is [-1, 1]^2
 STEP = 0.25  # distance per step of an action of 1
@@ -30,8 +30,12 @@ class FakeEnv(gymnasium.Env):
     metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(self, options: Options) -> None:
-        if options.image_size < 8 or options.horizon < 1:
-            raise ValueError(f"image_size {options.image_size} must be 8 or more, horizon {options.horizon} 1 or more")
+        if not 8 <= options.image_size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"image_size is {options.image_size}; it must be 8 to {MAX_IMAGE_SIZE}")
+        if options.horizon < 1:
+            raise ValueError(f"horizon is {options.horizon}; it must be 1 or more")
+        if not 0 <= options.step_ms <= 1e6:
+            raise ValueError(f"step_ms is {options.step_ms}; it must be 0 to 1e6")
         self.options, self.task_name = options, "reach"
         size = options.image_size
         self.observation_space = gymnasium.spaces.Dict(

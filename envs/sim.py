@@ -13,7 +13,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from envs import clipped, nearest
+from envs import MAX_IMAGE_SIZE, clipped, nearest
 from envs.rendering import Cameras, choose_backend
 
 # task -> robosuite's environment, its arguments
@@ -227,14 +227,16 @@ def _check(options: Options, robots: Any) -> None:
         if value not in known:
             raise ValueError(f"{name} is '{value}'{nearest(value, known)}; it can be {' or '.join(known)}")
     for name in ("image_size", "control_hz", "horizon"):
-        if getattr(options, name) <= 0:
+        if not getattr(options, name) > 0:
             raise ValueError(f"{name} is {getattr(options, name)}; it must be above 0")
+    if options.image_size > MAX_IMAGE_SIZE:
+        raise ValueError(f"image_size is {options.image_size}; it must be {MAX_IMAGE_SIZE} or less")
     if options.control_hz > PHYSICS_HZ:
         raise ValueError(f"control_hz is {options.control_hz}; the physics run at {PHYSICS_HZ} Hz")
     if options.placement_m is not None and options.task not in PLACED:
         raise ValueError(f"placement_m is for {' and '.join(PLACED)}; task '{options.task}' has its own placement")
-    if options.placement_m is not None and options.placement_m < 0:
-        raise ValueError(f"placement_m is {options.placement_m}; it must be 0 or more")
+    if options.placement_m is not None and not 0 <= options.placement_m <= 1:
+        raise ValueError(f"placement_m is {options.placement_m}; it must be 0 to 1")
 
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:

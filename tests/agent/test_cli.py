@@ -118,6 +118,8 @@ def test_text_stays_as_it_was_typed(text):
         (["--config"], r"--config"),
         (["--gamma", "1"], r"calql.gamma is 1.0; it must be 0.99999 or less"),
         (["--initial-temperature", "0"], r"calql.initial_temperature is 0.0; it must be 1e-08 or more"),
+        (["--utd", "inf"], r"online.utd is inf; it must be 1000 or less"),
+        (["--utd", "nan"], r"online.utd is nan"),
         (["--strides", "2,0"], r"network.strides is \[2, 0\]; it must be 1 or more"),
     ],
 )
@@ -189,6 +191,10 @@ def test_env_name_and_options(yaml):
         "cameras": ["front"],
     }
     assert args("--config", path, "--env", "fake", env=True).env() == ("fake", {"length": 10})
+    sized, named = yaml("env: {size: 32}", "size.yaml"), yaml("env: {name: sim, task: Door}", "named.yaml")
+    assert args("--config", sized, "--config", named, env=True).env()[1]["size"] == 32
+    other = yaml("env: {name: fake}", "other.yaml")
+    assert args("--config", sized, "--config", other, env=True).env() == ("fake", {"length": 10})
     recorded = {"name": "sim", "options": {"task": "Door", "size": 48}}
     assert args("--size", "16", env=True).env(recorded)[1] == {"task": "Door", "size": 16, "cameras": ["front"]}
 

@@ -232,6 +232,12 @@ def test_gym_scales_actions_and_names_observations():
         ("sim", {"robot": "SpotArm"}, "SpotArm"),
         ("sim", {"task": "Can", "placement_m": 0.1}, "placement_m"),
         ("fake", {"image_size": 2}, "image_size"),
+        ("fake", {"image_size": 100_000}, "image_size"),
+        ("fake", {"horizon": 0}, "horizon"),
+        ("fake", {"step_ms": -1.0}, "step_ms"),
+        ("fake", {"step_ms": np.inf}, "step_ms"),
+        ("sim", {"image_size": 100_000}, "image_size"),
+        ("sim", {"control_hz": np.nan}, "control_hz"),
         ("gym:Pendulumm-v1", {}, "Pendulumm-v1"),
         ("gym:Pendulum-v1", {"kwargs": {"gravitty": 1}}, "gravitty"),
         ("gym:", {}, "gym:"),
@@ -241,6 +247,8 @@ def test_gym_scales_actions_and_names_observations():
         ("sim", {"control_hz": 3000}, "control_hz"),
         ("sim", {"horizon": 0}, "horizon"),
         ("sim", {"placement_m": -0.1}, "placement_m"),
+        ("sim", {"placement_m": np.nan}, "placement_m"),
+        ("sim", {"placement_m": np.inf}, "placement_m"),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(name, options, named):

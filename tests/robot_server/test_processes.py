@@ -207,6 +207,7 @@ def test_a_learner_killed_in_the_middle_gets_everything_once(learner, start):
         (["--robot_name", "a/b"], "robot_name"),
         (["--robot_nam", "a"], "did you mean 'robot_name'"),
         (["--hz", "fast"], "robot.hz"),
+        (["--threads", "0"], "robot.threads is 0"),
     ],
 )
 def test_a_configuration_error_is_one_line(start, flags, text):

@@ -1,0 +1,26 @@
+"""A run's episodes on disk and in the replay."""
+
+import pytest
+
+from agent.config import RewardConfig
+from agent.episode_file import episode_paths, read_head
+from agent.replay import Replay
+from agent.store import Store
+
+
+@pytest.fixture
+def store(tmp_path, spec):
+    """store(sparse): a store on this test's folder, as after a restart."""
+    return lambda sparse: Store(tmp_path, Replay(spec, 100, RewardConfig(sparse=sparse), 0.9, 0))
+
+
+def test_an_episode_that_is_set_aside_later_leaves_its_place_in_the_order_empty(tmp_path, store, make_episode):
+    first = store(sparse=False)
+    for number in range(3):
+        rewards = [0, 0.5, 0, 1] if number == 1 else [0, 0, 0, 1]
+        first.take(make_episode(4, success=True, number=number, rewards=rewards))
+    again = store(sparse=True)
+    assert len(set(again.read_back())) == 3 and (again.episodes, again.set_aside) == (2, 1)
+    again.take(make_episode(4, success=True, number=3))
+    orders = {meta["number"]: meta["order"] for _, meta in map(read_head, episode_paths([tmp_path / "episodes"]))}
+    assert orders == {0: 0, 2: 2, 3: 3}
