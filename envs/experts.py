@@ -28,7 +28,7 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
     """An expert for `env`. noise: standard deviation added to its actions; failure_rate: share of spoilt episodes;
     retry_rate: of the others, share whose first grasp misses on purpose, before a second attempt.
 
-    Raises ValueError when there is none for this environment or its robot.
+    Raises ValueError when there is none for this environment or its robot, or when it makes no second attempts.
     """
     inner = env.unwrapped
     task = getattr(inner, "task_name", None) or type(inner).__name__
@@ -38,6 +38,8 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
     if task in ROBOTS and inner.options.robot not in ROBOTS[task]:
         robots = ", ".join(ROBOTS[task])
         raise ValueError(f"there is no scripted expert for '{task}' with robot '{inner.options.robot}'; with {robots}")
+    if retry_rate and not kind.misses:
+        raise ValueError(f"the expert for '{task}' makes no second attempt: retry_rate must be 0")
     return kind(inner, noise, failure_rate, retry_rate, np.random.default_rng(seed))
 
 

@@ -52,20 +52,21 @@ class Scripted:
 
     def __init__(self, env: gymnasium.Env, config: CollectConfig):
         self._env, self._config = env, config
-        self._expert: Any = None
+        self._expert = self._make(0)  # what there is no expert for is refused now
 
     def reset(self, seed: int) -> None:
-        try:
-            config = self._config
-            self._expert = envs.experts.make(
-                self._env, config.noise, config.failure_rate, private_seed(seed), config.retry_rate
-            )
-        except ValueError as error:
-            raise UserError(f"device 'scripted': {error}") from None
+        self._expert = self._make(private_seed(seed))
         self._expert.reset()
 
     def act(self, observation: Observation) -> np.ndarray:
         return self._expert.act(observation)
+
+    def _make(self, seed: int) -> Any:
+        config = self._config
+        try:
+            return envs.experts.make(self._env, config.noise, config.failure_rate, seed, config.retry_rate)
+        except ValueError as error:
+            raise UserError(f"device 'scripted': {error}") from None
 
 
 DEVICES: dict[str, Callable[[gymnasium.Env, CollectConfig], Device]] = {"scripted": Scripted}
@@ -128,11 +129,11 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
     """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
     kept: list[Episode] = []  # without their images, which would fill the memory
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(recording_folder(out))
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
+        device = DEVICES[device_name](env, config)
+        first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
         check_continues(out, Spec.from_spaces(env.observation_space, env.action_space), origin)
-        device = DEVICES[device_name](env, config)
         progress = stack.enter_context(Progress(config.episodes, "collect", "episodes"))
         stop = stack.enter_context(cli.Stop())
         start_s = time.monotonic()
@@ -166,13 +167,15 @@ def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", required=True, metavar="NAME", help="what moves the robot: " + ", ".join(DEVICES))
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the episodes go")
+    parser.add_argument("--device", metavar="NAME", help="what moves the robot: " + ", ".join(DEVICES))
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the episodes go")
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = cli.parse(argv, __doc__, ["collect"], add_flags, env_options, prog="python -m tools.collect")
-    config, device = arguments.section("collect"), arguments.flags.device
+    config, device, out = arguments.section("collect"), arguments.flags.device, arguments.flags.out
+    if not device or not out:
+        raise UserError("both --device NAME and --out FOLDER are needed")
     if device not in DEVICES:
         raise UserError(f"--device {device}: the devices are {', '.join(DEVICES)}{cli.nearest(device, DEVICES)}")
     if config.episodes < 1:
@@ -180,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.seed < 0:
         raise UserError(f"--seed {config.seed}: a seed is not negative")
     name, options = arguments.env()
-    print(collect(name, options, device, config, arguments.flags.out))
+    print(collect(name, options, device, config, out))
 
 
 if __name__ == "__main__":

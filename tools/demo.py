@@ -27,7 +27,9 @@ from agent import cli
 from agent.progress import Progress
 from agent.spec import UserError
 
-EVALUATION_SEED = 100_000  # far from the seeds of collecting and of the robot server
+EVALUATION_SEED = 100_000  # above the seeds of collecting and of the robot server
+SEED_STRIDE = 10_000  # between those of two --seeds
+MAX_SEED = EVALUATION_SEED // SEED_STRIDE - 1
 STOP_S = 30.0
 
 
@@ -94,7 +96,7 @@ def fine_tune(folder: Path, configs: list[str], seed: int, cores: int, steps: in
         "--address",
         address,
         "--robot.seed",
-        str(1000 + 10_000 * seed),
+        str(1000 + SEED_STRIDE * seed),
         "--spool",
         str(folder / "spool"),
     ]
@@ -134,10 +136,17 @@ def main(argv: list[str] | None = None) -> None:
     if not flags.config:
         arguments = cli.parse(["--config", files[0], *(argv or [])], "", [], _flags)
     configs = [word for path in files for word in ("--config", path)]
+    if not 0 <= flags.seed <= MAX_SEED:
+        raise UserError(f"--seed {flags.seed}: 0 to {MAX_SEED}, or its episodes would be those of the evaluation")
+    if flags.episodes < 1:
+        raise UserError(f"--episodes {flags.episodes}: at least one")
     folder = Path(flags.folder)
-    if folder.exists():
-        folder.rename(folder.with_name(f"{folder.name}-before-{time.strftime('%Y%m%d-%H%M%S')}"))
-    folder.mkdir(parents=True)
+    try:
+        if folder.exists():
+            folder.rename(folder.with_name(f"{folder.name}-before-{time.strftime('%Y%m%d-%H%M%S')}"))
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"--folder {folder}: {error.strerror}") from None
     cores = len(os.sched_getaffinity(0))
     seed, demos, ckpt = flags.seed, folder / "demos", folder / "offline.pt"
     print(f"{cores} cores; everything goes to {folder}/\n")
@@ -145,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     def stage(name: str, *command: str) -> str:
         return Stage(folder, name, *command).finish()
 
-    collect = [*configs, "--device", "scripted", "--out", str(demos), "--collect.seed", str(10_000 * seed)]
+    collect = [*configs, "--device", "scripted", "--out", str(demos), "--collect.seed", str(SEED_STRIDE * seed)]
     pretrain = [*configs, "--data", str(demos), "--out", str(ckpt), "--run", str(folder / "pretrain")]
     print(stage("collect", "tools.collect", *collect))
     print(stage("pretrain", "agent.pretrain", *pretrain, "--threads", str(cores), "--learner.seed", str(seed)))
@@ -183,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", default="runs/demo", help="where everything goes (runs/demo)")
     parser.add_argument("--episodes", type=int, default=50, help="evaluation episodes, each time (50)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the whole job (0)")
+    parser.add_argument("--seed", type=int, default=0, help=f"seed of the whole job, 0 to {MAX_SEED} (0)")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import envs.experts
 from agent import cli
 from agent.config import CollectConfig
 from agent.episode_file import episode_paths, read_episode
@@ -146,11 +147,30 @@ def test_two_collectors_do_not_share_a_folder(tmp_path, refused):
         (["--env", "fake", "--device", "scripted", "--episodes", "0"], "--episodes 0: at least one"),
         (["--env", "fake", "--device", "scripted", "--episodes", "many"], "episodes: 'many'"),
         (["--env", "fake"], "--device"),
+        (["--env", "fake", "--device", "scripted", "--horizon", "0"], "horizon is 0"),
+        (["--env", "fake", "--device", "scripted", "--retry-rate", "0.5"], "'reach' makes no second attempt"),
+        (["--env", "gym:Pendulum-v1", "--device", "scripted"], "no scripted expert"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(tmp_path, refused, arguments, says):
     assert says in refused("collect", *arguments, "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_is_needed_but_not_for_the_list_of_fields(refused, command):
+    assert "--out" in refused("collect", "--env", "fake", "--device", "scripted")
+    done = command("collect", "--env", "fake", "--help-config")
+    assert done.returncode == 0 and "retry_rate" in done.stdout
+
+
+def test_the_expert_gets_every_rate_of_the_config(monkeypatch):
+    monkeypatch.setattr(envs.experts.ReachExpert, "misses", ("beside",))
+    env = make_env("fake", {})
+    env.reset(seed=4)
+    device = Scripted(env, CollectConfig(noise=0.1, failure_rate=0.2, retry_rate=0.3))
+    device.reset(4)
+    expert = device._expert
+    assert (expert.noise, expert.failure_rate, expert.retry_rate) == (0.1, 0.2, 0.3)
 
 
 def test_a_file_in_the_folders_place_is_named(tmp_path, refused):

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from agent import checkpoint
+
 ROOT = Path(__file__).parents[2]
 TINY = """
 env: {name: fake, horizon: 12}
@@ -33,4 +37,25 @@ def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path):
     assert summary["env_steps"] >= 60 and summary["updates"] == 30 and summary["minutes"] > 0
     assert summary["episodes"] == sum(record["kind"] == "episode" for record in log) and summary["seed"] == 2
     assert (tmp_path / "demo" / "learning_curve.png").stat().st_size > 5000
+    for ckpt in ("offline.pt", "online/latest.pt"):
+        assert checkpoint.load(tmp_path / "demo" / ckpt).config["learner"]["seed"] == 2
     assert f"success before fine-tuning {summary['offline_success']:.0%}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--seed", "10"], "--seed 10: 0 to 9"),
+        (["--seed", "-1"], "--seed -1: 0 to 9"),
+        (["--episodes", "0"], "--episodes 0: at least one"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_moved(tmp_path, refused, flags, says):
+    (tmp_path / "demo").mkdir()
+    assert says in refused("demo", "--folder", tmp_path / "demo", *flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, refused):
+    (tmp_path / "file").touch()
+    assert f"--folder {tmp_path}/file/x: Not a directory" in refused("demo", "--folder", tmp_path / "file" / "x")
