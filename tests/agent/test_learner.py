@@ -455,6 +455,7 @@ def test_the_folder_of_another_run_is_refused(tune, episodes, monkeypatch, capsy
         ("no demos", ["--offline.data", "[]"], ["--offline.data", "--offline-share 0"]),
         ("other network", ["--critics", "5"], ["section 'network'"]),
         ("address", ["--address", "tcp://0.0.0.0:5555"], ["insecure"]),
+        ("subset", ["--target-subset", "4"], ["target_subset is 4, of only 3"]),
         ("reward", ["--failure-reward", "-1"], ["e0.hdf5", "failure_reward"]),
     ],
 )

@@ -210,6 +210,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_loads(tmp_path, demos, tiny_flags):
         ("device", ["learner.device", "nonsense"]),
         ("config", ["absent.yaml"]),
         ("value", ["gamma", "'high'"]),
+        ("--encoder-weights imagenet", ["encoder_weights is 'imagenet'", "cnn"]),
+        ("--cql-clip-low 2 --cql-clip-high 1", ["cql_clip_low is 2.0", "cql_clip_high 1.0"]),
+        ("--critics 2 --target-subset 3", ["target_subset is 3", "2 network.critics"]),
+        ("--offline-share -0.5", ["offline_share is -0.5"]),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(
@@ -242,6 +246,8 @@ def test_errors_are_one_line_and_exit_code_2(
         flags = ["--config", "absent.yaml"]
     elif case == "value":
         flags = ["--gamma", "high"]
+    elif case.startswith("--"):
+        flags = case.split()
     where = ["--data", data] if data else []
     code, errors = run_command(monkeypatch, capsys, *where, "--updates", "1", "--out", tmp_path / "no.pt", *flags)
     assert code == 2, errors
