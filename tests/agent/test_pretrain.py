@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from agent import checkpoint, cli, pretrain
+from agent.calql import CalQL
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
 from agent.prefetch import Prefetch
@@ -162,6 +163,19 @@ def test_flags_win_over_files_and_all_is_remembered(tmp_path, train):
     calql = start.section("calql")
     assert (calql.gamma, calql.cql_weight, calql.calibrate) == (0.5, 3.0, False)
     assert start.counters["offline_updates"] == 30 and start.section("reward") == RewardConfig()
+
+
+def test_the_weights_are_the_offline_ones(train, monkeypatch):
+    asked, update = set(), CalQL.update
+
+    def spied(self, batch, weights, *args):
+        asked.add((weights.cql, weights.bc))
+        return update(self, batch, weights, *args)
+
+    monkeypatch.setattr(CalQL, "update", spied)
+    flags = "--cql-weight 3 --cql-weight-online 4 --bc-weight 0.5 --bc-weight-online 0.25 --updates 2"
+    train(*flags.split())
+    assert asked == {(3.0, 0.5)}
 
 
 def test_critics_start_at_the_mean_return_where_asked(train, demos):
