@@ -8,8 +8,11 @@ serves every command.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from agent.spec import UserError
 
 
 def _f(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
@@ -168,3 +171,16 @@ SECTIONS: dict[str, type] = {
     "robot": RobotConfig,
     "collect": CollectConfig,
 }
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raise UserError for fields that make no sense together. config: name -> section, of a run, complete."""
+    network, calql, online = config["network"], config["calql"], config["online"]
+    if network.encoder == "cnn" and network.encoder_weights:
+        raise UserError(f"network.encoder_weights is '{network.encoder_weights}', but encoder cnn has none to load")
+    if calql.cql_clip_low > calql.cql_clip_high:
+        raise UserError(f"calql.cql_clip_low is {calql.cql_clip_low}, above cql_clip_high {calql.cql_clip_high}")
+    if calql.target_subset > network.critics:
+        raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
+    if -1 < online.offline_share < 0:
+        raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")

@@ -29,7 +29,7 @@ from torch import Tensor
 from agent import checkpoint, cli
 from agent.calql import Weights
 from agent.checkpoint import LATEST, Checkpoint, NotSaved
-from agent.config import CalQLConfig, LinkConfig, OnlineConfig
+from agent.config import CalQLConfig, LinkConfig, OnlineConfig, check
 from agent.log import RunLog
 from agent.mailbox import Mailbox
 from agent.pretrain import run_folder
@@ -265,6 +265,7 @@ def main(argv: list[str] | None = None) -> None:
     if not flags.resume:
         base.get("learner", {}).pop("run", None)
     config = {name: arguments.section(name, base.get(name)) for name in USED}
+    check(config)
     folder = Path(flags.resume) if flags.resume else run_folder(config["learner"], "run")
     if not flags.resume and (folder / LATEST).exists():
         raise UserError(f"{folder}: a run is there already; go on with it by --resume {folder}, or give another --run")

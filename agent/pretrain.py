@@ -23,7 +23,7 @@ import torch
 from agent import checkpoint, cli
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
-from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
+from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, check
 from agent.episode_file import episode_paths, read_episodes, read_head
 from agent.log import RunLog
 from agent.prefetch import Prefetch
@@ -98,6 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     if start and "updates" in start.counters:
         raise UserError(f"{flags.resume}: of an online run; go on with it by python -m agent.learner --resume FOLDER")
     config = {name: arguments.section(name, start.config.get(name) if start else None) for name in USED}
+    check(config)
     offline: OfflineConfig = config["offline"]
     calql: CalQLConfig = config["calql"]
     offline.data = [str(Path(p).resolve()) for p in (flags.data or offline.data)]

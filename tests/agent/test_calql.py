@@ -535,7 +535,6 @@ def test_p14_critic_loss_leaves_the_policy_and_actor_loss_leaves_the_critics(mak
     losses["actor"].backward()
     assert all(p.grad is None for p in agent.policy.encoder.parameters())
     assert all(p.grad is None for p in agent.critics.parameters())
-    assert agent.log_alpha.grad is None or agent.log_alpha.grad.isfinite()
 
 
 def test_p07_swapping_two_critics_swaps_their_gradients(make_agent, make_batch):

@@ -98,6 +98,7 @@ def tune(tmp_path, monkeypatch, spec, offline, tiny_flags):
 
             def offer(self, version, weights):
                 seen.offers.append(version)
+                seen.offered.append({name: value.copy() for name, value in weights.items()})
                 super().offer(version, weights)
 
         class Kept(Learner):
@@ -107,6 +108,7 @@ def tune(tmp_path, monkeypatch, spec, offline, tiny_flags):
 
             def update(self):
                 seen.updates.append((self.updates, self.seen, self.replay.episodes))
+                seen.sent.append(robot.sent)
                 super().update()
 
         monkeypatch.setattr(learner, "Mailbox", Driven)
@@ -128,7 +130,8 @@ def tune(tmp_path, monkeypatch, spec, offline, tiny_flags):
 class Record:
     def __init__(self, robot, folder):
         self.robot, self.folder = robot, folder
-        self.learner, self.stopped, self.updates, self.paces, self.offers = None, False, [], [], []
+        self.learner, self.stopped, self.paces, self.offers, self.offered = None, False, [], [], []
+        self.updates, self.sent = [], []  # before each update: what the learner says, and the steps really sent
         self.held = []  # (updates made by then, hold_s)
 
     @property
@@ -192,6 +195,17 @@ def test_the_first_weights_are_those_of_the_checkpoint(tune, episodes, offline):
     before, after = checkpoint.load(offline).agent["average"], run.latest.agent["average"]
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert run.robot.link.newest_weights()[0] == 1
+
+
+def test_robots_get_the_mean_of_the_policys_weights(tune, episodes, offline):
+    """And not the newest ones, neither at first nor later."""
+    run = tune(episodes, "--utd", "1", "--offer-every", "5")
+    assert len(run.offered) == 5 and run.learner.updates == 20
+    for offered, saved in ((run.offered[0], checkpoint.load(offline)), (run.offered[-1], run.latest)):
+        assert offered.keys() == saved.agent["average"].keys()
+        for name, value in saved.agent["average"].items():
+            np.testing.assert_array_equal(offered[name], value.numpy())
+        assert any(not np.array_equal(offered[name], value.numpy()) for name, value in saved.agent["policy"].items())
 
 
 def test_simulated_robots_that_run_ahead_are_held_and_released(tune, episodes):
@@ -285,6 +299,20 @@ def test_the_actor_moves_every_so_many_updates(tune, episodes, monkeypatch):
     tune(episodes, "--utd", "1", "--actor-every", "3", "--cql-weight-online", "0.25", "--bc-weight-online", "0.75")
     assert [a for a, *_ in asked] == [k % 3 == 0 for k in range(20)]
     assert {tuple(rest) for _, *rest in asked} == {(0.25, 0.75, 16)}
+
+
+def test_the_conservative_weight_follows_its_schedule(tune, episodes, monkeypatch):
+    """From 5 to 1 within 8 env steps, counted from the end of the warm-up."""
+    asked, update = [], CalQL.update
+
+    def spied(self, batch, weights, *args):
+        asked.append(weights.cql)
+        return update(self, batch, weights, *args)
+
+    monkeypatch.setattr(CalQL, "update", spied)
+    flags = "--utd 1 --warmup-steps 8 --cql-weight 5 --cql-weight-online 1 --cql-decay-steps 8"
+    tune(episodes, *flags.split())
+    assert asked == [4.5, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("share, expected", [("0.25", 4), ("0", 0), ("1", 16)])
@@ -435,23 +463,25 @@ def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(
     assert second.learner.updates == 20  # those that the crash lost are made again
 
 
-def test_an_episode_that_contradicts_the_config_is_set_aside_whole(tune, episodes, caplog):
+def test_an_episode_that_contradicts_the_config_is_set_aside_whole(tune, episodes, make_episode, caplog):
     """It stops nothing, asks for no updates, and its robot may forget it; a config put right takes it in, once."""
     episodes[1].rewards[0] = 0.5
-    first = tune(episodes, "--utd", "1", "--env-steps", "17")
+    first = tune([*episodes, make_episode(9, seed=4, number=4)], "--utd", "1", "--env-steps", "18")
+    # two updates while its steps came, the third when as many steps of others had come
+    assert first.sent == [7] * 7 + [8, 9] + list(range(13, 22))
     [aside] = (first.folder / "set_aside").iterdir()
     assert f"{aside}: reward.sparse" in caplog.text
     np.testing.assert_array_equal(read_episode(aside).rewards, episodes[1].rewards)
-    assert (first.learner.episodes, first.learner.env_steps, first.learner.updates) == (3, 17, 17)
-    assert not first.robot.link._outbox and len(first.learner.replay) == 17
+    assert (first.learner.episodes, first.learner.env_steps, first.learner.updates) == (4, 26, 18)
+    assert not first.robot.link._outbox and len(first.learner.replay) == 26
     again = tune([], resume=True)  # nothing has been put right
-    assert (again.learner.episodes, again.learner.env_steps) == (3, 17) and aside.exists()
+    assert (again.learner.episodes, again.learner.env_steps) == (4, 26) and aside.exists()
     assert read_episode(aside).meta["number"] in [number for *_, number in again.learner.mailbox._assembly.stored]
     right = tune([], "--sparse", "false", "--env-steps", "20", resume=True)
-    assert not aside.exists() and len(right.learner.replay) == 20
-    assert (right.learner.episodes, right.learner.env_steps, right.learner.updates) == (4, 20, 20)
+    assert not aside.exists() and len(right.learner.replay) == 29
+    assert (right.learner.episodes, right.learner.env_steps, right.learner.updates) == (5, 29, 20)
     files = [read_episode(path) for path in episode_paths([right.folder / "episodes"])]
-    assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
+    assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3, 4]
 
 
 def test_a_run_that_diverges_stops_offers_nothing_and_keeps_its_checkpoint(tune, episodes):
@@ -527,6 +557,7 @@ def test_the_folder_of_another_run_is_refused(tune, episodes, monkeypatch, capsy
         ("no demos", ["--offline.data", "[]"], ["--offline.data", "--offline-share 0"]),
         ("other network", ["--critics", "5"], ["section 'network'"]),
         ("address", ["--address", "tcp://0.0.0.0:5555"], ["insecure"]),
+        ("subset", ["--target-subset", "4"], ["target_subset is 4, of only 3"]),
         ("reward", ["--failure-reward", "-1"], ["e0.hdf5", "failure_reward"]),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from agent import cli
-from agent.config import SECTIONS
+from agent.config import SECTIONS, check
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
@@ -17,7 +17,9 @@ def settings(*names):
     """section -> its values, after these files in this order."""
     files = [word for name in names for word in ("--config", str(CONFIGS / name))]
     arguments = cli.parse(files, "", list(SECTIONS), env_options=envs.options)
-    return {name: dataclasses.asdict(arguments.section(name)) for name in SECTIONS} | {"env": arguments.env()}
+    sections = {name: arguments.section(name) for name in SECTIONS}
+    check(sections)
+    return {name: dataclasses.asdict(section) for name, section in sections.items()} | {"env": arguments.env()}
 
 
 @pytest.mark.parametrize("name", NAMES)

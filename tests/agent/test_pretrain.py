@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from agent import checkpoint, cli, pretrain
+from agent.calql import CalQL
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
 from agent.prefetch import Prefetch
@@ -165,6 +166,19 @@ def test_flags_win_over_files_and_all_is_remembered(tmp_path, train):
     assert start.counters["offline_updates"] == 30 and start.section("reward") == RewardConfig()
 
 
+def test_the_weights_are_the_offline_ones(train, monkeypatch):
+    asked, update = set(), CalQL.update
+
+    def spied(self, batch, weights, *args):
+        asked.add((weights.cql, weights.bc))
+        return update(self, batch, weights, *args)
+
+    monkeypatch.setattr(CalQL, "update", spied)
+    flags = "--cql-weight 3 --cql-weight-online 4 --bc-weight 0.5 --bc-weight-online 0.25 --updates 2"
+    train(*flags.split())
+    assert asked == {(3.0, 0.5)}
+
+
 def test_critics_start_at_the_mean_return_where_asked(train, demos):
     replay, _ = load_demonstrations(OfflineConfig(data=[str(demos)]), RewardConfig(), CalQLConfig().gamma, 0)
     flags = ("--updates", "1", "--critic-lr", "0", "--start-at-return")
@@ -211,6 +225,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_loads(tmp_path, demos, tiny_flags):
         ("device", ["learner.device", "nonsense"]),
         ("config", ["absent.yaml"]),
         ("value", ["gamma", "'high'"]),
+        ("--encoder-weights imagenet", ["encoder_weights is 'imagenet'", "cnn"]),
+        ("--cql-clip-low 2 --cql-clip-high 1", ["cql_clip_low is 2.0", "cql_clip_high 1.0"]),
+        ("--critics 2 --target-subset 3", ["target_subset is 3", "2 network.critics"]),
+        ("--offline-share -0.5", ["offline_share is -0.5"]),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(
@@ -243,6 +261,8 @@ def test_errors_are_one_line_and_exit_code_2(
         flags = ["--config", "absent.yaml"]
     elif case == "value":
         flags = ["--gamma", "high"]
+    elif case.startswith("--"):
+        flags = case.split()
     where = ["--data", data] if data else []
     code, errors = run_command(monkeypatch, capsys, *where, "--updates", "1", "--out", tmp_path / "no.pt", *flags)
     assert code == 2, errors

@@ -80,6 +80,19 @@ def test_an_action_moves_the_hand_along_its_axis_and_1_closes_the_gripper(axis):
     assert np.abs(seen[9:]).max() < np.abs(start[9:]).max()
 
 
+@pytest.mark.parametrize("half_width_m", [0.0, 0.1])
+def test_objects_start_as_far_from_the_centre_as_asked(half_width_m):
+    """robosuite's own Lift: within 3 cm."""
+    env = lift(cameras=[], placement_m=half_width_m)
+    places = []
+    for seed in range(8):
+        env.reset(seed=seed)
+        places.append(env.data.xpos[env.robosuite.cube_body_id][:2].copy())
+    env.close()
+    furthest = np.abs(places).max()
+    assert 0.6 * half_width_m <= furthest <= half_width_m + 1e-6
+
+
 def test_pose_control_turns_the_hand():
     env = lift(cameras=[], action="pose")
     start = env.reset(seed=0)[0]["proprio"]

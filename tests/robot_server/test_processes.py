@@ -226,3 +226,14 @@ def test_a_learner_with_another_spec_refuses(spec, start):
         assert "refused" in process.said() and "'state'" in process.said() and "Traceback" not in process.said()
     finally:
         other.stop()
+
+
+def test_a_deterministic_robot_acts_with_the_mean_of_the_policy(learner, start, spec):
+    process = start(learner.address, "--episodes", "1", "--deterministic")
+    learner.until(ended(process))
+    policy = Policy(spec, NetworkConfig(**NETWORK))
+    policy.load_weights(learner.weights)
+    (episode,) = learner.episodes
+    for step in episode.transitions():
+        mean = policy.act(step.observation, deterministic=True)
+        np.testing.assert_allclose(step.action, mean, atol=1e-5)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import checkpoint
+from agent.spec import UserError
+from tools import demo
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -48,14 +50,14 @@ def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path):
         (["--seed", "10"], "--seed 10: 0 to 9"),
         (["--seed", "-1"], "--seed -1: 0 to 9"),
         (["--episodes", "0"], "--episodes 0: at least one"),
+        (["--folder", "demo/file/x"], "--folder demo/file/x: Not a directory"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_moved(tmp_path, refused, flags, says):
+def test_what_cannot_work_is_refused_before_anything_is_run_or_moved(tmp_path, monkeypatch, flags, says):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
-    assert says in refused("demo", "--folder", tmp_path / "demo", *flags)
-    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path, refused):
-    (tmp_path / "file").touch()
-    assert f"--folder {tmp_path}/file/x: Not a directory" in refused("demo", "--folder", tmp_path / "file" / "x")
+    (tmp_path / "demo" / "file").touch()
+    monkeypatch.setattr(demo, "Stage", lambda *stage: pytest.fail("a stage was run"))
+    with pytest.raises(UserError, match=says):
+        demo.main(["--config", str(ROOT / "configs" / "quickstart.yaml"), "--folder", "demo", *flags])
+    assert sorted(map(str, Path().rglob("*"))) == ["demo", "demo/file"]
