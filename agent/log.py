@@ -50,12 +50,12 @@ class RunLog:
         record = {"kind": kind, "env_steps": env_steps, "updates": updates, "time_s": round(self.time_s, 3), **plain}
         try:
             self._write(record)
-            self._curves(kind, env_steps if kind == "episode" else updates, plain)
             self._failing = False
         except OSError as error:
             if not self._failing:
                 logging.getLogger(__name__).error("%s: cannot write the log: %s", self._folder, error)
             self._failing = True
+        self._curves(kind, env_steps if kind == "episode" else updates, plain)
 
     def _write(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, default=str).encode() + b"\n"
@@ -71,9 +71,9 @@ class RunLog:
                     value = sum(value) / len(value)
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     self._board.add_scalar(f"{kind}/{name}", value, step)
-        except OSError:
-            self._board = self._new_board(str(self._folder))  # the thread of the old one died of it
-            raise
+        except OSError:  # the disk is full, and the board's thread died of it
+            with contextlib.suppress(OSError):
+                self._board = self._new_board(str(self._folder))
 
     def say(self, line: str) -> None:
         if not self.quiet:

@@ -2,7 +2,9 @@
 
 import json
 import resource
+import time
 
+import pytest
 import torch
 
 from agent.log import RunLog
@@ -31,17 +33,22 @@ def test_tensors_of_every_type_and_shape_are_read_in_one_wait(tmp_path, monkeypa
     assert (first["stage"], first["speed"], first["env_steps"], second["length"]) == ("online", 1.5, 7, 4)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread dies
 def test_a_full_disk_costs_records_and_never_the_run(tmp_path, caplog):
     log = RunLog(tmp_path)
     log.write("episode", 1, 0, length=1)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    board, before = log._board, resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size + 20, before[1]))
         for step in range(2, 30):
             log.write("episode", step, 0, length=1)
-            log._board.flush() if step == 2 else None  # its own thread meets the limit, too
+        deadline = time.monotonic() + 30
+        while log._board is board and time.monotonic() < deadline:  # until its thread has met the limit, too
+            log.write("episode", step, 0, length=1)
+            time.sleep(0.01)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert log._board is not board
     log.write("episode", 30, 0, length=1)
     log.write("episode", 31, 0, length=1)
     log.close()
@@ -53,3 +60,4 @@ def test_a_full_disk_costs_records_and_never_the_run(tmp_path, caplog):
         except ValueError:
             torn += 1
     assert whole == [1, 30, 31] and torn == 1
+    assert b"episode/length" in max(tmp_path.glob("events.*"), key=lambda file: file.stat().st_mtime_ns).read_bytes()
