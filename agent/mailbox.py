@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from agent.assembly import Assembly
-from agent.keys import guard
+from agent.keys import Guard
 from agent.spec import Episode, Spec, SpecError, UserError, env_differences
 from agent.wire import (
     PROTOCOL,
@@ -99,7 +98,7 @@ class Mailbox:
         self._lease_end_s = 0.0
         self._faults = Faults()
         self._context = zmq.Context()
-        self._guard: ThreadAuthenticator | None = None
+        self._guard: Guard | None = None
         self._socket = self._context.socket(zmq.ROUTER)
         # Handover: a robot that reconnects replaces its half-dead connection.
         for option, value in {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES, zmq.ROUTER_HANDOVER: 1}.items():
@@ -107,7 +106,7 @@ class Mailbox:
         self._socket.ipv6 = "[" in address
         try:
             if keys:
-                self._guard = guard(self._socket, self._context, Path(keys))
+                self._guard = Guard(self._socket, self._context, Path(keys))
             self._socket.bind(address)
         except UserError:
             self.close()
@@ -142,10 +141,11 @@ class Mailbox:
         """
         for _ in range(limit):
             try:
-                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
-            self._receive(route, frames)
+            holder = self._guard.holder(route) if self._guard else None
+            self._receive(route.bytes, [frame.buffer for frame in frames], holder)
         return self._assembly.take()
 
     def acknowledge(self, episode: Episode) -> None:
@@ -190,7 +190,8 @@ class Mailbox:
         except zmq.ZMQError as error:
             self._faults.note("unsent", repr(route), error)
 
-    def _receive(self, route: bytes, frames: list[bytes]) -> None:
+    def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> None:
+        """holder: name of the robot whose key they came with; None without encryption."""
         robot = self._robots.get(route)
         sender = robot.name if robot else f"unknown {route!r:.80}"
         kind = "malformed"
@@ -198,7 +199,7 @@ class Mailbox:
             message = unpack(frames)
             kind = message.kind
             if kind == "HELLO":
-                self._hello(route, message)
+                self._hello(route, message, holder)
                 return
             if kind not in ("STEP", "PULL", "BYE"):
                 raise WireError(f"{kind} is not for a learner")
@@ -206,6 +207,8 @@ class Mailbox:
                 if kind != "BYE" and self._due(route):
                     self._send(route, pack("WHO"))
                 return
+            if holder not in (None, robot.name):
+                raise WireError(f"it came with the key of robot '{holder}'")
             robot.seen_s = time.monotonic()
             if kind == "STEP":
                 self._step(robot, message)
@@ -219,9 +222,12 @@ class Mailbox:
         except (WireError, SpecError) as error:
             self._faults.note(kind, sender, error)
 
-    def _hello(self, route: bytes, message: Message) -> None:
+    def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
         fields = message.fields
         name, boot = fields["robot"], fields["boot"]
+        if holder not in (None, name):
+            self._refuse(route, f"its key is that of robot '{holder}', its robot.robot_name is '{name}'")
+            return
         try:
             differences = Spec.from_dict(fields["spec"]).differences(self.spec)
         except (SpecError, OverflowError) as error:
@@ -245,7 +251,7 @@ class Mailbox:
             log.warning("robot '%s' and the learner's data differ (robot first): %s", name, named)
         self._robots[route] = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
         self._assembly.cut_short(name, boot, {tuple(names) for *names, _ in fields["outbox"]}, route)
-        self._answer_outbox(route, fields["outbox"])  # before WELCOME, which starts its steps
+        self._answer_outbox(self._robots[route], fields["outbox"])  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
@@ -253,7 +259,7 @@ class Mailbox:
 
     def _pull(self, robot: Robot, message: Message) -> None:
         robot.version, robot.ask = message.fields["have"], message.fields["ask"]
-        self._answer_outbox(robot.route, message.fields["outbox"])
+        self._answer_outbox(robot, message.fields["outbox"])
         self._answer(robot)
 
     def _answer(self, robot: Robot) -> None:
@@ -262,9 +268,12 @@ class Mailbox:
             robot.answered = robot.ask
             self._send(robot.route, self._weights)
 
-    def _answer_outbox(self, route: bytes, outbox: list[list[Any]]) -> None:
+    def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
+        route = robot.route
         for *names, sent in outbox:
             key = tuple(names)
+            if key[0] != robot.name:
+                raise WireError(f"an outbox with episodes of '{key[0]}'")
             if key in self._assembly.stored:
                 self._acknowledge(route, key)
             elif key not in self._assembly.unacknowledged:
@@ -295,6 +304,8 @@ class Mailbox:
         fields, assembly = message.fields, self._assembly
         key, step = (fields["robot"], fields["boot"], fields["episode"]), fields["step"]
         last = fields["terminated"] or fields["truncated"]
+        if key[0] != robot.name:
+            raise WireError(f"a step of '{key[0]}'")
         if key in assembly.stored:
             if step == 0 or last:
                 self._acknowledge(robot.route, key)
