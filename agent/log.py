@@ -21,7 +21,8 @@ from agent.spec import UserError
 class RunLog:
     """Appends to `<folder>/log.jsonl`; every record has its kind, env_steps, updates and time_s since the run began.
 
-    Raises UserError when it cannot begin, or another process writes this log. From then on a full disk costs records, never the run.
+    Raises UserError when it cannot begin, or another process writes this log. From then on a full disk costs records,
+    never the run.
     """
 
     def __init__(self, folder: Path, time_s: float = 0.0, quiet: bool = False) -> None:
