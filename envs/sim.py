@@ -149,14 +149,33 @@ class SimEnv(gymnasium.Env):
         return self._robot.eef_site_id[self._robot.arms[0]]
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """A new episode. The same seed gives the same episode, to the last pixel and joule, whatever came before."""
+        """A new episode. The same seed gives the same episode, to the last pixel and joule, whatever came before.
+
+        options: {"state": time, qpos and qvel in one row, as robosuite's recordings have it} starts from there.
+        """
         super().reset(seed=seed)
         fresh = np.random.default_rng(self.np_random.integers(2**63))
         self._env.rng.bit_generator.state = fresh.bit_generator.state  # its samplers hold this very generator
         self._env.reset()
+        if options and "state" in options:
+            self._set_state(options["state"])
+            arm = self._robot.part_controllers[self._robot.arms[0]]
+            arm.update_initial_joints(self.data.qpos[self._robot._ref_joint_pos_indexes])  # where it rests
         self._held = self._rotation()
         self._steps = 0
         return self._observation(), {"success": False}
+
+    def show(self, state: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
+        """What is seen in `state` (see reset), and whether it is a success. Raises ValueError for another length."""
+        self._set_state(state)
+        return self._observation(), bool(self._env._check_success())
+
+    def _set_state(self, state: Any) -> None:
+        model, state = self.model, np.asarray(state, np.float64)
+        if state.shape != (1 + model.nq + model.nv,):
+            raise ValueError(f"the state has {state.size} numbers; {self.task_name} has {1 + model.nq + model.nv}")
+        self._env.sim.set_state_from_flattened(state)
+        self._env.sim.forward()
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         self._env.step(self._with_rotation(clipped(action, self._action_size)))

@@ -10,8 +10,9 @@ their names). The speed is the environment's own control rate where it is known,
 --execute moves a simulated robot: every episode is started in its recorded environment from its recorded seed, and its
 actions are sent again, one by one. Reported per episode: the largest deviation of the proprioception, the mean absolute
 difference of the images (grey levels), the first step that deviates, and whether the outcome is the recorded one. A
-recording of tools.collect repeats exactly (all zero); if it does not, the simulator has changed since. --json prints
-one object with the deviation of every step. Ctrl-C stops at any time; finished videos stay.
+recording of tools.collect repeats exactly (all zero); if it does not, the simulator has changed since. What tools.convert
+made of robosuite's recordings starts from the recorded state, and deviates: the simulator is another. --json prints one
+object with the deviation of every step. Ctrl-C stops at any time; finished videos stay.
 """
 
 from __future__ import annotations
@@ -90,16 +91,16 @@ def row(episode: Episode, step: int) -> Observation:
 
 
 def execute(env: gymnasium.Env, episode: Episode, name: str, show: Show = show_nothing) -> Comparison:
-    """Send the recorded actions again, from the recorded seed; stops where the environment ends the episode."""
+    """Send the recorded actions again, from the recorded seed or state; stops where the environment ends the episode."""
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     if differences := episode.spec.differences(spec):
         raise UserError(f"{name}: does not fit its environment any more: {'; '.join(differences)}")
-    seed = episode.meta.get("seed")
-    if not isinstance(seed, int):
-        raise UserError(f"{name}: no seed recorded, so it cannot be repeated")
+    seed, start = episode.meta.get("seed"), episode.meta.get("start")
+    if not isinstance(seed, int) and not isinstance(start, dict):
+        raise UserError(f"{name}: no seed and no state recorded to start from, so it cannot be repeated")
     found = Comparison(name, recorded_success=episode.succeeded, recorded_length=len(episode))
     actions = iter(episode.actions)
-    steps = rollout(env, lambda _: lambda _: next(actions), seed)
+    steps = rollout(env, lambda _: lambda _: next(actions), seed if isinstance(seed, int) else 0, start)
     for step, transition in enumerate(itertools.islice(steps, len(episode))):
         found.add(row(episode, step), transition.observation, spec)
         show(step, transition.observation, found.success)

@@ -40,13 +40,16 @@ def env_record(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({"name": name, "options": complete}))
 
 
-def rollout(env: gymnasium.Env, begin: Callable[[int], Act], seed: int) -> Iterator[Transition]:
+def rollout(
+    env: gymnasium.Env, begin: Callable[[int], Act], seed: int, start: dict[str, Any] | None = None
+) -> Iterator[Transition]:
     """The transitions of one episode from `env.reset(seed)`; an action is recorded as executed, after clipping.
 
     `begin(seed)` is called once the environment is reset (an expert looks at the scene then), and returns what acts.
+    start: options of the reset, such as the simulator's state.
     """
     spec = Spec.from_spaces(env.observation_space, env.action_space)
-    observation = own(env.reset(seed=seed)[0], spec)
+    observation = own(env.reset(seed=seed, options=start)[0], spec)
     act = begin(seed)
     while True:
         action = np.clip(np.asarray(act(observation), np.float32), -1, 1)

@@ -1,0 +1,241 @@
+"""What all formats have in common: an episode as its source has it (Raw), the person's choices, and what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
+
+SIMPLE = {name: 0 for name in ("policy_versions", "interventions", "times_s")}  # what a source need not have
+
+
+class FormatError(UserError):
+    """A source that is damaged or not what it seems; the message names it."""
+
+
+@dataclass
+class Choices:
+    """What the person decided. None: not decided, and refused where the source leaves it open."""
+
+    rename: dict[str, str] = field(default_factory=dict)  # the source's name -> the name that is written
+    drop: list[str] = field(default_factory=list)  # observations left out, by the source's names
+    reward: str | None = None  # sparse-at-end | zero
+    success: str | None = None  # end | never | a reward that means success
+    actions: str | None = None  # clip | scale
+    final: str = "repeat"  # repeat | drop
+    resize: int | None = None  # pixels a side
+    no_ops: str = "keep"  # keep | drop
+    sim: dict[str, Any] = field(default_factory=dict)  # options of envs.sim, for what is rendered anew
+    env: dict[str, Any] | None = None  # {"name", "options"} to remember as the episodes' environment
+    action_range: np.ndarray | None = None  # (2, A) lowest and highest, for "scale"
+    fps: float | None = None
+    instruction: str | None = None  # the task in words
+
+
+@dataclass
+class Report:
+    """What a conversion did, in plain lines; counts are summed over episodes."""
+
+    lines: list[str] = field(default_factory=list)
+    counts: Counter = field(default_factory=Counter)
+
+    def say(self, line: str) -> None:
+        """`line`, once however often it is said."""
+        if line not in self.lines:
+            self.lines.append(line)
+
+    def count(self, what: str, part: int, whole: int) -> None:
+        """`what` holds "{}" where "n of m (p %)" is to stand."""
+        self.counts[what, 0] += part
+        self.counts[what, 1] += whole
+
+    def __str__(self) -> str:
+        counted = []
+        for what, kind in self.counts:
+            part, whole = self.counts[what, 0], self.counts[what, 1]
+            if kind == 0 and part:
+                counted.append(what.format(f"{part:,} of {whole:,} ({part / whole:.1%})"))
+        return "\n".join([*self.lines, *counted])
+
+
+@dataclass
+class Raw:
+    """One episode as its source has it: `observations` have T or T + 1 rows, `columns` are those it has of ours."""
+
+    name: str  # for messages
+    observations: dict[str, np.ndarray]
+    actions: np.ndarray
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+    dones: np.ndarray | None = None  # ends, whatever their kind
+    meta: dict[str, Any] | None = None  # ours, where the source was written by this project
+    origin: dict[str, Any] = field(default_factory=dict)  # for the meta of an episode that somebody else wrote
+
+
+def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
+    """`raw` as an Episode. Raises UserError where the source leaves open what the person has not decided."""
+    actions = _actions(raw, choices, report)
+    observations = _observations(raw, choices, report)
+    columns = dict(raw.columns)
+    steps = len(actions)
+    if any(len(rows) not in (steps, steps + 1) for rows in observations.values()):
+        raise FormatError(f"{raw.name}: {steps} actions, but observations of other lengths")
+    if any(len(rows) == steps for rows in observations.values()):
+        if choices.final == "drop":
+            report.say("final observation: not in the source, so the last action of each episode was left out")
+            steps -= 1
+            actions, columns = actions[:steps], {name: rows[:steps] for name, rows in columns.items()}
+        else:
+            report.say("final observation: not in the source; the one before the last action stands in its place")
+    if steps < 1:
+        raise FormatError(f"{raw.name}: no steps")
+    observations = {k: v if len(v) > steps else np.concatenate([v, v[-1:]]) for k, v in observations.items()}
+    ends_early = np.flatnonzero(raw.dones[: steps - 1]) if raw.dones is not None else []
+    if len(ends_early):
+        report.count("ends inside an episode: {} steps say 'done' before the last; ignored", len(ends_early), steps)
+    rewards = _rewards(raw.name, columns, steps, choices, report)
+    success = _success(raw.name, columns, rewards, choices, report)
+    if "terminated" in columns and "truncated" in columns:
+        terminated, truncated = (np.array(columns[name], np.bool_) for name in ("terminated", "truncated"))
+        truncated[-1] |= not terminated[-1]
+    else:  # ends: by success, or by a clock or a person
+        terminated, truncated = np.zeros(steps, np.bool_), np.zeros(steps, np.bool_)
+        terminated[-1] = success[-1]
+        truncated[-1] = not success[-1]
+    others = {name: np.asarray(columns.get(name, np.zeros(steps)), STEP_COLUMNS[name]) for name in SIMPLE}
+    return Episode(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminated=terminated,
+        truncated=truncated,
+        success=success,
+        meta=raw.meta if raw.meta is not None else _meta(raw, choices),
+        **others,
+    )
+
+
+def _meta(raw: Raw, choices: Choices) -> dict[str, Any]:
+    meta = dict(raw.origin)
+    if choices.env is not None:
+        meta["env"] = choices.env
+    if choices.actions == "scale" and choices.action_range is not None:
+        meta["action_range"] = np.asarray(choices.action_range, np.float64).tolist()
+    return meta
+
+
+def _actions(raw: Raw, choices: Choices, report: Report) -> np.ndarray:
+    actions = np.asarray(raw.actions)
+    if actions.dtype.kind != "f":
+        raise UserError(f"{raw.name}: actions are {actions.dtype}; continuous ones are needed")
+    actions = actions.reshape(len(actions), -1)
+    if not np.isfinite(actions).all():
+        raise FormatError(f"{raw.name}: actions that are not finite")
+    if choices.actions == "scale" and choices.action_range is not None:
+        low, high = choices.action_range
+        span = np.where(high > low, high - low, 1)
+        centred = np.where(high > low, 2 * (actions - low) / span - 1, 0)
+        report.say("actions: each dimension's range in the source is [-1, 1] now; the range is in the episodes' meta")
+        return np.clip(centred, -1, 1).astype(np.float32)
+    beyond = np.abs(actions) > ACTION_LIMIT
+    if beyond.any() and choices.actions != "clip":
+        reach = np.abs(actions).max()
+        raise UserError(
+            f"{raw.name}: actions reach {reach:.3g}; --actions clip or --actions scale brings them to [-1, 1]"
+        )
+    if choices.actions == "clip":
+        report.count("actions: {} values lay outside [-1, 1] and were clipped", int(beyond.sum()), actions.size)
+        actions = np.clip(actions, -1, 1)
+    return actions.astype(np.float32)
+
+
+def _observations(raw: Raw, choices: Choices, report: Report) -> dict[str, np.ndarray]:
+    kept: dict[str, np.ndarray] = {}
+    for source, rows in raw.observations.items():
+        name = choices.rename.get(source, source)
+        if source in choices.drop:
+            report.say(f"dropped: {source}, as asked")
+            continue
+        if rows.dtype == np.uint8 and rows.ndim == 4 and rows.shape[3] == 3:
+            rows = resized(rows, choices.resize)
+        elif rows.dtype.kind in "fiub" and rows.ndim <= 2 and rows.dtype != np.uint8:
+            if rows.dtype != np.float32:
+                report.say(f"rounded: {source} is {rows.dtype} in the source, float32 here")
+            rows = rows.reshape(len(rows), -1).astype(np.float32)
+        else:
+            report.say(f"dropped: {source}, {rows.dtype} {list(rows.shape[1:])} is neither an RGB image nor a vector")
+            continue
+        if name in kept:
+            raise UserError(f"{raw.name}: two observations would be called '{name}'")
+        if name != source:
+            report.say(f"renamed: {source} is {name}")
+        kept[name] = rows
+    if not kept:
+        raise UserError(f"{raw.name}: no observation is left")
+    return kept
+
+
+def resized(images: np.ndarray, side: int | None) -> np.ndarray:
+    """(T, H, W, 3) at `side` x `side` pixels; unchanged for None."""
+    if side is None or images.shape[1:3] == (side, side):
+        return images
+    return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])
+
+
+def _rewards(name: str, columns: Mapping[str, np.ndarray], steps: int, choices: Choices, report: Report) -> np.ndarray:
+    if "rewards" in columns and choices.reward is None:
+        return np.asarray(columns["rewards"], np.float32)
+    if choices.reward is None:
+        raise UserError(
+            f"{name}: no rewards in it; --reward sparse-at-end (1 at the last step, a success) or --reward zero says "
+            "what they were"
+        )
+    was = " (the source's own are not used)" if "rewards" in columns else ""
+    said = "1 at the last step of each episode" if choices.reward == "sparse-at-end" else "0 at every step"
+    report.say(f"rewards: {said}, as asked{was}")
+    rewards = np.zeros(steps, np.float32)
+    rewards[-1] = choices.reward == "sparse-at-end"
+    return rewards
+
+
+def _success(
+    name: str, columns: Mapping[str, np.ndarray], rewards: np.ndarray, choices: Choices, report: Report
+) -> np.ndarray:
+    asked = choices.success or ("end" if choices.reward == "sparse-at-end" else None)
+    if asked is None and "success" in columns:
+        return np.asarray(columns["success"], np.bool_)
+    if asked is None:
+        raise UserError(
+            f"{name}: it does not say which episodes succeeded; --success end (all, at their last step), never, or a "
+            "number (where the reward reaches it) does"
+        )
+    success = np.zeros(len(rewards), np.bool_)
+    if asked == "end":
+        success[-1] = True
+        report.say("success: at the last step of each episode, as asked")
+    elif asked == "never":
+        report.say("success: never, as asked")
+    else:
+        success = rewards >= float(asked)
+        report.say(f"success: where the reward is {float(asked):g} or more, as asked")
+    return success
+
+
+def renamed(episode: Episode, choices: Choices, report: Report) -> Episode:
+    """An episode of ours on its way out, under the names that were asked for."""
+    observations = _observations(Raw("episode", episode.observations, episode.actions), choices, report)
+    return dataclasses.replace(episode, observations=observations)
+
+
+def check_names(path: Path, known: set[str], choices: Choices) -> None:
+    """Raise UserError for a --rename or --drop of what the source does not have."""
+    for name in [*choices.rename, *choices.drop]:
+        if name not in known:
+            raise UserError(f"{path}: no observation '{name}'; it has {', '.join(sorted(known))}")

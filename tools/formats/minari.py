@@ -1,0 +1,2 @@
+def detects(path):
+    return False
