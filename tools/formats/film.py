@@ -54,7 +54,6 @@ def frames(path: Path, first_s: float, count: int, fps: float, side: int | None 
     try:
         with av.open(str(path)) as file:
             stream = file.streams.video[0]
-            stream.thread_type = "AUTO"
             file.seek(max(0, int((first_s - 0.5 / fps) / stream.time_base)), stream=stream, backward=True)
             for frame in file.decode(stream):
                 if frame.time is None or frame.time < first_s - 0.5 / fps:

@@ -167,7 +167,9 @@ def _observation(
         file, begins = place.videos[feature]
         return film.frames(file, begins, len(rows), fps, choices.resize)
     if kind["dtype"] == "image":
-        return np.stack([resized(picture(cell["bytes"])[None], choices.resize)[0] for cell in rows[feature].to_pylist()])
+        return np.stack(
+            [resized(picture(cell["bytes"])[None], choices.resize)[0] for cell in rows[feature].to_pylist()]
+        )
     return vectors(rows, feature)
 
 
