@@ -16,7 +16,7 @@ What a source does not say is never made up. It is asked for, by
   --success end | never | NUMBER     every episode at its last step, none, or where the reward reaches NUMBER
   --actions clip | scale             for values beyond [-1, 1]; scale maps each dimension's range to [-1, 1]
   --final repeat | drop              no observation after the last action: repeat the one before, or drop that action
-Names: --rename SOURCE=NAME and --drop SOURCE (repeatable), or --map FILE, a YAML with rename: {SOURCE: NAME}, drop: [..].
+Names: --rename SOURCE=NAME and --drop SOURCE (repeatable), or --map FILE, YAML with rename: {SOURCE: NAME}, drop: [..].
 
 OUT must not exist yet; it appears whole or not at all. What was renamed, dropped, clipped and cut is printed.
 """

@@ -10,9 +10,9 @@ their names). The speed is the environment's own control rate where it is known,
 --execute moves a simulated robot: every episode is started in its recorded environment from its recorded seed, and its
 actions are sent again, one by one. Reported per episode: the largest deviation of the proprioception, the mean absolute
 difference of the images (grey levels), the first step that deviates, and whether the outcome is the recorded one. A
-recording of tools.collect repeats exactly (all zero); if it does not, the simulator has changed since. What tools.convert
-made of robosuite's recordings starts from the recorded state, and deviates: the simulator is another. --json prints one
-object with the deviation of every step. Ctrl-C stops at any time; finished videos stay.
+recording of tools.collect repeats exactly (all zero); if it does not, the simulator has changed since. What
+tools.convert made of robosuite's recordings starts from the recorded state, and deviates: the simulator is another.
+--json prints one object with the deviation of every step. Ctrl-C stops at any time; finished videos stay.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def row(episode: Episode, step: int) -> Observation:
 
 
 def execute(env: gymnasium.Env, episode: Episode, name: str, show: Show = show_nothing) -> Comparison:
-    """Send the recorded actions again, from the recorded seed or state; stops where the environment ends the episode."""
+    """Send the recorded actions again, from the recorded seed or state; stops where the environment ends it."""
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     if differences := episode.spec.differences(spec):
         raise UserError(f"{name}: does not fit its environment any more: {'; '.join(differences)}")

@@ -1,4 +1,4 @@
-"""Do people's recorded actions still succeed? Plays robosuite's raw recordings in envs.sim, by their states and open loop.
+"""Do people's recordings still succeed? Plays robosuite's raw ones in envs.sim, by their states and open loop.
 
   python -m tools.bench.human ../shared/data/robosuite_lift_3/demo.hdf5 ... [--json FILE]
 

@@ -100,7 +100,7 @@ def ours_reads_theirs(folder: Path, steps: int) -> bool:
         rows = []
         for step in range(length):
             front = np.full((48, 64, 3), (40 + 3 * step, 90, 200 - 3 * step), np.uint8)
-            row = {
+            row: dict[str, Any] = {
                 "observation.state": rng.normal(size=5).astype(np.float32),
                 "observation.images.front": front,
                 "observation.images.wrist": rng.integers(256, size=(32, 32, 3), dtype=np.uint8),
@@ -129,7 +129,7 @@ def ours_reads_theirs(folder: Path, steps: int) -> bool:
     )
     print(*(f"  {line}" for line in report.lines), sep="\n")
     print(
-        f"  vectors, rewards and PNG images {'bit-equal' if equal else 'DIFFER'}; video PSNR {min(seen):.1f} dB at worst"
+        f"  vectors, rewards, PNG images {'bit-equal' if equal else 'DIFFER'}; video PSNR {min(seen):.1f} dB at worst"
     )
     return equal and min(seen) > 30
 

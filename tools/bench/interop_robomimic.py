@@ -55,7 +55,9 @@ def train(path: Path, demos: list[Episode], steps: int) -> bool:
             for key, rows in episode.observations.items():
                 equal &= np.array_equal(item["obs"][key][0], rows[step])
                 equal &= np.array_equal(item["next_obs"][key][0], rows[step + 1])
-    print(f"SequenceDataset: {len(dataset)} of {row} steps, {len(demos)} demos, {'bit-equal' if equal else 'DIFFERENT'}")
+    print(
+        f"SequenceDataset: {len(dataset)} of {row} steps, {len(demos)} demos, {'bit-equal' if equal else 'DIFFERENT'}"
+    )
     model = algo_factory("bc", config, shapes["all_shapes"], shapes["ac_dim"], torch.device("cpu"))
     model.set_train()
     loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=True)
@@ -84,7 +86,9 @@ def read(path: Path) -> bool:
                 equal &= np.array_equal(source.astype(rows.dtype), rows[:-1])
     steps, successes = sum(map(len, found)), sum(episode.succeeded for episode in found)
     print(f"we read robomimic's: {len(found)} demos, {steps} steps, {successes} succeed")
-    print(f"  {'equal' if equal else 'DIFFERENT'}; {', '.join(f'{k} {v.shape[1:]}' for k, v in rows_of(found).items())}")
+    print(
+        f"  {'equal' if equal else 'DIFFERENT'}; {', '.join(f'{k} {v.shape[1:]}' for k, v in rows_of(found).items())}"
+    )
     print(*(f"  {line}" for line in str(report).splitlines()), sep="\n")
     return equal
 

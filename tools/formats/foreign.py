@@ -1,4 +1,4 @@
-"""What all formats have in common: an episode as its source has it (Raw), the person's choices, and what became of it."""
+"""What all formats share: an episode as its source has it (Raw), the person's choices, and what became of it."""
 
 from __future__ import annotations
 
@@ -97,9 +97,8 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
     if steps < 1:
         raise FormatError(f"{raw.name}: no steps")
     observations = {k: v if len(v) > steps else np.concatenate([v, v[-1:]]) for k, v in observations.items()}
-    ends_early = np.flatnonzero(raw.dones[: steps - 1]) if raw.dones is not None else []
-    if len(ends_early):
-        report.count("ends inside an episode: {} steps say 'done' before the last; ignored", len(ends_early), steps)
+    if raw.dones is not None and (early := np.count_nonzero(raw.dones[: steps - 1])):
+        report.count("ends inside an episode: {} steps say 'done' before the last; ignored", int(early), steps)
     rewards = _rewards(raw.name, columns, steps, choices, report)
     success = _success(raw.name, columns, rewards, choices, report)
     if "terminated" in columns and "truncated" in columns:
@@ -187,6 +186,14 @@ def resized(images: np.ndarray, side: int | None) -> np.ndarray:
     if side is None or images.shape[1:3] == (side, side):
         return images
     return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])
+
+
+def picture(data: bytes) -> np.ndarray:
+    """(H, W, 3) from PNG or JPEG. Raises FormatError."""
+    image = cv2.imdecode(np.frombuffer(data or b"", np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise FormatError("an image in the table is missing or damaged")
+    return image[..., ::-1]
 
 
 def _rewards(name: str, columns: Mapping[str, np.ndarray], steps: int, choices: Choices, report: Report) -> np.ndarray:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
@@ -20,7 +19,7 @@ import pyarrow.parquet as parquet
 from agent.progress import Progress
 from agent.spec import Episode, UserError
 from tools.formats import film
-from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, resized, to_episode
+from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, picture, resized, to_episode
 from tools.formats.lerobot_write import COLUMNS, EXTRA, write
 
 __all__ = ["actions", "detects", "read", "write"]
@@ -152,7 +151,7 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
 
 def short_names(features: dict[str, Any]) -> dict[str, str]:
     """Feature -> the name that it gets here."""
-    names = {}
+    names: dict[str, str] = {}
     for feature in features:
         if feature.startswith("observation."):
             short = feature.removeprefix("observation.").removeprefix("images.")
@@ -171,14 +170,6 @@ def _observation(
             [resized(picture(cell["bytes"])[None], choices.resize)[0] for cell in rows[feature].to_pylist()]
         )
     return vectors(rows, feature)
-
-
-def picture(data: bytes) -> np.ndarray:
-    """(H, W, 3) from PNG or JPEG. Raises FormatError."""
-    image = cv2.imdecode(np.frombuffer(data or b"", np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise FormatError("an image in the table is missing or damaged")
-    return image[..., ::-1]
 
 
 class _Extra:

@@ -167,7 +167,7 @@ class _Writer:
             current.add(image)
         for step in sorted({0, len(images) // 2, len(images) - 1}):
             self._samples.append((current.path, (first + step) / self.fps, images[step].copy()))
-        found = {f"videos/{name}/{k}": number for k, number in at.items()}
+        found: dict[str, Any] = {f"videos/{name}/{k}": number for k, number in at.items()}
         found[f"videos/{name}/from_timestamp"] = first / self.fps
         found[f"videos/{name}/to_timestamp"] = current.frames / self.fps
         if current.path.stat().st_size > VIDEO_MB * 2**20:

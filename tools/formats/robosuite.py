@@ -2,7 +2,7 @@
 
 The states are put into today's model of the task, not into the stored XML (meshes were renamed between versions), and
 what envs.sim sees there is the observation: the result trains together with our own demonstrations and goes on online.
-Rewards and success are the simulator's judgement of each state; an episode ends, as envs.sim does, at its first success.
+Rewards and success are the simulator's judgement of each state; an episode ends, as in envs.sim, at its first success.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def detects(path: Path) -> bool:
         return False
     with h5py.File(path, "r") as file:
         data = file.get("data", {})
-        first = next((data[name] for name in data if name.startswith("demo_")), {})
+        first: Any = next((data[name] for name in data if name.startswith("demo_")), {})
         return "states" in first and "obs" not in first
 
 
@@ -159,7 +159,7 @@ def _kept(choices: Choices) -> str:
 
 
 def no_ops(actions: np.ndarray, states: np.ndarray, nq: int) -> np.ndarray:
-    """(T,) bool: steps that ask the arm for nothing, the gripper for what it does already, and in which nothing moves."""
+    """(T,) bool: steps that ask the arm for nothing, the gripper for what it does already, and move nothing."""
     same_gripper = np.zeros(len(actions), np.bool_)
     same_gripper[1:] = (actions[1:, 6:] == actions[:-1, 6:]).all(axis=1)
     positions = states[:, 1 : 1 + nq]
