@@ -12,7 +12,7 @@ from agent.wire import EpisodeKey, WireError
 
 MAX_OPEN = 1000  # episodes under way
 MAX_OPEN_BYTES = 4 << 30  # of them all; one may take half
-STEP_BYTES = 2000  # of a step, besides its arrays
+STEP_BYTES = 10_000  # of a step, besides its arrays; libzmq keeps small messages in blocks of 8 kB
 
 
 @dataclass

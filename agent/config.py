@@ -150,7 +150,11 @@ class RobotConfig:
     max_backlog_steps: int = _f(500, "simulation: wait once so many steps could not be sent (no learner)", low=1)
     threads: int = _f(1, "CPU threads for the policy", low=1)
     deterministic: bool = _f(False, "act with the mean of the policy instead of a sample")
-    spool: str = _f("spool", "folder for ended episodes that the learner has not acknowledged yet")
+    spool: str = _f("spool", "folder for what the learner has not acknowledged yet")
+    spool_gb: float = _f(20.0, "how much may be there: from then on the robot waits for the learner", low=0)
+    while_away: Literal["act", "wait"] = _f(
+        "act", "while the learner is away: go on with the last policy, or finish the episode and wait"
+    )
 
 
 @dataclass

@@ -7,6 +7,7 @@ all: it is written aside, synced and renamed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import zlib
@@ -17,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agent.spec import STEP_COLUMNS, Episode, SpecError, UserError
+from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 
 SUFFIX = ".hdf5"
 
@@ -100,22 +101,41 @@ def read_episode(path: str | Path) -> Episode:
     """The episode in `path`, checked. Raises EpisodeFileError naming the file when it is missing, cut or foreign."""
     with _opened(path) as data:
         demo = data["demo_0"]
-        columns = {name: demo[name][()].astype(dtype, copy=False) for name, dtype in STEP_COLUMNS.items()}
-        observations = {
-            key: np.concatenate([demo["obs"][key][()], demo["final_obs"][key][()][None]]) for key in demo["obs"]
-        }
-        episode = Episode(
-            observations=observations, actions=demo["actions"][()], meta=json.loads(data.attrs["meta"]), **columns
-        )
+        episode = _rows(demo, 0, len(demo["actions"]), json.loads(data.attrs["meta"]))
         if data.attrs.get("crc32") not in (None, _checksum(episode)):
             raise ValueError("its arrays do not have their checksum")
     try:
-        if not observations or episode.actions.ndim != 2:
+        if not episode.observations or episode.actions.ndim != 2:
             raise SpecError("no observations, or actions that are not (T, A)")
         episode.check(episode.spec)
     except SpecError as error:
         raise EpisodeFileError(f"{path}: {error}") from None
     return episode
+
+
+def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:
+    """Up to `count` steps of the episode in `path` from number `first` on; their checksum is not looked at.
+
+    Raises EpisodeFileError naming the file.
+    """
+    with _opened(path) as data:
+        demo = data["demo_0"]
+        end = min(first + count, len(demo["actions"]))
+        steps = _rows(demo, first, end, {}).transitions()
+        if end < len(demo["actions"]):
+            steps[-1] = dataclasses.replace(steps[-1], final_observation=None)
+    return steps
+
+
+def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any]) -> Episode:
+    """Steps `first` to `end` (exclusive), with the observation after them."""
+    whole = end == len(demo["actions"])
+    columns = {name: demo[name][first:end].astype(dtype, copy=False) for name, dtype in STEP_COLUMNS.items()}
+    observations = {}
+    for key, rows in demo["obs"].items():
+        after = demo["final_obs"][key][()] if whole else rows[end]
+        observations[key] = np.concatenate([rows[first:end], after[None]])
+    return Episode(observations=observations, actions=demo["actions"][first:end], meta=meta, **columns)
 
 
 def episode_paths(places: Iterable[str | Path]) -> list[Path]:

@@ -2,13 +2,14 @@
 
 A folder of keys on each machine, made by tools.keys:
 
-  learner   learner.key_secret, authorized/<robot>.key     one public key for each robot that may connect
+  learner   learner.key_secret, authorized/<robot>.key     the public key of each robot that may connect, by that name
   robot     <robot>.key_secret, learner.key                its own, and the learner's public one
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from agent.spec import UserError
 
 LEARNER = "learner"
 AUTHORIZED = "authorized"
+
+log = logging.getLogger(__name__)
 
 
 def create(folder: Path, name: str) -> tuple[Path, Path]:
@@ -54,24 +57,56 @@ def _load(path: Path, secret: bool) -> bytes:
     raise UserError(f"{path}: not a {'secret' if secret else 'public'} key of this program")
 
 
-def guard(socket: Any, context: zmq.Context, folder: Path) -> ThreadAuthenticator:
-    """Make `socket` one that only robots with a key in `folder`/authorized reach; stop() what is returned at the end.
+class Guard:
+    """Makes `socket` one that only robots with a key in `folder`/authorized reach; stop() it at the end.
 
-    Call it before `bind`. Keys that are added later count from the learner's next start.
+    Make it before `bind`. Keys that are put there or taken away later count from a robot's next connection on. Raises
+    UserError naming the key that is missing or unfit.
     """
-    allowed = folder / AUTHORIZED
-    secret = _load(folder / f"{LEARNER}.key_secret", secret=True)
-    paths = sorted(allowed.glob("*.key"))
-    if not paths:
-        raise UserError(f"{allowed}: no robot may connect; put each one's <robot>.key there")
-    for path in paths:
-        _load(path, secret=False)
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    authenticator.configure_curve(domain="*", location=str(allowed))
-    socket.curve_secretkey, socket.curve_publickey = secret, zmq.curve_public(secret)
-    socket.curve_server = True
-    return authenticator
+
+    def __init__(self, socket: Any, context: zmq.Context, folder: Path) -> None:
+        self._folder, self._files = folder / AUTHORIZED, {Path(): -1}
+        self._names: dict[bytes, str] = {}
+        secret = _load(folder / f"{LEARNER}.key_secret", secret=True)
+        for path in self._folder.glob("*.key"):
+            _load(path, secret=False)
+        if not self._known():
+            raise UserError(f"{self._folder}: no robot may connect; put each one's <robot>.key there")
+        self._authenticator = ThreadAuthenticator(context)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(domain="*", credentials_provider=self)
+        socket.curve_secretkey, socket.curve_publickey = secret, zmq.curve_public(secret)
+        socket.curve_server = True
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether whoever has shown to hold `key` may connect. In the authenticator's thread, at each connection."""
+        return key in self._known()
+
+    def holder(self, frame: zmq.Frame) -> str:
+        """The robot whose key `frame` came with: the name of the file in authorized/. Empty: it is not there any more.
+
+        libzmq vouches for it: a robot can say that it has another name, but not with the other's key.
+        """
+        return self._names.get(str(frame.get("User-Id")).encode(), "")
+
+    def stop(self) -> None:
+        self._authenticator.stop()
+
+    def _known(self) -> dict[bytes, str]:
+        try:
+            files = {path: path.stat().st_mtime_ns for path in sorted(self._folder.glob("*.key"))}
+            if files != self._files:
+                names = {}
+                for path in files:
+                    try:
+                        names[_load(path, secret=False)] = path.stem
+                    except UserError as error:
+                        log.warning("%s", error)
+                self._names, self._files = names, files
+        except OSError as error:
+            log.warning("%s: %s", self._folder, error.strerror)
+            self._names = {}
+        return self._names
 
 
 def present(socket: Any, folder: Path, robot: str) -> None:

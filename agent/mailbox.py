@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from agent.assembly import Assembly
-from agent.keys import guard
+from agent.keys import Guard
 from agent.patience import Patience
 from agent.spec import Episode, Spec, SpecError, UserError, env_differences
 from agent.wire import (
@@ -107,7 +106,7 @@ class Mailbox:
         self._lease_end_s = 0.0
         self._faults = Faults()
         self._context = zmq.Context()
-        self._guard: ThreadAuthenticator | None = None
+        self._guard: Guard | None = None
         self._socket = self._context.socket(zmq.ROUTER)
         # Handover: a robot that reconnects replaces its half-dead connection.
         for option, value in {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES, zmq.ROUTER_HANDOVER: 1}.items():
@@ -115,7 +114,7 @@ class Mailbox:
         self._socket.ipv6 = "[" in address
         try:
             if keys:
-                self._guard = guard(self._socket, self._context, Path(keys))
+                self._guard = Guard(self._socket, self._context, Path(keys))
             self._socket.bind(address)
         except UserError:
             self.close()
@@ -152,16 +151,18 @@ class Mailbox:
         end_s = time.monotonic() + DRAIN_S
         while limit > 0 and time.monotonic() < end_s:
             try:
-                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
-            if not self._patience.has(route):
+            sender = route.bytes
+            if not self._patience.has(sender):
                 self.counts["ignored"] += 1  # not held against the limit: what piles up here is memory
                 continue
             limit -= 1
             began_s = time.thread_time()
-            if not self._receive(route, frames):
-                self._patience.charge(route, time.thread_time() - began_s)
+            holder = self._guard.holder(route) if self._guard else None
+            if not self._receive(sender, [frame.buffer for frame in frames], holder):
+                self._patience.charge(sender, time.thread_time() - began_s)
         return self._assembly.take()
 
     def acknowledge(self, episode: Episode) -> None:
@@ -206,8 +207,11 @@ class Mailbox:
         except zmq.ZMQError as error:
             self._faults.note("unsent", repr(route), error)
 
-    def _receive(self, route: bytes, frames: list[bytes]) -> bool:
-        """Whether it was a step that was missing."""
+    def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> bool:
+        """Whether it was a step that was missing.
+
+        holder: name of the robot whose key they came with; None without encryption.
+        """
         robot = self._robots.get(route)
         sender = robot.name if robot else f"unknown {route!r:.80}"
         kind = "malformed"
@@ -215,7 +219,7 @@ class Mailbox:
             message = unpack(frames)
             kind = message.kind
             if kind == "HELLO":
-                self._hello(route, message)
+                self._hello(route, message, holder)
                 return False
             if kind not in ("STEP", "PULL", "BYE"):
                 raise WireError(f"{kind} is not for a learner")
@@ -223,6 +227,8 @@ class Mailbox:
                 if kind != "BYE" and self._due(route):
                     self._send(route, pack("WHO"))
                 return False
+            if holder not in (None, robot.name):
+                raise WireError(f"it came with the key of robot '{holder}'")
             robot.seen_s = time.monotonic()
             if kind == "STEP":
                 return self._step(robot, message)
@@ -238,9 +244,12 @@ class Mailbox:
             self._faults.note(kind, sender, error)
         return False
 
-    def _hello(self, route: bytes, message: Message) -> None:
+    def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
         fields = message.fields
         name, boot = fields["robot"], fields["boot"]
+        if holder not in (None, name):
+            self._refuse(route, f"its key is that of robot '{holder}', its robot.robot_name is '{name}'")
+            return
         try:
             differences = Spec.from_dict(fields["spec"]).differences(self.spec)
         except (SpecError, OverflowError) as error:
@@ -290,24 +299,22 @@ class Mailbox:
             self._send(robot.route, self._weights)
 
     def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
-        answers = 0
+        route, answers = robot.route, 0
         for *names, sent in outbox:
             key = tuple(names)
+            if key[0] != robot.name:
+                raise WireError(f"an outbox with episodes of '{key[0]}'")
             if key in self._assembly.stored:
-                self._acknowledge(robot.route, key)
-            elif key in self._assembly.unacknowledged or self._is_of_another(robot, key):
+                self._acknowledge(route, key)
+            elif key in self._assembly.unacknowledged:
                 continue
             elif (received := self._assembly.received(key)) < sent:  # frames keep their order, so those are lost
-                self._resend(robot.route, key, received)
+                self._resend(route, key, received)
             else:
                 continue
             answers += 1
             if answers == MAX_ANSWERS:
                 return
-
-    def _is_of_another(self, robot: Robot, key: EpisodeKey) -> bool:
-        """Whether `key` is an episode of some other robot, which is here to send it itself."""
-        return key[0] != robot.name and any(other.name == key[0] for other in self.robots)
 
     def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
         robot, boot, number = key
@@ -334,13 +341,13 @@ class Mailbox:
         fields, assembly = message.fields, self._assembly
         key, step = (fields["robot"], fields["boot"], fields["episode"]), fields["step"]
         last = fields["terminated"] or fields["truncated"]
+        if key[0] != robot.name:
+            raise WireError(f"a step of '{key[0]}'")
         if key in assembly.stored:
             if step == 0 or last:
                 self._acknowledge(robot.route, key)
         elif key in assembly.unacknowledged:
             assembly.unacknowledged[key] = robot.route
-        elif self._is_of_another(robot, key):
-            raise WireError(f"'{robot.name}' sends an episode of '{key[0]}'")
         elif step > (received := assembly.received(key)):
             self._resend(robot.route, key, received)
         elif step == received or last:  # otherwise a duplicate

@@ -4,11 +4,14 @@
   python -m robot_server --env fake --episodes 3          three episodes, then the end
 
 It waits for a learner that is not there yet, and moves nothing before the policy has arrived. When the learner goes
-away, it goes on with the policy it has (in simulation for --max-backlog-steps), and delivers what it collected when the
-learner is back. --address says where the learner is, --robot-name which of several robots this one is.
+away, it goes on with the policy it has (in simulation for --max-backlog-steps; --while-away wait: not beyond the
+episode), and delivers what it collected when the learner is back. It stops acting, and waits, rather than lose data:
+when the spool folder holds --spool-gb or cannot be written. --address says where the learner is, --robot-name which of
+several robots this one is.
 
 Ctrl-C (or SIGTERM) ends the running episode after the step under way, delivers it and stops; what could not be
-delivered stays in the spool folder, for the next start. A second Ctrl-C stops at once.
+delivered stays in the spool folder, for the next start; so does, cut short, an episode whose robot server was killed. A
+second Ctrl-C stops at once.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from robot_server.clock import Clock
 from robot_server.link import Link
 
 REMIND_S = 30.0
+AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long update
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
     spec = Spec.from_spaces(env.observation_space, env.action_space)
-    return Link(config.address, spec, robot.robot_name, description, robot.spool, config.insecure, config.keys)
+    return Link(
+        config.address, spec, robot.robot_name, description, robot.spool, robot.spool_gb, config.insecure, config.keys
+    )
 
 
 def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
@@ -70,16 +76,41 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
 
     first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
     for number in range(robot.episodes) if robot.episodes else itertools.count():
-        if over() or policy is None:
+        if policy is None or not may_act(link, robot, over):
             break
         seed = first_seed + number
-        summary = run_episode(env, policy, link, clock, seed, robot.deterministic, over, robot.max_backlog_steps)
+        summary = run_episode(
+            env,
+            policy,
+            link,
+            clock,
+            seed,
+            robot.deterministic,
+            lambda: over() or bool(link.full),
+            robot.max_backlog_steps,
+        )
         if summary.steps:
             print(summary, flush=True)
     if link.done:
         print("the learner's run is over", flush=True)
     if clock.misses:
         print(f"{clock.misses} steps took longer than 1/{robot.hz:g} s", flush=True)
+
+
+def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool]) -> bool:
+    """Wait while the next episode could be lost, or is not wanted; False when it is over."""
+
+    def why_not() -> str:
+        away = robot.while_away == "wait" and link.silent_s > AWAY_S
+        return link.full or ("the learner is away (robot.while_away)" if away else "")
+
+    def resolved() -> bool:
+        link.wait(1.0)
+        link.keep()
+        return not why_not()
+
+    reason = why_not()
+    return not over() if not reason else wait_until(resolved, f"{reason}: waiting for the learner", over)
 
 
 def first_policy(link: Link, robot: RobotConfig, stop: Stop) -> Acting | None:
@@ -100,7 +131,7 @@ def first_policy(link: Link, robot: RobotConfig, stop: Stop) -> Acting | None:
     return policy
 
 
-def wait_until(done: Callable[[], bool], what: str, stop: Stop) -> bool:
+def wait_until(done: Callable[[], bool], what: str, stop: Callable[[], bool]) -> bool:
     """Call `done` until it is true; False when asked to stop. Says what it waits for, now and then."""
     said_s = -REMIND_S
     while not stop():

@@ -1,13 +1,11 @@
 """The robot's end of the link: steps go out, weights come in, and nothing here ever blocks the control loop.
 
 Every step stays in the outbox until the learner has acknowledged its whole episode. `pump` sends what the socket takes;
-the learner's ACK, RESEND and WHO move the outbox's cursors. An episode that has ended goes to the spool folder as well,
-until then; what a robot server leaves there, however it ended, is sent under its own boot by the next one.
+the learner's ACK, RESEND and WHO move the outbox's cursors.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import math
@@ -21,14 +19,14 @@ from typing import Any
 import numpy as np
 import zmq
 
+from agent.episode_file import EpisodeFileError
 from agent.keys import present
-from agent.spec import Observation, Spec, SpecError, Transition, UserError
+from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire import (
     MAX_FRAME_BYTES,
     MAX_REPORTED,
     NAME,
     SOCKET_OPTIONS,
-    EpisodeKey,
     Faults,
     Message,
     WireError,
@@ -37,7 +35,7 @@ from agent.wire import (
     shown,
     unpack,
 )
-from robot_server.outbox import Outgoing, forget, load_spool, write_spool
+from robot_server.outbox import Outbox
 
 HELLO_EVERY_S = 1.0
 PULL_EVERY_S = 2.0
@@ -52,7 +50,8 @@ log = logging.getLogger(__name__)
 class Link:
     """Connects to the learner at `address`, which need not be there yet.
 
-    env: {"name", "options"} of the environment, recorded with every episode. spool: folder for what is not delivered.
+    env: {"name", "options"} of the environment, recorded with every episode. spool: folder for what is not delivered,
+    spool_gb: how much may be there (see `full`).
     network, run: as the learner told; None and "" before it has. version: of the weights last taken, 0 before.
     keys: folder with this robot's keys, see agent.keys. counts: bad messages by kind. Raises UserError for an
     impossible address or name, one that is refused, or a key that is missing.
@@ -65,6 +64,7 @@ class Link:
         robot_name: str,
         env: Mapping[str, Any],
         spool: str | Path = "spool",
+        spool_gb: float = math.inf,
         insecure: bool = False,
         keys: str | Path = "",
     ):
@@ -77,10 +77,9 @@ class Link:
         self.network: dict[str, Any] | None = None
         self.run = ""
         self.version = 0
+        self._heard_s = time.monotonic()
         self.spool = Path(spool)
-        self._outbox: dict[EpisodeKey, Outgoing] = {out.key: out for out in load_spool(self.spool, spec)}
-        self._running: Outgoing | None = None
-        self._number = -1
+        self._outbox = Outbox(self.spool, spec, robot_name, self.boot, spool_gb * 1e9)
         self.done = False  # the learner said that its run is over
         self._welcomed = False
         self._learner_boot = ""
@@ -127,7 +126,22 @@ class Link:
     @property
     def backlog(self) -> int:
         """Steps that have not been sent yet, of ended episodes and of the running one."""
-        return sum(len(episode.steps) - episode.sent for episode in self._outbox.values())
+        return self._outbox.backlog
+
+    @property
+    def unkept(self) -> int:
+        """Episodes that are in memory only: neither acknowledged nor in the spool."""
+        return self._outbox.unkept
+
+    @property
+    def full(self) -> str:
+        """Why the robot should make no more steps, in words: they could be lost. Empty: it may."""
+        return self._outbox.full
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the learner's last message; it answers between two updates."""
+        return time.monotonic() - self._heard_s
 
     def connect(self, timeout_s: float) -> bool:
         """Wait for the learner's WELCOME; False when the time is over. Raises UserError when it refuses."""
@@ -138,20 +152,11 @@ class Link:
 
     def begin(self, meta: Mapping[str, Any] | None = None) -> int:
         """Start the next episode of this boot, and return its number. `meta`: JSON-able, such as {"seed": 3}."""
-        assert self._running is None, "the episode before has not ended"
-        self._number += 1
-        key = (self.name, self.boot, self._number)
-        self._running = Outgoing(key, {"env": self.env, "run": self.run, **(meta or {})})
-        return self._number
+        return self._outbox.begin({"env": self.env, "run": self.run, **(meta or {})})
 
     def send(self, transition: Transition) -> None:
         """Put the next step of the running episode in the outbox. Never blocks. Raises SpecError if it does not fit."""
-        episode = self._running
-        assert episode is not None, "begin() comes first"
-        transition.check(self.spec)
-        episode.append(transition)
-        self._outbox[episode.key] = episode
-        self._running = None if episode.ended else episode
+        self._outbox.append(transition)
 
     def cut(self, observation: Observation | None = None) -> None:
         """End the running episode, if there is one: its last step becomes truncated, `observation` came after it.
@@ -159,27 +164,11 @@ class Link:
         Without an observation (or with one that does not fit the spec) the last step is dropped, and its own is used.
         An episode without steps is dropped.
         """
-        episode, self._running = self._running, None
-        if episode is None:
-            return
-        try:
-            self.spec.check_observation(observation or {})
-        except SpecError:
-            observation = episode.pop().observation if episode.steps else None
-        if observation is None or not episode.steps:
-            self._outbox.pop(episode.key, None)
-            return
-        last = episode.pop()
-        episode.append(dataclasses.replace(last, truncated=True, final_observation=observation))
+        self._outbox.cut(observation)
 
     def keep(self) -> None:
         """Write what has ended, and is not acknowledged, to the spool. Waits for the disk: call it between episodes."""
-        write_spool(self.spool, [episode for episode in self._outbox.values() if episode.ended])
-
-    @property
-    def unkept(self) -> int:
-        """Episodes that are in memory only: neither acknowledged nor in the spool."""
-        return sum(episode.file is None for episode in self._outbox.values())
+        self._outbox.keep()
 
     def pump(self) -> None:
         """Receive what has arrived and send what the socket takes, for two milliseconds each at most; never blocks.
@@ -197,9 +186,16 @@ class Link:
             self._due_s = now + (PULL_EVERY_S if self._welcomed else HELLO_EVERY_S)
         if not self._welcomed:
             return
-        for episode in self._outbox.values():
-            while episode.sent < len(episode.steps):
-                if time.monotonic() > now + PUMP_S or not self._put(episode.steps[episode.sent]):
+        for episode in self._outbox.episodes.values():
+            while episode.sent < episode.length:
+                if time.monotonic() > now + PUMP_S:
+                    return
+                try:
+                    frames = episode.frames(episode.sent)
+                except EpisodeFileError as error:
+                    self._outbox.set_aside(episode, error)
+                    return
+                if not self._put(frames):
                     return
                 episode.sent += 1
 
@@ -254,9 +250,8 @@ class Link:
     def _say_hello_or_pull(self) -> bool:
         if not self._socket.poll(0, zmq.POLLOUT):
             return False
-        outbox = [[*out.key, out.sent] for out in self._outbox.values() if out.sent or not self._welcomed][
-            :MAX_REPORTED
-        ]  # the oldest
+        held = self._outbox.episodes.values()
+        outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:MAX_REPORTED]  # the oldest
         if self._welcomed:
             self._pulls += 1
             return self._put(pack("PULL", have=self._have, ask=self._pulls // PULLS_A_QUESTION, outbox=outbox))
@@ -267,7 +262,7 @@ class Link:
         kind = "malformed"
         try:
             message = unpack(frames)
-            kind = message.kind
+            kind, self._heard_s = message.kind, time.monotonic()
             if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE"):
                 raise WireError(f"{kind} is not for a robot")
             getattr(self, f"_on_{kind.lower()}")(message)
@@ -281,13 +276,7 @@ class Link:
                 f"the learner at {self.address} came back with another network: start the robot server anew"
             )
         self.network, self.run = fields["network"], fields["run"]
-        if self._running:
-            self._running.meta["run"] = self.run  # goes on in this one
-        others = [e for e in self._outbox.values() if e.meta.get("run") not in (None, "", self.run)]
-        write_spool(self.spool, others)
-        for episode in others:
-            log.warning("kept for run %s, not sent to run %s: %s", episode.meta["run"], self.run, episode.file)
-            del self._outbox[episode.key]
+        self._outbox.use_run(self.run)
         if fields["learner_boot"] != self._learner_boot:
             self._learner_boot = fields["learner_boot"]
             self._have = -1  # another learner's versions say nothing about ours
@@ -307,15 +296,13 @@ class Link:
         self._due_s = 0.0
 
     def _on_ack(self, message: Message) -> None:
-        episode = self._outbox.get(self._key(message))
-        if episode is None:
-            return
-        if not episode.ended:
-            raise WireError(f"ACK of {episode.key}, which has not ended")
-        forget(self._outbox.pop(episode.key))
+        key = self._key(message)
+        if key in self._outbox.episodes and not self._outbox.episodes[key].ended:
+            raise WireError(f"ACK of {key}, which has not ended")
+        self._outbox.forget(key)
 
     def _on_resend(self, message: Message) -> None:
-        if episode := self._outbox.get(self._key(message)):
+        if episode := self._outbox.episodes.get(self._key(message)):
             episode.sent = min(episode.sent, message.fields["step"])
 
     def _on_who(self, message: Message) -> None:
@@ -332,5 +319,5 @@ class Link:
         self._hold_end_s = 0.0
 
     @staticmethod
-    def _key(message: Message) -> EpisodeKey:
+    def _key(message: Message) -> tuple[str, str, int]:
         return message.fields["robot"], message.fields["boot"], message.fields["episode"]

@@ -1,95 +1,195 @@
-"""Episodes on their way to the learner, in memory and in the spool folder."""
+"""Episodes on their way to the learner: in memory, and on this machine's disk, in the spool folder.
+
+The running episode is in memory and in a journal; an ended one becomes an episode file, and goes from memory when
+there are many. What a robot server leaves in the spool, however it ended, is sent under its own boot by the next one
+of the same name.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.spec import Episode, Spec, Transition, UserError
-from agent.wire import EpisodeKey, episode_name, pack_step, read_step, unpack
+from agent.episode_file import SUFFIX, write_episode
+from agent.spec import Observation, Spec, SpecError, Transition, UserError
+from agent.wire import EpisodeKey, episode_name
+from robot_server import journal, spool
+from robot_server.journal import Journal
+from robot_server.outgoing import Outgoing
+
+MEMORY_BYTES = 256 << 20  # of ended episodes that are in the spool, too
+EPISODE_BYTES = 2 << 30  # a longer episode is cut short
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Outgoing:
-    """An episode on its way. steps: packed. sent: steps given to the socket. file: its file in the spool, if any."""
+class Outbox:
+    """Every episode of `robot` that the learner has not acknowledged, oldest first; takes in what `folder` has of it.
 
-    key: EpisodeKey
-    meta: dict[str, Any]
-    steps: list[list[bytes]] = field(default_factory=list)
-    sent: int = 0
-    ended: bool = False
-    file: Path | None = None
+    limit_bytes: `full` from there on. episodes: by their identity. Raises UserError when `folder` cannot be written.
+    """
+
+    def __init__(self, folder: Path, spec: Spec, robot: str, boot: str, limit_bytes: float = math.inf) -> None:
+        self.folder, self.spec, self.limit_bytes = folder, spec, limit_bytes
+        self._identity = robot, boot
+        self._number = -1
+        self._running: Outgoing | None = None
+        self._longest = 0  # bytes of an episode
+        self._kept = 0  # bytes in the folder
+        self._failed = False  # the last attempt to write there
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(f"robot.spool {folder}: cannot be written: {error.strerror}") from None
+        self.episodes = {out.key: out for out in spool.left_behind(folder, spec, robot)}
+        self.keep()
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    @property
+    def running(self) -> Outgoing | None:
+        return self._running
+
+    @property
+    def backlog(self) -> int:
+        """Steps that have not been sent yet, of ended episodes and of the running one."""
+        return sum(episode.length - episode.sent for episode in self.episodes.values())
+
+    @property
+    def unkept(self) -> int:
+        """Episodes that are in memory only: neither acknowledged nor in the spool."""
+        return sum(episode.file is None for episode in self.episodes.values())
+
+    @property
+    def full(self) -> str:
+        """Why the robot should make no more steps, in words: they could be lost. Empty: it may."""
+        if self._failed and any(out.ended and out.file is None for out in self.episodes.values()):
+            return f"{self.folder} cannot be written"
+        running = self._running.size if self._running else 0
+        if running >= EPISODE_BYTES:
+            return f"the episode has {running / 1e9:.1f} GB"
+        ahead = running if self._running else self._longest if self._kept else 0
+        if self._kept + ahead < self.limit_bytes:
+            return ""
+        return f"{self.folder} holds {self._kept / 1e9:.2f} GB that no learner has taken yet (robot.spool_gb)"
+
+    def begin(self, meta: Mapping[str, Any]) -> int:
+        """The next episode of this boot; its number."""
+        assert self._running is None, "the episode before has not ended"
+        self._number += 1
+        self._running = Outgoing((*self._identity, self._number), dict(meta))
+        return self._number
 
     def append(self, transition: Transition) -> None:
-        frames = pack_step(self.key, len(self.steps), transition, {} if self.steps else self.meta)
-        self.steps.append([bytes(frame) for frame in frames])  # a copy: the caller may reuse its arrays
-        self.ended = transition.last
+        """The next step of the running episode. Raises SpecError if it does not fit."""
+        episode = self._running
+        assert episode is not None, "begin() comes first"
+        transition.check(self.spec)
+        self._note(episode, episode.append(transition))
+        self.episodes[episode.key] = episode
+        self._running = None if episode.ended else episode
 
-    def pop(self) -> Transition:
-        """Take the newest step back. If it has been sent, what comes instead must end the episode: it replaces it."""
-        transition = read_step(unpack(self.steps.pop()))
-        self.sent = min(self.sent, len(self.steps))
-        return transition
-
-    def episode(self) -> Episode:
-        robot, boot, number = self.key
-        meta = {**self.meta, "robot": robot, "boot": boot, "number": number}
-        return Episode.from_transitions((read_step(unpack(frames)) for frames in self.steps), meta)
-
-
-def load_spool(folder: Path, spec: Spec) -> list[Outgoing]:
-    """The episodes in `folder`, oldest first. One that is damaged or does not fit stays where it is, and is named.
-
-    Makes the folder. Raises UserError when nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"robot.spool {folder}: cannot be written: {error.strerror}") from None
-    from agent.episode_file import SUFFIX, read_episode  # h5py, for those who have something to read
-
-    found = []
-    for path in sorted(folder.glob(f"[!.]*{SUFFIX}"), key=lambda path: path.stat().st_mtime):
+    def cut(self, observation: Observation | None) -> None:
+        """End the running episode, if there is one; `observation`, if it fits the spec, came after its last step."""
+        episode, self._running = self._running, None
+        if episode is None:
+            return
         try:
-            episode = read_episode(path)
-            episode.check(spec)
-            meta = dict(episode.meta)
-            outgoing = Outgoing((meta.pop("robot"), meta.pop("boot"), meta.pop("number")), meta, file=path)
-            for transition in episode.transitions():
-                outgoing.append(transition)
-            found.append(outgoing)
-        except (UserError, KeyError, TypeError, ValueError) as error:
-            log.warning("left in the spool: %s: %s", path, error)
-    return found
+            self.spec.check_observation(observation or {})
+        except SpecError:
+            observation = None
+        if episode.cut(observation):
+            self._note(episode, episode.frames(episode.length - 1))
+        else:
+            self.forget(episode.key)
 
+    def keep(self) -> None:
+        """Write what has ended to the spool. Waits for the disk; one that fails is reported, and tried again."""
+        said, self._failed = self._failed, False
+        held = 0
+        for episode in self.episodes.values():
+            if not episode.ended:
+                continue
+            self._longest = max(self._longest, episode.size)
+            if episode.file is None:
+                path = self.folder / f"{self._name(episode.key)}{SUFFIX}"
+                try:
+                    write_episode(path, episode.episode())
+                except OSError as error:
+                    if not (said or self._failed):
+                        log.error("could not keep an episode in the spool: %s: %s", path, error.strerror or error)
+                    self._failed = True
+                    continue
+                episode.file = path
+                episode.drop_journal()
+                self._longest = max(self._longest, path.stat().st_size)
+            held += episode.size
+            if held > MEMORY_BYTES:
+                episode.release()
+        self._measure()
 
-def write_spool(folder: Path, outbox: Iterable[Outgoing]) -> None:
-    """Write each episode that is not in `folder` yet. A disk that fails is reported: the learner may still get them."""
-    for outgoing in outbox:
-        if outgoing.file is None:
-            from agent.episode_file import SUFFIX, write_episode
+    def forget(self, key: EpisodeKey) -> None:
+        """It is on the learner's disk, or has no steps."""
+        episode = self.episodes.pop(key, None)
+        if episode is None:
+            return
+        episode.drop_journal()
+        try:
+            if episode.file:
+                size = episode.file.stat().st_size
+                episode.file.unlink()
+                self._kept -= size
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.error("delivered, but still in the spool: %s: %s", episode.file, error)
 
-            episode = outgoing.episode()
-            path = folder / f"{episode_name(episode.meta)}{SUFFIX}"
-            try:
-                write_episode(path, episode)
-                outgoing.file = path
-            except OSError as error:
-                log.error("could not keep an episode in the spool: %s: %s", path, error)
+    def use_run(self, run: str) -> None:
+        """Leave episodes of other runs in the spool, for their own learner; the running one goes on in this one."""
+        if self._running:
+            self._running.meta["run"] = run
+        others = [out for out in self.episodes.values() if out.meta.get("run") not in (None, "", run)]
+        if any(out.file is None for out in others):
+            self.keep()
+        for out in others:
+            log.warning("kept for run %s, not sent to run %s: %s", out.meta["run"], run, out.file)
+            del self.episodes[out.key]
 
+    def set_aside(self, episode: Outgoing, error: object) -> None:
+        """Its file turned out to be damaged."""
+        del self.episodes[episode.key]
+        if episode.file and episode.file.exists():
+            spool.set_aside(episode.file, error)
+        else:
+            log.error("lost from the spool: %s", error)
 
-def forget(outgoing: Outgoing) -> None:
-    """Remove an acknowledged episode from the spool."""
-    try:
-        if outgoing.file:
-            outgoing.file.unlink(missing_ok=True)
-    except OSError as error:
-        log.error("delivered, but still in the spool: %s: %s", outgoing.file, error)
+    def _note(self, episode: Outgoing, frames: list[bytes]) -> None:
+        """Into the journal. A disk that fails costs the journal: the learner, and the next keep(), may still get it."""
+        try:
+            if episode.journal is None and episode.length == 1:
+                episode.journal = Journal(self.folder / f"{self._name(episode.key)}{journal.SUFFIX}")
+            if episode.journal:
+                episode.journal.append(frames)
+        except OSError as error:
+            log.error("no journal of the running episode: %s: %s", self.folder, error.strerror)
+            episode.drop_journal()
+
+    def _measure(self) -> None:
+        sizes = 0
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):  # another robot server's
+                    sizes += path.stat().st_size
+        self._kept = sizes
+
+    @staticmethod
+    def _name(key: EpisodeKey) -> str:
+        return episode_name(dict(zip(("robot", "boot", "number"), key, strict=True)))

@@ -5,9 +5,9 @@
 
 Then carry each public key (.key) to the other side, and nothing else:
   learner.key   to keys/ on every robot's machine
-  arm1.key      to keys/authorized/ on the GPU box, before the learner starts
+  arm1.key      to keys/authorized/ on the GPU box; the file's name is the one that the robot must have there
 and give both sides --keys keys. A secret key (.key_secret) never leaves its machine. To lock a robot out, remove its
-file from keys/authorized/ and restart the learner.
+file from keys/authorized/: it counts from the robot's next connection on.
 """
 
 from __future__ import annotations

@@ -24,9 +24,10 @@ class Bench:
         self.mailboxes.append(Mailbox(address, spec, network, **options))
         return self.mailboxes[-1]
 
-    def link(self, mailbox, name="robot", spool=None, spec=SPEC):
+    def link(self, mailbox, name="robot", spool=None, spec=SPEC, **options):
         address = mailbox if isinstance(mailbox, str) else mailbox.address
-        self.links.append(Link(address, spec, name, {"name": "fake", "options": {"size": 8}}, spool or self.spool))
+        env = {"name": "fake", "options": {"size": 8}}
+        self.links.append(Link(address, spec, name, env, spool or self.spool, **options))
         return self.links[-1]
 
     def pair(self, **options):

@@ -1,8 +1,11 @@
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 
+import robot_server.__main__
+from agent.config import RobotConfig
 from agent.spec import SpecError, UserError
 from robot_server.actor import run_episode
 from robot_server.clock import Clock
@@ -50,6 +53,28 @@ def test_newer_weights_are_swapped_in_between_two_steps(bench, bench_pair, tiny_
     np.testing.assert_array_equal(bench.episodes[0].policy_versions, [1, 1, 1, 2, 2])
     np.testing.assert_array_equal(bench.episodes[0].actions[:, 0], np.float32([0.1, 0.1, 0.1, 0.2, 0.2]))
     assert tiny_policy.loaded == [(0, pytest.approx(0.1)), (3, pytest.approx(0.2))]
+
+
+@pytest.mark.parametrize("mode", ["act", "wait"])
+def test_a_robot_that_waits_while_the_learner_is_away(bench, bench_pair, monkeypatch, capsys, mode):
+    mailbox, link = bench_pair
+    monkeypatch.setattr(robot_server.__main__, "AWAY_S", 0.2)
+    robot, turns = RobotConfig(while_away=mode), []
+    bench.close(mailbox)
+    deadline_s = time.monotonic() + 0.3
+    while time.monotonic() < deadline_s:
+        link.wait(0.05)
+
+    def over():
+        turns.append(link.silent_s)
+        if len(turns) == 3:
+            bench.mailbox(mailbox.address)
+        bench.work()
+        return False
+
+    assert robot_server.__main__.may_act(link, robot, over)
+    assert ("the learner is away" in capsys.readouterr().out) == (mode == "wait")
+    assert (len(turns) > 3) == (mode == "wait") and (link.silent_s < 0.2) == (mode == "wait")
 
 
 def test_it_goes_on_while_the_learner_is_away(bench, bench_pair, tiny_env, tiny_policy, empty):

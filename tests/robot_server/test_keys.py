@@ -124,6 +124,80 @@ def test_a_stranger_gets_nothing_in_and_nothing_out(bench, folders, tmp_path, ep
     context.term()
 
 
+def add_robot(folders, name):
+    """Keys of another robot, carried while the learner runs."""
+    box, arm = folders
+    main(["--out", str(arm), "--robot", name])
+    shutil.copy(arm / f"{name}.key", box / "authorized")
+
+
+def test_a_robot_is_who_its_key_says(bench, folders, episode_steps, tmp_path):
+    """A robot with a good key takes another's name, speaks of another's episodes, and takes over its connection."""
+    box, arm = folders
+    mailbox = bench.mailbox(keys=box)
+    add_robot(folders, "arm2")
+    good = bench.link(mailbox, keys=arm)
+    bench.turn(lambda: good.network is not None)
+    os.replace(arm / "robot.key_secret", tmp_path / "kept")
+    shutil.copy(arm / "arm2.key_secret", arm / "robot.key_secret")
+    with pytest.raises(UserError, match=r"its key is that of robot 'arm2', its robot\.robot_name is 'robot'"):
+        impostor = bench.link(mailbox, keys=arm, spool=tmp_path / "other")
+        bench.turn(lambda: impostor.network is not None)
+    bench.close(impostor)
+
+    bench.play(good, episode_steps(4)[:2])
+    bench.turn(lambda: mailbox.steps == 2)
+    context = zmq.Context()
+    raw = context.socket(zmq.DEALER)
+    raw.linger, raw.routing_id = 0, next(iter(mailbox._robots))
+    keys.present(raw, arm, "arm2")
+    raw.connect(mailbox.address)
+    forged = episode_steps(4, seed=9)
+    raw.send_multipart(wire.pack_step(("robot", good.boot, 0), 2, forged[2]))
+    raw.send_multipart(wire.pack("BYE"))
+    bench.turn(lambda: mailbox.counts["STEP"] == 1 and mailbox.counts["BYE"] == 1)
+    assert mailbox.steps == 2 and [robot.name for robot in mailbox.robots] == ["robot"]
+    raw.close()
+    context.term()
+
+
+@pytest.mark.parametrize("what", ["steps", "report"])
+def test_a_robot_speaks_of_its_own_episodes_only(bench, episode_steps, what):
+    mailbox, link = bench.pair()
+    other = bench.link(mailbox, name="arm2", spool=bench.spool.parent / "other")
+    bench.turn(lambda: len(mailbox.robots) == 2)
+    bench.play(link, episode_steps(4)[:2])
+    bench.turn(lambda: mailbox.steps == 2)
+    key = ("robot", link.boot, 0)
+    if what == "steps":
+        other._put(wire.pack_step(key, 2, episode_steps(4)[2]))
+    else:
+        other._put(wire.pack("PULL", have=-1, ask=0, outbox=[[*key, 3]]))
+    bench.turn(lambda: mailbox.counts)
+    assert mailbox.steps == 2
+
+
+def test_keys_come_and_go_while_the_learner_runs(bench, folders, caplog):
+    box, arm = folders
+    mailbox = bench.mailbox(keys=box)
+    main(["--out", str(arm), "--robot", "arm2"])
+    link = bench.link(mailbox, name="arm2", keys=arm)
+    until = time.monotonic() + 0.3
+    bench.turn(lambda: time.monotonic() > until)
+    assert link.network is None
+    bench.close(link)
+    shutil.copy(arm / "arm2.key", box / "authorized")
+    link = bench.link(mailbox, name="arm2", keys=arm)
+    bench.turn(lambda: link.network is not None)
+    bench.close(link)
+    (box / "authorized" / "arm2.key").unlink()
+    (box / "authorized" / "arm3.key").write_text("not a key")  # one bad file locks nobody else out
+    late = bench.link(mailbox, name="arm2", keys=arm)
+    known = bench.link(mailbox, keys=arm)
+    bench.turn(lambda: known.network is not None)
+    assert late.network is None and "arm3.key: not a public key" in caplog.text
+
+
 def test_secret_keys_are_for_their_owner_only(folders, capsys):
     box, arm = folders
     for path in (box / "learner.key_secret", arm / "robot.key_secret"):

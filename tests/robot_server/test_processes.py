@@ -186,6 +186,25 @@ def test_a_robot_server_that_is_killed_has_kept_what_had_ended(learner, start, t
     assert not list((tmp_path / "spool").glob("*"))
 
 
+def test_a_full_spool_stops_the_robot_until_the_learner_has_taken_it(learner, start, tmp_path):
+    process = start(learner.address, "--hz", "200", "--spool-gb", "0.0003")
+    learner.until(learner.in_an_episode)
+    learner.stop()
+    learner.until(lambda: "that no learner has taken yet" in process.said())
+    kept = len(episode_paths([tmp_path / "spool"]))
+    before, until_s = process.said(), time.monotonic() + 1.0
+    learner.until(lambda: time.monotonic() > until_s)
+    assert kept > 1 and process.said() == before and process.poll() is None  # it makes no more steps
+    learner.start(learner.address)
+    learner.until(lambda: "episode " in process.said()[len(before) :] and learner.in_an_episode())
+    process.send_signal(signal.SIGTERM)
+    learner.until(ended(process))
+    assert process.returncode == 0, process.said()
+    numbers = sorted(episode.meta["number"] for episode in learner.episodes)
+    assert numbers == list(range(process.said().count("return")))
+    assert all(len(episode) > 1 for episode in learner.episodes) and not list((tmp_path / "spool").glob("*"))
+
+
 def test_a_learner_killed_in_the_middle_gets_everything_once(learner, start):
     process = start(learner.address, "--hz", "100", "--episodes", "6")
     learner.until(lambda: learner.episodes and learner.in_an_episode())

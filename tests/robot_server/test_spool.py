@@ -1,12 +1,15 @@
 """What the learner has not acknowledged outlives the robot server."""
 
 import dataclasses
+import os
+import shutil
 
 import numpy as np
 import pytest
 
 from agent.episode_file import episode_paths, read_episode, write_episode
-from agent.spec import Episode, Spec, UserError
+from agent.spec import Episode, UserError
+from robot_server import outbox
 
 
 def test_what_is_not_delivered_waits_in_the_spool(bench, episode_steps, empty, tmp_path):
@@ -99,7 +102,7 @@ def test_what_has_ended_is_kept_until_it_is_acknowledged(bench, episode_steps, e
     assert bench.same(read_episode(path), ended) and link.unkept == 1
     bench.turn(lambda: bench.episodes)
     mailbox.acknowledge(bench.episodes[0])
-    bench.turn(lambda: not list(bench.spool.iterdir()))
+    bench.turn(lambda: not list(bench.spool.glob("*.hdf5")))
     for transition in running[1:]:
         link.send(transition)
     bench.acknowledge = True
@@ -112,13 +115,13 @@ def test_a_spool_that_cannot_be_written(bench, episode_steps, tmp_path, caplog):
         bench.link("tcp://127.0.0.1:1", spool=tmp_path / "file")
     link = bench.link("tcp://127.0.0.1:1", spool=tmp_path / "gone")
     bench.play(link, episode_steps(3))
-    (tmp_path / "gone").rmdir()
+    shutil.rmtree(tmp_path / "gone")
     (tmp_path / "gone").write_text("")  # nothing can be written there from now on, not even by root
     link.keep()
-    assert link.unkept == 1 and "could not keep an episode" in caplog.text
+    assert link.unkept == 1 and "could not keep an episode" in caplog.text and "cannot be written" in link.full
     (tmp_path / "gone").unlink()
     link.keep()
-    assert link.unkept == 0 and len(episode_paths([tmp_path / "gone"])) == 1
+    assert link.unkept == 0 and link.full == "" and len(episode_paths([tmp_path / "gone"])) == 1
 
 
 def test_the_spool_is_not_sent_twice(bench, episode_steps, empty):
@@ -157,26 +160,153 @@ def test_close_delivers_while_the_learner_is_there(bench, episode_steps, tmp_pat
 
 
 def test_foreign_files_stay_in_the_spool(bench, episode_steps, empty, caplog):
-    other = Spec({}, {"state": 2}, 2)
-    step = dataclasses.replace(
-        episode_steps(1)[0],
-        observation={"state": np.zeros(2, np.float32)},
-        final_observation={"state": np.zeros(2, np.float32)},
-    )
-    write_episode(
-        bench.spool / "other-spec.hdf5", Episode.from_transitions([step], {"robot": "r", "boot": "b", "number": 0})
-    )
-    Episode.from_transitions([step]).check(other)
-    write_episode(bench.spool / "no-identity.hdf5", Episode.from_transitions(episode_steps(2)))
-    evil = {"robot": "../r", "boot": "b", "number": 0}
-    write_episode(bench.spool / "evil-identity.hdf5", Episode.from_transitions(episode_steps(2), evil))
-    (bench.spool / "damaged.hdf5").write_bytes(b"not HDF5")
+    vector = {"state": np.zeros(2, np.float32)}
+    small = dataclasses.replace(episode_steps(1)[0], observation=vector, final_observation=vector)
+    identity = {"robot": "robot", "boot": "b", "number": 0}
+    two = episode_steps(2)
+    for name, steps, meta in [
+        ("other-spec", [small], identity),
+        ("no-identity", two, {}),
+        ("evil-identity", two, {**identity, "robot": "../r"}),
+        ("other-robot", two, {**identity, "robot": "arm2"}),
+    ]:
+        write_episode(bench.spool / f"{name}.hdf5", Episode.from_transitions(steps, meta))
     _, link = bench.pair()
     bench.play(link, episode_steps(2))
     bench.turn(lambda: empty(link))
     assert len(bench.episodes) == 1
-    for name in ("other-spec", "no-identity", "evil-identity", "damaged"):
+    for name in ("other-spec", "no-identity", "evil-identity"):
         assert (bench.spool / f"{name}.hdf5").exists() and name in caplog.text
+    assert (bench.spool / "other-robot.hdf5").exists() and "1 episode(s) of other robots" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["foreign", "cut", "flipped"])
+def test_damaged_files_of_the_spool_are_set_aside(bench, episode_steps, empty, caplog, damage):
+    path, good = bench.spool / "robot-0a-000000.hdf5", episode_steps(4)
+    write_episode(path, Episode.from_transitions(good, {"robot": "robot", "boot": "0a", "number": 0}))
+    whole = path.read_bytes()
+    place = whole.index(np.stack([step.action for step in good]).tobytes())
+    flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    damaged = {"foreign": b"not HDF5", "cut": whole[: len(whole) // 2], "flipped": flipped}[damage]
+    path.write_bytes(damaged)
+    _, link = bench.pair()
+    bench.play(link, good)
+    bench.turn(lambda: empty(link))
+    assert len(bench.episodes) == 1 and (bench.spool / "damaged" / path.name).read_bytes() == damaged
+    assert path.name in caplog.text and not path.exists()
+
+
+def die(bench, link):
+    """As kill -9 does it: nothing is written, nothing is said."""
+    if journal := link._outbox.running and link._outbox.running.journal:
+        os.close(journal._file)
+    link._socket.close(0)
+    link._context.term()
+    bench.links.remove(link)
+
+
+@pytest.mark.parametrize("learner", ["stays", "dies", "never was"])
+def test_a_robot_server_that_is_killed_leaves_its_running_episode(bench, episode_steps, empty, learner):
+    """Whether the learner has received none, some or all of its steps, or is killed at the same moment."""
+    steps = episode_steps(6)
+    if learner == "never was":
+        mailbox, link = None, bench.link("tcp://127.0.0.1:1")
+    else:
+        mailbox, link = bench.pair()
+    bench.play(link, steps[:3], {"seed": 7})
+    if mailbox:
+        bench.turn(lambda: mailbox.steps == 3)
+    for transition in steps[3:5]:
+        link.send(transition)
+    die(bench, link)
+    if learner == "dies":
+        bench.close(mailbox)
+    if learner != "stays":
+        mailbox = bench.mailbox()
+    again = bench.link(mailbox)
+    assert [path.suffix for path in bench.spool.iterdir()] == [".hdf5"]
+    bench.turn(lambda: empty(again) and bench.episodes)
+    (episode,) = bench.episodes
+    cut = [*steps[:3], dataclasses.replace(steps[3], truncated=True, final_observation=steps[4].observation)]
+    assert bench.same(episode, cut) and episode.meta["seed"] == 7 and episode.meta["boot"] == link.boot
+    assert mailbox.steps == (5 if learner == "stays" else 4) - (learner == "stays") and not list(bench.spool.iterdir())
+
+
+def test_a_journal_is_read_up_to_where_it_is_torn(bench, episode_steps):
+    steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
+    bench.play(link, steps[:5])
+    die(bench, link)
+    (path,) = bench.spool.iterdir()
+    path.write_bytes(path.read_bytes()[:-3])  # the newest step was on its way
+    again = bench.link("tcp://127.0.0.1:1")
+    (path,) = bench.spool.iterdir()
+    cut = [*steps[:2], dataclasses.replace(steps[2], truncated=True, final_observation=steps[3].observation)]
+    assert again.backlog == 3 and bench.same(read_episode(path), cut)
+
+
+def test_robot_servers_leave_the_journals_of_the_living_alone(bench, episode_steps):
+    link = bench.link("tcp://127.0.0.1:1")
+    bench.play(link, episode_steps(6)[:5])
+    for name in ("robot", "arm2"):
+        assert bench.link("tcp://127.0.0.1:1", name=name).backlog == 0
+    die(bench, link)
+    assert bench.link("tcp://127.0.0.1:1", name="arm2").backlog == 0
+    assert bench.link("tcp://127.0.0.1:1").backlog == 4
+
+
+def test_many_kept_episodes_are_not_in_memory(bench, episode_steps, empty, monkeypatch):
+    monkeypatch.setattr(outbox, "MEMORY_BYTES", 3000)
+    link, made = bench.link("tcp://127.0.0.1:1"), []
+    for seed in range(20):
+        made.append(episode_steps(9, seed=seed))
+        bench.play(link, made[-1])
+        link.keep()
+    assert sum(episode.size for episode in link._outbox.episodes.values()) < 2 * 3000
+    bench.close(link)
+    mailbox = bench.mailbox()
+    again = bench.link(mailbox)
+    assert sum(episode.size for episode in again._outbox.episodes.values()) == 0 and again.backlog == 180
+    bench.turn(lambda: empty(again))
+    assert all(bench.same(*pair) for pair in zip(bench.episodes, made, strict=True))
+
+
+def test_a_file_that_is_damaged_while_it_waits(bench, episode_steps, empty, monkeypatch, caplog):
+    monkeypatch.setattr(outbox, "MEMORY_BYTES", 0)
+    mailbox, link = bench.pair()
+    bench.close(mailbox)
+    for seed in range(3):
+        bench.play(link, episode_steps(4, seed=seed))
+        link.keep()
+    paths = sorted(bench.spool.iterdir())
+    paths[0].write_bytes(b"not HDF5")
+    paths[1].unlink()
+    bench.mailbox(mailbox.address)
+    bench.turn(lambda: empty(link))
+    assert [episode.meta["number"] for episode in bench.episodes] == [2]
+    assert [path.name for path in (bench.spool / "damaged").iterdir()] == [paths[0].name]
+    assert paths[0].name in caplog.text and paths[1].name in caplog.text
+
+
+def test_a_full_spool_asks_the_robot_to_stop(bench, episode_steps, empty):
+    mailbox = bench.mailbox()
+    link = bench.link(mailbox, spool_gb=100e-6)
+    bench.close(mailbox)
+    for _ in range(9):
+        bench.play(link, episode_steps(9))
+        link.keep()
+        if link.full:
+            break
+    kept = sum(path.stat().st_size for path in bench.spool.iterdir())
+    assert "robot.spool_gb" in link.full and 70e3 < kept < 100e3  # there is no place for another one of that length
+    bench.mailbox(mailbox.address)
+    bench.turn(lambda: empty(link))
+    assert link.full == ""
+    link.begin()
+    for transition in episode_steps(900)[:-1]:
+        link.send(transition)
+        if link.full:
+            break
+    assert 100e3 <= link._outbox.running.size < 101e3  # an episode that does not end
 
 
 def test_an_episode_without_steps_is_dropped(bench, episode_steps, empty):

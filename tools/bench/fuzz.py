@@ -91,7 +91,9 @@ def good_robot(orders: Connection, address: str, spool: str) -> None:
 def strangers(orders: Connection, address: str, identities: int) -> None:
     """Told "make", gets messages ready; told "flood", sends them over and over until told "quiet": answers how many."""
     noise, boots = Noise(0, SPEC, ["good", *map(str, range(identities))]), itertools.count()
-    context, sockets, batch, sent = zmq.Context(), [], [], 0
+    context, sent = zmq.Context(), 0
+    sockets: list[zmq.Socket] = []
+    batch: list[tuple[zmq.Socket, list[bytes]]] = []
     while True:
         order = orders.recv()
         if order == "make":

@@ -26,7 +26,7 @@ from agent.mailbox import Mailbox
 from agent.spec import Spec, Transition
 from agent.wire import SOCKET_OPTIONS, pack
 from robot_server.link import Link
-from robot_server.outbox import Outgoing
+from robot_server.outgoing import Outgoing
 from tools.bench.report import Report, parser
 
 SPEC = Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"state": 9}, 7)
@@ -54,9 +54,7 @@ def transitions() -> list[Transition]:
 def wire_frames(steps: list[Transition]) -> list[list[bytes]]:
     """The ZeroMQ frames of each step, as the link sends them."""
     outgoing = Outgoing(("arm", "0" * 8, 0), {})
-    for step in steps:
-        outgoing.append(step)
-    return outgoing.steps
+    return [outgoing.append(step) for step in steps]
 
 
 def bare_socket(context: zmq.Context, kind: int) -> Any:

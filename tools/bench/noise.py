@@ -53,9 +53,9 @@ class Noise:
         if kind == "STEP":
             last = draw.random() < 0.1
             action = np.full(self.spec.action_dim, draw.uniform(-1, 1), np.float32)
-            ends = {"final_observation": self.seen} if last else {}
+            made = Transition(self.seen, action, 0.0, last, False, final_observation=self.seen if last else None)
             meta = {f"m{draw.getrandbits(20)}": "x" * draw.randrange(500)} if draw.random() < 0.2 else {}
-            return pack_step((*key, episode), step, Transition(self.seen, action, 0.0, last, False, **ends), meta)
+            return pack_step((*key, episode), step, made, meta)
         outbox = [[*key, draw.getrandbits(30), draw.randrange(3)] for _ in range(draw.choice([0, 1, 5, 2000]))]
         fields: dict[str, Any] = {
             "robot": name, "boot": boot, "episode": episode, "step": step, "outbox": outbox, "env": {"name": "bench"},

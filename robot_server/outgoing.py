@@ -1,0 +1,91 @@
+"""One episode on its way to the learner."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.episode_file import read_steps
+from agent.spec import Episode, Observation, Transition
+from agent.wire import EpisodeKey, pack_step, read_step, unpack
+from robot_server.journal import Journal
+
+BLOCK = 4  # steps read from a file at a time: a few milliseconds, within a control step
+
+
+@dataclass
+class Outgoing:
+    """An episode on its way. sent: steps given to the socket. file: its file in the spool, once it is there.
+
+    length: its steps. size: bytes of it in memory.
+    """
+
+    key: EpisodeKey
+    meta: dict[str, Any]
+    sent: int = 0
+    ended: bool = False
+    file: Path | None = None
+    length: int = 0
+    size: int = 0
+    journal: Journal | None = field(default=None, repr=False)
+    _steps: list[list[bytes]] = field(default_factory=list, repr=False)
+    _block: tuple[int, list[list[bytes]]] = field(default=(0, []), repr=False)
+
+    def append(self, transition: Transition) -> list[bytes]:
+        """Returns its frames, copied: the caller may reuse its arrays."""
+        frames = self._pack(self.length, transition)
+        self._steps.append(frames)
+        self.length += 1
+        self.size += sum(map(len, frames))
+        self.ended = transition.last
+        return frames
+
+    def pop(self) -> Transition:
+        """Take the newest step back. If it has been sent, what comes instead must end the episode: it replaces it."""
+        frames = self._steps.pop()
+        self.length -= 1
+        self.size -= sum(map(len, frames))
+        self.sent = min(self.sent, self.length)
+        return read_step(unpack(frames))
+
+    def frames(self, step: int) -> list[bytes]:
+        """Of a step, from memory or from the file. Raises EpisodeFileError."""
+        if self._steps:
+            return self._steps[step]
+        first, block = self._block
+        if not first <= step < first + len(block):
+            assert self.file is not None, "neither in memory nor in a file"
+            block = [self._pack(step + n, each) for n, each in enumerate(read_steps(self.file, step, BLOCK))]
+            self._block = first, block = step, block
+        return block[step - first]
+
+    def release(self) -> None:
+        """From here on it is in its file only."""
+        self._steps, self.size = [], 0
+
+    def episode(self) -> Episode:
+        robot, boot, number = self.key
+        meta = {**self.meta, "robot": robot, "boot": boot, "number": number}
+        return Episode.from_transitions((read_step(unpack(frames)) for frames in self._steps), meta)
+
+    def cut(self, observation: Observation | None) -> bool:
+        """End it: its last step becomes truncated, `observation` came after it. False when no step is left.
+
+        Without an observation the last step is dropped, and its own is used.
+        """
+        if observation is None and self.length:
+            observation = self.pop().observation
+        if observation is None or not self.length:
+            return False
+        self.append(dataclasses.replace(self.pop(), truncated=True, final_observation=observation))
+        return True
+
+    def _pack(self, step: int, transition: Transition) -> list[bytes]:
+        return [bytes(frame) for frame in pack_step(self.key, step, transition, {} if step else self.meta)]
+
+    def drop_journal(self) -> None:
+        if self.journal:
+            self.journal.close(remove=True)
+            self.journal = None
