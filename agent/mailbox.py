@@ -20,6 +20,7 @@ import zmq
 
 from agent.assembly import Assembly
 from agent.keys import Guard
+from agent.patience import Patience
 from agent.spec import Episode, Spec, SpecError, UserError, env_differences
 from agent.wire import (
     PROTOCOL,
@@ -32,13 +33,19 @@ from agent.wire import (
     check_address,
     pack,
     read_step,
+    shown,
     unpack,
 )
 
 log = logging.getLogger(__name__)
 
 LIVE_S = 10.0  # a robot not heard of for so long may be replaced by another of its name
+FORGET_S = 60.0  # one not heard of for so long is asked WHO it is when it comes back
+MAX_ROBOTS = 1000  # then the one not heard of for longest is forgotten
 ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing
+MAX_ASKED = 1000  # questions remembered for that
+MAX_ANSWERS = 1000  # to one outbox report; the next one gets the next
+DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
 MAX_ROBOT_FRAME_BYTES = 64 << 20  # libzmq hangs up on a longer one before taking memory for it
 
 
@@ -94,7 +101,8 @@ class Mailbox:
         self._robots: dict[bytes, Robot] = {}
         self._weights: list[bytes] = []
         self._version = -1
-        self._asked: dict[Any, float] = {}  # what was asked of whom -> when
+        self._asked: dict[Any, float] = {}  # what was asked of whom -> when, the latest last
+        self._patience = Patience()
         self._lease_end_s = 0.0
         self._faults = Faults()
         self._context = zmq.Context()
@@ -139,13 +147,22 @@ class Mailbox:
 
         Returns the episodes that ended, checked, in order of ending. Their meta has robot, boot, number, env, seed.
         """
-        for _ in range(limit):
+        self._patience.renew()
+        end_s = time.monotonic() + DRAIN_S
+        while limit > 0 and time.monotonic() < end_s:
             try:
                 route, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
+            sender = route.bytes
+            if not self._patience.has(sender):
+                self.counts["ignored"] += 1  # not held against the limit: what piles up here is memory
+                continue
+            limit -= 1
+            began_s = time.thread_time()
             holder = self._guard.holder(route) if self._guard else None
-            self._receive(route.bytes, [frame.buffer for frame in frames], holder)
+            if not self._receive(sender, [frame.buffer for frame in frames], holder):
+                self._patience.charge(sender, time.thread_time() - began_s)
         return self._assembly.take()
 
     def acknowledge(self, episode: Episode) -> None:
@@ -190,8 +207,11 @@ class Mailbox:
         except zmq.ZMQError as error:
             self._faults.note("unsent", repr(route), error)
 
-    def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> None:
-        """holder: name of the robot whose key they came with; None without encryption."""
+    def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> bool:
+        """Whether it was a step that was missing.
+
+        holder: name of the robot whose key they came with; None without encryption.
+        """
         robot = self._robots.get(route)
         sender = robot.name if robot else f"unknown {route!r:.80}"
         kind = "malformed"
@@ -200,27 +220,29 @@ class Mailbox:
             kind = message.kind
             if kind == "HELLO":
                 self._hello(route, message, holder)
-                return
+                return False
             if kind not in ("STEP", "PULL", "BYE"):
                 raise WireError(f"{kind} is not for a learner")
             if robot is None:
                 if kind != "BYE" and self._due(route):
                     self._send(route, pack("WHO"))
-                return
+                return False
             if holder not in (None, robot.name):
                 raise WireError(f"it came with the key of robot '{holder}'")
             robot.seen_s = time.monotonic()
             if kind == "STEP":
-                self._step(robot, message)
+                return self._step(robot, message)
             elif kind == "PULL":
                 self._pull(robot, message)
             else:
                 del self._robots[route]
         except ProtocolError as error:
             self._faults.note("protocol", sender, error)
-            self._refuse(route, f"{error}: learner and robot server must be of the same release (learner: {PROTOCOL})")
+            text = shown(error)
+            self._refuse(route, f"{text}: learner and robot server must be of the same release (learner: {PROTOCOL})")
         except (WireError, SpecError) as error:
             self._faults.note(kind, sender, error)
+        return False
 
     def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
         fields = message.fields
@@ -241,18 +263,26 @@ class Mailbox:
             self._refuse(route, f"robot '{name}' and the learner's data differ (robot first): {'; '.join(differences)}")
             return
         for other in list(self._robots.values()):
-            if other.name == name and other.boot != boot:
+            if other.name == name and (other.boot, other.route) != (boot, route):
                 if other.age_s < LIVE_S:
                     self._refuse(route, f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
                     return
                 del self._robots[other.route]
         if options and route not in self._robots:
-            named = "; ".join(f"{option}: {values}" for option, values in options.items())
+            named = shown("; ".join(f"{option}: {values}" for option, values in options.items()))
             log.warning("robot '%s' and the learner's data differ (robot first): %s", name, named)
-        self._robots[route] = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
+        self._forget_some()
+        self._robots[route] = robot = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
         self._assembly.cut_short(name, boot, {tuple(names) for *names, _ in fields["outbox"]}, route)
-        self._answer_outbox(self._robots[route], fields["outbox"])  # before WELCOME, which starts its steps
+        self._answer_outbox(robot, fields["outbox"])  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
+
+    def _forget_some(self) -> None:
+        """Robots that are long gone, and of more than there can be, the one that has been silent for longest."""
+        for robot in [robot for robot in self._robots.values() if robot.age_s > FORGET_S]:
+            del self._robots[robot.route]
+        if len(self._robots) >= MAX_ROBOTS:
+            del self._robots[min(self._robots.values(), key=lambda robot: robot.seen_s).route]
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
         self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
@@ -269,17 +299,22 @@ class Mailbox:
             self._send(robot.route, self._weights)
 
     def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
-        route = robot.route
+        route, answers = robot.route, 0
         for *names, sent in outbox:
             key = tuple(names)
             if key[0] != robot.name:
                 raise WireError(f"an outbox with episodes of '{key[0]}'")
             if key in self._assembly.stored:
                 self._acknowledge(route, key)
-            elif key not in self._assembly.unacknowledged:
-                received = self._assembly.received(key)
-                if received < sent:  # frames keep their order, so those are lost
-                    self._resend(route, key, received)
+            elif key in self._assembly.unacknowledged:
+                continue
+            elif (received := self._assembly.received(key)) < sent:  # frames keep their order, so those are lost
+                self._resend(route, key, received)
+            else:
+                continue
+            answers += 1
+            if answers == MAX_ANSWERS:
+                return
 
     def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
         robot, boot, number = key
@@ -293,14 +328,16 @@ class Mailbox:
     def _due(self, question: Any) -> bool:
         """Whether `question` has not been asked lately; notes that it is asked now."""
         now = time.monotonic()
-        if len(self._asked) > 1000:
-            self._asked = {asked: when for asked, when in self._asked.items() if now - when < ASK_AGAIN_S}
         if now - self._asked.get(question, -ASK_AGAIN_S) < ASK_AGAIN_S:
             return False
+        self._asked.pop(question, None)
         self._asked[question] = now
+        while len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
         return True
 
-    def _step(self, robot: Robot, message: Message) -> None:
+    def _step(self, robot: Robot, message: Message) -> bool:
+        """Whether it was one that was missing."""
         fields, assembly = message.fields, self._assembly
         key, step = (fields["robot"], fields["boot"], fields["episode"]), fields["step"]
         last = fields["terminated"] or fields["truncated"]
@@ -317,3 +354,5 @@ class Mailbox:
             transition = read_step(message)
             transition.check(self.spec)
             assembly.add(key, step, transition, fields["meta"], robot.route)
+            return True
+        return False

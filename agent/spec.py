@@ -178,7 +178,7 @@ class Transition:
         """Raise SpecError unless this fits `spec`; the final observation must be there exactly on the last step."""
         spec.check_observation(self.observation)
         _check_array("action", self.action, (spec.action_dim,), np.dtype(np.float32), ACTION_LIMIT)
-        if not np.isfinite(self.reward):
+        if not abs(self.reward) <= np.finfo(np.float32).max:  # as which it is kept
             raise SpecError(f"reward is {self.reward}")
         if self.last != (self.final_observation is not None):
             raise SpecError("a final observation belongs to the last transition of an episode, and to no other")

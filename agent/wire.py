@@ -44,6 +44,8 @@ PROTOCOL = 1
 MAX_HEADER_BYTES = 1 << 20
 MAX_FRAME_BYTES = 1 << 30
 MAX_ARRAYS = 4096
+MAX_MAP_BYTES = 1 << 14  # of a field that is a map (env, meta, spec, ...), as JSON
+MAX_REPORTED = 5000  # episodes in one outbox report
 DTYPES = {name: np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")}
 
 EPISODE = {"robot": str, "boot": str, "episode": int}
@@ -170,7 +172,7 @@ def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
         elif fits and name in ("robot", "boot"):
             fits = NAME.fullmatch(value) is not None
         elif fits and name == "outbox":
-            fits = all(_is_outbox_entry(entry) for entry in value)
+            fits = len(value) <= MAX_REPORTED and all(_is_outbox_entry(entry) for entry in value)
         elif fits and kind_of_value is dict:
             fits = _is_json(value)
         if not fits:
@@ -187,12 +189,12 @@ def _is_outbox_entry(entry: Any) -> bool:
 
 
 def _is_json(value: dict) -> bool:
-    """Whether `value` may go into an episode file's meta (bytes, timestamps and non-text keys may not)."""
+    """Whether `value` may go into an episode file's meta (bytes, timestamps, non-text keys and long ones may not)."""
     try:
-        json.dumps(value)
+        short = len(json.dumps(value)) <= MAX_MAP_BYTES
     except (TypeError, ValueError, RecursionError):
         return False
-    return all(isinstance(key, str) for key in value)
+    return short and all(isinstance(key, str) for key in value)
 
 
 def _array(kind: str, entry: Any, frame: Buffer) -> tuple[str, np.ndarray]:
@@ -282,6 +284,11 @@ def check_address(address: str, allowed: bool) -> None:
     raise UserError(f"{address} can be reached from other machines: give --keys (python -m tools.keys), or --insecure")
 
 
+def shown(text: object) -> str:
+    """What a stranger wrote, as part of a line: 500 characters at most, and none that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:500])
+
+
 class Faults:
     """Bad messages: counted by kind, logged with their sender, one line a second at most."""
 
@@ -295,5 +302,5 @@ class Faults:
             self._unlogged += 1
             return
         more = f" (and {self._unlogged} more bad messages since the last such line)" if self._unlogged else ""
-        log.warning("dropped a bad message from %s: %s%s", sender, error, more)
+        log.warning("dropped a bad message from %s: %s%s", sender, shown(error), more)
         self._next_line_s, self._unlogged = time.monotonic() + 1.0, 0

@@ -24,6 +24,7 @@ from agent.keys import present
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire import (
     MAX_FRAME_BYTES,
+    MAX_REPORTED,
     NAME,
     SOCKET_OPTIONS,
     Faults,
@@ -31,6 +32,7 @@ from agent.wire import (
     WireError,
     check_address,
     pack,
+    shown,
     unpack,
 )
 from robot_server.outbox import Outbox
@@ -41,7 +43,6 @@ PULLS_A_QUESTION = 5  # weights that got lost are asked for anew after so many P
 REFUSED_FOR_S = 15.0  # how long "that name is in use" may last: longer than the learner remembers a crashed robot
 LONGEST_HOLD_S = 60.0
 PUMP_S = 0.002  # sending a backlog takes at most this much of a control step
-REPORTED = 5000  # episodes in one outbox report, the oldest first
 
 log = logging.getLogger(__name__)
 
@@ -170,12 +171,13 @@ class Link:
         self._outbox.keep()
 
     def pump(self) -> None:
-        """Receive what has arrived and send what the socket takes, for two milliseconds at most; never blocks.
+        """Receive what has arrived and send what the socket takes, for two milliseconds each at most; never blocks.
 
         Raises UserError when the learner refuses this robot; nothing else that the learner sends raises.
         """
+        began = time.monotonic()
         try:
-            for _ in range(100):
+            while time.monotonic() < began + PUMP_S:
                 self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
         except zmq.Again:
             pass
@@ -249,7 +251,7 @@ class Link:
         if not self._socket.poll(0, zmq.POLLOUT):
             return False
         held = self._outbox.episodes.values()
-        outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:REPORTED]
+        outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:MAX_REPORTED]  # the oldest
         if self._welcomed:
             self._pulls += 1
             return self._put(pack("PULL", have=self._have, ask=self._pulls // PULLS_A_QUESTION, outbox=outbox))
@@ -285,7 +287,7 @@ class Link:
         now = time.monotonic()
         self._refused_s = self._refused_s or now
         if not message.fields["retry"] or now - self._refused_s > REFUSED_FOR_S:
-            raise UserError(f"the learner at {self.address} refused: {message.fields['reason']}")
+            raise UserError(f"the learner at {self.address} refused: {shown(message.fields['reason'])}")
 
     def _on_weights(self, message: Message) -> None:
         self._have = message.fields["version"]

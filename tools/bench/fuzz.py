@@ -1,0 +1,351 @@
+"""What strangers' messages do to a learner and to a robot: nothing but a little time.
+
+  python -m tools.bench.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot]
+
+The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets, as
+fast as they go, while a good robot plays episodes with a Link in another; each of these must arrive bit-equal. Rounds
+with and without strangers take turns, and the ratio of the robot's times in a pair is the figure: for a robot that
+makes 100 steps a second, and for one that sends as fast as it can. The robot's socket: a stranger in the place of the
+learner does the same to a Link which is pumped 100 times a second. All on this machine: what the strangers' own process
+takes from a core is in the figures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+from agent.mailbox import Mailbox
+from agent.spec import Episode, Spec, Transition, UserError
+from agent.wire import pack, unpack
+from robot_server.link import Link
+from tools.bench.noise import Noise
+from tools.bench.report import Report, parser
+
+SPEC = Spec({"front": (64, 64, 3)}, {"state": 9}, 7)
+ENV = {"name": "bench", "options": {}}
+NETWORK = {"features": 8}
+EPISODE_STEPS, EPISODES = 50, {"100 Hz": 2, "flat out": 20}  # of a round
+BATCH = 5000  # messages made before a round: making one takes longer than sending it
+LIMIT_BYTES = 3 << 30  # that memory may grow by before the benchmark ends, for the machine's sake
+SETTLED = 0.2  # share of the messages after which memory may grow no more
+
+
+def transitions(number: int) -> list[Transition]:
+    """Episode `number` of the good robot, the same in every process."""
+    rng = np.random.default_rng(number)
+
+    def observe() -> dict[str, np.ndarray]:
+        return {"front": rng.integers(0, 256, (64, 64, 3), np.uint8), "state": rng.normal(size=9).astype(np.float32)}
+
+    made = []
+    for step in range(EPISODE_STEPS):
+        last = step == EPISODE_STEPS - 1
+        action, after = rng.uniform(-1, 1, 7).astype(np.float32), observe() if last else None
+        made.append(Transition(observe(), action, float(last), last, False, last, final_observation=after))
+    return made
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def good_robot(orders: Connection, address: str, spool: str) -> None:
+    """Plays EPISODES of a round in the way that it is told, until all are acknowledged; answers with the seconds."""
+    link = Link(address, SPEC, "good", ENV, spool)
+    if not link.connect(20.0):
+        raise SystemExit("no WELCOME from the learner")
+    orders.send("ready")
+    while True:
+        while not orders.poll():
+            link.wait(0.002)
+        if (way := orders.recv()) == "stop":
+            link.close(0.0)
+            return
+        episodes = [transitions(link._number + 1 + n) for n in range(EPISODES[way])]
+        began = time.monotonic()
+        for episode in episodes:
+            link.begin()
+            for step in episode:
+                due = time.monotonic() + 0.01
+                link.send(step)
+                link.pump()
+                while way == "100 Hz" and (left := due - time.monotonic()) > 0:
+                    link.wait(left)
+        while link._outbox:
+            link.wait(0.001)
+        orders.send(time.monotonic() - began)
+
+
+def strangers(orders: Connection, address: str, identities: int) -> None:
+    """Told "make", gets messages ready; told "flood", sends them over and over until told "quiet": answers how many."""
+    noise, boots = Noise(0, SPEC, ["good", *map(str, range(identities))]), itertools.count()
+    context, sent = zmq.Context(), 0
+    sockets: list[zmq.Socket] = []
+    batch: list[tuple[zmq.Socket, list[bytes]]] = []
+    while True:
+        order = orders.recv()
+        if order == "make":
+            for socket in sockets:
+                socket.close()
+            names = [(str(number), f"b{next(boots)}") for number in range(identities)]
+            sockets = []
+            for name, boot in names:
+                sockets.append(context.socket(zmq.DEALER))
+                sockets[-1].linger = 0
+                sockets[-1].routing_id = f"{name}-{boot}".encode()
+                sockets[-1].connect(address)
+            sources = [noise.robot(*name) for name in names]
+            batch = [(sockets[n % identities], next(sources[n % identities])) for n in range(BATCH)]
+            orders.send("ready")
+        elif order == "flood":
+            sent = 0
+            for socket, frames in itertools.cycle(batch):
+                try:
+                    socket.send_multipart(frames, zmq.NOBLOCK)
+                    sent += 1
+                except zmq.Again:
+                    time.sleep(1e-4)
+                if sent % 50 == 0:
+                    if orders.poll():
+                        break
+                    for each in sockets[::2]:  # the others never read
+                        while each.poll(0):
+                            each.recv_multipart()
+            orders.recv()
+            orders.send(sent)
+        else:
+            context.destroy(linger=0)
+            return
+
+
+class Learner:
+    """The learner's end, in this process, without the learning: drains, acknowledges, offers weights."""
+
+    def __init__(self, robot: Connection, strangers: Connection, mailbox: Mailbox) -> None:
+        self.robot, self.strangers, self.mailbox = robot, strangers, mailbox
+        self.good = self.wrong = self.others = 0
+        self.slowest_s, self._version, self._offer_s = 0.0, 0, 0.0
+
+    def serve(self, until: Callable[[], bool]) -> None:
+        while not until():
+            self.mailbox.wait(0.005)
+            began = time.monotonic()
+            for episode in self.mailbox.drain():
+                self.take(episode)
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            if began > self._offer_s:
+                self._offer_s, self._version = began + 0.1, self._version + 1
+                self.mailbox.offer(self._version, {"w": np.zeros(25_000, np.float32)})
+
+    def take(self, episode: Episode) -> None:
+        self.mailbox.acknowledge(episode)
+        if episode.meta["robot"] != "good" or episode.meta.get("env") != ENV:
+            self.others += 1
+            return
+        expected = Episode.from_transitions(transitions(episode.meta["number"]), episode.meta)
+        self.good += episode.equals(expected)
+        self.wrong += not episode.equals(expected)
+
+    def round(self, way: str, noisy: bool) -> tuple[float, int]:
+        """Seconds that the good robot takes, and how many messages the strangers sent meanwhile."""
+        if noisy:
+            self.strangers.send("make")
+            self.serve(self.strangers.poll)
+            self.strangers.recv()
+            self.strangers.send("flood")
+        self.robot.send(way)
+        self.serve(self.robot.poll)
+        sent = 0
+        if noisy:
+            self.strangers.send("quiet")
+            self.serve(self.strangers.poll)
+            sent = self.strangers.recv()
+        return self.robot.recv(), sent
+
+
+def growth(samples: list[tuple[int, int]]) -> tuple[float, float]:
+    """MB by which memory grew after the first messages, and bytes a message; samples: (messages so far, bytes)."""
+    settled = [sample for sample in samples if sample[0] >= SETTLED * samples[-1][0]]
+    counts, sizes = np.array(settled, float).T
+    slope = float(np.polyfit(counts, sizes, 1)[0]) if len(settled) > 1 else 0.0
+    return (sizes.max() - sizes[0]) / 1e6, slope
+
+
+def against_learner(report: Report, messages: int, identities: int) -> None:
+    mailbox = Mailbox("tcp://127.0.0.1:*", SPEC, NETWORK, env=ENV)
+    robot, robots_end = multiprocessing.Pipe()
+    stranger, strangers_end = multiprocessing.Pipe()
+    spawn = multiprocessing.get_context("spawn").Process
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in EPISODES}
+    with tempfile.TemporaryDirectory() as spool:
+        spawn(target=good_robot, args=(robots_end, mailbox.address, spool), daemon=True).start()
+        spawn(target=strangers, args=(strangers_end, mailbox.address, identities), daemon=True).start()
+        learner = Learner(robot, stranger, mailbox)
+        learner.serve(robot.poll)
+        robot.recv()
+        for way in EPISODES:
+            learner.round(way, noisy=False)
+        sent, before, samples, quiet_s, noisy_s = 0, resident(), [], 0.0, 0.0
+        while sent < messages:
+            for way, taken in times.items():
+                learner.slowest_s = 0.0
+                quiet, _ = learner.round(way, noisy=False)
+                quiet_s = max(quiet_s, learner.slowest_s)
+                learner.slowest_s = 0.0
+                noisy, more = learner.round(way, noisy=True)
+                noisy_s = max(noisy_s, learner.slowest_s)
+                taken.append((quiet, noisy))
+                sent += more
+                if resident() > before + LIMIT_BYTES:
+                    raise SystemExit(f"memory: {resident() / 1e6:.0f} MB after {sent} messages")
+                samples.append((sent, resident()))
+                print(
+                    f"  {way}: {quiet:.3f} s, with {more} messages {noisy:.3f} s; {samples[-1][1] / 1e6:.1f} MB",
+                    flush=True,
+                )
+        robot.send("stop")
+        stranger.send("stop")
+    rounds = sum(len(taken) * 2 for taken in times.values())
+    report.add("learner: messages of strangers", sent, "")
+    for kind, count in sorted(mailbox.counts.items()):
+        report.add(f"learner: counted as {kind}", count, "")
+    report.add("learner: good episodes, bit-equal", learner.good, "")
+    report.add("learner: good episodes, different", learner.wrong, "", 0)
+    report.add("learner: episodes that strangers completed", learner.others, "")
+    for way, taken in times.items():
+        steps = EPISODES[way] * EPISODE_STEPS
+        report.add(f"learner: good steps/s, {way}, alone", steps / statistics.median(q for q, _ in taken), "1/s")
+        report.add(
+            f"learner: good robot's time with strangers / alone, {way}",
+            statistics.median(n / q for q, n in taken),
+            "x",
+            1.2,
+        )
+    report.add("learner: longest drain, alone", quiet_s * 1e3, "ms")
+    report.add("learner: longest drain, with strangers", noisy_s * 1e3, "ms")
+    report.add("learner: rounds", rounds, "")
+    report.add("learner: memory before", before / 1e6, "MB")
+    grown, slope = growth(samples)
+    report.add("learner: memory grown by, after the first fifth", grown, "MB", 32)
+    report.add("learner: memory, slope", slope, "B/message", 50)
+    report.add("learner: robots known", len(mailbox._robots), "")
+    report.add("learner: episodes open", len(mailbox._assembly.open), "")
+    mailbox.close()
+
+
+def false_learner(orders: Connection) -> None:
+    """In the learner's place: sends as many messages as it is told to whoever said HELLO; answers when done."""
+    socket = zmq.Context().socket(zmq.ROUTER)
+    socket.linger = 0
+    orders.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
+    route = socket.recv_multipart()[0]
+    source = Noise(1, SPEC, ["good"]).learner()
+    welcome = pack("WELCOME", run="", learner_boot="x", spec=SPEC.to_dict(), network=NETWORK)
+    while (count := orders.recv()) > 0:
+        socket.send_multipart([route, *welcome])
+        batch = [frames for frames in itertools.islice(source, BATCH) if not _by_design(frames)]
+        for frames in itertools.islice(itertools.cycle(batch), count):
+            socket.send_multipart([route, *frames])
+        while socket.poll(0):
+            socket.recv_multipart()
+        orders.send(count)
+    socket.close()
+
+
+def _by_design(frames: list[bytes]) -> bool:
+    """Whether a robot stops because of it, rightly: the learner refuses it, or has another network."""
+    try:
+        message = unpack(frames)
+    except ValueError:
+        return False
+    return message.kind == "REFUSE" or message.fields.get("network", NETWORK) != NETWORK
+
+
+def against_robot(report: Report, messages: int) -> None:
+    orders, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=false_learner, args=(theirs,), daemon=True)
+    child.start()
+    address = orders.recv()
+    pumps: dict[str, list[float]] = {"alone": [], "flooded": []}
+    with tempfile.TemporaryDirectory() as spool:
+        link = Link(address, SPEC, "good", ENV, spool)
+        link.begin()
+        for step in transitions(0):
+            link.send(step)
+
+        def control(seconds: float, until: Callable[[], bool], taken: list[float]) -> None:
+            """Steps of 10 ms, as robot_server.actor makes them."""
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and not until():
+                due = time.monotonic() + 0.01
+                began = time.perf_counter()
+                link.pump()
+                taken.append(time.perf_counter() - began)
+                while (left := due - time.monotonic()) > 0:
+                    link.wait(left)
+
+        control(2.0, bool, pumps["alone"])
+        sent, before, samples, stopped = 0, resident(), [], 0
+        while sent < messages:
+            orders.send(min(BATCH, messages))
+            while not orders.poll():
+                try:
+                    control(60.0, orders.poll, pumps["flooded"])
+                except UserError:
+                    stopped += 1
+            sent += orders.recv()
+            control(0.05, bool, [])
+            samples.append((sent, resident()))
+        orders.send(0)
+        child.join(10.0)
+        mailbox = Mailbox(address, SPEC, NETWORK, env=ENV)
+        episodes: list[Episode] = []
+        end = time.monotonic() + 20.0
+        while not episodes and time.monotonic() < end:
+            link.wait(0.005)
+            episodes += mailbox.drain()
+        whole = [e for e in episodes if e.equals(Episode.from_transitions(transitions(0), e.meta))]
+        link.close(0.0)
+        mailbox.close()
+    report.add("robot: messages of a false learner", sent, "")
+    for kind, count in sorted(link.counts.items()):
+        report.add(f"robot: counted as {kind}", count, "")
+    report.add("robot: stopped", stopped, "", 0)
+    report.add("robot: episodes lost or different", 1 - len(whole), "", 0)
+    for name, taken in pumps.items():
+        report.add(f"robot: pump, {name}, 99th percentile", float(np.percentile(taken, 99)) * 1e3, "ms")
+        report.add(f"robot: pump, {name}, longest", max(taken) * 1e3, "ms")
+    report.add("robot: memory before", before / 1e6, "MB")
+    grown, slope = growth(samples)
+    report.add("robot: memory grown by, after the first fifth", grown, "MB", 32)
+    report.add("robot: memory, slope", slope, "B/message", 50)
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--messages", type=int, default=200_000, help="to each socket, at least (200000)")
+    arguments.add_argument("--identities", type=int, default=8, help="connections of the strangers' process (8)")
+    arguments.add_argument("--only", choices=["learner", "robot"], help="only that one's socket")
+    flags = arguments.parse_args()
+    report = Report("fuzz: random and spoilt messages")
+    if flags.only != "robot":
+        against_learner(report, flags.messages, flags.identities)
+    if flags.only != "learner":
+        against_robot(report, flags.messages)
+    report.finish(flags.json)
+
+
+if __name__ == "__main__":
+    main()
