@@ -115,7 +115,12 @@ class Mailbox:
     @property
     def robots(self) -> list[Robot]:
         """Robots heard of lately."""
-        return self._robots.live
+        return [robot for robot in self._robots if robot.live]
+
+    @property
+    def known(self) -> list[Robot]:
+        """Those, and robots that have been silent for a while without having left."""
+        return list(self._robots)
 
     @property
     def faults(self) -> Faults:
@@ -263,7 +268,7 @@ class Mailbox:
             spec=self.spec.to_dict(),
             env=self._env,
             version=max(0, self._version),
-            robots=[robot.name for robot in self._robots.live],
+            robots=[robot.name for robot in self.robots],
             differences=self._robots.differences(fields["spec"], fields["env"])[0] if fields["spec"] else [],
             sent_s=fields["sent_s"],
         )

@@ -55,6 +55,10 @@ class Robot:
         """Seconds since its last message."""
         return time.monotonic() - self.seen_s
 
+    @property
+    def live(self) -> bool:
+        return self.age_s < LIVE_S
+
 
 class Robots:
     """Those that see and do `spec` in `env` ({"name", "options"}); other_env: in another one, too."""
@@ -68,11 +72,6 @@ class Robots:
 
     def get(self, route: bytes) -> Robot | None:
         return self._by_route.get(route)
-
-    @property
-    def live(self) -> list[Robot]:
-        """Those heard of lately."""
-        return [robot for robot in self if robot.age_s < LIVE_S]
 
     def differences(self, spec: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """What keeps a robot of this `spec` (Spec.to_dict) and `env` out, and what is only worth a word."""
@@ -99,7 +98,7 @@ class Robots:
         for other in list(self):
             if other.name != name:
                 continue
-            if (other.boot, other.route) != (boot, route) and other.age_s < LIVE_S:
+            if (other.boot, other.route) != (boot, route) and other.live:
                 raise Refused(f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
             steps = other.steps
             if other.route != route:

@@ -445,7 +445,9 @@ def test_a_probe_is_answered_and_leaves_nothing_behind(make_mailbox, make_robot)
     mailbox.offer(3, {"w": np.zeros(1, np.float32)})
     spec = Spec({}, {"state": 4}, 2).to_dict()
     for asked, differences in (({}, 0), (SPEC.to_dict(), 0), (spec, 2)):
-        prober.send("PROBE", {"ballast": np.ones(9, np.uint8)}, spec=asked, env={"name": "fake"}, sent_s=1.5, answer_bytes=100)
+        prober.send(
+            "PROBE", {"ballast": np.ones(9, np.uint8)}, spec=asked, env={"name": "fake"}, sent_s=1.5, answer_bytes=100
+        )
         status = prober.expect(mailbox, "STATUS")
         assert len(status.fields.pop("differences")) == differences
         assert status.fields == {
