@@ -255,6 +255,14 @@ def test_every_episode_is_on_disk_acknowledged_and_logged(tune, episodes):
     assert len(acknowledged) == 4
 
 
+def test_its_robots_are_reported(tune, episodes, monkeypatch, capsys):
+    monkeypatch.setattr("agent.link_report.EVERY_S", 0.0)
+    run = tune(episodes)
+    steps = [record["steps"] for record in run.records("robot") if record["robot"] == "arm"]
+    assert steps == sorted(steps) and steps[-1] > 0
+    assert f"robot arm: {steps[-1]} steps received" in capsys.readouterr().out
+
+
 def test_p16_online_returns_equal_an_offline_recomputation(tune, episodes):
     run = tune(episodes, "--scale", "10", "--bias", "-5", "--gamma", "0.9")
     config = OfflineConfig(data=[str(run.folder / "episodes")])
