@@ -1,0 +1,399 @@
+"""The proof that the link loses nothing: both programs are killed, cut off and out of disk at random, and then counted.
+
+  python -m tools.bench.faults                             # 200 kills, 20 partitions, a full disk: some 15 minutes
+  python -m tools.bench.faults --kills 10 --partitions 2 --longest-s 4 --robots 1
+
+The real `agent.learner` and `robot_server`s, tiny networks, the fake environment. kill -9 hits either side, sometimes
+both, while it starts, works or writes; each is started again at once. Between each robot server and the learner is a
+proxy that drops or stalls every connection for a while, and the run's folder is a small tmpfs that gets full (as root
+only; otherwise this part is skipped, and said so). In the end all is stopped gently, the spools are delivered, and the
+environment's own log of every step is held against the learner's episode files, bit for bit.
+
+Exit code 1 when a step of an episode that ended is lost, twice or changed, or a program died of itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import envs
+from agent import cli
+from agent.calql import CalQL
+from agent.checkpoint import LATEST, Checkpoint, load
+from agent.config import CalQLConfig, NetworkConfig
+from agent.episode_file import SUFFIX, read_episode
+from agent.spec import Spec, UserError
+from envs.fake import LOG
+from tools.bench.ledger import Made, Tally, compare, read_log
+from tools.bench.proxy import Proxy
+from tools.bench.report import Report, parser
+from tools.demo import free_port
+
+ENV = {"image_size": 12, "horizon": 20, "step_ms": 10.0}
+NETWORK = NetworkConfig(
+    channels=[4], strides=[2], features=8, state_features=8, actor_hidden=[8], critic_hidden=[8], critics=2
+)
+RUN = ["--offline-share", "0", "--utd", "0.05", "--online.batch", "16", "--env-steps", "1000000000", "--threads", "1"]
+OFTEN = ["--checkpoint-every", "200", "--keep", "2", "--device", "cpu"]
+MOMENTS = {"start": 0.2, "work": 0.5, "write": 0.3}  # when to kill -> how often
+BOTH = 0.15  # share of kills that hit the other side too
+START_S, WORK_S, WRITE_S = 6.0, 6.0, 5.0  # longest wait for a kill: from the start, from the first work, for a file
+AGAIN_S = 1.0  # before what ended by itself is started again
+DISK_BYTES = 256 << 20
+PATIENCE_S = 120.0
+MAX_ENDS = 50
+
+
+class Side:
+    """One program, as a process that is killed and started again. folders: where it writes."""
+
+    def __init__(self, name: str, root: Path, folders: list[Path], rng: random.Random) -> None:
+        self.name, self.root, self.folders, self.rng = name, root, folders, rng
+        self.life = 0
+        self.left = 0  # kills to come
+        self.ends: Counter[str] = Counter()  # of lives that ended by themselves: last line -> how many
+        self.crashes = 0
+        self.moments: Counter[str] = Counter()  # at which it was killed
+
+    def start(self) -> None:
+        self.life += 1
+        self.again_s = 0.0
+        self.out = self.root / f"{self.name}-{self.life:04d}.out"
+        with open(self.out, "w") as out:
+            environment = {**os.environ, LOG: str(self.made)}
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.command()], stdout=out, stderr=subprocess.STDOUT, env=environment
+            )
+        self.moment = self.rng.choices(list(MOMENTS), list(MOMENTS.values()))[0]
+        self.due_s = time.monotonic() + self.rng.uniform(0, START_S) if self.moment == "start" else None
+
+    @property
+    def made(self) -> Path:
+        """The log of this life's environment."""
+        return self.root / f"{self.name}-{self.life:04d}.jsonl"
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def working(self) -> bool:
+        raise NotImplementedError
+
+    def writing(self) -> bool:
+        return any(self._parts())
+
+    def _parts(self) -> Iterator[str]:
+        """Files that it is writing now."""
+        for folder in self.folders:
+            with contextlib.suppress(FileNotFoundError):
+                yield from (e.name for e in os.scandir(folder) if e.name.endswith(f".{self.process.pid}.part"))
+
+    def ripe(self) -> bool:
+        """Whether its moment has come."""
+        now = time.monotonic()
+        if self.due_s is None and self.working():
+            self.due_s = now + self.rng.uniform(0, WORK_S)
+        if self.due_s is None or now < self.due_s:
+            return False
+        return self.moment != "write" or now > self.due_s + WRITE_S or self.writing()
+
+    def kill(self) -> None:
+        """It may be dead already: of a kill that hit both sides."""
+        self.process.kill()
+        self.process.wait()
+        self.left -= 1
+        self.moments["start" if not self.working() else "write" if self.writing() else "work"] += 1
+
+    def watch(self) -> None:
+        """Start it again after it ended by itself, and note of what."""
+        code = self.process.poll()
+        if code is None:
+            return
+        if not self.again_s:
+            said = self.out.read_text().strip().splitlines() or [f"exit code {code}"]
+            self.ends[said[-1]] += 1
+            self.crashes += code not in (0, 2)
+            self.again_s = time.monotonic() + AGAIN_S
+            if self.ends.total() > MAX_ENDS:
+                raise UserError(f"{self.name} ends by itself again and again: {said[-1]}")
+        elif time.monotonic() > self.again_s:
+            self.start()
+
+    def stop(self) -> None:
+        """As Ctrl-C does."""
+        self.process.send_signal(signal.SIGTERM)
+        self.finish()
+
+    def finish(self) -> None:
+        try:
+            code = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{self.name} does not end: {self.out}") from None
+        self.crashes += code not in (0, 2)
+
+
+class LearnerSide(Side):
+    def __init__(self, root: Path, run: Path, ckpt: Path, port: int, rng: random.Random) -> None:
+        super().__init__("learner", root, [run, run / "episodes"], rng)
+        self.run, self.ckpt, self.port = run, ckpt, port
+
+    def command(self) -> list[str]:
+        start = ["--resume", str(self.run)] if (self.run / LATEST).exists() else ["--ckpt", str(self.ckpt)]
+        place = ["--run", str(self.run), "--address", f"tcp://127.0.0.1:{self.port}"]
+        return ["agent.learner", *start, *place, *RUN, *OFTEN]
+
+    def working(self) -> bool:
+        return "listening" in self.out.read_text()
+
+
+class RobotSide(Side):
+    """hz: 0 for a simulation, which waits for the learner; a real robot does not."""
+
+    def __init__(self, root: Path, number: int, port: int, hz: float, rng: random.Random) -> None:
+        self.spool = root / f"spool-{number}"
+        super().__init__(f"arm{number}", root, [self.spool], rng)
+        self.number, self.hz = number, hz
+        self.proxy = Proxy(port)
+        self.killed: set[int] = set()  # lives
+        self.episodes = 0  # 0: until it is stopped
+
+    def command(self) -> list[str]:
+        words = ["robot_server", "--env", "fake", "--robot-name", self.name, "--spool", str(self.spool)]
+        words += [word for key, value in ENV.items() for word in (f"--{key}", str(value))]
+        words += ["--address", f"tcp://127.0.0.1:{self.proxy.port}", "--hz", str(self.hz)]
+        seed = 1_000_000 * (200 * self.number + self.life)  # no two episodes of all lives have the same
+        return [*words, "--seed", str(seed), "--episodes", str(self.episodes)]
+
+    def working(self) -> bool:
+        return self.made.exists() and self.made.stat().st_size > 0
+
+    def kill(self) -> None:
+        self.killed.add(self.life)
+        super().kill()
+
+    def log(self) -> list[Made]:
+        found = []
+        for life in range(1, self.life + 1):
+            path = self.root / f"{self.name}-{life:04d}.jsonl"
+            found += read_log(path, self.name, life in self.killed)
+        return found
+
+
+class Turns:
+    """Things that come and go: after a random pause one begins, and ends after a random time."""
+
+    def __init__(self, count: int, pause_s: float, longest_s: float, rng: random.Random) -> None:
+        self.left, self.pause_s, self.longest_s, self.rng = count, pause_s, longest_s, rng
+        self.on = False
+        self.total_s = 0.0
+        self._change_s = time.monotonic() + rng.uniform(0, pause_s)
+
+    def change(self) -> bool:
+        """Whether it has just begun or ended: see `on`."""
+        now = time.monotonic()
+        if now < self._change_s or not (self.left or self.on):
+            return False
+        self.on = not self.on
+        self.left -= self.on
+        lasts_s = (
+            self.rng.uniform(self.longest_s / 20, self.longest_s) if self.on else self.rng.uniform(0, self.pause_s)
+        )
+        self.total_s += lasts_s * self.on
+        self._change_s = now + lasts_s
+        return True
+
+    @property
+    def over(self) -> bool:
+        return not (self.left or self.on)
+
+
+class Disk:
+    """A tmpfs at `folder`, which can be made full. reason: why there is none, if so."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.ballast = folder, folder / "ballast"
+        try:
+            command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.reason = done.stderr.strip() if done.returncode else ""
+        except OSError as error:
+            self.reason = str(error)
+
+    def fill(self, full: bool) -> None:
+        if not full:
+            self.ballast.unlink(missing_ok=True)
+            return
+        with open(self.ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(1 << 16)):
+                pass
+
+    def close(self) -> None:
+        if not self.reason:
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=False)
+
+
+def first_checkpoint(path: Path) -> None:
+    env = envs.make("fake", **ENV)
+    spec = Spec.from_spaces(env.observation_space, env.action_space)
+    env.close()
+    config = CalQLConfig(cql_actions=2)
+    sections = {"network": dataclasses.asdict(NETWORK), "calql": dataclasses.asdict(config)}
+    state = CalQL(spec, NETWORK, config, torch.device("cpu"), 0).state_dict()
+    Checkpoint(spec, {"name": "fake", "options": ENV}, sections, state).save(path)
+
+
+def harm(learner: LearnerSide, robots: list[RobotSide], partitions: Turns, fills: Turns, disk: Disk) -> None:
+    """Until every kill, partition and full disk has been."""
+    rng = partitions.rng
+    cut = robots[0]
+    sides: list[Side] = [learner, *robots]
+    while any(side.left for side in sides) or not (partitions.over and fills.over):
+        if partitions.change():
+            cut = rng.choice(robots) if partitions.on else cut
+            cut.proxy.become(rng.choice(("drop", "stall")) if partitions.on else "pass")
+        if fills.change():
+            disk.fill(fills.on)
+        for side in sides:
+            side.watch()
+            if side.left and side.alive and side.ripe():
+                other = rng.choice(robots) if side is learner else learner
+                hit = [side, other] if other.left and rng.random() < BOTH else [side]
+                for one in hit:
+                    one.process.kill()  # at once: only then wait
+                for one in hit:
+                    one.kill()
+                for one in hit:
+                    one.start()
+        time.sleep(0.001)
+
+
+def deliver(learner: LearnerSide, robots: list[RobotSide]) -> None:
+    """Stop the robot servers, and start each for one more episode until nothing is left in its spool."""
+    for robot in robots:
+        robot.stop()
+    deadline_s = time.monotonic() + 3 * PATIENCE_S
+    for robot in robots:
+        robot.episodes = 1
+    waiting = list(robots)
+    while waiting:
+        for robot in waiting:
+            robot.start()
+        for robot in waiting:
+            robot.finish()
+        learner.watch()
+        waiting = [robot for robot in robots if list(robot.spool.glob(f"*{SUFFIX}"))]
+        if waiting and time.monotonic() > deadline_s:
+            raise UserError(f"{waiting[0].spool}: is not delivered")
+    learner.stop()
+
+
+def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Tally:
+    rng = random.Random(flags.seed)
+    first_checkpoint(root / "offline.pt")
+    if disk.reason:
+        print(f"the full disk is SKIPPED: no tmpfs can be mounted here ({disk.reason})", flush=True)
+    folder = disk.folder / "run"
+    learner = LearnerSide(root, folder, root / "offline.pt", free_port(), rng)
+    robots = [RobotSide(root, n, learner.port, 100.0 * (n % 2), rng) for n in range(flags.robots)]
+    learner.left = flags.kills // 2
+    for number in range(flags.kills - learner.left):
+        robots[number % len(robots)].left += 1
+    partitions = Turns(flags.partitions, 3.0, flags.longest_s, rng)
+    fills = Turns(0 if disk.reason else flags.fills, flags.longest_s, flags.longest_s, rng)
+    full, cuts = fills.left, partitions.left
+    began = time.monotonic()
+    sides: list[Side] = [learner, *robots]
+    try:
+        for side in sides:
+            side.start()
+        harm(learner, robots, partitions, fills, disk)
+        deliver(learner, robots)
+        tally = count(learner, robots)
+        refused = sum(path.read_text().count("cannot write") for path in root.glob("learner-*.out"))
+        counted = load(folder / LATEST).counters["env_steps"]
+        stored = sum(len(read_episode(path)) for path in (folder / "episodes").glob(f"*{SUFFIX}"))
+    finally:
+        for side in sides:
+            if hasattr(side, "process") and side.process.poll() is None:
+                side.process.kill()
+                side.process.wait()
+        for robot in robots:
+            robot.proxy.close()
+        if flags.folder and not disk.reason and folder.exists():
+            shutil.copytree(folder, root / "run", dirs_exist_ok=True)
+    for name, killed in (("the learner", [learner]), ("robot servers", robots)):
+        moments = sum((side.moments for side in killed), Counter())
+        for moment, words in (("start", "before it works"), ("work", "at work"), ("write", "while it writes a file")):
+            report.add(f"kills of {name}, {words}", moments[moment], "")
+    report.add("partitions", cuts, "")
+    report.add("partitions, in all", partitions.total_s, "s")
+    report.add("full disks", full, "")
+    report.add("full disks, in all", fills.total_s, "s")
+    report.add("times that a full disk was met", refused, "")
+    report.add("episodes that ended", tally.episodes, "")
+    report.add("steps made in them", tally.steps, "")
+    report.add("lost", tally.lost, "steps", 0)
+    report.add("twice", tally.twice, "steps", 0)
+    report.add("changed", tally.changed, "steps", 0)
+    report.add("checkpoint's count of steps, off by", abs(counted - stored), "steps", 0)
+    report.add("programs that died of themselves", sum(side.crashes for side in sides), "", 0)
+    report.add("half episodes, their robot server killed", tally.halves, "")
+    report.add("half episodes of two steps or more, missing whole", tally.halves_missing, "")
+    report.add("steps made in half episodes", tally.half_steps, "")
+    report.add("steps received of half episodes", tally.half_steps_received, "")
+    report.add("wall time", time.monotonic() - began, "s")
+    for side in sides:
+        for line, times in side.ends.items():
+            print(f"{side.name} ended by itself, {times} x: {line}")
+    return tally
+
+
+def count(learner: LearnerSide, robots: list[RobotSide]) -> Tally:
+    paths = [path for place in ("episodes", "set_aside") for path in (learner.run / place).glob(f"[!.]*{SUFFIX}")]
+    return compare((made for robot in robots for made in robot.log()), map(read_episode, paths))
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--kills", type=int, default=200, help="of both sides together (200)")
+    arguments.add_argument("--partitions", type=int, default=20, help="between one robot server and the learner (20)")
+    arguments.add_argument("--longest-s", type=float, default=60.0, help="longest partition and full disk (60)")
+    arguments.add_argument("--fills", type=int, default=3, help="how often the learner's disk is full (3)")
+    arguments.add_argument("--robots", type=int, default=3, help="robot servers of the one learner (3)")
+    arguments.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
+    arguments.add_argument("--folder", help="a new folder that keeps every log, and the run")
+    flags = arguments.parse_args(argv)
+    report = Report("faults: kill -9, partitions and a full disk; the real learner and robot servers")
+    with contextlib.ExitStack() as stack:
+        root = Path(flags.folder or stack.enter_context(tempfile.TemporaryDirectory()))
+        root = root.resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        disk = stack.enter_context(contextlib.closing(Disk(root / "disk")))
+        tally = run(flags, root, disk, report)
+    report.finish(flags.json)
+    for line in tally.errors:
+        print(line)
+    return int(any(figure.met is False for figure in report.figures))
+
+
+if __name__ == "__main__":
+    cli.run(main)
