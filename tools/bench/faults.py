@@ -17,16 +17,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -38,163 +34,16 @@ from agent.checkpoint import LATEST, Checkpoint, load
 from agent.config import CalQLConfig, NetworkConfig
 from agent.episode_file import SUFFIX, read_episode
 from agent.spec import Spec, UserError
-from envs.fake import LOG
-from tools.bench.ledger import Made, Tally, compare, read_log
-from tools.bench.proxy import Proxy
+from tools.bench.ledger import Tally, compare
 from tools.bench.report import Report, parser
+from tools.bench.sides import ENV, PATIENCE_S, LearnerSide, RobotSide, Side
 from tools.demo import free_port
 
-ENV = {"image_size": 12, "horizon": 20, "step_ms": 10.0}
 NETWORK = NetworkConfig(
     channels=[4], strides=[2], features=8, state_features=8, actor_hidden=[8], critic_hidden=[8], critics=2
 )
-RUN = ["--offline-share", "0", "--utd", "0.05", "--online.batch", "16", "--env-steps", "1000000000", "--threads", "1"]
-OFTEN = ["--checkpoint-every", "200", "--keep", "2", "--device", "cpu"]
-MOMENTS = {"start": 0.2, "work": 0.5, "write": 0.3}  # when to kill -> how often
 BOTH = 0.15  # share of kills that hit the other side too
-START_S, WORK_S, WRITE_S = 6.0, 6.0, 5.0  # longest wait for a kill: from the start, from the first work, for a file
-AGAIN_S = 1.0  # before what ended by itself is started again
 DISK_BYTES = 256 << 20
-PATIENCE_S = 120.0
-MAX_ENDS = 50
-
-
-class Side:
-    """One program, as a process that is killed and started again. folders: where it writes."""
-
-    def __init__(self, name: str, root: Path, folders: list[Path], rng: random.Random) -> None:
-        self.name, self.root, self.folders, self.rng = name, root, folders, rng
-        self.life = 0
-        self.left = 0  # kills to come
-        self.ends: Counter[str] = Counter()  # of lives that ended by themselves: last line -> how many
-        self.crashes = 0
-        self.moments: Counter[str] = Counter()  # at which it was killed
-
-    def start(self) -> None:
-        self.life += 1
-        self.again_s = 0.0
-        self.out = self.root / f"{self.name}-{self.life:04d}.out"
-        with open(self.out, "w") as out:
-            environment = {**os.environ, LOG: str(self.made)}
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.command()], stdout=out, stderr=subprocess.STDOUT, env=environment
-            )
-        self.moment = self.rng.choices(list(MOMENTS), list(MOMENTS.values()))[0]
-        self.due_s = time.monotonic() + self.rng.uniform(0, START_S) if self.moment == "start" else None
-
-    @property
-    def made(self) -> Path:
-        """The log of this life's environment."""
-        return self.root / f"{self.name}-{self.life:04d}.jsonl"
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def command(self) -> list[str]:
-        raise NotImplementedError
-
-    def working(self) -> bool:
-        raise NotImplementedError
-
-    def writing(self) -> bool:
-        return any(self._parts())
-
-    def _parts(self) -> Iterator[str]:
-        """Files that it is writing now."""
-        for folder in self.folders:
-            with contextlib.suppress(FileNotFoundError):
-                yield from (e.name for e in os.scandir(folder) if e.name.endswith(f".{self.process.pid}.part"))
-
-    def ripe(self) -> bool:
-        """Whether its moment has come."""
-        now = time.monotonic()
-        if self.due_s is None and self.working():
-            self.due_s = now + self.rng.uniform(0, WORK_S)
-        if self.due_s is None or now < self.due_s:
-            return False
-        return self.moment != "write" or now > self.due_s + WRITE_S or self.writing()
-
-    def kill(self) -> None:
-        """It may be dead already: of a kill that hit both sides."""
-        self.process.kill()
-        self.process.wait()
-        self.left -= 1
-        self.moments["start" if not self.working() else "write" if self.writing() else "work"] += 1
-
-    def watch(self) -> None:
-        """Start it again after it ended by itself, and note of what."""
-        code = self.process.poll()
-        if code is None:
-            return
-        if not self.again_s:
-            said = self.out.read_text().strip().splitlines() or [f"exit code {code}"]
-            self.ends[said[-1]] += 1
-            self.crashes += code not in (0, 2)
-            self.again_s = time.monotonic() + AGAIN_S
-            if self.ends.total() > MAX_ENDS:
-                raise UserError(f"{self.name} ends by itself again and again: {said[-1]}")
-        elif time.monotonic() > self.again_s:
-            self.start()
-
-    def stop(self) -> None:
-        """As Ctrl-C does."""
-        self.process.send_signal(signal.SIGTERM)
-        self.finish()
-
-    def finish(self) -> None:
-        try:
-            code = self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            raise UserError(f"{self.name} does not end: {self.out}") from None
-        self.crashes += code not in (0, 2)
-
-
-class LearnerSide(Side):
-    def __init__(self, root: Path, run: Path, ckpt: Path, port: int, rng: random.Random) -> None:
-        super().__init__("learner", root, [run, run / "episodes"], rng)
-        self.run, self.ckpt, self.port = run, ckpt, port
-
-    def command(self) -> list[str]:
-        start = ["--resume", str(self.run)] if (self.run / LATEST).exists() else ["--ckpt", str(self.ckpt)]
-        place = ["--run", str(self.run), "--address", f"tcp://127.0.0.1:{self.port}"]
-        return ["agent.learner", *start, *place, *RUN, *OFTEN]
-
-    def working(self) -> bool:
-        return "listening" in self.out.read_text()
-
-
-class RobotSide(Side):
-    """hz: 0 for a simulation, which waits for the learner; a real robot does not."""
-
-    def __init__(self, root: Path, number: int, port: int, hz: float, rng: random.Random) -> None:
-        self.spool = root / f"spool-{number}"
-        super().__init__(f"arm{number}", root, [self.spool], rng)
-        self.number, self.hz = number, hz
-        self.proxy = Proxy(port)
-        self.killed: set[int] = set()  # lives
-        self.episodes = 0  # 0: until it is stopped
-
-    def command(self) -> list[str]:
-        words = ["robot_server", "--env", "fake", "--robot-name", self.name, "--spool", str(self.spool)]
-        words += [word for key, value in ENV.items() for word in (f"--{key}", str(value))]
-        words += ["--address", f"tcp://127.0.0.1:{self.proxy.port}", "--hz", str(self.hz)]
-        seed = 1_000_000 * (200 * self.number + self.life)  # no two episodes of all lives have the same
-        return [*words, "--seed", str(seed), "--episodes", str(self.episodes)]
-
-    def working(self) -> bool:
-        return self.made.exists() and self.made.stat().st_size > 0
-
-    def kill(self) -> None:
-        self.killed.add(self.life)
-        super().kill()
-
-    def log(self) -> list[Made]:
-        found = []
-        for life in range(1, self.life + 1):
-            path = self.root / f"{self.name}-{life:04d}.jsonl"
-            found += read_log(path, self.name, life in self.killed)
-        return found
 
 
 class Turns:
@@ -276,34 +125,38 @@ def harm(learner: LearnerSide, robots: list[RobotSide], partitions: Turns, fills
             side.watch()
             if side.left and side.alive and side.ripe():
                 other = rng.choice(robots) if side is learner else learner
-                hit = [side, other] if other.left and rng.random() < BOTH else [side]
+                hit = [side, other] if other.left and other.alive and rng.random() < BOTH else [side]
                 for one in hit:
                     one.process.kill()  # at once: only then wait
                 for one in hit:
                     one.kill()
                 for one in hit:
                     one.start()
-        time.sleep(0.001)
+        time.sleep(0.0005 if any(side.watches_files for side in sides) else 0.02)
 
 
 def deliver(learner: LearnerSide, robots: list[RobotSide]) -> None:
     """Stop the robot servers, and start each for one more episode until nothing is left in its spool."""
-    for robot in robots:
-        robot.stop()
-    deadline_s = time.monotonic() + 3 * PATIENCE_S
+    deadline_s = time.monotonic() + PATIENCE_S
+    waiting = list(robots)
     for robot in robots:
         robot.episodes = 1
-    waiting = list(robots)
+        robot.stop()
     while waiting:
         for robot in waiting:
-            robot.start()
-        for robot in waiting:
-            robot.finish()
-        learner.watch()
+            if not robot.alive:
+                robot.finish()
+                robot.start()
+        while any(robot.alive for robot in waiting):
+            learner.watch()
+            time.sleep(0.05)
+            if time.monotonic() > deadline_s:
+                raise UserError(f"{waiting[0].spool}: is not delivered; {waiting[0].out}")
         waiting = [robot for robot in robots if list(robot.spool.glob(f"*{SUFFIX}"))]
-        if waiting and time.monotonic() > deadline_s:
-            raise UserError(f"{waiting[0].spool}: is not delivered")
+    for robot in robots:
+        robot.finish()
     learner.stop()
+    learner.finish()
 
 
 def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Tally:
@@ -382,11 +235,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
     arguments.add_argument("--folder", help="a new folder that keeps every log, and the run")
     flags = arguments.parse_args(argv)
+    if flags.robots < 1:
+        raise UserError(f"--robots {flags.robots}: at least one")
     report = Report("faults: kill -9, partitions and a full disk; the real learner and robot servers")
     with contextlib.ExitStack() as stack:
-        root = Path(flags.folder or stack.enter_context(tempfile.TemporaryDirectory()))
-        root = root.resolve()
-        root.mkdir(parents=True, exist_ok=True)
+        root = Path(flags.folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "faults").resolve()
+        try:
+            root.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"--folder {root}: {error.strerror}") from None
         disk = stack.enter_context(contextlib.closing(Disk(root / "disk")))
         tally = run(flags, root, disk, report)
     report.finish(flags.json)
