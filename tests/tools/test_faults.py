@@ -95,6 +95,7 @@ def test_the_episode_under_way_when_a_robot_server_was_killed_may_be_cut_but_not
     log, (first, second, third) = life
     tally = compare(read_log(log, "arm", killed=True), [first, second, cut(third, 3)])
     assert (tally.episodes, tally.halves, tally.half_steps, tally.half_steps_received) == (2, 1, 4, 3)
+    assert tally.halves_ended == 1
     assert figures(tally) == (0, 0, 0)
     tally = compare(read_log(log, "arm", killed=True), [first, second])
     assert figures(tally) == (0, 0, 0) and tally.halves_missing == 1
@@ -102,6 +103,12 @@ def test_the_episode_under_way_when_a_robot_server_was_killed_may_be_cut_but_not
     bad.actions[0] += 0.5
     assert compare(read_log(log, "arm", killed=True), [first, second, bad]).changed == 1
     assert compare(read_log(log, "arm", killed=True), [first, cut(second, 3), third]).lost == 1
+
+
+def test_a_log_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv(LOG, str(tmp_path / "none" / "made.jsonl"))
+    with pytest.raises(ValueError, match=r"FAKE_ENV_LOG .*made\.jsonl: No such file"):
+        envs.make("fake")
 
 
 @pytest.fixture

@@ -210,6 +210,7 @@ def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Ta
     report.add("checkpoint's count of steps, off by", abs(counted - stored), "steps", 0)
     report.add("programs that died of themselves", sum(side.crashes for side in sides), "", 0)
     report.add("half episodes, their robot server killed", tally.halves, "")
+    report.add("of them at their last step, killed before it was kept", tally.halves_ended, "")
     report.add("half episodes of two steps or more, missing whole", tally.halves_missing, "")
     report.add("steps made in half episodes", tally.half_steps, "")
     report.add("steps received of half episodes", tally.half_steps_received, "")

@@ -57,6 +57,7 @@ class Tally:
     twice: int = 0
     changed: int = 0
     halves: int = 0
+    halves_ended: int = 0  # in the environment; the kill came before the robot server had their file
     halves_missing: int = 0  # of two steps or more, and nothing of them came
     half_steps: int = 0
     half_steps_received: int = 0
@@ -81,6 +82,7 @@ def compare(made: Iterable[Made], received: Iterable[Episode]) -> Tally:
                 tally.errors.append(f"{name}: {count - got} of {count} steps lost")
         else:
             tally.halves += 1
+            tally.halves_ended += one.steps[-1]["terminated"] or one.steps[-1]["truncated"]
             tally.half_steps += count
             tally.half_steps_received += min(got, count)
             tally.halves_missing += not found and count > 1
