@@ -136,25 +136,25 @@ def harm(learner: LearnerSide, robots: list[RobotSide], partitions: Turns, fills
 
 
 def deliver(learner: LearnerSide, robots: list[RobotSide]) -> None:
-    """Stop the robot servers, and start each for one more episode until nothing is left in its spool."""
+    """Stop the robot servers, start each for one more episode until nothing is left in its spool, stop the learner."""
     deadline_s = time.monotonic() + PATIENCE_S
-    waiting = list(robots)
     for robot in robots:
         robot.episodes = 1
         robot.stop()
+    for robot in robots:
+        robot.finish()
+    waiting = list(robots)  # all: only a next boot of a robot server that was killed ends its half episode
     while waiting:
         for robot in waiting:
-            if not robot.alive:
-                robot.finish()
-                robot.start()
+            robot.start()
         while any(robot.alive for robot in waiting):
             learner.watch()
             time.sleep(0.05)
             if time.monotonic() > deadline_s:
                 raise UserError(f"{waiting[0].spool}: is not delivered; {waiting[0].out}")
+        for robot in waiting:
+            robot.finish()
         waiting = [robot for robot in robots if list(robot.spool.glob(f"*{SUFFIX}"))]
-    for robot in robots:
-        robot.finish()
     learner.stop()
     learner.finish()
 
@@ -248,7 +248,7 @@ def main(argv: list[str] | None = None) -> int:
         disk = stack.enter_context(contextlib.closing(Disk(root / "disk")))
         tally = run(flags, root, disk, report)
     report.finish(flags.json)
-    for line in tally.errors:
+    for line in tally.errors[:20]:
         print(line)
     return int(any(figure.met is False for figure in report.figures))
 
