@@ -121,11 +121,13 @@ def harm(learner: LearnerSide, robots: list[RobotSide], partitions: Turns, fills
             cut.proxy.become(rng.choice(("drop", "stall")) if partitions.on else "pass")
         if fills.change():
             disk.fill(fills.on)
+        spared = learner if fills.on and fills.left % 2 == 0 else None  # a dead one cannot be resumed on a full disk
         for side in sides:
             side.watch()
-            if side.left and side.alive and side.ripe():
+            if side.left and side is not spared and side.alive and side.ripe():
                 other = rng.choice(robots) if side is learner else learner
-                hit = [side, other] if other.left and other.alive and rng.random() < BOTH else [side]
+                both = other.left and other is not spared and other.alive and rng.random() < BOTH
+                hit = [side, other] if both else [side]
                 for one in hit:
                     one.process.kill()  # at once: only then wait
                 for one in hit:
@@ -201,7 +203,7 @@ def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Ta
     report.add("partitions, in all", partitions.total_s, "s")
     report.add("full disks", full, "")
     report.add("full disks, in all", fills.total_s, "s")
-    report.add("times that a full disk was met", refused, "")
+    report.add("writes that a full disk refused", refused, "")
     report.add("episodes that ended", tally.episodes, "")
     report.add("steps made in them", tally.steps, "")
     report.add("lost", tally.lost, "steps", 0)
