@@ -44,6 +44,7 @@ NETWORK = NetworkConfig(
 )
 BOTH = 0.15  # share of kills that hit the other side too
 DISK_BYTES = 256 << 20
+EPISODE_BYTES = 24 << 10  # a full disk has less left than a file of an episode needs
 
 
 class Turns:
@@ -87,13 +88,15 @@ class Disk:
         except OSError as error:
             self.reason = str(error)
 
-    def fill(self, full: bool) -> None:
-        if not full:
-            self.ballast.unlink(missing_ok=True)
-            return
-        with open(self.ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(1 << 16)):
-                pass
+    def fill(self, spare_bytes: int) -> None:
+        with open(self.ballast, "wb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                while file.write(bytes(1 << 16)):
+                    pass
+            file.truncate(max(0, file.tell() - spare_bytes))
+
+    def free(self) -> None:
+        self.ballast.unlink(missing_ok=True)
 
     def close(self) -> None:
         if not self.reason:
@@ -120,7 +123,7 @@ def harm(learner: LearnerSide, robots: list[RobotSide], partitions: Turns, fills
             cut = rng.choice(robots) if partitions.on else cut
             cut.proxy.become(rng.choice(("drop", "stall")) if partitions.on else "pass")
         if fills.change():
-            disk.fill(fills.on)
+            disk.fill(rng.randrange(EPISODE_BYTES)) if fills.on else disk.free()
         spared = learner if fills.on and fills.left % 2 == 0 else None  # a dead one cannot be resumed on a full disk
         for side in sides:
             side.watch()
