@@ -84,7 +84,7 @@ class Disk:
         try:
             command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            self.reason = done.stderr.strip() if done.returncode else ""
+            self.reason = done.stderr.partition("\n")[0] or "mount failed" if done.returncode else ""
         except OSError as error:
             self.reason = str(error)
 
