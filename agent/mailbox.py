@@ -87,8 +87,13 @@ class Mailbox:
         self._context = zmq.Context()
         self._guard: Guard | None = None
         self._socket = self._context.socket(zmq.ROUTER)
-        # Handover: a robot that reconnects replaces its half-dead connection.
-        for option, value in {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES, zmq.ROUTER_HANDOVER: 1}.items():
+        options = {
+            **SOCKET_OPTIONS,
+            zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES,
+            zmq.ROUTER_HANDOVER: 1,  # a robot that reconnects replaces its half-dead connection
+            zmq.ROUTER_MANDATORY: 1,  # sending tells whether there is a connection
+        }
+        for option, value in options.items():
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
         try:
@@ -197,12 +202,20 @@ class Mailbox:
             self._guard.stop()
         self._context.term()
 
-    def _send(self, route: bytes, frames: Iterable[Any]) -> None:
-        # ROUTER drops what its peer cannot take: each promise is kept by a report that asks again, not by a queue.
+    def _send(self, route: bytes, frames: Iterable[Any]) -> bool:
+        """Whether there is a connection. What it cannot take is dropped.
+
+        Each promise is kept by a report that asks again, not by a queue.
+        """
         try:
             self._socket.send_multipart([route, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            pass
         except zmq.ZMQError as error:
-            self._faults.note("unsent", repr(route), error)
+            if error.errno != zmq.EHOSTUNREACH:
+                self._faults.note("unsent", repr(route), error)
+            return False
+        return True
 
     def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> bool:
         """Whether it was a step that was missing.
@@ -246,7 +259,7 @@ class Mailbox:
 
     def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
         try:
-            robot = self._robots.admit(route, message.fields, holder)
+            robot = self._robots.admit(route, message.fields, holder, lambda route: self._send(route, pack("WHO")))
         except Refused as refused:
             self._refuse(route, str(refused), refused.retry)
             return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.faults import shown
 from agent.spec import Spec, SpecError, env_differences
 
-LIVE_S = 10.0  # a robot not heard of for so long may be replaced by another of its name
+LIVE_S = 10.0  # a robot not heard of for so long is gone, if its connection is not known to have ended before
 FORGET_S = 60.0  # one not heard of for so long is asked WHO it is when it comes back
 MAX_ROBOTS = 1000  # then the one not heard of for longest is forgotten
 
@@ -86,8 +86,13 @@ class Robots:
                 found.append(f"{option}: {options[option]}{hint}")
         return found, [f"{option}: {values}" for option, values in options.items()]
 
-    def admit(self, route: bytes, hello: Mapping[str, Any], holder: str | None) -> Robot:
-        """The robot that says `hello` (its fields). holder: whose key it came with; None without. Raises Refused."""
+    def admit(
+        self, route: bytes, hello: Mapping[str, Any], holder: str | None, connected: Callable[[bytes], bool]
+    ) -> Robot:
+        """The robot that says `hello` (its fields). holder: whose key it came with; None without. Raises Refused.
+
+        connected: whether there still is a connection to a route.
+        """
         name, boot = hello["robot"], hello["boot"]
         if holder not in (None, name):
             raise Refused(f"its key is that of robot '{holder}', its robot.robot_name is '{name}'")
@@ -98,7 +103,7 @@ class Robots:
         for other in list(self):
             if other.name != name:
                 continue
-            if (other.boot, other.route) != (boot, route) and other.live:
+            if (other.boot, other.route) != (boot, route) and other.live and connected(other.route):
                 raise Refused(f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
             steps = other.steps
             if other.route != route:

@@ -1,6 +1,7 @@
 """The learner's end against a raw DEALER, which can say what no robot server would."""
 
 import dataclasses
+import math
 import socket
 import time
 
@@ -340,6 +341,15 @@ def test_a_name_in_use_is_refused_until_its_owner_is_gone(mailbox, robot, make_r
     assert third.hello(mailbox).kind == "REFUSE"
     monkeypatch.setattr("agent.robots.LIVE_S", 0.0)  # as if the second had died long ago
     assert third.hello(mailbox).kind == "WELCOME"
+
+
+def test_a_robot_whose_connection_has_ended_is_replaced_at_once(mailbox, robot, make_robot, monkeypatch):
+    monkeypatch.setattr("agent.robots.LIVE_S", math.inf)
+    second = make_robot(mailbox, "raw", "b1")
+    assert second.hello(mailbox).kind == "REFUSE"
+    robot.socket.close()  # as its death would
+    drain_until(mailbox, lambda: second.hello(mailbox).kind == "WELCOME")
+    assert [seen.boot for seen in mailbox.robots] == ["b1"] and not mailbox.counts
 
 
 @pytest.mark.parametrize("held", [False, True])
