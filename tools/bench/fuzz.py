@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zmq
@@ -278,7 +279,7 @@ def false_learner(orders: Connection) -> None:
     welcome = pack("WELCOME", run="", learner_boot="x", spec=SPEC.to_dict(), network=NETWORK)
     while (count := orders.recv()) > 0:
         socket.send_multipart([route, *welcome])
-        batch = [frames for frames in itertools.islice(source, BATCH) if not _by_design(frames)]
+        batch = [frames for frames in itertools.islice(source, BATCH) if not by_design(frames, NETWORK)]
         for frames in itertools.islice(itertools.cycle(batch), count):
             socket.send_multipart([route, *frames])
         while socket.poll(0):
@@ -287,13 +288,13 @@ def false_learner(orders: Connection) -> None:
     socket.close()
 
 
-def _by_design(frames: list[bytes]) -> bool:
+def by_design(frames: list[bytes], network: dict[str, Any]) -> bool:
     """Whether a robot stops because of it, rightly: the learner refuses it, or has another network."""
     try:
         message = unpack(frames)
     except ValueError:
         return False
-    return message.kind == "REFUSE" or message.fields.get("network", NETWORK) != NETWORK
+    return message.kind == "REFUSE" or message.fields.get("network", network) != network
 
 
 def against_robot(report: Report, messages: int) -> None:
