@@ -74,6 +74,7 @@ class Learner:
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
+        self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
         self.store = Store(folder, self.replay, trainer.ranks.tell)
         stored = self.store.read_back() if resumed else []
         network = dataclasses.asdict(config["network"])
@@ -82,7 +83,6 @@ class Learner:
         self.mailbox = Mailbox(
             link.address, start.spec, network, run, stored, link.insecure, link.keys, start.env, link.other_env
         )
-        self.log = RunLog(folder, counters.get("time_s", 0))
         self.mailbox.offer(self.version, self.agent.average.weights())
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone

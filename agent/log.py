@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import math
@@ -20,7 +21,8 @@ from agent.spec import UserError
 class RunLog:
     """Appends to `<folder>/log.jsonl`; every record has its kind, env_steps, updates and time_s since the run began.
 
-    Raises UserError when it cannot begin. From then on a full disk costs records, never the run.
+    Raises UserError when it cannot begin, or another process writes this log. From then on a full disk costs records,
+    never the run.
     """
 
     def __init__(self, folder: Path, time_s: float = 0.0, quiet: bool = False) -> None:
@@ -29,7 +31,10 @@ class RunLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / "log.jsonl").open("ab", buffering=0)  # a record is on its way when it is written
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._new_board, self._board = SummaryWriter, SummaryWriter(str(folder))
+        except BlockingIOError:
+            raise UserError(f"run folder {folder}: in use by another process") from None
         except OSError as error:
             raise UserError(f"run folder {folder}: {error.strerror}") from None
         self._folder, self._failing = folder, False

@@ -44,6 +44,9 @@ class Store:
 
     def read_back(self) -> list[EpisodeKey]:
         """Fill the replay from the files, in the order in which they were taken; returns the identities of them all."""
+        for aside in (self._good, self._aside, self._good.parent):
+            for part in aside.glob(".*.part"):  # of a learner that was killed while it wrote
+                part.unlink()
         keys, orders = [], {}
         for path in self._files(self._good):
             if (meta := self._whole(path, _run_meta)) is not None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agent.log import RunLog
+from agent.spec import UserError
 
 
 def test_tensors_of_every_type_and_shape_are_read_in_one_wait(tmp_path, monkeypatch):
@@ -31,6 +32,14 @@ def test_tensors_of_every_type_and_shape_are_read_in_one_wait(tmp_path, monkeypa
     first, second = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert (first["td_loss"], first["rates"], first["half"], first["one"]) == (0.5, [0.25, 0.75, 0.5], 2.0, [3.0])
     assert (first["stage"], first["speed"], first["env_steps"], second["length"]) == ("online", 1.5, 7, 4)
+
+
+def test_a_run_has_one_writer(tmp_path):
+    log = RunLog(tmp_path)
+    with pytest.raises(UserError, match="in use by another process"):
+        RunLog(tmp_path)
+    log.close()
+    RunLog(tmp_path).close()
 
 
 def _curves(folder):

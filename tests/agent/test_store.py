@@ -24,3 +24,13 @@ def test_an_episode_that_is_set_aside_later_leaves_its_place_in_the_order_empty(
     again.take(make_episode(4, success=True, number=3))
     orders = {meta["number"]: meta["order"] for _, meta in map(read_head, episode_paths([tmp_path / "episodes"]))}
     assert orders == {0: 0, 2: 2, 3: 3}
+
+
+def test_what_a_killed_learner_was_writing_is_cleared_away(tmp_path, store, make_episode):
+    store(sparse=True).take(make_episode(4, success=True))
+    parts = [tmp_path / "episodes" / ".x.hdf5.7.part", tmp_path / ".latest.pt.7.part"]
+    for part in parts:
+        part.write_bytes(b"half of a file")
+    again = store(sparse=True)
+    again.read_back()
+    assert again.episodes == 1 and not any(part.exists() for part in parts)
