@@ -2,18 +2,20 @@
 
   python -m tools.bench.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot]
 
-The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets, as
-many as a gigabit network carries, while a good robot plays episodes with a Link in another; each must arrive bit-equal.
-Rounds with and without strangers take turns, and the ratio of the robot's times in a pair is the figure: for a robot
-that makes 100 steps a second, and for one that sends as fast as it can. The robot's socket: a stranger in the place of
-the learner does the same to a Link which is pumped 100 times a second. Strangers have the last of this process's cores
-for themselves (taskset), as if they were elsewhere.
+The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets,
+while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time, and the
+learner looks at every message: does it go on, and what does it keep? Then as many as a gigabit network carries, and it
+ignores whom it has lost patience with (agent.patience): rounds with and without strangers take turns, and the ratio of
+the robot's times in a pair is the figure, for a robot that makes 100 steps a second, and for one that sends as fast as
+it can. The robot's socket: a stranger in the place of the learner does the same to a Link which is pumped 100 times a
+second. Strangers have the last of this process's cores for themselves (taskset), as if they were elsewhere.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 import multiprocessing
 import os
 import statistics
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from agent import patience
 from agent.mailbox import Mailbox
 from agent.spec import Episode, Spec, Transition, UserError
 from agent.wire import pack, unpack
@@ -104,7 +107,9 @@ def good_robot(orders: Connection, address: str, spool: str) -> None:
 
 
 def strangers(orders: Connection, address: str, identities: int) -> None:
-    """Told "make", gets messages ready; told "flood", sends them over and over until told "quiet": answers how many."""
+    """Told "make", gets messages ready; told "once", sends each; told "flood", sends them over and over until told
+    "quiet". Answers how many.
+    """
     on_cores(strangers=True)
     noise, boots = Noise(0, SPEC, ["good", *map(str, range(identities))]), itertools.count()
     context, sent = zmq.Context(), 0
@@ -125,6 +130,12 @@ def strangers(orders: Connection, address: str, identities: int) -> None:
             sources = [noise.robot(*name) for name in names]
             batch = [(sockets[n % identities], next(sources[n % identities])) for n in range(BATCH)]
             orders.send("ready")
+        elif order == "once":
+            for socket, frames in batch:
+                socket.send_multipart(frames)
+                while socket.poll(0):
+                    socket.recv_multipart()
+            orders.send(len(batch))
         elif order == "flood":
             sent, size, began = 0, 0, time.monotonic()
             for socket, frames in itertools.cycle(batch):
@@ -180,20 +191,30 @@ class Learner:
         right = episode.equals(expected)
         self.good, self.wrong = self.good + right, self.wrong + (not right)
 
+    def batch(self) -> int:
+        """The strangers send a batch while the good robot plays; returns how many messages that was."""
+        self.ask(self.strangers, "make")
+        self.robot.send("100 Hz")
+        sent = self.ask(self.strangers, "once")
+        self.serve(self.robot.poll)
+        self.robot.recv()
+        return sent
+
+    def ask(self, process: Connection, order: str) -> Any:
+        process.send(order)
+        self.serve(process.poll)
+        return process.recv()
+
     def round(self, way: str, noisy: bool) -> tuple[float, int]:
         """Seconds that the good robot takes, and how many messages the strangers sent meanwhile."""
         if noisy:
-            self.strangers.send("make")
-            self.serve(self.strangers.poll)
-            self.strangers.recv()
+            self.ask(self.strangers, "make")
             self.strangers.send("flood")
         self.robot.send(way)
         self.serve(self.robot.poll)
         sent = 0
         if noisy:
-            self.strangers.send("quiet")
-            self.serve(self.strangers.poll)
-            sent = self.strangers.recv()
+            sent = self.ask(self.strangers, "quiet")
         return self.robot.recv(), sent
 
 
@@ -203,6 +224,27 @@ def growth(samples: list[tuple[int, int]]) -> tuple[float, float]:
     counts, sizes = np.array(settled, float).T
     slope = float(np.polyfit(counts, sizes, 1)[0]) if len(settled) > 1 else 0.0
     return (sizes.max() - sizes[0]) / 1e6, slope
+
+
+def looked_at(report: Report, learner: Learner, messages: int) -> None:
+    """Every one of so many messages is taken apart, however long that takes."""
+    share, patience.SHARE_S = patience.SHARE_S, math.inf
+    sent, samples = 0, [(0, resident())]
+    while sent < messages:
+        sent += learner.batch()
+        samples.append((sent, resident()))
+    patience.SHARE_S = share
+    report.add("learner: messages of strangers, each looked at", sent, "")
+    for kind, count in sorted(learner.mailbox.counts.items()):
+        report.add(f"learner: counted as {kind}", count, "")
+    assembly = learner.mailbox._assembly
+    report.add("learner: memory before", samples[0][1] / 1e6, "MB")
+    grown, slope = growth(samples)
+    report.add("learner: memory grown by, after the first fifth", grown, "MB", 32)
+    report.add("learner: memory, slope", slope, "B/message", 50)
+    for what, held in (("robots known", learner.mailbox._robots), ("episodes open", assembly.open)):
+        report.add(f"learner: {what}", len(held), "")
+    print(f"  each looked at: {sent} messages, memory {[round(size / 1e6) for _, size in samples]} MB", flush=True)
 
 
 def against_learner(report: Report, messages: int, identities: int) -> None:
@@ -221,6 +263,7 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
         robot.recv()
         for way in EPISODES:
             learner.round(way, noisy=False)
+        looked_at(report, learner, messages)
         sent, before, samples, quiet_s, noisy_s = 0, resident(), [], 0.0, 0.0
         while sent < messages:
             for way, taken in times.items():
@@ -239,10 +282,8 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
                 )
         robot.send("stop")
         stranger.send("stop")
-    rounds = sum(len(taken) * 2 for taken in times.values())
-    report.add("learner: messages of strangers", sent, "")
-    for kind, count in sorted(mailbox.counts.items()):
-        report.add(f"learner: counted as {kind}", count, "")
+    report.add("learner, flooded: messages of strangers", sent, "")
+    report.add("learner, flooded: ignored", mailbox.counts["ignored"], "")
     report.add("learner: good episodes, bit-equal", learner.good, "")
     report.add("learner: good episodes, different", learner.wrong, "", 0)
     report.add("learner: episodes that strangers completed", learner.others, "")
@@ -257,13 +298,10 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
         )
     report.add("learner: longest drain, alone", quiet_s * 1e3, "ms")
     report.add("learner: longest drain, with strangers", noisy_s * 1e3, "ms")
-    report.add("learner: rounds", rounds, "")
-    report.add("learner: memory before", before / 1e6, "MB")
+    report.add("learner, flooded: memory before", before / 1e6, "MB")
     grown, slope = growth(samples)
-    report.add("learner: memory grown by, after the first fifth", grown, "MB", 32)
-    report.add("learner: memory, slope", slope, "B/message", 50)
-    report.add("learner: robots known", len(mailbox._robots), "")
-    report.add("learner: episodes open", len(mailbox._assembly.open), "")
+    report.add("learner, flooded: memory grown by, after the first fifth", grown, "MB", 32)
+    report.add("learner, flooded: memory, slope", slope, "B/message", 50)
     mailbox.close()
     os.sched_setaffinity(0, cores)
 
