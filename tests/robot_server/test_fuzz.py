@@ -5,7 +5,7 @@ from link_data import NETWORK, SPEC
 
 from agent import wire
 from robot_server.link import Link
-from tools.bench.fuzz import by_design
+from tools.bench.fuzz_robot import by_design
 from tools.bench.noise import Noise
 
 

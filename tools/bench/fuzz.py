@@ -13,7 +13,6 @@ second. Strangers have the last of this process's cores for themselves (taskset)
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import multiprocessing
@@ -23,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,52 +29,26 @@ import zmq
 
 from agent import patience
 from agent.mailbox import Mailbox
-from agent.spec import Episode, Spec, Transition, UserError
-from agent.wire import pack, unpack
+from agent.spec import Episode
 from robot_server.link import Link
+from tools.bench.fuzz_data import (
+    BATCH,
+    ENV,
+    EPISODE_STEPS,
+    NETWORK,
+    SPEC,
+    growth,
+    on_cores,
+    resident,
+    transitions,
+)
+from tools.bench.fuzz_robot import against_robot
 from tools.bench.noise import Noise
 from tools.bench.report import Report, parser
 
-SPEC = Spec({"front": (64, 64, 3)}, {"state": 9}, 7)
-ENV = {"name": "bench", "options": {}}
-NETWORK = {"features": 8}
-EPISODE_STEPS, EPISODES = 50, {"100 Hz": 2, "flat out": 120}  # of a round
+EPISODES = {"100 Hz": 2, "flat out": 120}  # of a round
 NETWORK_BYTES_S = 125e6  # strangers are on a gigabit network
-BATCH = 5000  # messages made before a round: making one takes longer than sending it
 LIMIT_BYTES = 3 << 30  # of memory, at which the benchmark ends, for the machine's sake
-SETTLED = 0.2  # share of the messages after which memory may grow no more
-
-
-def transitions(number: int) -> list[Transition]:
-    """Episode `number` of the good robot, the same in every process."""
-    return _episode(number % 10)
-
-
-@functools.cache
-def _episode(seed: int) -> list[Transition]:
-    rng = np.random.default_rng(seed)
-
-    def observe() -> dict[str, np.ndarray]:
-        return {"front": rng.integers(0, 256, (64, 64, 3), np.uint8), "state": rng.normal(size=9).astype(np.float32)}
-
-    made = []
-    for step in range(EPISODE_STEPS):
-        last = step == EPISODE_STEPS - 1
-        action, after = rng.uniform(-1, 1, 7).astype(np.float32), observe() if last else None
-        made.append(Transition(observe(), action, float(last), last, False, last, final_observation=after))
-    return made
-
-
-def on_cores(strangers: bool) -> None:
-    """Keep this process, and what it starts, to the strangers' core or to the others."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) > 1:
-        os.sched_setaffinity(0, cores[-1:] if strangers else cores[:-1])
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def good_robot(orders: Connection, address: str, spool: str) -> None:
@@ -218,14 +190,6 @@ class Learner:
         return self.robot.recv(), sent
 
 
-def growth(samples: list[tuple[int, int]]) -> tuple[float, float]:
-    """MB by which memory grew after the first messages, and bytes a message; samples: (messages so far, bytes)."""
-    settled = [sample for sample in samples if sample[0] >= SETTLED * samples[-1][0]]
-    counts, sizes = np.array(settled, float).T
-    slope = float(np.polyfit(counts, sizes, 1)[0]) if len(settled) > 1 else 0.0
-    return (sizes.max() - sizes[0]) / 1e6, slope
-
-
 def looked_at(report: Report, learner: Learner, messages: int) -> None:
     """Every one of so many messages is taken apart, however long that takes."""
     share, patience.SHARE_S = patience.SHARE_S, math.inf
@@ -304,99 +268,6 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
     report.add("learner, flooded: memory, slope", slope, "B/message", 50)
     mailbox.close()
     os.sched_setaffinity(0, cores)
-
-
-def false_learner(orders: Connection) -> None:
-    """In the learner's place: sends as many messages as it is told to whoever said HELLO; answers when done."""
-    on_cores(strangers=True)
-    socket = zmq.Context().socket(zmq.ROUTER)
-    socket.linger = 0
-    orders.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
-    route = socket.recv_multipart()[0]
-    source = Noise(1, SPEC, ["good"]).learner()
-    welcome = pack("WELCOME", run="", learner_boot="x", spec=SPEC.to_dict(), network=NETWORK)
-    while (count := orders.recv()) > 0:
-        socket.send_multipart([route, *welcome])
-        batch = [frames for frames in itertools.islice(source, BATCH) if not by_design(frames, NETWORK)]
-        for frames in itertools.islice(itertools.cycle(batch), count):
-            socket.send_multipart([route, *frames])
-        while socket.poll(0):
-            socket.recv_multipart()
-        orders.send(count)
-    socket.close()
-
-
-def by_design(frames: list[bytes], network: dict[str, Any]) -> bool:
-    """Whether a robot stops because of it, rightly: the learner refuses it, or has another network."""
-    try:
-        message = unpack(frames)
-    except ValueError:
-        return False
-    return message.kind == "REFUSE" or message.fields.get("network", network) != network
-
-
-def against_robot(report: Report, messages: int) -> None:
-    cores = os.sched_getaffinity(0)
-    orders, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=false_learner, args=(theirs,), daemon=True)
-    child.start()
-    on_cores(strangers=False)
-    address = orders.recv()
-    pumps: dict[str, list[float]] = {"alone": [], "flooded": []}
-    with tempfile.TemporaryDirectory() as spool:
-        link = Link(address, SPEC, "good", ENV, spool)
-        link.begin()
-        for step in transitions(0):
-            link.send(step)
-
-        def control(seconds: float, until: Callable[[], bool], taken: list[float]) -> None:
-            """Steps of 10 ms, as robot_server.actor makes them."""
-            end = time.monotonic() + seconds
-            while time.monotonic() < end and not until():
-                due = time.monotonic() + 0.01
-                began = time.perf_counter()
-                link.pump()
-                taken.append(time.perf_counter() - began)
-                while (left := due - time.monotonic()) > 0:
-                    link.wait(left)
-
-        control(2.0, bool, pumps["alone"])
-        sent, before, samples, stopped = 0, resident(), [], 0
-        while sent < messages:
-            orders.send(min(BATCH, messages))
-            while not orders.poll():
-                try:
-                    control(60.0, orders.poll, pumps["flooded"])
-                except UserError:
-                    stopped += 1
-            sent += orders.recv()
-            control(0.05, bool, [])
-            samples.append((sent, resident()))
-        orders.send(0)
-        child.join(10.0)
-        mailbox = Mailbox(address, SPEC, NETWORK, env=ENV)
-        episodes: list[Episode] = []
-        end = time.monotonic() + 20.0
-        while not episodes and time.monotonic() < end:
-            link.wait(0.005)
-            episodes += mailbox.drain()
-        whole = [e for e in episodes if e.equals(Episode.from_transitions(transitions(0), e.meta))]
-        link.close(0.0)
-        mailbox.close()
-    os.sched_setaffinity(0, cores)
-    report.add("robot: messages of a false learner", sent, "")
-    for kind, count in sorted(link.counts.items()):
-        report.add(f"robot: counted as {kind}", count, "")
-    report.add("robot: stopped", stopped, "", 0)
-    report.add("robot: episodes lost or different", 1 - len(whole), "", 0)
-    for name, taken in pumps.items():
-        target = 5.0 if name == "flooded" else None  # of a control step of 10 ms
-        report.add(f"robot: pump, {name}, 99th percentile", float(np.percentile(taken, 99)) * 1e3, "ms", target)
-        report.add(f"robot: pump, {name}, longest", max(taken) * 1e3, "ms")
-    report.add("robot: memory before", before / 1e6, "MB")
-    grown, slope = growth(samples)
-    report.add("robot: memory grown by, after the first fifth", grown, "MB", 32)
-    report.add("robot: memory, slope", slope, "B/message", 50)
 
 
 def main() -> None:
