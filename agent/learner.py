@@ -30,6 +30,7 @@ from agent import checkpoint, cli
 from agent.calql import Weights
 from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
+from agent.link_report import LinkReport
 from agent.log import RunLog
 from agent.mailbox import Mailbox
 from agent.pretrain import run_folder
@@ -84,6 +85,7 @@ class Learner:
             link.address, start.spec, network, run, stored, link.insecure, link.keys, start.env, link.other_env
         )
         self.mailbox.offer(self.version, self.agent.average.weights())
+        self.report = LinkReport(self.mailbox, self.log)
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
@@ -129,6 +131,7 @@ class Learner:
                 while not (self.finished or stop()):
                     self.take_in()
                     self.keep_pace()
+                    self.report.tell(self.seen, self.updates)
                     if self.updates < self.due:
                         self.update()
                     else:

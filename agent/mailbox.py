@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +18,34 @@ import numpy as np
 import zmq
 
 from agent.assembly import Assembly
+from agent.faults import Faults, shown
 from agent.keys import Guard
 from agent.patience import Patience
-from agent.spec import Episode, Spec, SpecError, UserError, env_differences
+from agent.robots import Refused, Robot, Robots
+from agent.spec import Episode, Spec, SpecError, UserError
 from agent.wire import (
     PROTOCOL,
     SOCKET_OPTIONS,
     EpisodeKey,
-    Faults,
     Message,
     ProtocolError,
     WireError,
     check_address,
     pack,
     read_step,
-    shown,
     unpack,
 )
 
 log = logging.getLogger(__name__)
 
-LIVE_S = 10.0  # a robot not heard of for so long may be replaced by another of its name
-FORGET_S = 60.0  # one not heard of for so long is asked WHO it is when it comes back
-MAX_ROBOTS = 1000  # then the one not heard of for longest is forgotten
 ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing
 MAX_ASKED = 1000  # questions remembered for that
 MAX_ANSWERS = 1000  # to one outbox report; the next one gets the next
 NOWAIT = int(zmq.NOBLOCK)  # much cheaper than the enum, message by message
+MAX_ANSWER_BYTES = 1 << 16  # to a PROBE
+MAX_VERSIONS = 10_000  # of which it is known when they were offered
 DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
 MAX_ROBOT_FRAME_BYTES = 64 << 20  # libzmq hangs up on a longer one before taking memory for it
-
-
-@dataclass
-class Robot:
-    """A robot server as the learner knows it. version: of the weights it has; -1 for none yet."""
-
-    name: str
-    boot: str
-    env: dict[str, Any]
-    route: bytes = field(repr=False)
-    version: int = -1
-    seen_s: float = 0.0  # time.monotonic() at its last message
-    ask: int = field(default=-1, repr=False)  # number of its newest PULL
-    answered: int = field(default=-1, repr=False)  # number of the PULL that got the last WEIGHTS
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since its last message."""
-        return time.monotonic() - self.seen_s
 
 
 class Mailbox:
@@ -93,15 +72,15 @@ class Mailbox:
         other_env: bool = False,
     ):
         check_address(address, insecure or bool(keys))
-        self._env, self._other_env = dict(env or {}), other_env
-        self.spec = spec
+        self.spec, self.run, self._env = spec, run, dict(env or {})
         self._welcome = pack(
             "WELCOME", run=run, learner_boot=secrets.token_hex(4), spec=spec.to_dict(), network=dict(network)
         )
         self._assembly = Assembly(stored)
-        self._robots: dict[bytes, Robot] = {}
+        self._robots = Robots(spec, self._env, other_env)
         self._weights: list[bytes] = []
         self._version = -1
+        self._offered_s: dict[int, float] = {}  # version -> when
         self._asked: dict[Any, float] = {}  # what was asked of whom -> when, the latest last
         self._patience = Patience()
         self._lease_end_s = 0.0
@@ -137,7 +116,22 @@ class Mailbox:
     @property
     def robots(self) -> list[Robot]:
         """Robots heard of lately."""
-        return [robot for robot in self._robots.values() if robot.age_s < LIVE_S]
+        return [robot for robot in self._robots if robot.live]
+
+    @property
+    def known(self) -> list[Robot]:
+        """Those, and robots that have been silent for a while without having left."""
+        return list(self._robots)
+
+    @property
+    def faults(self) -> Faults:
+        """The bad messages."""
+        return self._faults
+
+    def policy_age_s(self, robot: Robot) -> float:
+        """How long ago the weights that `robot` acts with were offered; 0 when that is not known."""
+        offered_s = self._offered_s.get(robot.acting)
+        return time.monotonic() - offered_s if offered_s else 0.0
 
     def wait(self, timeout_s: float) -> bool:
         """Block until something arrives; False when nothing did."""
@@ -180,7 +174,10 @@ class Mailbox:
         """Newest weights for the robots, copied here. They replace older ones; a robot gets them when it asks."""
         self._weights = [bytes(frame) for frame in pack("WEIGHTS", weights, version=version)]
         self._version = version
-        for robot in self._robots.values():
+        self._offered_s[version] = time.monotonic()
+        while len(self._offered_s) > MAX_VERSIONS:
+            del self._offered_s[next(iter(self._offered_s))]
+        for robot in self._robots:
             self._answer(robot)
 
     def pace(self, hold_s: float) -> None:
@@ -189,14 +186,14 @@ class Mailbox:
         if (hold_s > 0 and self._lease_end_s - now > hold_s / 2) or (hold_s <= 0 and self._lease_end_s <= now):
             return
         self._lease_end_s = now + hold_s
-        for route in self._robots:
-            self._send(route, pack("PACE", hold_s=float(max(hold_s, 0))))
+        for robot in self._robots:
+            self._send(robot.route, pack("PACE", hold_s=float(max(hold_s, 0))))
 
     def done(self) -> None:
         """Tell every robot that the run is over; each then delivers what it has and leaves. Cheap to repeat."""
-        for route in self._robots:
-            if self._due((route, "DONE")):
-                self._send(route, pack("DONE"))
+        for robot in self._robots:
+            if self._due((robot.route, "DONE")):
+                self._send(robot.route, pack("DONE"))
 
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
@@ -226,6 +223,9 @@ class Mailbox:
             if kind == "HELLO":
                 self._hello(route, message, holder)
                 return False
+            if kind == "PROBE":
+                self._send(route, self._status(message))
+                return False
             if kind not in ("STEP", "PULL", "BYE"):
                 raise WireError(f"{kind} is not for a learner")
             if robot is None:
@@ -240,7 +240,7 @@ class Mailbox:
             elif kind == "PULL":
                 self._pull(robot, message)
             else:
-                del self._robots[route]
+                self._robots.leave(route)
         except ProtocolError as error:
             self._faults.note("protocol", sender, error)
             text = shown(error)
@@ -250,50 +250,43 @@ class Mailbox:
         return False
 
     def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
-        fields = message.fields
-        name, boot = fields["robot"], fields["boot"]
-        if holder not in (None, name):
-            self._refuse(route, f"its key is that of robot '{holder}', its robot.robot_name is '{name}'")
-            return
         try:
-            differences = Spec.from_dict(fields["spec"]).differences(self.spec)
-        except (SpecError, OverflowError) as error:
-            differences = [str(error)]
-        options = env_differences(fields["env"], self._env) if self._env.get("name") else {}
-        for option in ("env", "task", "robot"):  # equal spaces may hide them
-            if option in options and not (self._other_env and option == "env"):
-                hint = " (link.other_env true allows it)" if option == "env" else ""
-                differences.append(f"{option}: {options[option]}{hint}")
-        if differences:
-            self._refuse(route, f"robot '{name}' and the learner's data differ (robot first): {'; '.join(differences)}")
+            robot = self._robots.admit(route, message.fields, holder)
+        except Refused as refused:
+            self._refuse(route, str(refused), refused.retry)
             return
-        for other in list(self._robots.values()):
-            if other.name == name and (other.boot, other.route) != (boot, route):
-                if other.age_s < LIVE_S:
-                    self._refuse(route, f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
-                    return
-                del self._robots[other.route]
-        if options and route not in self._robots:
-            named = shown("; ".join(f"{option}: {values}" for option, values in options.items()))
-            log.warning("robot '%s' and the learner's data differ (robot first): %s", name, named)
-        self._forget_some()
-        self._robots[route] = robot = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
-        self._assembly.cut_short(name, boot, {tuple(names) for *names, _ in fields["outbox"]}, route)
-        self._answer_outbox(robot, fields["outbox"])  # before WELCOME, which starts its steps
+        outbox = message.fields["outbox"]
+        self._assembly.cut_short(robot.name, robot.boot, {tuple(names) for *names, _ in outbox}, route)
+        self._answer_outbox(robot, outbox)  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
 
-    def _forget_some(self) -> None:
-        """Robots that are long gone, and of more than there can be, the one that has been silent for longest."""
-        for robot in [robot for robot in self._robots.values() if robot.age_s > FORGET_S]:
-            del self._robots[robot.route]
-        if len(self._robots) >= MAX_ROBOTS:
-            del self._robots[min(self._robots.values(), key=lambda robot: robot.seen_s).route]
+    def _status(self, probe: Message) -> list[Any]:
+        """The answer to a PROBE."""
+        fields = probe.fields
+        size = fields["answer_bytes"]
+        if size > MAX_ANSWER_BYTES:
+            raise WireError(f"PROBE: an answer of {size} bytes")
+        return pack(
+            "STATUS",
+            {"ballast": np.zeros(size, np.uint8)},
+            run=self.run,
+            spec=self.spec.to_dict(),
+            env=self._env,
+            version=max(0, self._version),
+            robots=[robot.name for robot in self.robots],
+            differences=self._robots.differences(fields["spec"], fields["env"])[0] if fields["spec"] else [],
+            sent_s=fields["sent_s"],
+        )
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
         self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
 
     def _pull(self, robot: Robot, message: Message) -> None:
-        robot.version, robot.ask = message.fields["have"], message.fields["ask"]
+        fields = message.fields
+        robot.version, robot.ask = fields["have"], fields["ask"]
+        for name in ("acting", "unacknowledged", "spooled", "reconnects", "round_trip_s"):
+            setattr(robot, name, fields[name])
+        self._send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
         self._answer_outbox(robot, message.fields["outbox"])
         self._answer(robot)
 
@@ -358,6 +351,7 @@ class Mailbox:
         elif step == received or last:  # otherwise a duplicate
             transition = read_step(message)
             transition.check(self.spec)
+            robot.steps += step == received
             assembly.add(key, step, transition, fields["meta"], robot.route)
             return True
         return False

@@ -6,12 +6,14 @@ the learner's ACK, RESEND and WHO move the outbox's cursors.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import secrets
+import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 import zmq
 
 from agent.episode_file import EpisodeFileError
+from agent.faults import Faults, shown
 from agent.keys import present
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire import (
@@ -27,17 +30,17 @@ from agent.wire import (
     MAX_REPORTED,
     NAME,
     SOCKET_OPTIONS,
-    Faults,
     Message,
     WireError,
     check_address,
     pack,
-    shown,
     unpack,
 )
 from robot_server.outbox import Outbox
+from robot_server.watch import Watch
 
 HELLO_EVERY_S = 1.0
+RECONNECT_S = 1.0  # after a handshake that failed
 PULL_EVERY_S = 2.0
 PULLS_A_QUESTION = 5  # weights that got lost are asked for anew after so many PULLs
 REFUSED_FOR_S = 15.0  # how long "that name is in use" may last: longer than the learner remembers a crashed robot
@@ -87,9 +90,10 @@ class Link:
         self._weights: tuple[int, dict[str, np.ndarray]] | None = None
         self._have = -1  # version of the newest weights received
         self._pulls = 0
-        self._due_s = 0.0  # when HELLO or PULL is next to be sent
+        self._due_s = self._reconnect_s = 0.0  # when HELLO or PULL is next to be sent, the connection to be looked at
         self._hold_end_s = 0.0
         self._faults = Faults()
+        self._round_trips_s: deque[float] = deque(maxlen=30)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         options: dict[Any, Any] = {
@@ -103,6 +107,7 @@ class Link:
         for option, value in options.items():
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
+        self._watch = Watch(self._socket, address, robot_name, encrypted=bool(keys))
         try:
             if keys:
                 present(self._socket, Path(keys), robot_name)
@@ -137,6 +142,22 @@ class Link:
     def full(self) -> str:
         """Why the robot should make no more steps, in words: they could be lost. Empty: it may."""
         return self._outbox.full
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, in plain words; empty while there is one."""
+        self._watch.read()
+        return self._watch.trouble
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection had to be made anew."""
+        return max(0, self._watch.connections - 1)
+
+    @property
+    def round_trip_s(self) -> float:
+        """Median of the last minute, from a question to the learner's answer, which comes between two updates."""
+        return statistics.median(self._round_trips_s) if self._round_trips_s else 0.0
 
     @property
     def silent_s(self) -> float:
@@ -182,6 +203,9 @@ class Link:
         except zmq.Again:
             pass
         now = time.monotonic()
+        if now >= self._reconnect_s:
+            self._reconnect_s = now + RECONNECT_S
+            self._reconnect()
         if now >= self._due_s and self._say_hello_or_pull():
             self._due_s = now + (PULL_EVERY_S if self._welcomed else HELLO_EVERY_S)
         if not self._welcomed:
@@ -236,6 +260,7 @@ class Link:
             log.warning("%s", error)
         if not self._socket.closed:
             self._put(pack("BYE"))
+            self._watch.close()
             self._socket.close()
         self._context.term()
         return len(self._outbox)
@@ -247,6 +272,15 @@ class Link:
             return False
         return True
 
+    def _reconnect(self) -> None:
+        """Try again where libzmq has given up: the keys may have been put right."""
+        self._watch.read()
+        if self._watch.gave_up:
+            self._watch.gave_up = False
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.disconnect(self.address)
+            self._socket.connect(self.address)
+
     def _say_hello_or_pull(self) -> bool:
         if not self._socket.poll(0, zmq.POLLOUT):
             return False
@@ -254,7 +288,20 @@ class Link:
         outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:MAX_REPORTED]  # the oldest
         if self._welcomed:
             self._pulls += 1
-            return self._put(pack("PULL", have=self._have, ask=self._pulls // PULLS_A_QUESTION, outbox=outbox))
+            return self._put(
+                pack(
+                    "PULL",
+                    have=self._have,
+                    ask=self._pulls // PULLS_A_QUESTION,
+                    outbox=outbox,
+                    sent_s=time.monotonic(),
+                    acting=self.version,
+                    unacknowledged=sum(out.length for out in held),
+                    spooled=sum(out.file is not None for out in held),
+                    reconnects=self.reconnects,
+                    round_trip_s=self.round_trip_s,
+                )
+            )
         spec = self.spec.to_dict()
         return self._put(pack("HELLO", robot=self.name, boot=self.boot, spec=spec, env=self.env, outbox=outbox))
 
@@ -263,7 +310,7 @@ class Link:
         try:
             message = unpack(frames)
             kind, self._heard_s = message.kind, time.monotonic()
-            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE"):
+            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE", "PONG"):
                 raise WireError(f"{kind} is not for a robot")
             getattr(self, f"_on_{kind.lower()}")(message)
         except WireError as error:
@@ -317,6 +364,12 @@ class Link:
     def _on_done(self, message: Message) -> None:
         self.done = True
         self._hold_end_s = 0.0
+
+    def _on_pong(self, message: Message) -> None:
+        round_trip_s = time.monotonic() - message.fields["sent_s"]
+        if not 0 <= round_trip_s < 1e9:
+            raise WireError(f"PONG after {round_trip_s} s")
+        self._round_trips_s.append(round_trip_s)
 
     @staticmethod
     def _key(message: Message) -> tuple[str, str, int]:

@@ -28,7 +28,8 @@ def patient(monkeypatch):
 
 def limits(monkeypatch, **values):
     for name, value in values.items():
-        module = "assembly" if name.startswith("MAX_OPEN") or name == "STEP_BYTES" else "mailbox"
+        assembly = name.startswith("MAX_OPEN") or name == "STEP_BYTES"
+        module = "assembly" if assembly else "robots" if name in ("MAX_ROBOTS", "FORGET_S") else "mailbox"
         monkeypatch.setattr(f"agent.{module}.{name}", value)
 
 
@@ -57,7 +58,7 @@ def test_a_good_robot_is_heard_among_thousands_of_strange_messages(
                     each.socket.recv_multipart()
             taken += mailbox.drain()
             assembly = mailbox._assembly
-            assert len(mailbox._robots) <= 3 and len(assembly.open) <= 4 and len(mailbox._asked) <= 5
+            assert len([*mailbox._robots]) <= 3 and len(assembly.open) <= 4 and len(mailbox._asked) <= 5
             assert assembly._bytes == sum(episode.bytes for episode in assembly.open.values())
         good.pull(outbox=[["good", "b0", number, len(steps)]])
 
@@ -191,9 +192,9 @@ def test_robots_long_gone_are_forgotten_and_too_many_push_out_the_most_silent(
     assert [each.name for each in mailbox.robots] == ["a", "c"]
     robots[1].pull()
     robots[1].expect(mailbox, "WHO")  # and may say HELLO again
-    monkeypatch.setattr("agent.mailbox.FORGET_S", 0.0)
+    limits(monkeypatch, FORGET_S=0.0)
     assert robots[1].hello(mailbox).kind == "WELCOME"
-    assert [each.name for each in mailbox._robots.values()] == ["b"]
+    assert [each.name for each in mailbox._robots] == ["b"]
 
 
 def test_one_report_gets_so_many_answers_and_the_next_one_the_next(make_mailbox, make_robot, monkeypatch):
@@ -225,7 +226,7 @@ def test_a_reward_that_a_file_could_not_hold_is_refused(mailbox, robot):
 
 def test_what_strangers_write_is_one_harmless_line(mailbox, make_robot, caplog):
     robot = make_robot(mailbox)
-    mailbox._env = {"name": "fake", "options": {}}
+    mailbox._robots._env = {"name": "fake", "options": {}}
     options = {"line\n\x1b[2J": "x" * 2000}
     env = {"name": "fake", "options": options}
     robot.send("HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env=env, outbox=[])

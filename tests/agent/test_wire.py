@@ -8,21 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from link_data import PULL
 
 from agent import wire
+from agent.faults import Faults, shown
 from agent.spec import Transition, UserError
-from agent.wire import (
-    Faults,
-    ProtocolError,
-    WireError,
-    check_address,
-    episode_name,
-    pack,
-    pack_step,
-    read_step,
-    shown,
-    unpack,
-)
+from agent.wire import ProtocolError, WireError, check_address, episode_name, pack, pack_step, read_step, unpack
 
 KEY = ("robot", "ab12", 3)
 arrays = st.dictionaries(
@@ -87,6 +78,7 @@ VALUES = {
     int: st.integers(0, 2**63 - 1),
     float: st.floats(allow_nan=False),
     bool: st.booleans(),
+    list: st.lists(st.text(max_size=5), max_size=3),
     dict: st.dictionaries(st.text(max_size=5), json_values, max_size=3),
 }
 NAMES = st.from_regex(wire.NAME, fullmatch=True)
@@ -266,7 +258,7 @@ def test_names_that_are_no_file_names_are_refused(name):
     "entry", [["r", "b", 1], ["r", "b", 1, -1], ["r", "../b", 1, 1], [1, "b", 1, 1], "rb11", ["r", "b", 1, True]]
 )
 def test_an_outbox_report_is_checked(entry):
-    head = {"v": wire.PROTOCOL, "kind": "PULL", "have": -1, "ask": 0, "outbox": [entry], "arrays": []}
+    head = {"v": wire.PROTOCOL, "kind": "PULL", **PULL, "outbox": [entry], "arrays": []}
     with pytest.raises(WireError, match="outbox"):
         unpack([msgpack.packb(head)])
     assert unpack([msgpack.packb({**head, "outbox": [["r", "b", 1, 0]]})]).fields["have"] == -1

@@ -12,7 +12,8 @@ import numpy as np
 from agent.spec import Observation, Spec, Transition
 from agent.wire import KINDS, PROTOCOL, pack, pack_step
 
-TO_LEARNER = ("HELLO", "STEP", "PULL", "BYE")
+TO_LEARNER = ("HELLO", "STEP", "PULL", "PROBE", "BYE")
+PLAIN: dict[type, Any] = {bool: True, int: 1, float: 0.5, str: "x", list: [], dict: {}}
 JUNK: list[Any] = [
     None, True, -1, 2**63, 2**64 - 1, 0.5, float("nan"), float("-inf"), 1e300, "", "../../x", "x" * 70, "\x1b[2J\n",
     b"bytes", [], [[]], {}, {"": {}}, {"a": [float("nan")]}, [["r", "b", 0, 0]] * 9, [["r", "b", -1, 0]], "STEP",
@@ -67,7 +68,7 @@ class Noise:
             "version": draw.getrandbits(30), "hold_s": draw.uniform(0, 1e-3),
         }  # fmt: skip
         arrays = {"w": np.zeros(1000, np.float32)} if kind == "WEIGHTS" else {}
-        return pack(kind, arrays, **{field: fields[field] for field in KINDS[kind]})
+        return pack(kind, arrays, **{field: fields.get(field, PLAIN[of]) for field, of in KINDS[kind].items()})
 
     def spoilt(self, frames: list[Any]) -> list[bytes]:
         """`frames` with something wrong, or (one in six) as they are."""
