@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing
 MAX_ASKED = 1000  # questions remembered for that
 MAX_ANSWERS = 1000  # to one outbox report; the next one gets the next
+NOWAIT = int(zmq.NOBLOCK)  # much cheaper than the enum, message by message
 MAX_ANSWER_BYTES = 1 << 16  # to a PROBE
 MAX_VERSIONS = 10_000  # of which it is known when they were offered
 DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
@@ -150,7 +151,11 @@ class Mailbox:
         end_s = time.monotonic() + DRAIN_S
         while limit > 0 and time.monotonic() < end_s:
             try:
-                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                route = frame = self._socket.recv(NOWAIT, copy=False)
+                frames = []
+                while frame.more:
+                    frame = self._socket.recv(copy=False)
+                    frames.append(frame)
             except zmq.Again:
                 break
             sender = route.bytes

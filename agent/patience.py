@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-SHARE_S = 0.1  # CPU time of a second, for all senders together
+SHARE_S = 0.05  # CPU time of a second, for all senders together
 
 
 class Patience:

@@ -2,17 +2,19 @@
 
   python -m tools.bench.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot]
 
-The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets, as
-fast as they go, while a good robot plays episodes with a Link in another; each of these must arrive bit-equal. Rounds
-with and without strangers take turns, and the ratio of the robot's times in a pair is the figure: for a robot that
-makes 100 steps a second, and for one that sends as fast as it can. The robot's socket: a stranger in the place of the
-learner does the same to a Link which is pumped 100 times a second. All on this machine: what the strangers' own process
-takes from a core is in the figures.
+The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets,
+while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time, and the
+learner looks at every message: does it go on, and what does it keep? Then as many as a gigabit network carries, and it
+ignores whom it has lost patience with (agent.patience): rounds with and without strangers take turns, and the ratio of
+the robot's times in a pair is the figure, for a robot that makes 100 steps a second, and for one that sends as fast as
+it can. The robot's socket: a stranger in the place of the learner does the same to a Link which is pumped 100 times a
+second. Strangers have the last of this process's cores for themselves (taskset), as if they were elsewhere.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import os
 import statistics
@@ -20,50 +22,38 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zmq
 
+from agent import patience
 from agent.mailbox import Mailbox
-from agent.spec import Episode, Spec, Transition, UserError
-from agent.wire import pack, unpack
+from agent.spec import Episode
 from robot_server.link import Link
+from tools.bench.fuzz_data import (
+    BATCH,
+    ENV,
+    EPISODE_STEPS,
+    NETWORK,
+    SPEC,
+    growth,
+    on_cores,
+    resident,
+    transitions,
+)
+from tools.bench.fuzz_robot import against_robot
 from tools.bench.noise import Noise
 from tools.bench.report import Report, parser
 
-SPEC = Spec({"front": (64, 64, 3)}, {"state": 9}, 7)
-ENV = {"name": "bench", "options": {}}
-NETWORK = {"features": 8}
-EPISODE_STEPS, EPISODES = 50, {"100 Hz": 2, "flat out": 20}  # of a round
-BATCH = 5000  # messages made before a round: making one takes longer than sending it
-LIMIT_BYTES = 3 << 30  # that memory may grow by before the benchmark ends, for the machine's sake
-SETTLED = 0.2  # share of the messages after which memory may grow no more
-
-
-def transitions(number: int) -> list[Transition]:
-    """Episode `number` of the good robot, the same in every process."""
-    rng = np.random.default_rng(number)
-
-    def observe() -> dict[str, np.ndarray]:
-        return {"front": rng.integers(0, 256, (64, 64, 3), np.uint8), "state": rng.normal(size=9).astype(np.float32)}
-
-    made = []
-    for step in range(EPISODE_STEPS):
-        last = step == EPISODE_STEPS - 1
-        action, after = rng.uniform(-1, 1, 7).astype(np.float32), observe() if last else None
-        made.append(Transition(observe(), action, float(last), last, False, last, final_observation=after))
-    return made
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+EPISODES = {"100 Hz": 2, "flat out": 120}  # of a round
+NETWORK_BYTES_S = 125e6  # strangers are on a gigabit network
+LIMIT_BYTES = 3 << 30  # of memory, at which the benchmark ends, for the machine's sake
 
 
 def good_robot(orders: Connection, address: str, spool: str) -> None:
     """Plays EPISODES of a round in the way that it is told, until all are acknowledged; answers with the seconds."""
-    link = Link(address, SPEC, "good", ENV, spool)
+    link, numbers = Link(address, SPEC, "good", ENV, spool), itertools.count()
     if not link.connect(20.0):
         raise SystemExit("no WELCOME from the learner")
     orders.send("ready")
@@ -73,7 +63,7 @@ def good_robot(orders: Connection, address: str, spool: str) -> None:
         if (way := orders.recv()) == "stop":
             link.close(0.0)
             return
-        episodes = [transitions(link._number + 1 + n) for n in range(EPISODES[way])]
+        episodes = [transitions(next(numbers)) for _ in range(EPISODES[way])]
         began = time.monotonic()
         for episode in episodes:
             link.begin()
@@ -89,7 +79,10 @@ def good_robot(orders: Connection, address: str, spool: str) -> None:
 
 
 def strangers(orders: Connection, address: str, identities: int) -> None:
-    """Told "make", gets messages ready; told "flood", sends them over and over until told "quiet": answers how many."""
+    """Told "make", gets messages ready; told "once", sends each; told "flood", sends them over and over until told
+    "quiet". Answers how many.
+    """
+    on_cores(strangers=True)
     noise, boots = Noise(0, SPEC, ["good", *map(str, range(identities))]), itertools.count()
     context, sent = zmq.Context(), 0
     sockets: list[zmq.Socket] = []
@@ -109,15 +102,22 @@ def strangers(orders: Connection, address: str, identities: int) -> None:
             sources = [noise.robot(*name) for name in names]
             batch = [(sockets[n % identities], next(sources[n % identities])) for n in range(BATCH)]
             orders.send("ready")
+        elif order == "once":
+            for socket, frames in batch:
+                socket.send_multipart(frames)
+                while socket.poll(0):
+                    socket.recv_multipart()
+            orders.send(len(batch))
         elif order == "flood":
-            sent = 0
+            sent, size, began = 0, 0, time.monotonic()
             for socket, frames in itertools.cycle(batch):
                 try:
                     socket.send_multipart(frames, zmq.NOBLOCK)
-                    sent += 1
+                    sent, size = sent + 1, size + sum(map(len, frames))
                 except zmq.Again:
                     time.sleep(1e-4)
                 if sent % 50 == 0:
+                    time.sleep(max(0.0, began + size / NETWORK_BYTES_S - time.monotonic()))
                     if orders.poll():
                         break
                     for each in sockets[::2]:  # the others never read
@@ -139,7 +139,12 @@ class Learner:
         self.slowest_s, self._version, self._offer_s = 0.0, 0, 0.0
 
     def serve(self, until: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120.0
         while not until():
+            if time.monotonic() > end or resident() > LIMIT_BYTES:
+                raise SystemExit(
+                    f"no end of this round; {resident() / 1e6:.0f} MB; counted {dict(self.mailbox.counts)}"
+                )
             self.mailbox.wait(0.005)
             began = time.monotonic()
             for episode in self.mailbox.drain():
@@ -155,48 +160,74 @@ class Learner:
             self.others += 1
             return
         expected = Episode.from_transitions(transitions(episode.meta["number"]), episode.meta)
-        self.good += episode.equals(expected)
-        self.wrong += not episode.equals(expected)
+        right = episode.equals(expected)
+        self.good, self.wrong = self.good + right, self.wrong + (not right)
+
+    def batch(self) -> int:
+        """The strangers send a batch while the good robot plays; returns how many messages that was."""
+        self.ask(self.strangers, "make")
+        self.robot.send("100 Hz")
+        sent = self.ask(self.strangers, "once")
+        self.serve(self.robot.poll)
+        self.robot.recv()
+        return sent
+
+    def ask(self, process: Connection, order: str) -> Any:
+        process.send(order)
+        self.serve(process.poll)
+        return process.recv()
 
     def round(self, way: str, noisy: bool) -> tuple[float, int]:
         """Seconds that the good robot takes, and how many messages the strangers sent meanwhile."""
         if noisy:
-            self.strangers.send("make")
-            self.serve(self.strangers.poll)
-            self.strangers.recv()
+            self.ask(self.strangers, "make")
             self.strangers.send("flood")
         self.robot.send(way)
         self.serve(self.robot.poll)
         sent = 0
         if noisy:
-            self.strangers.send("quiet")
-            self.serve(self.strangers.poll)
-            sent = self.strangers.recv()
+            sent = self.ask(self.strangers, "quiet")
         return self.robot.recv(), sent
 
 
-def growth(samples: list[tuple[int, int]]) -> tuple[float, float]:
-    """MB by which memory grew after the first messages, and bytes a message; samples: (messages so far, bytes)."""
-    settled = [sample for sample in samples if sample[0] >= SETTLED * samples[-1][0]]
-    counts, sizes = np.array(settled, float).T
-    slope = float(np.polyfit(counts, sizes, 1)[0]) if len(settled) > 1 else 0.0
-    return (sizes.max() - sizes[0]) / 1e6, slope
+def looked_at(report: Report, learner: Learner, messages: int) -> None:
+    """Every one of so many messages is taken apart, however long that takes."""
+    share, patience.SHARE_S = patience.SHARE_S, math.inf
+    sent, samples = 0, [(0, resident())]
+    while sent < messages:
+        sent += learner.batch()
+        samples.append((sent, resident()))
+    patience.SHARE_S = share
+    report.add("learner: messages of strangers, each looked at", sent, "")
+    for kind, count in sorted(learner.mailbox.counts.items()):
+        report.add(f"learner: counted as {kind}", count, "")
+    assembly = learner.mailbox._assembly
+    report.add("learner: memory before", samples[0][1] / 1e6, "MB")
+    grown, slope = growth(samples)
+    report.add("learner: memory grown by, after the first fifth", grown, "MB", 32)
+    report.add("learner: memory, slope", slope, "B/message", 50)
+    for what, held in (("robots known", [*learner.mailbox._robots]), ("episodes open", [*assembly.open])):
+        report.add(f"learner: {what}", len(held), "")
+    print(f"  each looked at: {sent} messages, memory {[round(size / 1e6) for _, size in samples]} MB", flush=True)
 
 
 def against_learner(report: Report, messages: int, identities: int) -> None:
+    cores = os.sched_getaffinity(0)
     mailbox = Mailbox("tcp://127.0.0.1:*", SPEC, NETWORK, env=ENV)
     robot, robots_end = multiprocessing.Pipe()
     stranger, strangers_end = multiprocessing.Pipe()
     spawn = multiprocessing.get_context("spawn").Process
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in EPISODES}
     with tempfile.TemporaryDirectory() as spool:
-        spawn(target=good_robot, args=(robots_end, mailbox.address, spool), daemon=True).start()
         spawn(target=strangers, args=(strangers_end, mailbox.address, identities), daemon=True).start()
+        on_cores(strangers=False)
+        spawn(target=good_robot, args=(robots_end, mailbox.address, spool), daemon=True).start()
         learner = Learner(robot, stranger, mailbox)
         learner.serve(robot.poll)
         robot.recv()
         for way in EPISODES:
             learner.round(way, noisy=False)
+        looked_at(report, learner, messages)
         sent, before, samples, quiet_s, noisy_s = 0, resident(), [], 0.0, 0.0
         while sent < messages:
             for way, taken in times.items():
@@ -208,8 +239,6 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
                 noisy_s = max(noisy_s, learner.slowest_s)
                 taken.append((quiet, noisy))
                 sent += more
-                if resident() > before + LIMIT_BYTES:
-                    raise SystemExit(f"memory: {resident() / 1e6:.0f} MB after {sent} messages")
                 samples.append((sent, resident()))
                 print(
                     f"  {way}: {quiet:.3f} s, with {more} messages {noisy:.3f} s; {samples[-1][1] / 1e6:.1f} MB",
@@ -217,10 +246,8 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
                 )
         robot.send("stop")
         stranger.send("stop")
-    rounds = sum(len(taken) * 2 for taken in times.values())
-    report.add("learner: messages of strangers", sent, "")
-    for kind, count in sorted(mailbox.counts.items()):
-        report.add(f"learner: counted as {kind}", count, "")
+    report.add("learner, flooded: messages of strangers", sent, "")
+    report.add("learner, flooded: ignored", mailbox.counts["ignored"], "")
     report.add("learner: good episodes, bit-equal", learner.good, "")
     report.add("learner: good episodes, different", learner.wrong, "", 0)
     report.add("learner: episodes that strangers completed", learner.others, "")
@@ -235,102 +262,12 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
         )
     report.add("learner: longest drain, alone", quiet_s * 1e3, "ms")
     report.add("learner: longest drain, with strangers", noisy_s * 1e3, "ms")
-    report.add("learner: rounds", rounds, "")
-    report.add("learner: memory before", before / 1e6, "MB")
+    report.add("learner, flooded: memory before", before / 1e6, "MB")
     grown, slope = growth(samples)
-    report.add("learner: memory grown by, after the first fifth", grown, "MB", 32)
-    report.add("learner: memory, slope", slope, "B/message", 50)
-    report.add("learner: robots known", len(mailbox._robots), "")
-    report.add("learner: episodes open", len(mailbox._assembly.open), "")
+    report.add("learner, flooded: memory grown by, after the first fifth", grown, "MB", 32)
+    report.add("learner, flooded: memory, slope", slope, "B/message", 50)
     mailbox.close()
-
-
-def false_learner(orders: Connection) -> None:
-    """In the learner's place: sends as many messages as it is told to whoever said HELLO; answers when done."""
-    socket = zmq.Context().socket(zmq.ROUTER)
-    socket.linger = 0
-    orders.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
-    route = socket.recv_multipart()[0]
-    source = Noise(1, SPEC, ["good"]).learner()
-    welcome = pack("WELCOME", run="", learner_boot="x", spec=SPEC.to_dict(), network=NETWORK)
-    while (count := orders.recv()) > 0:
-        socket.send_multipart([route, *welcome])
-        batch = [frames for frames in itertools.islice(source, BATCH) if not _by_design(frames)]
-        for frames in itertools.islice(itertools.cycle(batch), count):
-            socket.send_multipart([route, *frames])
-        while socket.poll(0):
-            socket.recv_multipart()
-        orders.send(count)
-    socket.close()
-
-
-def _by_design(frames: list[bytes]) -> bool:
-    """Whether a robot stops because of it, rightly: the learner refuses it, or has another network."""
-    try:
-        message = unpack(frames)
-    except ValueError:
-        return False
-    return message.kind == "REFUSE" or message.fields.get("network", NETWORK) != NETWORK
-
-
-def against_robot(report: Report, messages: int) -> None:
-    orders, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=false_learner, args=(theirs,), daemon=True)
-    child.start()
-    address = orders.recv()
-    pumps: dict[str, list[float]] = {"alone": [], "flooded": []}
-    with tempfile.TemporaryDirectory() as spool:
-        link = Link(address, SPEC, "good", ENV, spool)
-        link.begin()
-        for step in transitions(0):
-            link.send(step)
-
-        def control(seconds: float, until: Callable[[], bool], taken: list[float]) -> None:
-            """Steps of 10 ms, as robot_server.actor makes them."""
-            end = time.monotonic() + seconds
-            while time.monotonic() < end and not until():
-                due = time.monotonic() + 0.01
-                began = time.perf_counter()
-                link.pump()
-                taken.append(time.perf_counter() - began)
-                while (left := due - time.monotonic()) > 0:
-                    link.wait(left)
-
-        control(2.0, bool, pumps["alone"])
-        sent, before, samples, stopped = 0, resident(), [], 0
-        while sent < messages:
-            orders.send(min(BATCH, messages))
-            while not orders.poll():
-                try:
-                    control(60.0, orders.poll, pumps["flooded"])
-                except UserError:
-                    stopped += 1
-            sent += orders.recv()
-            control(0.05, bool, [])
-            samples.append((sent, resident()))
-        orders.send(0)
-        child.join(10.0)
-        mailbox = Mailbox(address, SPEC, NETWORK, env=ENV)
-        episodes: list[Episode] = []
-        end = time.monotonic() + 20.0
-        while not episodes and time.monotonic() < end:
-            link.wait(0.005)
-            episodes += mailbox.drain()
-        whole = [e for e in episodes if e.equals(Episode.from_transitions(transitions(0), e.meta))]
-        link.close(0.0)
-        mailbox.close()
-    report.add("robot: messages of a false learner", sent, "")
-    for kind, count in sorted(link.counts.items()):
-        report.add(f"robot: counted as {kind}", count, "")
-    report.add("robot: stopped", stopped, "", 0)
-    report.add("robot: episodes lost or different", 1 - len(whole), "", 0)
-    for name, taken in pumps.items():
-        report.add(f"robot: pump, {name}, 99th percentile", float(np.percentile(taken, 99)) * 1e3, "ms")
-        report.add(f"robot: pump, {name}, longest", max(taken) * 1e3, "ms")
-    report.add("robot: memory before", before / 1e6, "MB")
-    grown, slope = growth(samples)
-    report.add("robot: memory grown by, after the first fifth", grown, "MB", 32)
-    report.add("robot: memory, slope", slope, "B/message", 50)
+    os.sched_setaffinity(0, cores)
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from agent.spec import Spec, Transition
+from agent.spec import Observation, Spec, Transition
 from agent.wire import KINDS, PROTOCOL, pack, pack_step
 
-TO_LEARNER = ("HELLO", "STEP", "PULL", "BYE")
+TO_LEARNER = ("HELLO", "STEP", "PULL", "PROBE", "BYE")
+PLAIN: dict[type, Any] = {bool: True, int: 1, float: 0.5, str: "x", list: [], dict: {}}
 JUNK: list[Any] = [
     None, True, -1, 2**63, 2**64 - 1, 0.5, float("nan"), float("-inf"), 1e300, "", "../../x", "x" * 70, "\x1b[2J\n",
     b"bytes", [], [[]], {}, {"": {}}, {"a": [float("nan")]}, [["r", "b", 0, 0]] * 9, [["r", "b", -1, 0]], "STEP",
@@ -29,8 +30,11 @@ class Noise:
     def __init__(self, seed: int, spec: Spec, names: list[str]) -> None:
         self.random, self.spec, self.names = random.Random(seed), spec, names
         rng = np.random.default_rng(seed)
-        seen = {key: rng.integers(0, 256, spec.shape(key), dtype=np.uint8) for key in spec.cameras}
-        self.seen = {**seen, **{key: rng.normal(size=n).astype(np.float32) for key, n in spec.states.items()}}
+        seen: Observation = {key: rng.integers(0, 256, spec.shape(key), dtype=np.uint8) for key in spec.cameras}
+        self.seen: Observation = {
+            **seen,
+            **{key: rng.normal(size=n).astype(np.float32) for key, n in spec.states.items()},
+        }
 
     def robot(self, name: str, boot: str) -> Iterator[list[Any]]:
         """What a stranger that says to be `name` sends to a learner."""
@@ -64,7 +68,7 @@ class Noise:
             "version": draw.getrandbits(30), "hold_s": draw.uniform(0, 1e-3),
         }  # fmt: skip
         arrays = {"w": np.zeros(1000, np.float32)} if kind == "WEIGHTS" else {}
-        return pack(kind, arrays, **{field: fields[field] for field in KINDS[kind]})
+        return pack(kind, arrays, **{field: fields.get(field, PLAIN[of]) for field, of in KINDS[kind].items()})
 
     def spoilt(self, frames: list[Any]) -> list[bytes]:
         """`frames` with something wrong, or (one in six) as they are."""
@@ -91,7 +95,8 @@ class Noise:
                 del raw[at]
                 raw = raw or [b""]
             case 8:
-                raw[at:at] = [draw.choice([b"", raw[at], draw.randbytes(30)])] * draw.choice([1, 1, 1, 300])
+                more = draw.choice([[raw[at]], [b""], [b""] * 300, [draw.randbytes(30)] * draw.randrange(1, 300)])
+                raw[at:at] = more
             case 9:
                 raw = [draw.randbytes(draw.randrange(200)) for _ in range(draw.randrange(1, 4))]
                 kinds = [b"", b"\x91" * 20_000, b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\x80" * 1000]
