@@ -207,13 +207,13 @@ class Mailbox:
             self._guard.stop()
         self._context.term()
 
-    def _send(self, route: bytes, frames: Iterable[Any]) -> bool:
+    def _send(self, route: bytes, frames: Iterable[Any], copy: bool = True) -> bool:
         """Whether there is a connection. What it cannot take is dropped.
 
         Each promise is kept by a report that asks again, not by a queue.
         """
         try:
-            self._socket.send_multipart([route, *frames], zmq.NOBLOCK)
+            self._socket.send_multipart([route, *frames], zmq.NOBLOCK, copy=copy)
         except zmq.Again:
             pass
         except zmq.ZMQError as error:
@@ -307,7 +307,7 @@ class Mailbox:
         """WEIGHTS, if the robot has others and its newest question has had no answer: never two on their way."""
         if self._weights and robot.ask != robot.answered and robot.version != self._version:
             robot.answered = robot.ask
-            self._send(robot.route, self._weights)
+            self._send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
 
     def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
         route, answers = robot.route, 0

@@ -99,7 +99,6 @@ class Link:
         options: dict[Any, Any] = {
             **SOCKET_OPTIONS,
             zmq.ROUTING_ID: f"{robot_name}-{self.boot}".encode(),
-            zmq.IMMEDIATE: 1,  # queue for connections that exist only: the outbox is the queue for the others
             zmq.MAXMSGSIZE: MAX_FRAME_BYTES,
             zmq.RECONNECT_IVL: 100,
             zmq.RECONNECT_IVL_MAX: 1000,
@@ -202,8 +201,9 @@ class Link:
                 self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
         except zmq.Again:
             pass
+        self._watch.read()
         now = time.monotonic()
-        if now >= self._reconnect_s:
+        if now >= self._reconnect_s and self._watch.gave_up:
             self._reconnect_s = now + RECONNECT_S
             self._reconnect()
         if now >= self._due_s and self._say_hello_or_pull():
@@ -259,6 +259,7 @@ class Link:
         except UserError as error:
             log.warning("%s", error)
         if not self._socket.closed:
+            self._watch.read()
             self._put(pack("BYE"))
             self._watch.close()
             self._socket.close()
@@ -266,6 +267,13 @@ class Link:
         return len(self._outbox)
 
     def _put(self, frames: Any) -> bool:
+        """Whether the socket took them. It would take some without a connection: for those the outbox is the queue.
+
+        (zmq.IMMEDIATE would do that, too, but libzmq 4.3.5 with it can abort the process: a connection that ends while
+        a message of several frames is being read takes the unread ones away.)
+        """
+        if self._watch.trouble:
+            return False
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
@@ -274,15 +282,13 @@ class Link:
 
     def _reconnect(self) -> None:
         """Try again where libzmq has given up: the keys may have been put right."""
-        self._watch.read()
-        if self._watch.gave_up:
-            self._watch.gave_up = False
-            with contextlib.suppress(zmq.ZMQError):
-                self._socket.disconnect(self.address)
-            self._socket.connect(self.address)
+        self._watch.gave_up = False
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self.address)
+        self._socket.connect(self.address)
 
     def _say_hello_or_pull(self) -> bool:
-        if not self._socket.poll(0, zmq.POLLOUT):
+        if self._watch.trouble:
             return False
         held = self._outbox.episodes.values()
         outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:MAX_REPORTED]  # the oldest
