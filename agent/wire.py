@@ -6,7 +6,9 @@ robot -> learner
   HELLO    who I am, what I see and do, what I hold (`outbox`)
   STEP     one transition of one episode
   PULL     send me weights other than those I `have`, now or when there are some; also heartbeat and outbox report
+           and what people want to know of the link (agent.robots.Robot)
   BYE      I am leaving
+  PROBE    not a robot but tools.link: how are you, and could a robot with this `spec` and `env` join? may carry ballast
 learner -> robot
   WELCOME  my run and network
   REFUSE   why not; `retry`: ask again, it may pass. Read whatever its protocol version, so that versions can disagree
@@ -16,6 +18,8 @@ learner -> robot
   WHO      I do not know you (I was restarted): say HELLO
   PACE     simulation: wait up to `hold_s` before the next step (a lease: it runs out by itself)
   DONE     the run is over: end the episode, deliver it, stop
+  PONG     I got the PULL that you sent at `sent_s` (your clock)
+  STATUS   the answer to a PROBE, with ballast of `answer_bytes`
 
 `outbox` lists [robot, boot, episode, steps sent] of episodes not acknowledged; the learner answers each with ACK,
 RESEND or nothing. That one report heals every loss: of steps, of acknowledgements, of a connection, of a process.
@@ -25,11 +29,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import logging
 import math
 import re
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,8 @@ PROTOCOL = 1
 MAX_HEADER_BYTES = 1 << 20
 MAX_FRAME_BYTES = 1 << 30
 MAX_ARRAYS = 4096
+MAX_MAP_BYTES = 1 << 14  # of a field that is a map (env, meta, spec, ...), as JSON
+MAX_REPORTED = 5000  # episodes in one outbox report
 DTYPES = {name: np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")}
 
 EPISODE = {"robot": str, "boot": str, "episode": int}
@@ -61,7 +64,17 @@ KINDS: dict[str, dict[str, type]] = {
         "time_s": float,
         "meta": dict,
     },
-    "PULL": {"have": int, "ask": int, "outbox": list},
+    "PULL": {
+        "have": int,
+        "ask": int,
+        "outbox": list,
+        "sent_s": float,
+        "acting": int,
+        "unacknowledged": int,
+        "spooled": int,
+        "reconnects": int,
+        "round_trip_s": float,
+    },
     "BYE": {},
     "WELCOME": {"run": str, "learner_boot": str, "spec": dict, "network": dict},
     "REFUSE": {"reason": str, "retry": bool},
@@ -71,6 +84,17 @@ KINDS: dict[str, dict[str, type]] = {
     "WHO": {},
     "PACE": {"hold_s": float},
     "DONE": {},
+    "PONG": {"sent_s": float},
+    "PROBE": {"spec": dict, "env": dict, "sent_s": float, "answer_bytes": int},
+    "STATUS": {
+        "run": str,
+        "spec": dict,
+        "env": dict,
+        "version": int,
+        "robots": list,
+        "differences": list,
+        "sent_s": float,
+    },
 }
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: safe as part of a file name
 SOCKET_OPTIONS = {
@@ -84,8 +108,6 @@ SOCKET_OPTIONS = {
 }
 Buffer = bytes | memoryview
 EpisodeKey = tuple[str, str, int]  # robot, boot, number
-
-log = logging.getLogger(__name__)
 
 
 class WireError(ValueError):
@@ -170,7 +192,9 @@ def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
         elif fits and name in ("robot", "boot"):
             fits = NAME.fullmatch(value) is not None
         elif fits and name == "outbox":
-            fits = all(_is_outbox_entry(entry) for entry in value)
+            fits = len(value) <= MAX_REPORTED and all(_is_outbox_entry(entry) for entry in value)
+        elif fits and kind_of_value is list:
+            fits = all(type(entry) is str for entry in value)
         elif fits and kind_of_value is dict:
             fits = _is_json(value)
         if not fits:
@@ -187,12 +211,12 @@ def _is_outbox_entry(entry: Any) -> bool:
 
 
 def _is_json(value: dict) -> bool:
-    """Whether `value` may go into an episode file's meta (bytes, timestamps and non-text keys may not)."""
+    """Whether `value` may go into an episode file's meta (bytes, timestamps, non-text keys and long ones may not)."""
     try:
-        json.dumps(value)
+        short = len(json.dumps(value)) <= MAX_MAP_BYTES
     except (TypeError, ValueError, RecursionError):
         return False
-    return all(isinstance(key, str) for key in value)
+    return short and all(isinstance(key, str) for key in value)
 
 
 def _array(kind: str, entry: Any, frame: Buffer) -> tuple[str, np.ndarray]:
@@ -280,20 +304,3 @@ def check_address(address: str, allowed: bool) -> None:
     except ValueError:
         pass
     raise UserError(f"{address} can be reached from other machines: give --keys (python -m tools.keys), or --insecure")
-
-
-class Faults:
-    """Bad messages: counted by kind, logged with their sender, one line a second at most."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self._next_line_s, self._unlogged = 0.0, 0
-
-    def note(self, kind: str, sender: str, error: object) -> None:
-        self.counts[kind] += 1
-        if time.monotonic() < self._next_line_s:
-            self._unlogged += 1
-            return
-        more = f" (and {self._unlogged} more bad messages since the last such line)" if self._unlogged else ""
-        log.warning("dropped a bad message from %s: %s%s", sender, error, more)
-        self._next_line_s, self._unlogged = time.monotonic() + 1.0, 0
