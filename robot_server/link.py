@@ -21,9 +21,9 @@ import zmq
 
 from agent.episode_file import EpisodeFileError
 from agent.keys import present
+from agent.layout import MAX_FRAME_BYTES
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire import (
-    MAX_FRAME_BYTES,
     NAME,
     SOCKET_OPTIONS,
     Faults,
