@@ -141,11 +141,13 @@ class Mailbox:
         """
         for _ in range(limit):
             try:
-                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
             except zmq.Again:
                 break
-            holder = self._guard.holder(route) if self._guard else None
-            self._receive(route.bytes, [frame.buffer for frame in frames], holder)
+            while frames[-1].more:
+                frames.append(self._socket.recv(copy=False))
+            holder = self._guard.holder(frames[0]) if self._guard else None
+            self._receive(frames[0].bytes, [frame.buffer for frame in frames[1:]], holder)
         return self._assembly.take()
 
     def acknowledge(self, episode: Episode) -> None:

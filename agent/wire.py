@@ -168,6 +168,8 @@ def _is_outbox_entry(entry: Any) -> bool:
 
 def _is_json(value: dict) -> bool:
     """Whether `value` may go into an episode file's meta (bytes, timestamps and non-text keys may not)."""
+    if not value:
+        return True
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError):
