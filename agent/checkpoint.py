@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
+import shlex
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,3 +134,15 @@ def keep(folder: Path, name: str, newest: int) -> None:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def taken(path: Path, again: Sequence[Any] | None, another: Sequence[Any]) -> UserError:
+    """The error for a `path` that is there already, with the commands that would be right.
+
+    again: goes on with what is there, None when nothing can. another: starts anew, but for the path.
+    """
+    stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
+    free = next(new for n in itertools.count(2) if not (new := path.with_name(f"{stem}-{n}{suffix}")).exists())
+    words = {"to go on with it": again, "to start another": [*another, free]}
+    commands = [f"{why}: {shlex.join(['python', '-m', *map(str, how)])}" for why, how in words.items() if how]
+    return UserError(f"{path}: is there already; {'; '.join(commands)}")

@@ -8,6 +8,7 @@ serves every command.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -88,6 +89,7 @@ class OfflineConfig:
     updates: int = _f(20_000, "gradient updates", low=0)
     batch: int = _f(128, "transitions per update", low=1)
     successes_only: bool = _f(False, "leave failed demonstrations out")
+    save_every: int = _f(0, "updates between two checkpoints; 0: one a minute", low=0)
 
 
 @dataclass
@@ -188,3 +190,31 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
     if -1 < online.offline_share < 0:
         raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")
+
+
+NETWORKS = frozenset(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))  # a checkpoint is made of
+SPENT = frozenset({"calql.initial_temperature", "calql.start_at_return", "learner.seed"})  # when a run has begun
+
+
+def changes(
+    before: Mapping[str, Any], config: Mapping[str, Any], fixed: frozenset[str] = NETWORKS
+) -> dict[str, tuple[Any, Any]]:
+    """'section.field' -> (value before, value now), of the sections in both; before, config: name -> section.
+
+    Raises UserError naming those among them that are `fixed`. encoder_weights are left out: a checkpoint has its own.
+    """
+    found = {
+        f"{name}.{field.name}": (getattr(section, field.name), getattr(config[name], field.name))
+        for name, section in before.items()
+        for field in dataclasses.fields(section)
+    }
+    del found["network.encoder_weights"]
+    changed = {name: values for name, values in found.items() if values[0] != values[1]}
+    if refused := said({name: values for name, values in changed.items() if name in fixed}):
+        raise UserError(f"cannot be changed when going on from a checkpoint: {'; '.join(refused)}")
+    return changed
+
+
+def said(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """A line for each of `changes`: 'calql.gamma: 0.95 -> 0.9'."""
+    return [f"{name}: {before!r} -> {now!r}" for name, (before, now) in changed.items()]

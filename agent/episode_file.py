@@ -28,14 +28,18 @@ class EpisodeFileError(UserError):
 
 
 def write_episode(path: str | Path, episode: Episode) -> None:
-    """Write `episode` to `path`, atomically and durably. An existing file is replaced."""
+    """Write `episode` to `path`, atomically and durably. An existing file is replaced. A full disk is an OSError."""
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with h5py.File(aside, "w", driver="core", backing_store=False) as memory:
+        _write(memory.create_group("data"), episode)
+        memory.flush()
+        image = memory.id.get_file_image()  # HDF5 itself, when the disk gets full, may end the whole process
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(aside, "w") as file:
-            _write(file.create_group("data"), episode)
-        with open(aside, "rb+") as file:
+        with open(aside, "wb") as file:
+            file.write(image)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from agent import checkpoint, cli
 from agent.calql import Weights
-from agent.checkpoint import LATEST, Checkpoint, NotSaved
-from agent.config import CalQLConfig, LinkConfig, OnlineConfig, check
+from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
+from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
+from agent.link_report import LinkReport
 from agent.log import RunLog
 from agent.mailbox import Mailbox
 from agent.pretrain import run_folder
@@ -84,6 +85,7 @@ class Learner:
             link.address, start.spec, network, run, stored, link.insecure, link.keys, start.env, link.other_env
         )
         self.mailbox.offer(self.version, self.agent.average.weights())
+        self.report = LinkReport(self.mailbox, self.log)
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
@@ -129,6 +131,7 @@ class Learner:
                 while not (self.finished or stop()):
                     self.take_in()
                     self.keep_pace()
+                    self.report.tell(self.seen, self.updates)
                     if self.updates < self.due:
                         self.update()
                     else:
@@ -266,9 +269,13 @@ def main(argv: list[str] | None = None) -> None:
         base.get("learner", {}).pop("run", None)
     config = {name: arguments.section(name, base.get(name)) for name in USED}
     check(config)
+    before = {name: start.section(name) for name in USED if name in start.config}
+    changed = changes(before, config, NETWORKS | SPENT | {"learner.run"} if flags.resume else NETWORKS)
     folder = Path(flags.resume) if flags.resume else run_folder(config["learner"], "run")
-    if not flags.resume and (folder / LATEST).exists():
-        raise UserError(f"{folder}: a run is there already; go on with it by --resume {folder}, or give another --run")
+    if not flags.resume and any((folder / name).exists() for name in (LATEST, OLDER, "episodes", "log.jsonl")):
+        whole = (folder / LATEST).exists() or (folder / OLDER).exists()
+        again = ["agent.learner", "--resume", folder] if whole else None
+        raise checkpoint.taken(folder, again, ["agent.learner", "--ckpt", flags.ckpt, "--run"])
     with contextlib.closing(Ranks()) as ranks:
         trainer = Trainer(start, config, folder, ranks)
         if flags.resume:
@@ -277,17 +284,21 @@ def main(argv: list[str] | None = None) -> None:
             trainer.follow()
             return
         learner = Learner(trainer, start, config, folder, resumed=bool(flags.resume))
-        lead(learner, flags.ckpt or flags.resume)
+        lead(learner, flags.ckpt or flags.resume, changed if flags.resume else {})
 
 
-def lead(learner: Learner, origin: str) -> None:
-    """Run it, and say what it does. origin: where it starts from."""
+def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> None:
+    """Run it, and say what it does. origin: where it starts from. changed: config.changes since it was stopped."""
     ranks, online = learner.trainer.ranks, learner.online
     where = str(learner.trainer.device) + (f" (x {ranks.count})" if ranks.count > 1 else "")
     learner.log.say(
         f"fine-tuning {origin} on {where} for {online.env_steps} env steps; listening on {learner.mailbox.address}; "
         f"run folder {learner.folder}"
     )
+    for line in said(changed):
+        learner.log.say(line)
+    if changed:
+        learner.log.write("config", learner.env_steps, learner.updates, changed=changed)
     began = time.monotonic()
     try:
         with cli.Stop() as stop:

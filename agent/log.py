@@ -9,11 +9,13 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from agent.spec import UserError
 
@@ -60,7 +62,8 @@ class RunLog:
             if not self._failing:
                 logging.getLogger(__name__).error("%s: cannot write the log: %s", self._folder, error)
             self._failing = True
-        self._curves(kind, env_steps if kind == "episode" else updates, plain)
+        where = f"robot/{plain['robot']}" if kind == "robot" else kind  # each robot has its curves
+        self._curves(where, env_steps if kind in ("episode", "robot") else updates, plain)
 
     def _write(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, default=str).encode() + b"\n"
@@ -69,20 +72,21 @@ class RunLog:
         if self._file.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _curves(self, kind: str, step: int, plain: dict[str, Any]) -> None:
+    def _curves(self, where: str, step: int, plain: dict[str, Any]) -> None:
         try:
             for name, value in plain.items():
                 if isinstance(value, list) and value and isinstance(value[0], float):
                     value = sum(value) / len(value)
                 if isinstance(value, (int, float)) and math.isfinite(value):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+                    self._board.add_scalar(f"{where}/{name}", value, step)
         except OSError:  # the disk is full, and the board's thread died of it
             with contextlib.suppress(OSError):
                 self._board = self._new_board(str(self._folder))
 
     def say(self, line: str) -> None:
         if not self.quiet:
-            print(line, flush=True)
+            tqdm.write(line)  # above the progress bar, if there is one
+            sys.stdout.flush()
 
     def close(self) -> None:
         self._file.close()

@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,15 @@ import numpy as np
 import zmq
 
 from agent.assembly import Assembly
+from agent.faults import Faults, shown
 from agent.keys import Guard
-from agent.spec import Episode, Spec, SpecError, UserError, env_differences
+from agent.patience import Patience
+from agent.robots import Refused, Robot, Robots
+from agent.spec import Episode, Spec, SpecError, UserError
 from agent.wire import (
     PROTOCOL,
     SOCKET_OPTIONS,
     EpisodeKey,
-    Faults,
     Message,
     ProtocolError,
     WireError,
@@ -37,28 +38,14 @@ from agent.wire import (
 
 log = logging.getLogger(__name__)
 
-LIVE_S = 10.0  # a robot not heard of for so long may be replaced by another of its name
 ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing
+MAX_ASKED = 1000  # questions remembered for that
+MAX_ANSWERS = 1000  # to one outbox report; the next one gets the next
+NOWAIT = int(zmq.NOBLOCK)  # much cheaper than the enum, message by message
+MAX_ANSWER_BYTES = 1 << 16  # to a PROBE
+MAX_VERSIONS = 10_000  # of which it is known when they were offered
+DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
 MAX_ROBOT_FRAME_BYTES = 64 << 20  # libzmq hangs up on a longer one before taking memory for it
-
-
-@dataclass
-class Robot:
-    """A robot server as the learner knows it. version: of the weights it has; -1 for none yet."""
-
-    name: str
-    boot: str
-    env: dict[str, Any]
-    route: bytes = field(repr=False)
-    version: int = -1
-    seen_s: float = 0.0  # time.monotonic() at its last message
-    ask: int = field(default=-1, repr=False)  # number of its newest PULL
-    answered: int = field(default=-1, repr=False)  # number of the PULL that got the last WEIGHTS
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since its last message."""
-        return time.monotonic() - self.seen_s
 
 
 class Mailbox:
@@ -85,23 +72,29 @@ class Mailbox:
         other_env: bool = False,
     ):
         check_address(address, insecure or bool(keys))
-        self._env, self._other_env = dict(env or {}), other_env
-        self.spec = spec
+        self.spec, self.run, self._env = spec, run, dict(env or {})
         self._welcome = pack(
             "WELCOME", run=run, learner_boot=secrets.token_hex(4), spec=spec.to_dict(), network=dict(network)
         )
         self._assembly = Assembly(stored)
-        self._robots: dict[bytes, Robot] = {}
+        self._robots = Robots(spec, self._env, other_env)
         self._weights: list[bytes] = []
         self._version = -1
-        self._asked: dict[Any, float] = {}  # what was asked of whom -> when
+        self._offered_s: dict[int, float] = {}  # version -> when
+        self._asked: dict[Any, float] = {}  # what was asked of whom -> when, the latest last
+        self._patience = Patience()
         self._lease_end_s = 0.0
         self._faults = Faults()
         self._context = zmq.Context()
         self._guard: Guard | None = None
         self._socket = self._context.socket(zmq.ROUTER)
-        # Handover: a robot that reconnects replaces its half-dead connection.
-        for option, value in {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES, zmq.ROUTER_HANDOVER: 1}.items():
+        options = {
+            **SOCKET_OPTIONS,
+            zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES,
+            zmq.ROUTER_HANDOVER: 1,  # a robot that reconnects replaces its half-dead connection
+            zmq.ROUTER_MANDATORY: 1,  # sending tells whether there is a connection
+        }
+        for option, value in options.items():
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
         try:
@@ -128,7 +121,22 @@ class Mailbox:
     @property
     def robots(self) -> list[Robot]:
         """Robots heard of lately."""
-        return [robot for robot in self._robots.values() if robot.age_s < LIVE_S]
+        return [robot for robot in self._robots if robot.live]
+
+    @property
+    def known(self) -> list[Robot]:
+        """Those, and robots that have been silent for a while without having left."""
+        return list(self._robots)
+
+    @property
+    def faults(self) -> Faults:
+        """The bad messages."""
+        return self._faults
+
+    def policy_age_s(self, robot: Robot) -> float:
+        """How long ago the weights that `robot` acts with were offered; 0 when that is not known."""
+        offered_s = self._offered_s.get(robot.acting)
+        return time.monotonic() - offered_s if offered_s else 0.0
 
     def wait(self, timeout_s: float) -> bool:
         """Block until something arrives; False when nothing did."""
@@ -139,15 +147,26 @@ class Mailbox:
 
         Returns the episodes that ended, checked, in order of ending. Their meta has robot, boot, number, env, seed.
         """
-        for _ in range(limit):
+        self._patience.renew()
+        end_s = time.monotonic() + DRAIN_S
+        while limit > 0 and time.monotonic() < end_s:
             try:
-                frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
+                route = frame = self._socket.recv(NOWAIT, copy=False)
+                frames = []
+                while frame.more:
+                    frame = self._socket.recv(copy=False)
+                    frames.append(frame)
             except zmq.Again:
                 break
-            while frames[-1].more:
-                frames.append(self._socket.recv(copy=False))
-            holder = self._guard.holder(frames[0]) if self._guard else None
-            self._receive(frames[0].bytes, [frame.buffer for frame in frames[1:]], holder)
+            sender = route.bytes
+            if not self._patience.has(sender):
+                self.counts["ignored"] += 1  # not held against the limit: what piles up here is memory
+                continue
+            limit -= 1
+            began_s = time.thread_time()
+            holder = self._guard.holder(route) if self._guard else None
+            if not self._receive(sender, [frame.buffer for frame in frames], holder):
+                self._patience.charge(sender, time.thread_time() - began_s)
         return self._assembly.take()
 
     def acknowledge(self, episode: Episode) -> None:
@@ -160,7 +179,10 @@ class Mailbox:
         """Newest weights for the robots, copied here. They replace older ones; a robot gets them when it asks."""
         self._weights = pack("WEIGHTS", weights, version=version)
         self._version = version
-        for robot in self._robots.values():
+        self._offered_s[version] = time.monotonic()
+        while len(self._offered_s) > MAX_VERSIONS:
+            del self._offered_s[next(iter(self._offered_s))]
+        for robot in self._robots:
             self._answer(robot)
 
     def pace(self, hold_s: float) -> None:
@@ -169,14 +191,14 @@ class Mailbox:
         if (hold_s > 0 and self._lease_end_s - now > hold_s / 2) or (hold_s <= 0 and self._lease_end_s <= now):
             return
         self._lease_end_s = now + hold_s
-        for route in self._robots:
-            self._send(route, pack("PACE", hold_s=float(max(hold_s, 0))))
+        for robot in self._robots:
+            self._send(robot.route, pack("PACE", hold_s=float(max(hold_s, 0))))
 
     def done(self) -> None:
         """Tell every robot that the run is over; each then delivers what it has and leaves. Cheap to repeat."""
-        for route in self._robots:
-            if self._due((route, "DONE")):
-                self._send(route, pack("DONE"))
+        for robot in self._robots:
+            if self._due((robot.route, "DONE")):
+                self._send(robot.route, pack("DONE"))
 
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
@@ -185,15 +207,26 @@ class Mailbox:
             self._guard.stop()
         self._context.term()
 
-    def _send(self, route: bytes, frames: Iterable[Any]) -> None:
-        # ROUTER drops what its peer cannot take: each promise is kept by a report that asks again, not by a queue.
-        try:
-            self._socket.send_multipart([route, *frames], zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            self._faults.note("unsent", repr(route), error)
+    def _send(self, route: bytes, frames: Iterable[Any], copy: bool = True) -> bool:
+        """Whether there is a connection. What it cannot take is dropped.
 
-    def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> None:
-        """holder: name of the robot whose key they came with; None without encryption."""
+        Each promise is kept by a report that asks again, not by a queue.
+        """
+        try:
+            self._socket.send_multipart([route, *frames], zmq.NOBLOCK, copy=copy)
+        except zmq.Again:
+            pass
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                self._faults.note("unsent", repr(route), error)
+            return False
+        return True
+
+    def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> bool:
+        """Whether it was a step that was missing.
+
+        holder: name of the robot whose key they came with; None without encryption.
+        """
         robot = self._robots.get(route)
         sender = robot.name if robot else f"unknown {route!r:.80}"
         kind = "malformed"
@@ -202,65 +235,71 @@ class Mailbox:
             kind = message.kind
             if kind == "HELLO":
                 self._hello(route, message, holder)
-                return
+                return False
+            if kind == "PROBE":
+                self._send(route, self._status(message))
+                return False
             if kind not in ("STEP", "PULL", "BYE"):
                 raise WireError(f"{kind} is not for a learner")
             if robot is None:
                 if kind != "BYE" and self._due(route):
                     self._send(route, pack("WHO"))
-                return
+                return False
             if holder not in (None, robot.name):
                 raise WireError(f"it came with the key of robot '{holder}'")
             robot.seen_s = time.monotonic()
             if kind == "STEP":
-                self._step(robot, message)
+                return self._step(robot, message)
             elif kind == "PULL":
                 self._pull(robot, message)
             else:
-                del self._robots[route]
+                self._robots.leave(route)
         except ProtocolError as error:
             self._faults.note("protocol", sender, error)
-            self._refuse(route, f"{error}: learner and robot server must be of the same release (learner: {PROTOCOL})")
+            text = shown(error)
+            self._refuse(route, f"{text}: learner and robot server must be of the same release (learner: {PROTOCOL})")
         except (WireError, SpecError) as error:
             self._faults.note(kind, sender, error)
+        return False
 
     def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
-        fields = message.fields
-        name, boot = fields["robot"], fields["boot"]
-        if holder not in (None, name):
-            self._refuse(route, f"its key is that of robot '{holder}', its robot.robot_name is '{name}'")
-            return
         try:
-            differences = Spec.from_dict(fields["spec"]).differences(self.spec)
-        except (SpecError, OverflowError) as error:
-            differences = [str(error)]
-        options = env_differences(fields["env"], self._env) if self._env.get("name") else {}
-        for option in ("env", "task", "robot"):  # equal spaces may hide them
-            if option in options and not (self._other_env and option == "env"):
-                hint = " (link.other_env true allows it)" if option == "env" else ""
-                differences.append(f"{option}: {options[option]}{hint}")
-        if differences:
-            self._refuse(route, f"robot '{name}' and the learner's data differ (robot first): {'; '.join(differences)}")
+            robot = self._robots.admit(route, message.fields, holder, lambda route: self._send(route, pack("WHO")))
+        except Refused as refused:
+            self._refuse(route, str(refused), refused.retry)
             return
-        for other in list(self._robots.values()):
-            if other.name == name and other.boot != boot:
-                if other.age_s < LIVE_S:
-                    self._refuse(route, f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
-                    return
-                del self._robots[other.route]
-        if options and route not in self._robots:
-            named = "; ".join(f"{option}: {values}" for option, values in options.items())
-            log.warning("robot '%s' and the learner's data differ (robot first): %s", name, named)
-        self._robots[route] = Robot(name, boot, fields["env"], route, seen_s=time.monotonic())
-        self._assembly.cut_short(name, boot, {tuple(names) for *names, _ in fields["outbox"]}, route)
-        self._answer_outbox(self._robots[route], fields["outbox"])  # before WELCOME, which starts its steps
+        outbox = message.fields["outbox"]
+        self._assembly.cut_short(robot.name, robot.boot, {tuple(names) for *names, _ in outbox}, route)
+        self._answer_outbox(robot, outbox)  # before WELCOME, which starts its steps
         self._send(route, self._welcome)
+
+    def _status(self, probe: Message) -> list[Any]:
+        """The answer to a PROBE."""
+        fields = probe.fields
+        size = fields["answer_bytes"]
+        if size > MAX_ANSWER_BYTES:
+            raise WireError(f"PROBE: an answer of {size} bytes")
+        return pack(
+            "STATUS",
+            {"ballast": np.zeros(size, np.uint8)},
+            run=self.run,
+            spec=self.spec.to_dict(),
+            env=self._env,
+            version=max(0, self._version),
+            robots=[robot.name for robot in self.robots],
+            differences=self._robots.differences(fields["spec"], fields["env"])[0] if fields["spec"] else [],
+            sent_s=fields["sent_s"],
+        )
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
         self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
 
     def _pull(self, robot: Robot, message: Message) -> None:
-        robot.version, robot.ask = message.fields["have"], message.fields["ask"]
+        fields = message.fields
+        robot.version, robot.ask = fields["have"], fields["ask"]
+        for name in ("acting", "unacknowledged", "spooled", "reconnects", "round_trip_s"):
+            setattr(robot, name, fields[name])
+        self._send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
         self._answer_outbox(robot, message.fields["outbox"])
         self._answer(robot)
 
@@ -268,20 +307,25 @@ class Mailbox:
         """WEIGHTS, if the robot has others and its newest question has had no answer: never two on their way."""
         if self._weights and robot.ask != robot.answered and robot.version != self._version:
             robot.answered = robot.ask
-            self._send(robot.route, self._weights)
+            self._send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
 
     def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
-        route = robot.route
+        route, answers = robot.route, 0
         for *names, sent in outbox:
             key = tuple(names)
             if key[0] != robot.name:
                 raise WireError(f"an outbox with episodes of '{key[0]}'")
             if key in self._assembly.stored:
                 self._acknowledge(route, key)
-            elif key not in self._assembly.unacknowledged:
-                received = self._assembly.received(key)
-                if received < sent:  # frames keep their order, so those are lost
-                    self._resend(route, key, received)
+            elif key in self._assembly.unacknowledged:
+                continue
+            elif (received := self._assembly.received(key)) < sent:  # frames keep their order, so those are lost
+                self._resend(route, key, received)
+            else:
+                continue
+            answers += 1
+            if answers == MAX_ANSWERS:
+                return
 
     def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
         robot, boot, number = key
@@ -295,14 +339,16 @@ class Mailbox:
     def _due(self, question: Any) -> bool:
         """Whether `question` has not been asked lately; notes that it is asked now."""
         now = time.monotonic()
-        if len(self._asked) > 1000:
-            self._asked = {asked: when for asked, when in self._asked.items() if now - when < ASK_AGAIN_S}
         if now - self._asked.get(question, -ASK_AGAIN_S) < ASK_AGAIN_S:
             return False
+        self._asked.pop(question, None)
         self._asked[question] = now
+        while len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
         return True
 
-    def _step(self, robot: Robot, message: Message) -> None:
+    def _step(self, robot: Robot, message: Message) -> bool:
+        """Whether it was one that was missing."""
         fields, assembly = message.fields, self._assembly
         key, step = (fields["robot"], fields["boot"], fields["episode"]), fields["step"]
         last = fields["terminated"] or fields["truncated"]
@@ -318,4 +364,7 @@ class Mailbox:
         elif step == received or last:  # otherwise a duplicate
             transition = read_step(message)
             transition.check(self.spec)
+            robot.steps += step == received
             assembly.add(key, step, transition, fields["meta"], robot.route)
+            return True
+        return False

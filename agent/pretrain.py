@@ -23,7 +23,7 @@ import torch
 from agent import checkpoint, cli
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
-from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, check
+from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
 from agent.episode_file import episode_paths, read_episodes, read_head
 from agent.log import RunLog
 from agent.prefetch import Prefetch
@@ -107,6 +107,12 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(flags.out or flags.resume or "offline.pt")
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
+    if out.exists() and not (flags.resume and out.samefile(flags.resume)):
+        origin = ["--resume", flags.resume] if flags.resume else ["--data", *(flags.data or offline.data)]
+        raise checkpoint.taken(out, ["agent.pretrain", "--resume", out], ["agent.pretrain", *origin, "--out"])
+    changed: dict[str, tuple[Any, Any]] = {}
+    if start:
+        changed = changes({name: start.section(name) for name in start.config}, config, NETWORKS | SPENT)
     try:  # now, not after the training
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
@@ -140,6 +146,10 @@ def main(argv: list[str] | None = None) -> None:
         + (f"from {done} on " if done else "")
         + f"on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
     )
+    for line in said(changed):
+        log.say(line)
+    if changed:
+        log.write("config", 0, done, changed=changed)
     if calql.bc_filter == "success" and calql.bc_weight and not success:
         log.say("warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one")
 
@@ -165,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
                     log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)
                     at = (done, now)
                     progress.show(done, summary(metrics))
-                if time.monotonic() - saved > SAVE_EVERY_S:
+                if done % offline.save_every == 0 if offline.save_every else time.monotonic() - saved > SAVE_EVERY_S:
                     save()
                     saved = time.monotonic()
     finally:  # Ctrl-C keeps what was trained

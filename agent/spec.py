@@ -16,6 +16,7 @@ import numpy as np
 Observation = dict[str, np.ndarray]
 KEY = re.compile(r"\w[\w.-]*")  # a name in a file, on the wire, and in a network
 ACTION_LIMIT = 1 + 1e-6  # rounding
+REWARD_LIMIT = float(np.finfo(np.float32).max)  # as which it is kept
 
 
 class UserError(Exception):
@@ -180,7 +181,7 @@ class Transition:
         """Raise SpecError unless this fits `spec`; the final observation must be there exactly on the last step."""
         spec.check_observation(self.observation)
         _check_array("action", self.action, (spec.action_dim,), np.dtype(np.float32), ACTION_LIMIT)
-        if not np.isfinite(self.reward):
+        if not abs(self.reward) <= REWARD_LIMIT:
             raise SpecError(f"reward is {self.reward}")
         if self.last != (self.final_observation is not None):
             raise SpecError("a final observation belongs to the last transition of an episode, and to no other")

@@ -7,7 +7,9 @@ robot -> learner
   HELLO    who I am, what I see and do, what I hold (`outbox`)
   STEP     one transition of one episode
   PULL     send me weights other than those I `have`, now or when there are some; also heartbeat and outbox report
+           and what people want to know of the link (agent.robots.Robot)
   BYE      I am leaving
+  PROBE    not a robot but tools.link: how are you, and could a robot with this `spec` and `env` join? may carry ballast
 learner -> robot
   WELCOME  my run and network
   REFUSE   why not; `retry`: ask again, it may pass. Read whatever its protocol version, so that versions can disagree
@@ -17,6 +19,8 @@ learner -> robot
   WHO      I do not know you (I was restarted): say HELLO
   PACE     simulation: wait up to `hold_s` before the next step (a lease: it runs out by itself)
   DONE     the run is over: end the episode, deliver it, stop
+  PONG     I got the PULL that you sent at `sent_s` (your clock)
+  STATUS   the answer to a PROBE, with ballast of `answer_bytes`
 
 `outbox` lists [robot, boot, episode, steps sent] of episodes not acknowledged; the learner answers each with ACK,
 RESEND or nothing. That one report heals every loss: of steps, of acknowledgements, of a connection, of a process.
@@ -26,10 +30,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import logging
 import re
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,8 +42,10 @@ import zmq
 from agent.layout import WireError, declare, read_layout
 from agent.spec import Transition, UserError
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_HEADER_BYTES = 1 << 20
+MAX_MAP_BYTES = 1 << 14  # of a field that is a map (env, meta, spec, ...), as JSON
+MAX_REPORTED = 5000  # episodes in one outbox report
 
 EPISODE = {"robot": str, "boot": str, "episode": int}
 KINDS: dict[str, dict[str, type]] = {
@@ -59,7 +62,17 @@ KINDS: dict[str, dict[str, type]] = {
         "time_s": float,
         "meta": dict,
     },
-    "PULL": {"have": int, "ask": int, "outbox": list},
+    "PULL": {
+        "have": int,
+        "ask": int,
+        "outbox": list,
+        "sent_s": float,
+        "acting": int,
+        "unacknowledged": int,
+        "spooled": int,
+        "reconnects": int,
+        "round_trip_s": float,
+    },
     "BYE": {},
     "WELCOME": {"run": str, "learner_boot": str, "spec": dict, "network": dict},
     "REFUSE": {"reason": str, "retry": bool},
@@ -69,6 +82,17 @@ KINDS: dict[str, dict[str, type]] = {
     "WHO": {},
     "PACE": {"hold_s": float},
     "DONE": {},
+    "PONG": {"sent_s": float},
+    "PROBE": {"spec": dict, "env": dict, "sent_s": float, "answer_bytes": int},
+    "STATUS": {
+        "run": str,
+        "spec": dict,
+        "env": dict,
+        "version": int,
+        "robots": list,
+        "differences": list,
+        "sent_s": float,
+    },
 }
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: safe as part of a file name
 SOCKET_OPTIONS = {
@@ -82,8 +106,6 @@ SOCKET_OPTIONS = {
 }
 Buffer = bytes | memoryview
 EpisodeKey = tuple[str, str, int]  # robot, boot, number
-
-log = logging.getLogger(__name__)
 
 
 class ProtocolError(WireError):
@@ -150,7 +172,9 @@ def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
         elif fits and name in ("robot", "boot"):
             fits = NAME.fullmatch(value) is not None
         elif fits and name == "outbox":
-            fits = all(_is_outbox_entry(entry) for entry in value)
+            fits = len(value) <= MAX_REPORTED and all(_is_outbox_entry(entry) for entry in value)
+        elif fits and kind_of_value is list:
+            fits = all(type(entry) is str for entry in value)
         elif fits and kind_of_value is dict:
             fits = _is_json(value)
         if not fits:
@@ -167,14 +191,14 @@ def _is_outbox_entry(entry: Any) -> bool:
 
 
 def _is_json(value: dict) -> bool:
-    """Whether `value` may go into an episode file's meta (bytes, timestamps and non-text keys may not)."""
+    """Whether `value` may go into an episode file's meta (bytes, timestamps, non-text keys and long ones may not)."""
     if not value:
         return True
     try:
-        json.dumps(value)
+        short = len(json.dumps(value)) <= MAX_MAP_BYTES
     except (TypeError, ValueError, RecursionError):
         return False
-    return all(isinstance(key, str) for key in value)
+    return short and all(isinstance(key, str) for key in value)
 
 
 def pack_step(key: EpisodeKey, step: int, transition: Transition, meta: Mapping[str, Any] | None = None) -> list[bytes]:
@@ -244,20 +268,3 @@ def check_address(address: str, allowed: bool) -> None:
     except ValueError:
         pass
     raise UserError(f"{address} can be reached from other machines: give --keys (python -m tools.keys), or --insecure")
-
-
-class Faults:
-    """Bad messages: counted by kind, logged with their sender, one line a second at most."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self._next_line_s, self._unlogged = 0.0, 0
-
-    def note(self, kind: str, sender: str, error: object) -> None:
-        self.counts[kind] += 1
-        if time.monotonic() < self._next_line_s:
-            self._unlogged += 1
-            return
-        more = f" (and {self._unlogged} more bad messages since the last such line)" if self._unlogged else ""
-        log.warning("dropped a bad message from %s: %s%s", sender, error, more)
-        self._next_line_s, self._unlogged = time.monotonic() + 1.0, 0

@@ -1,8 +1,15 @@
-"""A tiny reaching task in numpy, for tests: a point must reach a coloured target that only the camera shows."""
+"""A tiny reaching task in numpy, for tests: a point must reach a coloured target that only the camera shows.
+
+With the environment variable FAKE_ENV_LOG=FILE, each reset and step really made is appended there as a line of JSON,
+with a checksum of the observation that came of it. (No option: those are recorded with episodes, and travel.)
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import time
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +20,7 @@ from envs import MAX_IMAGE_SIZE, clipped
 
 REACH = 0.12  # how near is there; the arena is [-1, 1]^2
 STEP = 0.25  # distance per step of an action of 1
+LOG = "FAKE_ENV_LOG"
 
 
 @dataclass
@@ -47,13 +55,21 @@ class FakeEnv(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
         self.position, self.velocity, self.target = np.zeros(2), np.zeros(2), np.zeros(2)
         self._steps = 0
+        self._log = None
+        if path := os.environ.get(LOG):
+            try:
+                self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            except OSError as error:
+                raise ValueError(f"{LOG} {path}: {error.strerror}") from None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         super().reset(seed=seed)
         self.position, self.velocity = self.np_random.uniform(-0.3, 0.3, 2), np.zeros(2)
         self.target = self.np_random.choice([-1, 1], 2) * self.np_random.uniform(0.4, 0.9, 2)
         self._steps = 0
-        return self._observation(), {"success": False}
+        observation = self._observation()
+        self._note(observation, seed=seed)
+        return observation, {"success": False}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         if self.options.step_ms:
@@ -64,7 +80,20 @@ class FakeEnv(gymnasium.Env):
         self._steps += 1
         success = bool(np.linalg.norm(self.position - self.target) < REACH)
         truncated = not success and self._steps >= self.options.horizon
-        return self._observation(), float(success), success, truncated, {"success": success}
+        observation, reward = self._observation(), float(success)
+        made = {"reward": reward, "terminated": success, "truncated": truncated}
+        self._note(observation, action=np.asarray(action).tolist(), **made)
+        return observation, reward, success, truncated, {"success": success}
+
+    def close(self) -> None:
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+
+    def _note(self, observation: dict[str, np.ndarray], **what: Any) -> None:
+        """One write, unbuffered: whole in the file whatever happens to this process afterwards."""
+        if self._log is not None:
+            os.write(self._log, json.dumps({**what, "crc32": checksum(observation)}).encode() + b"\n")
 
     def _observation(self) -> dict[str, np.ndarray]:
         size = self.options.image_size
@@ -74,3 +103,8 @@ class FakeEnv(gymnasium.Env):
             column, row = np.round((np.array([place[0], -place[1]]) + 1) / 2 * (size - 1)).astype(int)
             image[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1] = colour
         return {"top": image, "proprio": np.concatenate([self.position, self.velocity]).astype(np.float32)}
+
+
+def checksum(observation: dict[str, np.ndarray]) -> int:
+    """CRC-32 of an observation's bytes, in the order of the keys."""
+    return zlib.crc32(b"".join(np.ascontiguousarray(observation[key]).tobytes() for key in sorted(observation)))

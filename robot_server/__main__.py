@@ -32,6 +32,7 @@ from robot_server.clock import Clock
 from robot_server.link import Link
 
 REMIND_S = 30.0
+SETTLE_S = 3.0  # between two reasons to wait
 AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long update
 
 
@@ -115,7 +116,9 @@ def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool]) -> bool:
 
 def first_policy(link: Link, robot: RobotConfig, stop: Stop) -> Acting | None:
     """The policy, with the first weights loaded; None when asked to stop before they came."""
-    if not wait_until(lambda: link.connect(0.1), f"waiting for a learner at {link.address}", stop):
+    if not wait_until(
+        lambda: link.connect(0.1), f"waiting for a learner at {link.address}", stop, lambda: link.trouble
+    ):
         return None
     import torch  # slow to load: not before it is known that there is a learner to serve
 
@@ -131,15 +134,19 @@ def first_policy(link: Link, robot: RobotConfig, stop: Stop) -> Acting | None:
     return policy
 
 
-def wait_until(done: Callable[[], bool], what: str, stop: Callable[[], bool]) -> bool:
-    """Call `done` until it is true; False when asked to stop. Says what it waits for, now and then."""
-    said_s = -REMIND_S
+def wait_until(
+    done: Callable[[], bool], what: str, stop: Callable[[], bool], why: Callable[[], str] = lambda: ""
+) -> bool:
+    """Call `done` until it is true; False when asked to stop. Says now and then what it waits for, and why."""
+    said, said_s = "", -REMIND_S
     while not stop():
         if done():
             return True
-        if time.monotonic() - said_s > REMIND_S:
-            print(f"{what} ...", flush=True)
-            said_s = time.monotonic()
+        reason = why()
+        line = f"{what}: {reason}" if reason else what
+        if time.monotonic() - said_s > (REMIND_S if line == said else SETTLE_S):
+            print(f"{line} ...", flush=True)
+            said, said_s = line, time.monotonic()
     return False
 
 

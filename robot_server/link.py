@@ -6,12 +6,14 @@ the learner's ACK, RESEND and WHO move the outbox's cursors.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import secrets
+import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,14 @@ import numpy as np
 import zmq
 
 from agent.episode_file import EpisodeFileError
+from agent.faults import Faults, shown
 from agent.keys import present
 from agent.layout import MAX_FRAME_BYTES
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire import (
+    MAX_REPORTED,
     NAME,
     SOCKET_OPTIONS,
-    Faults,
     Message,
     WireError,
     check_address,
@@ -34,14 +37,15 @@ from agent.wire import (
     unpack,
 )
 from robot_server.outbox import Outbox
+from robot_server.watch import Watch
 
 HELLO_EVERY_S = 1.0
+RECONNECT_S = 1.0  # after a handshake that failed
 PULL_EVERY_S = 2.0
 PULLS_A_QUESTION = 5  # weights that got lost are asked for anew after so many PULLs
 REFUSED_FOR_S = 15.0  # how long "that name is in use" may last: longer than the learner remembers a crashed robot
 LONGEST_HOLD_S = 60.0
 PUMP_S = 0.002  # sending a backlog takes at most this much of a control step
-REPORTED = 5000  # episodes in one outbox report, the oldest first
 
 log = logging.getLogger(__name__)
 
@@ -86,15 +90,15 @@ class Link:
         self._weights: tuple[int, dict[str, np.ndarray]] | None = None
         self._have = -1  # version of the newest weights received
         self._pulls = 0
-        self._due_s = 0.0  # when HELLO or PULL is next to be sent
+        self._due_s = self._reconnect_s = 0.0  # when HELLO or PULL is next to be sent, the connection to be looked at
         self._hold_end_s = 0.0
         self._faults = Faults()
+        self._round_trips_s: deque[float] = deque(maxlen=30)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         options: dict[Any, Any] = {
             **SOCKET_OPTIONS,
             zmq.ROUTING_ID: f"{robot_name}-{self.boot}".encode(),
-            zmq.IMMEDIATE: 1,  # queue for connections that exist only: the outbox is the queue for the others
             zmq.MAXMSGSIZE: MAX_FRAME_BYTES,
             zmq.RECONNECT_IVL: 100,
             zmq.RECONNECT_IVL_MAX: 1000,
@@ -102,6 +106,7 @@ class Link:
         for option, value in options.items():
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
+        self._watch = Watch(self._socket, address, robot_name, encrypted=bool(keys))
         try:
             if keys:
                 present(self._socket, Path(keys), robot_name)
@@ -138,6 +143,22 @@ class Link:
         return self._outbox.full
 
     @property
+    def trouble(self) -> str:
+        """Why there is no connection, in plain words; empty while there is one."""
+        self._watch.read()
+        return self._watch.trouble
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection had to be made anew."""
+        return max(0, self._watch.connections - 1)
+
+    @property
+    def round_trip_s(self) -> float:
+        """Median of the last minute, from a question to the learner's answer, which comes between two updates."""
+        return statistics.median(self._round_trips_s) if self._round_trips_s else 0.0
+
+    @property
     def silent_s(self) -> float:
         """Seconds since the learner's last message; it answers between two updates."""
         return time.monotonic() - self._heard_s
@@ -170,15 +191,21 @@ class Link:
         self._outbox.keep()
 
     def pump(self) -> None:
-        """Receive what has arrived and send what the socket takes, for two milliseconds at most; never blocks.
+        """Receive what has arrived and send what the socket takes, for two milliseconds each at most; never blocks.
 
         Raises UserError when the learner refuses this robot; nothing else that the learner sends raises.
         """
-        for _ in range(100):
-            if not self._socket.poll(0):  # nearly always: cheaper than an exception
-                break
-            self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
+        began = time.monotonic()
+        try:
+            while time.monotonic() < began + PUMP_S:
+                self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        self._watch.read()
         now = time.monotonic()
+        if now >= self._reconnect_s and self._watch.gave_up:
+            self._reconnect_s = now + RECONNECT_S
+            self._reconnect()
         if now >= self._due_s and self._say_hello_or_pull():
             self._due_s = now + (PULL_EVERY_S if self._welcomed else HELLO_EVERY_S)
         if not self._welcomed:
@@ -232,26 +259,55 @@ class Link:
         except UserError as error:
             log.warning("%s", error)
         if not self._socket.closed:
+            self._watch.read()
             self._put(pack("BYE"))
+            self._watch.close()
             self._socket.close()
         self._context.term()
         return len(self._outbox)
 
     def _put(self, frames: Any) -> bool:
+        """Whether the socket took them. It would take some without a connection: for those the outbox is the queue.
+
+        (zmq.IMMEDIATE would do that, too, but libzmq 4.3.5 with it can abort the process: a connection that ends while
+        a message of several frames is being read takes the unread ones away.)
+        """
+        if self._watch.trouble:
+            return False
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
 
+    def _reconnect(self) -> None:
+        """Try again where libzmq has given up: the keys may have been put right."""
+        self._watch.gave_up = False
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self.address)
+        self._socket.connect(self.address)
+
     def _say_hello_or_pull(self) -> bool:
-        if not self._socket.poll(0, zmq.POLLOUT):
+        if self._watch.trouble:
             return False
         held = self._outbox.episodes.values()
-        outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:REPORTED]
+        outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:MAX_REPORTED]  # the oldest
         if self._welcomed:
             self._pulls += 1
-            return self._put(pack("PULL", have=self._have, ask=self._pulls // PULLS_A_QUESTION, outbox=outbox))
+            return self._put(
+                pack(
+                    "PULL",
+                    have=self._have,
+                    ask=self._pulls // PULLS_A_QUESTION,
+                    outbox=outbox,
+                    sent_s=time.monotonic(),
+                    acting=self.version,
+                    unacknowledged=sum(out.length for out in held),
+                    spooled=sum(out.file is not None for out in held),
+                    reconnects=self.reconnects,
+                    round_trip_s=self.round_trip_s,
+                )
+            )
         spec = self.spec.to_dict()
         return self._put(pack("HELLO", robot=self.name, boot=self.boot, spec=spec, env=self.env, outbox=outbox))
 
@@ -260,7 +316,7 @@ class Link:
         try:
             message = unpack(frames)
             kind, self._heard_s = message.kind, time.monotonic()
-            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE"):
+            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE", "PONG"):
                 raise WireError(f"{kind} is not for a robot")
             getattr(self, f"_on_{kind.lower()}")(message)
         except WireError as error:
@@ -284,7 +340,7 @@ class Link:
         now = time.monotonic()
         self._refused_s = self._refused_s or now
         if not message.fields["retry"] or now - self._refused_s > REFUSED_FOR_S:
-            raise UserError(f"the learner at {self.address} refused: {message.fields['reason']}")
+            raise UserError(f"the learner at {self.address} refused: {shown(message.fields['reason'])}")
 
     def _on_weights(self, message: Message) -> None:
         self._have = message.fields["version"]
@@ -314,6 +370,12 @@ class Link:
     def _on_done(self, message: Message) -> None:
         self.done = True
         self._hold_end_s = 0.0
+
+    def _on_pong(self, message: Message) -> None:
+        round_trip_s = time.monotonic() - message.fields["sent_s"]
+        if not 0 <= round_trip_s < 1e9:
+            raise WireError(f"PONG after {round_trip_s} s")
+        self._round_trips_s.append(round_trip_s)
 
     @staticmethod
     def _key(message: Message) -> tuple[str, str, int]:

@@ -9,6 +9,11 @@ from agent.spec import Spec, Transition
 SPEC = Spec({"front": (8, 8, 3)}, {"state": 3}, 2)
 NETWORK = {"features": 16, "channels": [8, 8]}
 
+PULL = {
+    **{"have": -1, "ask": 0, "outbox": [], "sent_s": 0.0, "acting": 0},
+    **{"unacknowledged": 0, "spooled": 0, "reconnects": 0, "round_trip_s": 0.0},
+}
+
 
 def observation(rng):
     return {

@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -212,6 +214,25 @@ def test_parts_of_a_killed_process_are_no_episodes(tmp_path, monkeypatch):
     assert sorted(names) == sorted(["b.hdf5", aside.name])
     aside.write_bytes(b"half an episode")
     assert episode_paths([tmp_path]) == [tmp_path / "b.hdf5"]
+
+
+def test_a_disk_that_gets_full_anywhere_in_the_file_is_an_error_and_nothing_more(tmp_path):
+    """In a process of its own, whose files may only get so long: HDF5 raised other errors there, or crashed at exit."""
+    write_episode(tmp_path / "whole.hdf5", make())
+    source = f"""
+import resource
+from agent.episode_file import read_episode, write_episode
+episode = read_episode({str(tmp_path / "whole.hdf5")!r})
+for size in range(0, {(tmp_path / "whole.hdf5").stat().st_size}, 512):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        write_episode({str(tmp_path / "cut.hdf5")!r}, episode)
+    except OSError as error:
+        print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, set(done.stdout.splitlines()), done.stderr) == (0, {"File too large"}, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.hdf5"]
 
 
 def test_the_file_and_its_name_are_synced(tmp_path, monkeypatch):

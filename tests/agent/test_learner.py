@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import math
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -252,6 +253,14 @@ def test_every_episode_is_on_disk_acknowledged_and_logged(tune, episodes):
     ]  # fmt: skip
     acknowledged = Counter(key for key in run.learner.mailbox._assembly.stored)
     assert len(acknowledged) == 4
+
+
+def test_its_robots_are_reported(tune, episodes, monkeypatch, capsys):
+    monkeypatch.setattr("agent.link_report.EVERY_S", 0.0)
+    run = tune(episodes)
+    steps = [record["steps"] for record in run.records("robot") if record["robot"] == "arm"]
+    assert steps == sorted(steps) and steps[-1] > 0
+    assert f"robot arm: {steps[-1]} steps received" in capsys.readouterr().out
 
 
 def test_p16_online_returns_equal_an_offline_recomputation(tune, episodes):
@@ -540,11 +549,54 @@ def test_missing_and_damaged_checkpoints_are_named(monkeypatch, capsys, tmp_path
     assert "nowhere/latest.pt: no such file" in run_command(monkeypatch, capsys, "--resume", tmp_path / "nowhere")
 
 
-def test_the_folder_of_another_run_is_refused(tune, episodes, monkeypatch, capsys, offline):
+def test_the_folder_of_another_run_is_refused_with_the_commands_that_would_be_right(
+    tune, episodes, monkeypatch, capsys, offline
+):
     run = tune(episodes)
     before = (run.folder / "latest.pt").read_bytes()
-    errors = run_command(monkeypatch, capsys, "--ckpt", offline, "--run", run.folder)
-    assert str(run.folder) in errors and "--resume" in errors
+    command = "python -m agent.learner"
+    another = f"to start another: {command} --ckpt {offline} --run {run.folder}-3\n"
+    run.folder.with_name("run-2").mkdir()
+    for there, again in (
+        (["checkpoints", "latest.pt"], f"to go on with it: {command} --resume {run.folder}; "),
+        ([], ""),
+    ):
+        errors = run_command(monkeypatch, capsys, "--ckpt", offline, "--run", run.folder)
+        assert errors == f"error: {run.folder}: is there already; {again}{another}"
+        if there:
+            assert (run.folder / "latest.pt").read_bytes() == before
+            (run.folder / "latest.pt").unlink()  # a checkpoint before it can be gone on from as well
+            assert again in run_command(monkeypatch, capsys, "--ckpt", offline, "--run", run.folder)
+            shutil.rmtree(run.folder / "checkpoints")
+
+
+def test_what_is_changed_on_resume_is_said_recorded_and_kept(tune, episodes, capsys):
+    first = tune(episodes[:2])
+    assert " -> " not in capsys.readouterr().out  # of the checkpoint's, at the start of a run
+    tune([], "--gamma", "0.5", "--online.batch", "8", resume=True)
+    assert "\ncalql.gamma: 0.95 -> 0.5\nonline.batch: 16 -> 8\n" in capsys.readouterr().out
+    (record,) = first.records("config")
+    assert record["changed"] == {"calql.gamma": [0.95, 0.5], "online.batch": [16, 8]}
+    assert (record["env_steps"], record["updates"]) == (first.learner.env_steps, first.learner.updates)
+    kept = checkpoint.load(first.folder / "latest.pt")
+    assert (kept.section("calql").gamma, kept.section("online").batch) == (0.5, 8)
+    third = tune([], resume=True)
+    assert third.learner.calql.gamma == 0.5 and " -> " not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--strides", "1"], "network.strides: [2] -> [1]"),  # the same shapes, and other features
+        (["--seed", "4"], "learner.seed: 0 -> 4"),
+        (["--start-at-return", "false"], "calql.start_at_return: True -> False"),
+        (["--run", "elsewhere"], "learner.run: "),
+    ],
+)
+def test_what_no_run_can_change_is_refused(tune, episodes, monkeypatch, capsys, flags, words):
+    run = tune(episodes[:1])
+    before = (run.folder / "latest.pt").read_bytes()
+    assert words in run_command(monkeypatch, capsys, "--resume", run.folder, *flags)
     assert (run.folder / "latest.pt").read_bytes() == before
 
 
@@ -555,7 +607,7 @@ def test_the_folder_of_another_run_is_refused(tune, episodes, monkeypatch, capsy
         ("demos damaged", [], ["e0.hdf5"]),
         ("other spaces", [], ["camera 'cam'"]),
         ("no demos", ["--offline.data", "[]"], ["--offline.data", "--offline-share 0"]),
-        ("other network", ["--critics", "5"], ["section 'network'"]),
+        ("other network", ["--critics", "5"], ["network.critics: 3 -> 5"]),
         ("address", ["--address", "tcp://0.0.0.0:5555"], ["insecure"]),
         ("subset", ["--target-subset", "4"], ["target_subset is 4, of only 3"]),
         ("reward", ["--failure-reward", "-1"], ["e0.hdf5", "failure_reward"]),

@@ -1,6 +1,7 @@
 """The learner's end against a raw DEALER, which can say what no robot server would."""
 
 import dataclasses
+import math
 import socket
 import time
 
@@ -8,7 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from link_data import NETWORK, SPEC, steps_of
+from link_data import NETWORK, PULL, SPEC, steps_of
 
 from agent import wire
 from agent.mailbox import Mailbox
@@ -17,7 +18,7 @@ from agent.spec import Episode, Spec, UserError
 
 class RawRobot:
     def __init__(self, address, name="raw", boot="b0"):
-        self.name, self.boot = name, boot
+        self.name, self.boot, self.wants_pongs = name, boot, False
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.routing_id = f"{name}-{boot}".encode()
@@ -33,7 +34,7 @@ class RawRobot:
         return self.expect(mailbox, "WELCOME", "REFUSE")
 
     def pull(self, have=-1, ask=0, outbox=()):
-        self.send("PULL", have=have, ask=ask, outbox=list(outbox))
+        self.send("PULL", **{**PULL, "have": have, "ask": ask, "outbox": list(outbox)})
 
     def step(self, episode, number, transition, meta=None):
         self.socket.send_multipart(wire.pack_step((self.name, self.boot, episode), number, transition, meta))
@@ -49,7 +50,9 @@ class RawRobot:
         while time.monotonic() < deadline:
             mailbox.finished += mailbox.drain()
             if self.socket.poll(5):
-                return wire.unpack(self.socket.recv_multipart())
+                message = wire.unpack(self.socket.recv_multipart())
+                if message.kind != "PONG" or self.wants_pongs:
+                    return message
         return None
 
 
@@ -334,8 +337,17 @@ def test_a_name_in_use_is_refused_until_its_owner_is_gone(mailbox, robot, make_r
     assert second.hello(mailbox).kind == "WELCOME"
     third = make_robot(mailbox, "raw", "b2")
     assert third.hello(mailbox).kind == "REFUSE"
-    monkeypatch.setattr("agent.mailbox.LIVE_S", 0.0)  # as if the second had died long ago
+    monkeypatch.setattr("agent.robots.LIVE_S", 0.0)  # as if the second had died long ago
     assert third.hello(mailbox).kind == "WELCOME"
+
+
+def test_a_robot_whose_connection_has_ended_is_replaced_at_once(mailbox, robot, make_robot, monkeypatch):
+    monkeypatch.setattr("agent.robots.LIVE_S", math.inf)
+    second = make_robot(mailbox, "raw", "b1")
+    assert second.hello(mailbox).kind == "REFUSE"
+    robot.socket.close()  # as its death would
+    drain_until(mailbox, lambda: second.hello(mailbox).kind == "WELCOME")
+    assert [seen.boot for seen in mailbox.robots] == ["b1"] and not mailbox.counts
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -346,7 +358,7 @@ def test_an_episode_of_a_robot_that_was_killed_is_cut_short_once(mailbox, robot,
         robot.step(0, number, sent[number], {"seed": 3} if number == 0 else {})
     robot.step(1, 0, sent[0])  # a single step has no observation after it
     drain_until(mailbox, lambda: mailbox.steps == 5)
-    monkeypatch.setattr("agent.mailbox.LIVE_S", 0.0)
+    monkeypatch.setattr("agent.robots.LIVE_S", 0.0)
     again = make_robot(mailbox, "raw", "b1")
     for _ in range(2):
         assert again.hello(mailbox, [["raw", "b0", 0, 0]] if held else []).kind == "WELCOME"
@@ -403,3 +415,63 @@ def test_close_frees_the_port(make_mailbox):
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", int(mailbox.address.rpartition(":")[2])))
     make_mailbox(mailbox.address)
+
+
+def test_every_pull_is_answered_and_says_how_its_robot_is(mailbox, robot):
+    robot.wants_pongs = True
+    facts = {"acting": 7, "unacknowledged": 12, "spooled": 3, "reconnects": 2, "round_trip_s": 0.25}
+    robot.send("PULL", **{**PULL, **facts, "sent_s": 5.5})
+    assert robot.expect(mailbox, "PONG").fields == {"sent_s": 5.5}
+    (seen,) = mailbox.robots
+    assert {name: getattr(seen, name) for name in facts} == facts
+
+
+def test_steps_are_counted_by_robot_and_policies_have_an_age(mailbox, robot, make_robot, monkeypatch):
+    other = make_robot(mailbox, "other")
+    other.hello(mailbox)
+    mailbox.offer(4, {"w": np.zeros(1, np.float32)})
+    for number, step in enumerate(steps_of(3)):
+        robot.step(0, number, step)
+        robot.step(0, number, step)  # again: no new one
+    robot.send("PULL", **{**PULL, "have": 4, "acting": 4})
+    drain_until(mailbox, lambda: any(seen.acting for seen in mailbox.robots))
+    robot.hello(mailbox)  # after a reconnect it goes on
+    by_name = {seen.name: seen for seen in mailbox.robots}
+    assert by_name["raw"].steps == 3 and by_name["other"].steps == 0
+    robot.send("PULL", **{**PULL, "have": 4, "acting": 4})
+    drain_until(mailbox, lambda: by_name["raw"].acting or mailbox.robots[0].acting or mailbox.robots[1].acting)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 100)
+    ages = {seen.name: mailbox.policy_age_s(seen) for seen in mailbox._robots}
+    assert 100 <= ages["raw"] < 130 and ages["other"] == 0
+
+
+def test_a_probe_is_answered_and_leaves_nothing_behind(make_mailbox, make_robot):
+    mailbox = make_mailbox(run="runs/a", env={"name": "fake", "options": {}})
+    robot, prober = make_robot(mailbox), make_robot(mailbox, "prober")
+    robot.hello(mailbox)
+    mailbox.offer(3, {"w": np.zeros(1, np.float32)})
+    spec = Spec({}, {"state": 4}, 2).to_dict()
+    for asked, differences in (({}, 0), (SPEC.to_dict(), 0), (spec, 2)):
+        prober.send(
+            "PROBE", {"ballast": np.ones(9, np.uint8)}, spec=asked, env={"name": "fake"}, sent_s=1.5, answer_bytes=100
+        )
+        status = prober.expect(mailbox, "STATUS")
+        assert len(status.fields.pop("differences")) == differences
+        assert status.fields == {
+            **{"run": "runs/a", "spec": SPEC.to_dict(), "env": {"name": "fake", "options": {}}},
+            **{"version": 3, "robots": ["raw"], "sent_s": 1.5},
+        }
+        assert len(status.arrays["ballast"]) == 100
+    prober.send("PROBE", spec={}, env={}, sent_s=0.0, answer_bytes=1 << 30)
+    drain_until(mailbox, lambda: mailbox.counts["PROBE"] == 1)
+    assert [seen.name for seen in mailbox.robots] == ["raw"] and mailbox.steps == 0
+
+
+def test_bad_messages_are_counted_by_sender(mailbox, robot, make_robot):
+    stranger = make_robot(mailbox, "stranger")
+    for _ in range(3):
+        stranger.socket.send(b"junk")
+    robot.socket.send(b"junk")
+    drain_until(mailbox, lambda: mailbox.counts["malformed"] == 4)
+    assert mailbox.faults.senders == {"raw": 1, "unknown b'stranger-b0'": 3}

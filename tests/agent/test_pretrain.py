@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
@@ -52,6 +53,7 @@ def run_command(monkeypatch, capsys, *argv):
     """Exit code and stderr of `python -m agent.pretrain ARGV`, without a new process."""
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(sys, "argv", ["pretrain", *map(str, argv)])
+    capsys.readouterr()
     try:
         with pytest.raises(SystemExit) as end:
             cli.run(pretrain.main)
@@ -88,7 +90,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(train, tmp_pa
     train()
     before = (tmp_path / "offline.pt").read_bytes()
     with pytest.raises(UserError, match="learning has diverged"):
-        train("--critic-lr", "1e30", "--actor-lr", "1e30")
+        train("--resume", str(tmp_path / "offline.pt"), "--updates", "60", "--critic-lr", "1e30", "--actor-lr", "1e30")
     assert (tmp_path / "offline.pt").read_bytes() == before
 
 
@@ -97,7 +99,7 @@ def test_nothing_to_clone_is_said(train, demos, capsys):
         path.unlink()
     train()
     assert "no demonstration succeeded" in capsys.readouterr().out
-    train("--bc-filter", "all")
+    train("--bc-filter", "all", out="all.pt")
     assert "no demonstration succeeded" not in capsys.readouterr().out
 
 
@@ -121,6 +123,98 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(train,
     for name, value in whole.agent["policy"].items():
         assert torch.equal(value, parts.agent["policy"][name]), name
     assert torch.equal(whole.generators["offline"], parts.generators["offline"])
+
+
+def equal(one, two):
+    """Bit for bit, whatever is nested in what."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(equal(value, two[name]) for name, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(map(equal, one, two))
+    return one == two
+
+
+def test_a_run_that_was_killed_and_resumed_equals_one_in_one_go(tmp_path, demos, tiny_flags):
+    """SIGKILL soon after the checkpoint of 300 updates, and long after it; then on to 600, as a user would.
+
+    The log is a small pipe, which holds the process until its records are read: it cannot get to 600 before.
+    """
+
+    def command(out, *flags):
+        where = ["--data", demos, "--out", tmp_path / out, "--run", tmp_path / f"run-{out}", "--updates", "600"]
+        words = [*where, "--save-every", "300", "--seed", "3", *tiny_flags, *flags]
+        return [sys.executable, "-m", "agent.pretrain", *map(str, words)]
+
+    whole = subprocess.Popen(command("whole.pt"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for beyond in (0, 90):
+        out = tmp_path / f"killed-{beyond}.pt"
+        pipe = tmp_path / f"run-{out.name}" / "log.jsonl"
+        pipe.parent.mkdir()
+        os.mkfifo(pipe)
+        first = command(out.name, "--log-every", "10")
+        with subprocess.Popen(first, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            with open(pipe) as log:
+                fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)  # four records or five
+                next(line for line in log if json.loads(line)["updates"] > 300 + beyond)
+                process.kill()
+        assert process.returncode == -signal.SIGKILL
+        assert checkpoint.load(out).counters == {"offline_updates": 300}
+        pipe.unlink()
+        subprocess.run(command(out.name, "--resume", out), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert whole.wait(120) == 0
+    expected = checkpoint.load(tmp_path / "whole.pt")
+    assert expected.agent.keys() >= {"policy", "critics", "targets", "optimizers", "log_alpha", "generator"}
+    for beyond in (0, 90):
+        resumed = checkpoint.load(tmp_path / f"killed-{beyond}.pt")
+        assert resumed.counters == expected.counters == {"offline_updates": 600}
+        different = [name for name, value in expected.agent.items() if not equal(value, resumed.agent[name])]
+        assert not different and equal(expected.generators, resumed.generators)
+
+
+def test_what_is_changed_on_resume_is_said_recorded_and_kept(train, tmp_path, capsys):
+    train("--gamma", "0.9")
+    capsys.readouterr()
+    resume = ("--resume", str(tmp_path / "offline.pt"))
+    start, records = train(*resume, "--updates", "40", "--gamma", "0.8")
+    said = capsys.readouterr().out.splitlines()
+    lines = ["calql.gamma: 0.9 -> 0.8", "offline.updates: 30 -> 40"]
+    assert [line for line in said if " -> " in line] == lines
+    changed = {"calql.gamma": [0.9, 0.8], "offline.updates": [30, 40]}
+    (record,) = [record for record in records if record["kind"] == "config"]
+    assert record["changed"] == changed and record["updates"] == 30
+    assert start.section("calql").gamma == 0.8
+    again, records = train(*resume, "--updates", "40")  # nothing new is said again
+    assert sum(record["kind"] == "config" for record in records) == 1 and " -> " not in capsys.readouterr().out
+    assert again.section("calql").gamma == 0.8
+
+
+def test_what_no_checkpoint_can_change_is_refused(train, tmp_path, monkeypatch, capsys):
+    train("--updates", "1")
+    before = (tmp_path / "offline.pt").read_bytes()
+    for flags, words in (
+        (["--strides", "1"], ["network.strides: [2] -> [1]"]),  # the same shapes, and other features
+        (["--critics", "4", "--channels", "5"], ["network.critics: 3 -> 4", "network.channels: [4] -> [5]"]),
+        (["--initial-temperature", "0.5"], ["calql.initial_temperature: 0.1 -> 0.5"]),
+        (["--seed", "9"], ["learner.seed: 0 -> 9"]),
+    ):
+        code, errors = run_command(monkeypatch, capsys, "--resume", tmp_path / "offline.pt", "--updates", "2", *flags)
+        assert code == 2 and len(errors.splitlines()) == 1 and all(word in errors for word in words), errors
+    assert (tmp_path / "offline.pt").read_bytes() == before
+
+
+def test_a_checkpoint_that_is_there_is_not_written_over(train, demos, tmp_path, monkeypatch, capsys):
+    train("--updates", "1")
+    out = tmp_path / "offline.pt"
+    before = out.read_bytes()
+    code, errors = run_command(monkeypatch, capsys, "--data", demos, "--out", out)
+    assert code == 2 and len(errors.splitlines()) == 1 and out.read_bytes() == before
+    assert f"python -m agent.pretrain --resume {out};" in errors
+    assert errors.endswith(f"python -m agent.pretrain --data {demos} --out {tmp_path / 'offline-2.pt'}\n")
+    train("--updates", "1", out="other.pt")
+    code, errors = run_command(monkeypatch, capsys, "--resume", tmp_path / "other.pt", "--out", out)
+    assert code == 2 and out.read_bytes() == before
 
 
 @pytest.mark.parametrize("storage", ["file", "device"])

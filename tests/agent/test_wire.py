@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from link_data import PULL
 
 from agent import layout, wire
+from agent.faults import Faults, shown
 from agent.spec import Transition, UserError
-from agent.wire import Faults, ProtocolError, WireError, check_address, episode_name, pack, pack_step, read_step, unpack
+from agent.wire import ProtocolError, WireError, check_address, episode_name, pack, pack_step, read_step, unpack
 
 KEY = ("robot", "ab12", 3)
 arrays = st.dictionaries(
@@ -69,6 +71,79 @@ def test_a_transition_comes_back(reward, flags, version, step, time_s, meta):
         assert mine.keys() == theirs.keys()
         for key in mine:
             np.testing.assert_array_equal(mine[key], theirs[key])
+
+
+VALUES = {
+    str: st.text(max_size=30),
+    int: st.integers(0, 2**63 - 1),
+    float: st.floats(allow_nan=False),
+    bool: st.booleans(),
+    list: st.lists(st.text(max_size=5), max_size=3),
+    dict: st.dictionaries(st.text(max_size=5), json_values, max_size=3),
+}
+NAMES = st.from_regex(wire.NAME, fullmatch=True)
+OUTBOX = st.lists(st.tuples(NAMES, NAMES, VALUES[int], VALUES[int]).map(list), max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.sampled_from(sorted(wire.KINDS)), arrays)
+def test_every_kind_comes_back_field_by_field(data, kind, given_arrays):
+    special = {"robot": NAMES, "boot": NAMES, "outbox": OUTBOX, "have": st.integers(-1, 2**63 - 1)}
+    fields = {name: data.draw(special.get(name, VALUES.get(of))) for name, of in wire.KINDS[kind].items()}
+    message = unpack([memoryview(bytes(frame)) for frame in pack(kind, given_arrays, **fields)])
+    assert (message.kind, message.fields) == (kind, fields)
+    assert {name: array.tobytes() for name, array in message.arrays.items()} == {
+        name: array.tobytes() for name, array in given_arrays.items()
+    }
+
+
+anything = st.recursive(
+    json_values | st.binary(max_size=9) | st.integers(-(2**63), 2**64 - 1) | st.floats(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=5) | st.binary(max_size=3) | st.integers(0, 9), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.sampled_from(sorted(wire.KINDS)), st.lists(st.binary(max_size=20), max_size=3))
+def test_any_header_with_any_frames_is_a_message_or_a_wire_error(data, kind, bodies):
+    """The right names, and whatever msgpack can say behind them: what passes is as declared."""
+    names = [*wire.KINDS[kind], *data.draw(st.lists(st.text(max_size=5), max_size=1))]
+    fields = {name: data.draw(anything) for name in names}
+    right = [[f"a{n}", "uint8", [len(body)]] for n, body in enumerate(bodies)]
+    declared = data.draw(st.just(right) | anything)
+    if data.draw(st.booleans()):
+        declared = msgpack.packb(declared)
+        bodies = [
+            layout.read_layout(msgpack.packb(right)).join(
+                {str(n): np.frombuffer(b, np.uint8) for n, b in enumerate(bodies)}
+            )
+        ]
+    try:
+        message = unpack([msgpack.packb({"v": wire.PROTOCOL, "kind": kind, **fields, "arrays": declared}), *bodies])
+        read_step(message)
+    except WireError:
+        return
+    assert {name: type(value) for name, value in message.fields.items()} == wire.KINDS["STEP"]
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "\x1b[2J", "\u202e"])
+def test_what_is_shown_of_strangers_words_is_one_short_line(text):
+    assert shown(text).isprintable() and len(shown(text)) == len(text) and len(shown(text * 1000)) == 500
+
+
+def test_maps_and_reports_have_their_limits():
+    good = {"robot": "r", "boot": "b", "spec": {}, "env": {}, "outbox": []}
+    for field, fits, too_much in (
+        ("env", {"a": "x" * (wire.MAX_MAP_BYTES - 10)}, {"a": "x" * wire.MAX_MAP_BYTES}),
+        ("outbox", [["r", "b", 0, 0]] * wire.MAX_REPORTED, [["r", "b", 0, 0]] * (wire.MAX_REPORTED + 1)),
+    ):
+        assert unpack(pack("HELLO", **{**good, field: fits})).fields[field] == fits
+        with pytest.raises(WireError, match=field):
+            pack("HELLO", **{**good, field: too_much})
 
 
 def test_a_sender_may_reuse_its_arrays():
@@ -212,7 +287,7 @@ def test_names_that_are_no_file_names_are_refused(name):
     "entry", [["r", "b", 1], ["r", "b", 1, -1], ["r", "../b", 1, 1], [1, "b", 1, 1], "rb11", ["r", "b", 1, True]]
 )
 def test_an_outbox_report_is_checked(entry):
-    head = {"v": wire.PROTOCOL, "kind": "PULL", "have": -1, "ask": 0, "outbox": [entry], "arrays": b"\x90"}
+    head = {"v": wire.PROTOCOL, "kind": "PULL", **PULL, "outbox": [entry], "arrays": b"\x90"}
     with pytest.raises(WireError, match="outbox"):
         unpack([msgpack.packb(head)])
     assert unpack([msgpack.packb({**head, "outbox": [["r", "b", 1, 0]]})]).fields["have"] == -1

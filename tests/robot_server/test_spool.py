@@ -200,6 +200,7 @@ def die(bench, link):
     """As kill -9 does it: nothing is written, nothing is said."""
     if journal := link._outbox.running and link._outbox.running.journal:
         os.close(journal._file)
+    link._watch.close()
     link._socket.close(0)
     link._context.term()
     bench.links.remove(link)

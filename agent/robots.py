@@ -1,0 +1,126 @@
+"""The robot servers that a learner knows: who may join, and what is known of each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.faults import shown
+from agent.spec import Spec, SpecError, env_differences
+
+LIVE_S = 10.0  # a robot not heard of for so long is gone, if its connection is not known to have ended before
+FORGET_S = 60.0  # one not heard of for so long is asked WHO it is when it comes back
+MAX_ROBOTS = 1000  # then the one not heard of for longest is forgotten
+
+log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """Why a robot may not join; `retry`: it may pass."""
+
+    def __init__(self, reason: str, retry: bool = False) -> None:
+        super().__init__(reason)
+        self.retry = retry
+
+
+@dataclass
+class Robot:
+    """A robot server as the learner knows it.
+
+    version: of the weights it has, acting: of those that it acts with (-1, 0: none yet). steps: received from it in
+    this life of the learner, each once. As it says itself: unacknowledged (steps), spooled (episodes), reconnects,
+    round_trip_s (median, from its question to the learner's answer, which comes between two updates).
+    """
+
+    name: str
+    boot: str
+    env: dict[str, Any]
+    route: bytes = field(repr=False)
+    version: int = -1
+    acting: int = 0
+    steps: int = 0
+    unacknowledged: int = 0
+    spooled: int = 0
+    reconnects: int = 0
+    round_trip_s: float = 0.0
+    seen_s: float = 0.0  # time.monotonic() at its last message
+    ask: int = field(default=-1, repr=False)  # number of its newest PULL
+    answered: int = field(default=-1, repr=False)  # number of the PULL that got the last WEIGHTS
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its last message."""
+        return time.monotonic() - self.seen_s
+
+    @property
+    def live(self) -> bool:
+        return self.age_s < LIVE_S
+
+
+class Robots:
+    """Those that see and do `spec` in `env` ({"name", "options"}); other_env: in another one, too."""
+
+    def __init__(self, spec: Spec, env: Mapping[str, Any], other_env: bool) -> None:
+        self._spec, self._env, self._other_env = spec, dict(env), other_env
+        self._by_route: dict[bytes, Robot] = {}
+
+    def __iter__(self) -> Iterator[Robot]:
+        return iter(self._by_route.values())
+
+    def get(self, route: bytes) -> Robot | None:
+        return self._by_route.get(route)
+
+    def differences(self, spec: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """What keeps a robot of this `spec` (Spec.to_dict) and `env` out, and what is only worth a word."""
+        try:
+            found = Spec.from_dict(spec).differences(self._spec)
+        except (SpecError, OverflowError) as error:
+            found = [str(error)]
+        options = env_differences(env, self._env) if self._env.get("name") else {}
+        for option in ("env", "task", "robot"):  # equal spaces may hide them
+            if option in options and not (self._other_env and option == "env"):
+                hint = " (link.other_env true allows it)" if option == "env" else ""
+                found.append(f"{option}: {options[option]}{hint}")
+        return found, [f"{option}: {values}" for option, values in options.items()]
+
+    def admit(
+        self, route: bytes, hello: Mapping[str, Any], holder: str | None, connected: Callable[[bytes], bool]
+    ) -> Robot:
+        """The robot that says `hello` (its fields). holder: whose key it came with; None without. Raises Refused.
+
+        connected: whether there still is a connection to a route.
+        """
+        name, boot = hello["robot"], hello["boot"]
+        if holder not in (None, name):
+            raise Refused(f"its key is that of robot '{holder}', its robot.robot_name is '{name}'")
+        found, notes = self.differences(hello["spec"], hello["env"])
+        if found:
+            raise Refused(f"robot '{name}' and the learner's data differ (robot first): {'; '.join(found)}")
+        steps = 0
+        for other in list(self):
+            if other.name != name:
+                continue
+            if (other.boot, other.route) != (boot, route) and other.live and connected(other.route):
+                raise Refused(f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
+            steps = other.steps
+            if other.route != route:
+                self.leave(other.route)
+        if notes and route not in self._by_route:
+            text = shown("; ".join(notes))
+            log.warning("robot '%s' and the learner's data differ (robot first): %s", name, text)
+        self._forget_some()
+        self._by_route[route] = Robot(name, boot, hello["env"], route, steps=steps, seen_s=time.monotonic())
+        return self._by_route[route]
+
+    def leave(self, route: bytes) -> None:
+        del self._by_route[route]
+
+    def _forget_some(self) -> None:
+        """Robots that are long gone, and of more than there can be, the one that has been silent for longest."""
+        for robot in [robot for robot in self if robot.age_s > FORGET_S]:
+            self.leave(robot.route)
+        if len(self._by_route) >= MAX_ROBOTS:
+            self.leave(min(self, key=lambda robot: robot.seen_s).route)

@@ -1,0 +1,51 @@
+"""What a person asks of the arm: the same from a keyboard, a gamepad, a SpaceMouse or a browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from agent.spec import UserError
+
+EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop")
+
+# For each size of action: which of a command's motions (0..5: x y z, then about x y z) and its gripper (6) it takes.
+LAYOUTS = {7: range(7), 6: range(6), 4: (0, 1, 2, 6), 3: range(3), 2: range(2)}
+
+
+def _still() -> np.ndarray:
+    return np.zeros(6, np.float32)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One moment. motion: float32 (6,) in [-1, 1], x y z of the robot's base and the rotations about them, the hand's
+    displacement; the env scales it. gripper: -1 open, 1 closed. enabled: the person drives, instead of the policy.
+    events: of EVENTS, since the last command, in order.
+    """
+
+    motion: np.ndarray = field(default_factory=_still)
+    gripper: float = -1.0
+    enabled: bool = False
+    events: tuple[str, ...] = ()
+
+
+class Device(Protocol):
+    """A device that is open. keys: its key map, for a terminal of 80 columns."""
+
+    keys: str
+
+    def read(self) -> Command:
+        """The newest command; never blocks. Raises UserError when the device has gone."""
+
+    def close(self) -> None: ...
+
+
+def to_action(command: Command, size: int) -> np.ndarray:
+    """float32 (size,) in [-1, 1]. Raises UserError for an action space that these devices cannot drive."""
+    if size not in LAYOUTS:
+        raise UserError(f"devices move a hand: actions have {', '.join(map(str, sorted(LAYOUTS)))} numbers, not {size}")
+    numbers = np.append(command.motion, command.gripper).astype(np.float32)
+    return np.clip(numbers[list(LAYOUTS[size])], -1, 1)

@@ -1,0 +1,61 @@
+"""What becomes of a connection: why there is none, in plain words, and how often there was one."""
+
+from __future__ import annotations
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+
+class Watch:
+    """Watches `socket`, made before that connects to `address` as `robot`, encrypted or not.
+
+    connections: made so far. trouble: why there is none now; empty while there is one. gave_up: libzmq does not try
+    again by itself after a handshake that failed.
+    """
+
+    def __init__(self, socket: zmq.Socket, address: str, robot: str, encrypted: bool) -> None:
+        self.connections = 0
+        self.trouble = f"no connection to {address} yet"
+        self.gave_up = False
+        self._failures = {
+            zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: f"what listens at {address} hangs up at once: "
+            + ("learner.key is not its key" if encrypted else "it is no learner, or one that wants keys (--keys)"),
+            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: f"{address}: "
+            + ("keys were given (--keys), its learner has none" if encrypted else "its learner wants keys (--keys)"),
+            zmq.EVENT_HANDSHAKE_FAILED_AUTH: f"the learner at {address} does not know the key of '{robot}': it wants "
+            f"{robot}.key in keys/authorized/",
+        }
+        self._said = {
+            zmq.EVENT_CLOSED: f"nobody listens at {address}",
+            zmq.EVENT_CONNECTED: f"what listens at {address} does not answer as a learner does",
+            zmq.EVENT_DISCONNECTED: f"the connection to {address} is lost",
+            zmq.EVENT_HANDSHAKE_SUCCEEDED: "",
+            **self._failures,
+        }
+        self._socket = socket
+        where = f"inproc://watch-{id(self)}"
+        socket.monitor(where, sum(self._said))
+        self._events = socket.context.socket(zmq.PAIR)
+        self._events.rcvhwm = 0  # libzmq's own thread would wait for a reader
+        self._events.connect(where)
+
+    def read(self) -> None:
+        """Take in what has happened since. Never blocks."""
+        while self._events.poll(0):
+            event = zmq.Event(parse_monitor_message(self._events.recv_multipart())["event"])
+            if event not in self._said:
+                continue
+            self.connections += event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self.gave_up |= event in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+            old_news = {
+                zmq.EVENT_CONNECTED: self.trouble in self._failures.values(),  # and it will fail again
+                zmq.EVENT_DISCONNECTED: self.trouble != "",
+            }
+            if not old_news.get(event, False):
+                self.trouble = self._said[event]
+
+    def close(self) -> None:
+        """To be called before the socket is closed."""
+        if not self._events.closed:
+            self._socket.disable_monitor()
+            self._events.close(0)

@@ -1,0 +1,58 @@
+"""What strangers in the learner's place send to a robot: it acts on, and loses nothing."""
+
+import zmq
+from link_data import NETWORK, SPEC
+
+from agent import wire
+from robot_server.link import Link
+from tools.bench.fuzz_robot import by_design
+from tools.bench.noise import Noise
+
+
+def test_a_robot_survives_thousands_of_strange_messages(bench, episode_steps, empty):
+    steps = episode_steps(30)
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.linger = 0
+        address = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+        link: Link = bench.link(address)
+        bench.turn(lambda: router.poll(0))
+        route = router.recv_multipart()[0]
+        noise = (frames for frames in Noise(2, SPEC, ["robot"]).learner() if not by_design(frames, NETWORK))
+        link.begin({"seed": 1})
+        for step in steps:
+            link.send(step)
+            for _ in range(100):
+                router.send_multipart([route, *next(noise)])
+            while router.poll(0):
+                router.recv_multipart()
+            link.pump()
+        router.send_multipart([route, *wire.pack("PACE", hold_s=50.0)])
+        bench.turn(lambda: link.hold_s > 10)
+    assert {"malformed", "PULL", "STEP"} <= link.counts.keys() and sum(link.counts.values()) > 1000
+    bench.mailbox(address)
+    bench.turn(lambda: empty(link))
+    (episode,) = bench.episodes
+    assert bench.same(episode, steps)
+
+
+def test_pump_ends_though_messages_keep_coming(bench, monkeypatch):
+    _, link = bench.pair()
+    seen: list[int] = []
+    frames = [bytes(frame) for frame in wire.pack("PACE", hold_s=0.0)]
+    monkeypatch.setattr(link, "_socket", Endless(link._socket, frames, seen))
+    link.pump()
+    assert len(seen) > 1 and not link.counts
+
+
+class Endless:
+    """A socket on which there is always another message."""
+
+    def __init__(self, socket, frames, seen):
+        self._socket, self._frames, self._seen = socket, frames, seen
+
+    def __getattr__(self, name):
+        return getattr(self._socket, name)
+
+    def recv_multipart(self, *_):
+        self._seen.append(1)
+        return self._frames

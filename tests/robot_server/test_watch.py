@@ -1,0 +1,94 @@
+"""Why there is no connection, found by having none in every way there is."""
+
+import shutil
+import socket
+import threading
+
+import pytest
+
+from agent import wire
+from tools.keys import main
+
+
+@pytest.fixture(autouse=True)
+def keys(tmp_path, capsys):
+    """Folders of keys: box and arm know each other; stranger's is not known; astray knows another learner."""
+    for name, robot in (("box", False), ("elsewhere", False), ("arm", True), ("stranger", True)):
+        main(["--out", str(tmp_path / name), *(["--robot", "robot"] if robot else [])])
+    shutil.copytree(tmp_path / "arm", tmp_path / "astray")
+    shutil.copy(tmp_path / "arm" / "robot.key", tmp_path / "box" / "authorized")
+    for name, learner in (("arm", "box"), ("stranger", "box"), ("astray", "elsewhere")):
+        shutil.copy(tmp_path / learner / "learner.key", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "text"),
+    [
+        (None, "", "nobody listens at tcp://127"),
+        ("box", "", "its learner wants keys (--keys)"),
+        ("", "arm", "keys were given (--keys), its learner has none"),
+        ("box", "astray", "learner.key is not its key"),
+        ("box", "stranger", "does not know the key of 'robot': it wants robot.key in keys/authorized/"),
+    ],
+)
+def test_the_trouble_is_named(bench, tmp_path, theirs, ours, text):
+    mailbox = "tcp://127.0.0.1:9" if theirs is None else bench.mailbox(keys=theirs and tmp_path / theirs)
+    link = bench.link(mailbox, keys=ours and tmp_path / ours)
+    bench.turn(lambda: text in link.trouble)
+    assert link.network is None and link.reconnects == 0
+
+
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 5])
+def test_something_else_listens_there(bench, greeting):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            held = []  # say it, and nothing more
+            try:
+                while True:
+                    held.append(server.accept()[0])
+                    held[-1].sendall(greeting)
+            except OSError:
+                return
+
+        threading.Thread(target=serve, daemon=True).start()
+        link = bench.link(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        bench.turn(lambda: "does not answer as a learner does" in link.trouble)
+
+
+def test_a_connection_that_is_lost_and_made_anew(bench):
+    mailbox, link = bench.pair()
+    assert link.trouble == "" and link.reconnects == 0
+    bench.close(mailbox)
+    bench.turn(lambda: "nobody listens" in link.trouble)
+    bench.mailbox(mailbox.address)
+    bench.turn(lambda: link.reconnects == 1 and link.trouble == "")
+
+
+def test_the_learner_knows_what_the_robot_holds(bench, quick, episode_steps):
+    mailbox, link = bench.pair()
+    bench.acknowledge = False
+    bench.play(link, episode_steps(4))
+    link.keep()
+    link.begin()
+    link.send(episode_steps(3)[0])
+    bench.turn(lambda: mailbox.robots[0].unacknowledged == 5 and mailbox.robots[0].round_trip_s > 0)
+    (robot,) = mailbox.robots
+    assert (robot.spooled, robot.reconnects, robot.steps) == (1, 0, 5)
+
+
+def test_a_learner_with_nothing_to_say_is_not_away(bench, quick):
+    mailbox, link = bench.pair()
+    heard = [link._heard_s]
+    bench.turn(lambda: (heard.append(link._heard_s), len(set(heard)) > 3)[1])
+    assert set(mailbox.counts) == set(link.counts) == set()
+    assert 0 < link.round_trip_s < 30
+
+
+def test_a_pong_from_the_future_says_nothing(bench):
+    mailbox, link = bench.pair()
+    (robot,) = mailbox.robots
+    for sent_s in (1e18, float("nan"), float("-inf")):
+        mailbox._send(robot.route, wire.pack("PONG", sent_s=sent_s))
+    bench.turn(lambda: link.counts["PONG"] == 3)
+    assert link.round_trip_s < 30
