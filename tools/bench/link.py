@@ -4,7 +4,7 @@
 
 Each robot is a process with a Link, this one has the Mailbox; TCP on this machine; two 128x128 cameras.
 
-- transitions/s: as fast as they go, from the word to when the learner has every episode whole, checked and acknowledged.
+- transitions/s: as fast as they go, until the learner has every episode whole, checked, acknowledged.
   Beside them, in turn, bare libzmq sockets carry the same frames with the same options, packed beforehand and thrown
   away on arrival; and agentlace (a clone of github.com/youliangtan/agentlace; it needs lz4), as its example uses it.
 - send: what `link.send` takes in a control loop at 100 Hz, with the spool on this disk, while the learner takes all in.
@@ -53,16 +53,15 @@ class Learner:
         self.bare = bare_socket(zmq.Context(), zmq.ROUTER)
         self.bare.bind(HERE)
         self.weights, self.version = weights, 0
-        self.routes: list[bytes] = []
+        self.routes: dict[str, bytes] = {}  # of the bare sockets
         self.orders: list[Connection] = []
         self.ways = [way for way in WAYS if way != "agentlace" or self.peer]
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """With the robots' processes."""
-        addresses = Addresses(
-            self.mailbox.address, self.bare.getsockopt_string(zmq.LAST_ENDPOINT), self.peer and self.peer.address
-        )
+        peer = self.peer.address if self.peer else None
+        addresses = Addresses(self.mailbox.address, self.bare.getsockopt_string(zmq.LAST_ENDPOINT), peer)
         context, children = multiprocessing.get_context("spawn"), []
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as spool:  # /tmp may be memory
             for name in self.names:
@@ -74,7 +73,8 @@ class Learner:
             self._serve(lambda: all(orders.poll() for orders in self.orders))
             for orders in self.orders:
                 orders.recv()
-                self.routes.append(self.bare.recv_multipart()[0])
+                route, name = self.bare.recv_multipart()
+                self.routes[name.decode()] = route
             yield
             for orders in self.orders:
                 orders.send(None)
@@ -147,7 +147,7 @@ class Learner:
         self.version += 1
         began = time.monotonic()
         if way == "bare":
-            self.bare.send_multipart([self.routes[0], *pack("WEIGHTS", self.weights, version=0)])
+            self.bare.send_multipart([self.routes[self.names[0]], *pack("WEIGHTS", self.weights, version=0)])
         elif way == "agentlace" and self.peer:
             self.peer.publish(self.weights)
         else:

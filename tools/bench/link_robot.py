@@ -70,7 +70,7 @@ class Robot:
         self.link = Link(addresses.link, SPEC, name, ENV, spool)
         self.bare = bare_socket(zmq.Context(), zmq.DEALER)
         self.bare.connect(addresses.bare)
-        self.bare.send(b"here")
+        self.bare.send(name.encode())
         if not self.link.connect(60.0):
             raise SystemExit("no WELCOME from the learner")
         self.peer = link_agentlace.Actor(name, *addresses.agentlace) if addresses.agentlace else None
