@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from typing import Any
 
@@ -41,7 +40,8 @@ class Display:
 
     def show(self, observation: Observation, status: dict[str, Any]) -> None:
         if self._line:
-            text = status_line(observation, status)[: shutil.get_terminal_size().columns - 1]
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            text = status_line(observation, status)[: columns - 1]
             sys.stderr.write(f"\r{text}\x1b[K")
             sys.stderr.flush()
         if self._window:

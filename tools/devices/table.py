@@ -18,9 +18,23 @@ def _keyboard(env: gymnasium.Env | None, config: CollectConfig) -> Device:
     return Keyboard(config)
 
 
+def _gamepad(env: gymnasium.Env | None, config: CollectConfig) -> Device:
+    from tools.devices.gamepad import Gamepad
+
+    return Gamepad(config)
+
+
+def _spacemouse(env: gymnasium.Env | None, config: CollectConfig) -> Device:
+    from tools.devices.spacemouse import SpaceMouse
+
+    return SpaceMouse(config)
+
+
 # name -> opens it for an environment; all but `scripted` are robot_server.teleop.Device, and may have
 # show(observation, status: dict), called after each step and while the device is waited for.
 DEVICES: dict[str, Callable[[Any, CollectConfig], Device | Scripted]] = {
     "scripted": Scripted,
     "keyboard": _keyboard,
+    "gamepad": _gamepad,
+    "spacemouse": _spacemouse,
 }
