@@ -42,13 +42,14 @@ class Gamepad:
     """The first pad that is there. Raises UserError, with the remedy, when there is none or it may not be read."""
 
     keys = f"""\
-gamepad: (buttons as on an Xbox pad; the terminal's keys speak of episodes as well)
+gamepad: (its buttons as on an Xbox pad)
   left stick    away from the robot's base and back, left and right
   right stick   up and down, turn left and right
-  triggers      roll left / right                  cross up, down  pitch forward / back
-  A             close / open the gripper           Back       pause, go on
+  triggers      roll left / right              cross       pitch forward / back
+  A             close / open the gripper       Back        pause, go on
   Y / X / B     end the episode: success / failure / discard it
   Start         end it, kept as the environment judges it
+and in the terminal:
 {Marks.keys}"""
     ENABLE = "\n  right bumper  hold it: the arm follows the sticks only then"
 

@@ -33,12 +33,12 @@ class Keyboard:
     """Raises UserError without a terminal."""
 
     keys = f"""\
-keyboard: tap a key for one step, hold it to go on (it stops {HOLD_S:g} s after its last repeat)
-  w / s       away from the robot's base / back    (or the arrow keys)
-  a / d       left / right, seen from the base
-  r / f       up / down                            Space      close / open the gripper
-  u / o       turn left / right                    - / +      slower / faster
-  i / k       pitch forward / back                 j / l      roll left / right
+keyboard: tap a key for one step, hold it to go on
+  w / s       away from the robot's base / back
+  a / d       left / right, seen from the base   (arrow keys: the same)
+  r / f       up / down                        Space       close / open gripper
+  u / o       turn left / right                i / k       pitch forward / back
+  j / l       roll left / right                - / +       slower / faster
 {Marks.keys}"""
     ENABLE = "\n  e           the arm follows the keys / does not"
 

@@ -58,10 +58,11 @@ class SpaceMouse:
     """The first one that is there. Raises UserError, with the remedy, when there is none or it may not be read."""
 
     keys = f"""\
-spacemouse: (the terminal's keys speak of episodes)
-  cap           push it, lift it, turn it: the hand follows, seen from the robot's base
+spacemouse:
+  cap           push, lift, turn it: the hand follows, seen from the base
   left button   close / open the gripper
 {{right}}
+and in the terminal:
 {Marks.keys}"""
 
     def __init__(self, config: CollectConfig, hid: Any = None, now: Callable[[], float] = time.monotonic) -> None:

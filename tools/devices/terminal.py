@@ -69,8 +69,8 @@ class Marks:
 
     keys = """\
   Enter       end the episode, kept as the environment judges it
-  y / n       end it: success / failure            Backspace  discard it
-  p           pause, go on                         q, Ctrl-C  stop recording"""
+  y / n       end it: success / failure        Backspace   discard it
+  p           pause, go on                     q, Ctrl-C   stop recording"""
     EVENTS = {"enter": "end", "y": "success", "n": "failure", "backspace": "discard", "q": "stop"}
 
     def __init__(self) -> None:
