@@ -164,6 +164,21 @@ class CollectConfig:
     failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
     retry_rate: float = _f(0.0, "scripted: share of the others that miss once, then try again", low=0, high=1)
     seed: int = _f(0, "seed of the first episode; each next one adds 1", low=0, high=2**31)
+    hz: float = _f(0.0, "by hand: steps a second; 0: the environment's own rate, else 20", low=0)
+    speed: float = _f(
+        0.5, "by hand: the hand's speed at full deflection, as a share of what an action can ask", low=0.01, high=1
+    )
+    rotation_speed: float = _f(0.3, "by hand: the same of rotations", low=0, high=1)
+    dead_band: float = _f(
+        0.1, "gamepad, spacemouse: share of the deflection about the middle that is none", low=0, high=0.9
+    )
+    smoothing_s: float = _f(
+        0.05, "by hand: time constant of the motion's rise; a release stops at once", low=0, high=10
+    )
+    enable_key: bool = _f(False, "by hand: the arm moves only while the device's enable key is held (keyboard: is on)")
+    confirm: bool = _f(True, "by hand: an episode that the environment ends waits for your key")
+    idle_steps: bool = _f(False, "by hand: also make and record the steps before the first motion")
+    window: bool = _f(False, "by hand: show the cameras in a window")
 
 
 SECTIONS: dict[str, type] = {

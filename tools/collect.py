@@ -18,58 +18,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
-import numpy as np
 
-import envs.experts
 from agent import cli
 from agent.config import CollectConfig
-from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, write_episode
+from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
-from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
-
-
-class Device(Protocol):
-    """What moves the robot: a program or a person."""
-
-    def reset(self, seed: int) -> None:
-        """A new episode begins; the environment has been reset."""
-
-    def act(self, observation: Observation) -> np.ndarray: ...
-
-
-class Scripted:
-    """The expert of envs.experts; its noise and its failures depend on the episode's seed alone."""
-
-    def __init__(self, env: gymnasium.Env, config: CollectConfig):
-        self._env, self._config = env, config
-        self._expert = self._make(0)  # what there is no expert for is refused now
-
-    def reset(self, seed: int) -> None:
-        self._expert = self._make(private_seed(seed))
-        self._expert.reset()
-
-    def act(self, observation: Observation) -> np.ndarray:
-        return self._expert.act(observation)
-
-    def _make(self, seed: int) -> Any:
-        config = self._config
-        try:
-            return envs.experts.make(self._env, config.noise, config.failure_rate, seed, config.retry_rate)
-        except ValueError as error:
-            raise UserError(f"device 'scripted': {error}") from None
-
-
-DEVICES: dict[str, Callable[[gymnasium.Env, CollectConfig], Device]] = {"scripted": Scripted}
+from robot_server.teleop import Device
+from tools.by_hand import Recorder
+from tools.devices.scripted import Scripted
+from tools.devices.table import DEVICES
+from tools.display import Display
+from tools.rollout import Act, env_options, env_record, make_env, rollout
+from tools.writer import Writer
 
 
 @contextlib.contextmanager
@@ -110,10 +82,13 @@ def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
         return
 
 
-def record(env: gymnasium.Env, device: Device, seed: int, stop: cli.Stop) -> Episode | None:
-    """One episode; None if it was stopped before its end."""
+def record(
+    env: gymnasium.Env, device: Scripted, seed: int, stop: cli.Stop, ready: Callable[[], None] = lambda: None
+) -> Episode | None:
+    """One episode of the expert; None if it was stopped before its end. `ready()` is called after the reset."""
 
     def begin(seed: int) -> Act:
+        ready()
         device.reset(seed)
         return device.act
 
@@ -125,34 +100,89 @@ def record(env: gymnasium.Env, device: Device, seed: int, stop: cli.Stop) -> Epi
     return Episode.from_transitions(transitions)
 
 
+@dataclasses.dataclass
+class Session:
+    """What one call of this tool records: where, and what it has so far."""
+
+    out: Path
+    first: int  # number of its first episode
+    asked: int
+    meta: dict[str, Any]
+    writer: Writer
+    kept: list[Episode] = dataclasses.field(default_factory=list)  # without their images, which would fill the memory
+
+    @property
+    def seed(self) -> int:
+        return self.meta["seed"] + self.first + len(self.kept)
+
+    @property
+    def done(self) -> bool:
+        return len(self.kept) >= self.asked
+
+    def keep(self, episode: Episode) -> None:
+        """Begin to write it; Writer.settle says when it is on the disk."""
+        episode.meta = {**episode.meta, **self.meta, "seed": self.seed}
+        path = self.out / f"episode_{self.first + len(self.kept):06d}{SUFFIX}"
+        self.writer.put(path, episode)
+        self.kept.append(dataclasses.replace(episode, observations={}))
+
+
+def by_program(env: gymnasium.Env, device: Scripted, session: Session, stop: cli.Stop) -> None:
+    with Progress(session.asked, "collect", "episodes") as progress:
+        while not session.done and not stop():
+            episode = record(env, device, session.seed, stop, session.writer.settle)
+            if episode is None:
+                return
+            session.keep(episode)
+            progress.show(len(session.kept), f"{sum(e.succeeded for e in session.kept)}/{len(session.kept)} succeeded")
+        session.writer.settle()
+
+
+def by_hand(env: gymnasium.Env, device: Device, session: Session, config: CollectConfig, stop: cli.Stop) -> None:
+    display = Display(config.window)
+    publish = getattr(device, "show", None)
+
+    def show(observation: Observation, status: dict[str, Any]) -> None:
+        status = {**status, "kept": len(session.kept), "asked": session.asked}
+        display.show(observation, status)
+        if publish:
+            publish(observation, status)
+
+    recorder = Recorder(env, device, config, show, stop)
+    with contextlib.closing(display):
+        while not session.done and not stop():
+            take = recorder.record(session.seed, lambda: session.writer.settle(stop, display.say))
+            if take.episode is not None:
+                session.keep(take.episode)
+                outcome = "success" if take.episode.succeeded else "failure"
+                display.say(f"episode {session.first + len(session.kept) - 1}: {len(take.episode)} steps, {outcome}")
+            elif take.word != "stop":
+                display.say(f"episode {session.first + len(session.kept)}: discarded, once more")
+            if take.word == "stop":
+                break
+        session.writer.settle(stop, display.say)
+
+
 def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> str:
     """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
-    kept: list[Episode] = []  # without their images, which would fill the memory
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
         device = DEVICES[device_name](env, config)
+        if not isinstance(device, Scripted):
+            stack.enter_context(contextlib.closing(device))
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
         check_continues(out, Spec.from_spaces(env.observation_space, env.action_space), origin)
-        progress = stack.enter_context(Progress(config.episodes, "collect", "episodes"))
+        meta = {"env": origin, "seed": config.seed, "policy": device_name, "robot": "collect"}
+        session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()))
         stop = stack.enter_context(cli.Stop())
         start_s = time.monotonic()
-        for number in range(first, first + config.episodes):
-            episode = record(env, device, config.seed + number, stop)
-            if episode is None:
-                break
-            episode.meta = {"env": origin, "seed": config.seed + number, "policy": device_name, "robot": "collect"}
-            path = out / f"episode_{number:06d}{SUFFIX}"
-            try:
-                write_episode(path, episode)
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written: {error}") from None
-            episode.observations = {}
-            kept.append(episode)
-            progress.show(len(kept), f"{sum(e.succeeded for e in kept)}/{len(kept)} succeeded")
-            if stop():
-                break
-    return summary(kept, config.episodes, time.monotonic() - start_s, out)
+        if isinstance(device, Scripted):
+            by_program(env, device, session, stop)
+        else:
+            print(device.keys, file=sys.stderr)
+            by_hand(env, device, session, config, stop)
+    return summary(session.kept, config.episodes, time.monotonic() - start_s, out)
 
 
 def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:

@@ -1,0 +1,40 @@
+"""What can move the robot, by name. A device's libraries are loaded when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from agent.config import CollectConfig
+from robot_server.teleop import Device
+from tools.devices.scripted import Scripted
+
+
+def _keyboard(env: gymnasium.Env | None, config: CollectConfig) -> Device:
+    from tools.devices.keyboard import Keyboard
+
+    return Keyboard(config)
+
+
+def _gamepad(env: gymnasium.Env | None, config: CollectConfig) -> Device:
+    from tools.devices.gamepad import Gamepad
+
+    return Gamepad(config)
+
+
+def _spacemouse(env: gymnasium.Env | None, config: CollectConfig) -> Device:
+    from tools.devices.spacemouse import SpaceMouse
+
+    return SpaceMouse(config)
+
+
+# name -> opens it for an environment; all but `scripted` are robot_server.teleop.Device, and may have
+# show(observation, status: dict), called after each step and while the device is waited for.
+DEVICES: dict[str, Callable[[Any, CollectConfig], Device | Scripted]] = {
+    "scripted": Scripted,
+    "keyboard": _keyboard,
+    "gamepad": _gamepad,
+    "spacemouse": _spacemouse,
+}
