@@ -102,6 +102,7 @@ class OnlineConfig:
     offline_share: float = _f(
         0.5, "share of each batch from the offline data, 0 to 1; -1: by size |D| / (|D| + N)", low=-1, high=1
     )
+    interventions_offline: bool = _f(False, "episodes in which a person drove go to the demonstrations, too")
     capacity_steps: int = _f(200_000, "online steps kept; the oldest episodes go first", low=2)
     max_lead_steps: int = _f(
         200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit", low=0
@@ -154,6 +155,9 @@ class RobotConfig:
     spool_gb: float = _f(20.0, "how much may be there: from then on the robot waits for the learner", low=0)
     while_away: Literal["act", "wait"] = _f(
         "act", "while the learner is away: go on with the last policy, or finish the episode and wait"
+    )
+    control: str = _f(
+        "tcp://127.0.0.1:5556", "the operator's socket (tools.panel, tools.teleop), on this computer; empty: none"
     )
 
 
