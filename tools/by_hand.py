@@ -53,7 +53,6 @@ class Recorder:
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
         self._clock = Clock(rate(env, config))
-        to_action(Command(), self._spec.action_dim)  # what a hand cannot drive is refused now
 
     def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
         """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move.

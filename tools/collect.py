@@ -35,7 +35,7 @@ from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
-from robot_server.teleop import Device
+from robot_server.teleop import Command, Device, to_action
 from tools.by_hand import Recorder
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES
@@ -138,8 +138,9 @@ def by_program(env: gymnasium.Env, device: Scripted, session: Session, stop: cli
         session.writer.settle()
 
 
-def by_hand(env: gymnasium.Env, device: Device, session: Session, config: CollectConfig, stop: cli.Stop) -> None:
-    display = Display(config.window)
+def by_hand(
+    env: gymnasium.Env, device: Device, display: Display, session: Session, config: CollectConfig, stop: cli.Stop
+) -> None:
     publish = getattr(device, "show", None)
 
     def show(observation: Observation, status: dict[str, Any]) -> None:
@@ -157,7 +158,8 @@ def by_hand(env: gymnasium.Env, device: Device, session: Session, config: Collec
                 outcome = "success" if take.episode.succeeded else "failure"
                 display.say(f"episode {session.first + len(session.kept) - 1}: {len(take.episode)} steps, {outcome}")
             elif take.word != "stop":
-                display.say(f"episode {session.first + len(session.kept)}: discarded, once more")
+                what = "discarded" if take.word == "discard" else "no steps"
+                display.say(f"episode {session.first + len(session.kept)}: {what}, once more")
             if take.word == "stop":
                 break
         session.writer.settle(stop, display.say)
@@ -167,12 +169,15 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
     """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
+        spec = Spec.from_spaces(env.observation_space, env.action_space)
+        display = Display(config.window)
         device = DEVICES[device_name](env, config)
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))
+            to_action(Command(), spec.action_dim)  # what a hand cannot drive is refused now
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
-        check_continues(out, Spec.from_spaces(env.observation_space, env.action_space), origin)
+        check_continues(out, spec, origin)
         meta = {"env": origin, "seed": config.seed, "policy": device_name, "robot": "collect"}
         session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()))
         stop = stack.enter_context(cli.Stop())
@@ -181,7 +186,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
             by_program(env, device, session, stop)
         else:
             print(device.keys, file=sys.stderr)
-            by_hand(env, device, session, config, stop)
+            by_hand(env, device, display, session, config, stop)
     return summary(session.kept, config.episodes, time.monotonic() - start_s, out)
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from agent.config import CollectConfig
-from agent.spec import UserError
 from robot_server.teleop import Command
 from tools.by_hand import Recorder, rate
 from tools.rollout import make_env
@@ -172,9 +171,3 @@ def test_the_status_says_what_a_person_wants_to_know(env):
     }  # fmt: skip
     assert recording["motion"][0] == 0.5
     assert seen[1][0]["proprio"][2] == pytest.approx(0.125)  # what came of the step: its velocity
-
-
-def test_an_action_space_that_no_hand_drives_is_refused_at_once():
-    env = make_env("gym:Pendulum-v1", {})
-    with pytest.raises(UserError, match="devices move a hand"):
-        Recorder(env, Hand(), CollectConfig())

@@ -85,7 +85,7 @@ and in the terminal:
         if reports.pressed & LEFT:
             self._gripper = -self._gripper
         if reports.pressed & RIGHT and not self._enable_key:
-            events += ("end",)
+            events += self._marks.events(["enter"])
         reports.pressed = 0
         if self._now() - self._heard_s > STALE_S:
             reports.axes[:] = 0
