@@ -63,7 +63,10 @@ class Recorder:
         """
         observation = own(self._env.reset(seed=seed)[0], self._spec)
         ready()
-        gripper = self._device.read().gripper  # with it goes what was pressed during the reset
+        self._device.read()  # with it goes what was pressed during the reset
+        if open_gripper := getattr(self._device, "reset", None):
+            open_gripper()
+        gripper = self._device.read().gripper
         steps: list[Transition] = []
         paused, word = False, ""
         self._clock.start()

@@ -43,7 +43,7 @@ def env():
 
 
 def record(env, *commands, show=lambda observation, status: None, **config):
-    hand = Hand(NOTHING, *commands)
+    hand = Hand(NOTHING, NOTHING, *commands)
     recorder = Recorder(env, hand, CollectConfig(hz=1e6, **config), show, lambda: hand.stopped)
     return recorder.record(SEED)
 
@@ -147,18 +147,19 @@ def test_an_episode_without_a_step_is_nothing(env):
 
 
 def test_what_was_pressed_during_the_reset_is_not_meant_for_the_episode(env):
-    hand = Hand(go(1, 0, "discard", gripper=1), go(0.5, gripper=1), go(0, 0, "end", gripper=1))
+    hand = Hand(go(1, 0, "discard"), go(gripper=1), go(0.5, gripper=1), go(0, 0, "end", gripper=1))
     take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
     assert len(take.episode) == 1  # the gripper was closed already: no motion of its own
 
 
 def test_the_episode_before_is_settled_before_anything_moves(env):
-    hand, log = Hand(NOTHING, go(1), go(0, 0, "end")), []
+    hand, log = Hand(NOTHING, NOTHING, go(1), go(0, 0, "end")), []
+    hand.reset = lambda: log.append("device reset")
     read, reset = hand.read, env.reset
     hand.read = lambda: log.append("read") or read()
     env.reset = lambda **seed: log.append("reset") or reset(**seed)
     Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED, lambda: log.append("ready"))
-    assert log[:3] == ["reset", "ready", "read"]
+    assert log[:5] == ["reset", "ready", "read", "device reset", "read"]
 
 
 def test_the_status_says_what_a_person_wants_to_know(env):

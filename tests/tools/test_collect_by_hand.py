@@ -65,8 +65,8 @@ def test_keys_record_a_success_that_starts_with_the_first_motion(tmp_path, start
 
 def test_marks_discard_and_go_on_another_day(tmp_path, start):
     session = start(tmp_path, *FAKE)
-    for keys, says in (("wy", "episode 0: "), ("a\x7f", "episode 1: discarded, once more"), ("dn", "episode 1: ")):
-        session.until_state("waiting")
+    for keys, says in ((" y", "episode 0: "), ("a\x7f", "episode 1: discarded, once more"), ("dn", "episode 1: ")):
+        assert "open" in session.until_state("waiting")  # each time
         session.press(keys[0])
         session.until_state("recording")
         session.press(keys[1])
@@ -160,7 +160,7 @@ def test_an_action_space_that_no_hand_drives_is_refused(tmp_path, start):
 
 def test_a_narrow_terminal_has_one_status_line(tmp_path, start):
     session = start(tmp_path, *FAKE, columns=40)
-    session.until("q, Ctrl-C")
+    session.until("stop recording\r\n")
     session.until_state("waiting")
     shown = session.look()
     lines = [line for line in shown.split("\r") if "kept of" in line and line.endswith("\x1b[K")]

@@ -105,6 +105,10 @@ and in the terminal:
     def _button(self, name: str) -> int:
         return self._sdl.SDL_GameControllerGetButton(self._pad, getattr(self._sdl, f"SDL_CONTROLLER_BUTTON_{name}"))
 
+    def reset(self) -> None:
+        """A new episode begins, with the gripper open."""
+        self._gripper = -1.0
+
     def close(self) -> None:
         if self._pad:
             self._sdl.SDL_GameControllerClose(self._pad)

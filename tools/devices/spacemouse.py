@@ -92,6 +92,10 @@ and in the terminal:
         enabled = not self._enable_key or bool(reports.buttons & RIGHT)
         return Command(self._shaping.motion(reports.axes * enabled), self._gripper, enabled, events)
 
+    def reset(self) -> None:
+        """A new episode begins, with the gripper open."""
+        self._gripper = -1.0
+
     def close(self) -> None:
         self._hid.close()
         if self._terminal:
