@@ -2,16 +2,27 @@
 
   python -m tools.collect --env sim --task Lift --device scripted --episodes 30 --out demos/lift
 
+  python -m tools.collect --env sim --task Lift --device keyboard --horizon 300 --view terminal --out demos/by_hand
+
 A folder that already has episodes is continued: --episodes more are added under the next free numbers, provided that
 they come from the same environment with the same options. Episode k starts from env.reset(SEED + k), also after a
-restart, so a collection done in two goes equals one done at once. Every episode is kept, failed ones too.
+restart, so a collection done in two goes equals one done at once. Failed episodes are kept too.
 
-Devices:  scripted   an expert program; moves only a simulated robot.
-                     --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
-                     --retry-rate 0.5 lets it miss once in half of the others before it tries again
+Devices:  scripted     an expert program; moves only a simulated robot.
+                       --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
+                       --retry-rate 0.5 lets it miss once in half of the others before it tries again
+          keyboard     the terminal's keys, also over ssh
+          gamepad      any that SDL knows
+          spacemouse   3Dconnexion's, by cable, receiver or Bluetooth
 
-A file appears when its episode has ended, whole or not at all. To stop, press Ctrl-C: what has been recorded stays,
-only the unfinished episode is lost. A second Ctrl-C stops without waiting for the current step.
+Each prints its keys. A person's episode begins with the first motion, at a fixed rate (--hz; the environment's own).
+Enter ends it and keeps the environment's word on it, y and n end it as a success or a failure and win over that word,
+Backspace discards it: the same scene comes again. --speed, --dead-band, --smoothing-s and --enable-key fit a device to
+the hand; --view shows the cameras.
+
+A file appears when its episode has ended, whole or not at all, before the next episode's first step. To stop, press
+Ctrl-C (or q): what has been recorded stays, only the unfinished episode is lost. A second Ctrl-C stops without waiting
+for the current step. If the disk is full a person's episode is kept until there is room, or Ctrl-C gives it up.
 """
 
 from __future__ import annotations
@@ -170,7 +181,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
         spec = Spec.from_spaces(env.observation_space, env.action_space)
-        display = Display(config.window)
+        display = Display(config.view)
         device = DEVICES[device_name](env, config)
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))

@@ -169,11 +169,24 @@ def test_a_narrow_terminal_has_one_status_line(tmp_path, start):
     assert session.end() == 0
 
 
+def test_cameras_in_the_terminal_stay_above_the_status_line(tmp_path, start):
+    session = start(tmp_path, *FAKE, "--view", "terminal", columns=60)
+    session.until("stop recording\r\n")
+    session.until("waiting")
+    session.until("waiting")
+    lines = session.until("▀\x1b[0m\x1b[K\r\n\x1b")  # the first line of the second picture or later
+    up = int(lines.rsplit("\r\x1b[", 1)[1].split("A")[0])
+    picture = session.until("0 kept of 30").split("\r\n")
+    assert len(picture) == up and all(line.count("▀") == 44 for line in picture[:-1])  # 22 lines of 24: 44 pixels
+    session.press("q")
+    assert session.end() == 0
+
+
 def test_a_device_needs_a_terminal_and_a_window_a_display(tmp_path, refused, monkeypatch, start):
     assert "needs a terminal" in refused("collect", *FAKE, "--out", tmp_path / "new")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    session = start(tmp_path / "new", *FAKE, "--window", "true")
+    session = start(tmp_path / "new", *FAKE, "--view", "window")
     assert session.end() == 2 and "there is no display here" in session.text
     assert termios.tcgetattr(session.theirs) == session.before and not (tmp_path / "new").exists()
 
