@@ -160,20 +160,28 @@ def by_hand(
         if publish:
             publish(observation, status)
 
+    said = 0
+
+    def settle() -> None:
+        """An episode is said to be kept when it is on the disk."""
+        nonlocal said
+        session.writer.settle(stop, display.say)
+        for number, episode in enumerate(session.kept[said:], session.first + said):
+            display.say(f"episode {number}: {len(episode)} steps, {'success' if episode.succeeded else 'failure'}")
+        said = len(session.kept)
+
     recorder = Recorder(env, device, config, show, stop)
     with contextlib.closing(display):
         while not session.done and not stop():
-            take = recorder.record(session.seed, lambda: session.writer.settle(stop, display.say))
+            take = recorder.record(session.seed, settle)
             if take.episode is not None:
                 session.keep(take.episode)
-                outcome = "success" if take.episode.succeeded else "failure"
-                display.say(f"episode {session.first + len(session.kept) - 1}: {len(take.episode)} steps, {outcome}")
             elif take.word != "stop":
                 what = "discarded" if take.word == "discard" else "no steps"
                 display.say(f"episode {session.first + len(session.kept)}: {what}, once more")
             if take.word == "stop":
                 break
-        session.writer.settle(stop, display.say)
+        settle()
 
 
 def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> str:
