@@ -182,7 +182,9 @@ class CollectConfig:
     enable_key: bool = _f(False, "by hand: the arm moves only while the device's enable key is held (keyboard: is on)")
     confirm: bool = _f(True, "by hand: an episode that the environment ends waits for your key")
     idle_steps: bool = _f(False, "by hand: also make and record the steps before the first motion")
-    window: bool = _f(False, "by hand: show the cameras in a window")
+    view: Literal["line", "terminal", "window"] = _f(
+        "line", "by hand: a status line; with the cameras above it, in the terminal (24-bit colour); or in a window"
+    )
 
 
 SECTIONS: dict[str, type] = {

@@ -53,7 +53,6 @@ class Recorder:
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
         self._clock = Clock(rate(env, config))
-        to_action(Command(), self._spec.action_dim)  # what a hand cannot drive is refused now
 
     def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
         """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move.
@@ -64,7 +63,10 @@ class Recorder:
         """
         observation = own(self._env.reset(seed=seed)[0], self._spec)
         ready()
-        gripper = self._device.read().gripper  # with it goes what was pressed during the reset
+        self._device.read()  # with it goes what was pressed during the reset
+        if open_gripper := getattr(self._device, "reset", None):
+            open_gripper()
+        gripper = self._device.read().gripper
         steps: list[Transition] = []
         paused, word = False, ""
         self._clock.start()

@@ -2,16 +2,27 @@
 
   python -m tools.collect --env sim --task Lift --device scripted --episodes 30 --out demos/lift
 
+  python -m tools.collect --env sim --task Lift --device keyboard --horizon 300 --view terminal --out demos/by_hand
+
 A folder that already has episodes is continued: --episodes more are added under the next free numbers, provided that
 they come from the same environment with the same options. Episode k starts from env.reset(SEED + k), also after a
-restart, so a collection done in two goes equals one done at once. Every episode is kept, failed ones too.
+restart, so a collection done in two goes equals one done at once. Failed episodes are kept too.
 
-Devices:  scripted   an expert program; moves only a simulated robot.
-                     --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
-                     --retry-rate 0.5 lets it miss once in half of the others before it tries again
+Devices:  scripted     an expert program; moves only a simulated robot.
+                       --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
+                       --retry-rate 0.5 lets it miss once in half of the others before it tries again
+          keyboard     the terminal's keys, also over ssh
+          gamepad      any that SDL knows
+          spacemouse   3Dconnexion's, by cable, receiver or Bluetooth
 
-A file appears when its episode has ended, whole or not at all. To stop, press Ctrl-C: what has been recorded stays,
-only the unfinished episode is lost. A second Ctrl-C stops without waiting for the current step.
+Each prints its keys. A person's episode begins with the first motion, at a fixed rate (--hz; the environment's own).
+Enter ends it and keeps the environment's word on it, y and n end it as a success or a failure and win over that word,
+Backspace discards it: the same scene comes again. --speed, --dead-band, --smoothing-s and --enable-key fit a device to
+the hand; --view shows the cameras.
+
+A file appears when its episode has ended, whole or not at all, before the next episode's first step. To stop, press
+Ctrl-C (or q): what has been recorded stays, only the unfinished episode is lost. A second Ctrl-C stops without waiting
+for the current step. If the disk is full a person's episode is kept until there is room, or Ctrl-C gives it up.
 """
 
 from __future__ import annotations
@@ -35,7 +46,7 @@ from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
-from robot_server.teleop import Device
+from robot_server.teleop import Command, Device, to_action
 from tools.by_hand import Recorder
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES
@@ -138,8 +149,9 @@ def by_program(env: gymnasium.Env, device: Scripted, session: Session, stop: cli
         session.writer.settle()
 
 
-def by_hand(env: gymnasium.Env, device: Device, session: Session, config: CollectConfig, stop: cli.Stop) -> None:
-    display = Display(config.window)
+def by_hand(
+    env: gymnasium.Env, device: Device, display: Display, session: Session, config: CollectConfig, stop: cli.Stop
+) -> None:
     publish = getattr(device, "show", None)
 
     def show(observation: Observation, status: dict[str, Any]) -> None:
@@ -148,31 +160,43 @@ def by_hand(env: gymnasium.Env, device: Device, session: Session, config: Collec
         if publish:
             publish(observation, status)
 
+    said = 0
+
+    def settle() -> None:
+        """An episode is said to be kept when it is on the disk."""
+        nonlocal said
+        session.writer.settle(stop, display.say)
+        for number, episode in enumerate(session.kept[said:], session.first + said):
+            display.say(f"episode {number}: {len(episode)} steps, {'success' if episode.succeeded else 'failure'}")
+        said = len(session.kept)
+
     recorder = Recorder(env, device, config, show, stop)
     with contextlib.closing(display):
         while not session.done and not stop():
-            take = recorder.record(session.seed, lambda: session.writer.settle(stop, display.say))
+            take = recorder.record(session.seed, settle)
             if take.episode is not None:
                 session.keep(take.episode)
-                outcome = "success" if take.episode.succeeded else "failure"
-                display.say(f"episode {session.first + len(session.kept) - 1}: {len(take.episode)} steps, {outcome}")
             elif take.word != "stop":
-                display.say(f"episode {session.first + len(session.kept)}: discarded, once more")
+                what = "discarded" if take.word == "discard" else "no steps"
+                display.say(f"episode {session.first + len(session.kept)}: {what}, once more")
             if take.word == "stop":
                 break
-        session.writer.settle(stop, display.say)
+        settle()
 
 
 def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> str:
     """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
+        spec = Spec.from_spaces(env.observation_space, env.action_space)
+        display = Display(config.view)
         device = DEVICES[device_name](env, config)
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))
+            to_action(Command(), spec.action_dim)  # what a hand cannot drive is refused now
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
-        check_continues(out, Spec.from_spaces(env.observation_space, env.action_space), origin)
+        check_continues(out, spec, origin)
         meta = {"env": origin, "seed": config.seed, "policy": device_name, "robot": "collect"}
         session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()))
         stop = stack.enter_context(cli.Stop())
@@ -181,7 +205,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
             by_program(env, device, session, stop)
         else:
             print(device.keys, file=sys.stderr)
-            by_hand(env, device, session, config, stop)
+            by_hand(env, device, display, session, config, stop)
     return summary(session.kept, config.episodes, time.monotonic() - start_s, out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,8 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()  # waits: what is being written gets onto the disk
+        if self._job and (error := self._job[2].exception()):
+            print(f"{self._job[0]}: was not written: {error}", file=sys.stderr)
 
     def put(self, path: Path, episode: Episode) -> None:
         """Begin to write; `settle` comes before the next."""
@@ -46,6 +49,7 @@ class Writer:
             except OSError as error:
                 line = f"{path}: cannot be written: {error.strerror or error}"
                 if not stop:
+                    self._job = None
                     raise UserError(line) from None
                 if not said:
                     say(f"{line}; the episode is kept, and tried again each second (Ctrl-C gives it up)")
@@ -55,6 +59,7 @@ class Writer:
                 except KeyboardInterrupt:
                     asked, stop.asked = False, True
                 if stop.asked and not asked:
+                    self._job = None
                     raise UserError(f"{line}; the episode was given up") from None
                 self._job = path, episode, self._pool.submit(write_episode, path, episode)
             else:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from agent.config import CollectConfig
-from agent.spec import UserError
 from robot_server.teleop import Command
 from tools.by_hand import Recorder, rate
 from tools.rollout import make_env
@@ -44,7 +43,7 @@ def env():
 
 
 def record(env, *commands, show=lambda observation, status: None, **config):
-    hand = Hand(NOTHING, *commands)
+    hand = Hand(NOTHING, NOTHING, *commands)
     recorder = Recorder(env, hand, CollectConfig(hz=1e6, **config), show, lambda: hand.stopped)
     return recorder.record(SEED)
 
@@ -148,18 +147,19 @@ def test_an_episode_without_a_step_is_nothing(env):
 
 
 def test_what_was_pressed_during_the_reset_is_not_meant_for_the_episode(env):
-    hand = Hand(go(1, 0, "discard", gripper=1), go(0.5, gripper=1), go(0, 0, "end", gripper=1))
+    hand = Hand(go(1, 0, "discard"), go(gripper=1), go(0.5, gripper=1), go(0, 0, "end", gripper=1))
     take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
     assert len(take.episode) == 1  # the gripper was closed already: no motion of its own
 
 
 def test_the_episode_before_is_settled_before_anything_moves(env):
-    hand, log = Hand(NOTHING, go(1), go(0, 0, "end")), []
+    hand, log = Hand(NOTHING, NOTHING, go(1), go(0, 0, "end")), []
+    hand.reset = lambda: log.append("device reset")
     read, reset = hand.read, env.reset
     hand.read = lambda: log.append("read") or read()
     env.reset = lambda **seed: log.append("reset") or reset(**seed)
     Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED, lambda: log.append("ready"))
-    assert log[:3] == ["reset", "ready", "read"]
+    assert log[:5] == ["reset", "ready", "read", "device reset", "read"]
 
 
 def test_the_status_says_what_a_person_wants_to_know(env):
@@ -172,9 +172,3 @@ def test_the_status_says_what_a_person_wants_to_know(env):
     }  # fmt: skip
     assert recording["motion"][0] == 0.5
     assert seen[1][0]["proprio"][2] == pytest.approx(0.125)  # what came of the step: its velocity
-
-
-def test_an_action_space_that_no_hand_drives_is_refused_at_once():
-    env = make_env("gym:Pendulum-v1", {})
-    with pytest.raises(UserError, match="devices move a hand"):
-        Recorder(env, Hand(), CollectConfig())

@@ -105,3 +105,16 @@ def test_but_a_second_ctrl_c_does(tmp_path, episode, monkeypatch):
         writing.put(tmp_path / "a.hdf5", episode)
         with pytest.raises(UserError, match="given up"):
             writing.settle(stop, lambda line: None)
+
+
+def test_an_episode_that_is_lost_to_another_error_is_named(tmp_path, episode, monkeypatch, capsys):
+    failing(monkeypatch, 1)
+    with pytest.raises(ZeroDivisionError), Writer() as writing:
+        writing.put(tmp_path / "a.hdf5", episode)
+        raise ZeroDivisionError
+    assert "a.hdf5: was not written: [Errno 28] No space left on device" in capsys.readouterr().err
+    with pytest.raises(UserError), Writer() as writing:  # said once
+        failing(monkeypatch, 1)
+        writing.put(tmp_path / "a.hdf5", episode)
+        writing.settle()
+    assert not capsys.readouterr().err

@@ -20,7 +20,7 @@ from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, terminal_if_any
 
 RULE = 'SUBSYSTEM=="input", ENV{ID_INPUT_JOYSTICK}=="1", MODE="0666"'
-EVENTS = {"y": "success", "x": "failure", "b": "discard", "start": "end"}
+MARKS = {"y": "y", "x": "n", "b": "backspace", "start": "enter", "back": "p"}  # button -> key of Marks
 
 
 def _sdl() -> Any:
@@ -63,10 +63,7 @@ and in the terminal:
         self._shaping, self._enable_key = Shaping(config), config.enable_key
         self._gripper, self._paused = -1.0, False
         self._terminal, self._marks = terminal_if_any(), Marks()
-        self._buttons = {
-            getattr(sdl, f"SDL_CONTROLLER_BUTTON_{name.upper()}"): name
-            for name in ("a", "b", "x", "y", "start", "back")
-        }
+        self._buttons = {getattr(sdl, f"SDL_CONTROLLER_BUTTON_{name.upper()}"): name for name in ("a", *MARKS)}
         if config.enable_key:
             self.keys += self.ENABLE
 
@@ -75,10 +72,8 @@ and in the terminal:
         for name in self._pressed():
             if name == "a":
                 self._gripper = -self._gripper
-            elif name == "back":
-                events += self._marks.events(["p"])
             else:
-                events += (EVENTS[name],)
+                events += self._marks.events([MARKS[name]])
         axis, button = self._axis, self._button
         raw = np.array(
             [
@@ -109,6 +104,10 @@ and in the terminal:
 
     def _button(self, name: str) -> int:
         return self._sdl.SDL_GameControllerGetButton(self._pad, getattr(self._sdl, f"SDL_CONTROLLER_BUTTON_{name}"))
+
+    def reset(self) -> None:
+        """A new episode begins, with the gripper open."""
+        self._gripper = -1.0
 
     def close(self) -> None:
         if self._pad:

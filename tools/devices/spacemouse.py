@@ -85,12 +85,16 @@ and in the terminal:
         if reports.pressed & LEFT:
             self._gripper = -self._gripper
         if reports.pressed & RIGHT and not self._enable_key:
-            events += ("end",)
+            events += self._marks.events(["enter"])
         reports.pressed = 0
         if self._now() - self._heard_s > STALE_S:
             reports.axes[:] = 0
         enabled = not self._enable_key or bool(reports.buttons & RIGHT)
         return Command(self._shaping.motion(reports.axes * enabled), self._gripper, enabled, events)
+
+    def reset(self) -> None:
+        """A new episode begins, with the gripper open."""
+        self._gripper = -1.0
 
     def close(self) -> None:
         self._hid.close()

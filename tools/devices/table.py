@@ -30,8 +30,9 @@ def _spacemouse(env: gymnasium.Env | None, config: CollectConfig) -> Device:
     return SpaceMouse(config)
 
 
-# name -> opens it for an environment; all but `scripted` are robot_server.teleop.Device, and may have
-# show(observation, status: dict), called after each step and while the device is waited for.
+# name -> opens it for an environment; all but `scripted` are robot_server.teleop.Device, and may have two more methods:
+# show(observation, status: dict), called after each step and while the device is waited for; and reset(): a new episode
+# begins, with the gripper open.
 DEVICES: dict[str, Callable[[Any, CollectConfig], Device | Scripted]] = {
     "scripted": Scripted,
     "keyboard": _keyboard,

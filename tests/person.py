@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import resource
 import select
 import struct
 import subprocess
@@ -11,13 +12,13 @@ import termios
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Session:
-    """`python -m tools.<words>` with a pseudo-terminal as stdin, stdout and stderr."""
+    """`python -m <words>` with a pseudo-terminal as stdin, stdout and stderr."""
 
-    def __init__(self, *words, columns=200):
+    def __init__(self, *words, columns=200, file_bytes=None):
         self.terminal, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
         self.before = termios.tcgetattr(theirs)
@@ -27,6 +28,8 @@ class Session:
             command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
+        if file_bytes is not None:  # a disk that is full, whoever runs this
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
         self.text = ""
 
     def press(self, keys):
@@ -60,6 +63,13 @@ class Session:
         for part in rest:
             name, _, values = part.partition(" ")
             found[name] = values
+        return found
+
+    def until_state(self, state, timeout_s=90):
+        """The first status whose state is `state`."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := self.status())["state"].startswith(state):
+            assert time.monotonic() < deadline, found
         return found
 
     def end(self, timeout_s=60):
