@@ -1,5 +1,6 @@
 """A command in a pseudo-terminal, as a person has it: what it shows, and keys for it."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -30,7 +31,7 @@ class Session:
         )  # fmt: skip
         if file_bytes is not None:  # a disk that is full, whoever runs this
             resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
-        self.text = ""
+        self.text, self.decoder = "", codecs.getincrementaldecoder("utf-8")()
 
     def press(self, keys):
         os.write(self.terminal, keys.encode())
@@ -38,7 +39,7 @@ class Session:
     def look(self, timeout_s=0.0):
         """Everything shown so far; waits up to timeout_s for something new."""
         while select.select([self.terminal], [], [], timeout_s)[0]:
-            self.text += os.read(self.terminal, 65536).decode(errors="replace")
+            self.text += self.decoder.decode(os.read(self.terminal, 65536))
             timeout_s = 0.0
         return self.text
 
@@ -81,9 +82,15 @@ class Session:
         self.look()
         return self.process.returncode
 
+    def hang_up(self):
+        """The line drops."""
+        if self.terminal >= 0:
+            os.close(self.terminal)
+            self.terminal = -1
+
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self.terminal)
+        self.hang_up()
         os.close(self.theirs)

@@ -115,6 +115,18 @@ def test_kill_9_costs_the_running_episode_only(tmp_path, start, running):
     assert again.end() == 0 and names(tmp_path)[2:] == ["episode_000002.hdf5"]
 
 
+def test_a_line_that_drops_costs_the_running_episode_only(tmp_path, start):
+    session = start(tmp_path, *FAKE)
+    session.until_state("waiting")
+    session.press("w")
+    session.until_state("recording")
+    session.press("y")
+    session.until("episode 0: ")
+    session.hang_up()
+    assert session.process.wait(60) > 0  # an error that nobody can read, but no signal
+    assert names(tmp_path) == ["episode_000000.hdf5"]
+
+
 def test_a_full_disk_stops_the_recording_and_keeps_the_episode_until_there_is_room(tmp_path, start):
     session = start(tmp_path, *FAKE, "--episodes", 1, file_bytes=0)
     session.until_state("waiting")

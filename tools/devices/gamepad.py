@@ -58,7 +58,7 @@ and in the terminal:
         found = [i for i in range(sdl.SDL_NumJoysticks()) if sdl.SDL_IsGameController(i)]
         self._pad = sdl.SDL_GameControllerOpen(found[0]) if found else None
         if not self._pad:
-            raise UserError(_remedy())
+            raise UserError(_remedy([sdl.SDL_JoystickNameForIndex(i).decode() for i in range(sdl.SDL_NumJoysticks())]))
         self._id = sdl.SDL_JoystickInstanceID(sdl.SDL_GameControllerGetJoystick(self._pad))
         self._shaping, self._enable_key = Shaping(config), config.enable_key
         self._gripper, self._paused = -1.0, False
@@ -118,7 +118,9 @@ and in the terminal:
             self._terminal.close()
 
 
-def _remedy() -> str:
+def _remedy(joysticks: list[str]) -> str:
+    if joysticks:
+        return f"device 'gamepad': SDL does not know the buttons of '{joysticks[0]}'; set SDL_GAMECONTROLLERCONFIG"
     shut = [path for path in glob.glob("/dev/input/by-id/*-event-joystick") if not os.access(path, os.R_OK)]
     if not shut:
         return "device 'gamepad': no gamepad found; plug one in, or pair it, and press one of its buttons"

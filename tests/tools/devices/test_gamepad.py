@@ -129,5 +129,15 @@ def test_no_pad_and_one_that_may_not_be_read_have_their_remedies(monkeypatch):
     assert "usb-pad-event-joystick may not be read" in line and gamepad.RULE in line and "\n" not in line
 
 
+def test_a_joystick_that_is_no_gamepad_is_named():
+    gamepad._sdl()
+    index = sdl2.SDL_JoystickAttachVirtual(sdl2.SDL_JOYSTICK_TYPE_THROTTLE, 2, 2, 0)
+    try:
+        with pytest.raises(UserError, match="does not know the buttons of 'Virtual"):
+            gamepad.Gamepad(CollectConfig())
+    finally:
+        assert sdl2.SDL_JoystickDetachVirtual(index) == 0
+
+
 def test_the_key_map_fits_a_terminal(pad):
     assert max(map(len, pad.device.keys.splitlines())) <= 80

@@ -158,7 +158,7 @@ def test_the_terminal_is_as_before_and_what_was_not_read_is_dropped(keys):
     during = termios.tcgetattr(keys.theirs)
     assert not during[3] & (termios.ICANON | termios.ECHO) and during[3] & termios.ISIG
     assert not during[0] & termios.IXON
-    keys.press("www")
+    keys.press("www\n")
     keys.device.close()
     assert termios.tcgetattr(keys.theirs) == wanted
     os.set_blocking(keys.theirs, False)
@@ -168,16 +168,17 @@ def test_the_terminal_is_as_before_and_what_was_not_read_is_dropped(keys):
 
 
 def test_a_terminal_that_goes_is_one_line(monkeypatch):
+    before = signal.getsignal(signal.SIGHUP)
     keys = Keys(monkeypatch)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         os.close(keys.terminal)
         with pytest.raises(UserError, match="the terminal has gone"):
             keys.read()
     finally:
-        signal.signal(signal.SIGHUP, before)
+        keys.device.close()
         keys.stdin.close()
         os.close(keys.theirs)
+    assert signal.getsignal(signal.SIGHUP) == before
 
 
 def test_the_key_map_fits_a_terminal(keys):
