@@ -180,6 +180,7 @@ class CollectConfig:
         0.05, "by hand: time constant of the motion's rise; a release stops at once", low=0, high=10
     )
     enable_key: bool = _f(False, "by hand: the arm moves only while the device's enable key is held (keyboard: is on)")
+    listen: str = _f("127.0.0.1:8080", "browser: where the page is; see tools.panel")
     confirm: bool = _f(True, "by hand: an episode that the environment ends waits for your key")
     idle_steps: bool = _f(False, "by hand: also make and record the steps before the first motion")
     view: Literal["line", "terminal", "window"] = _f(

@@ -10,7 +10,8 @@ frames  have: number of the last one  number, at_s, and the observation, unless 
 event   event: of teleop.EVENTS       done: the event; stopped, paused
 drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
 
-An answer repeats the "id" of its question, if it had one.
+A question has "sent_s", time.monotonic() of this computer: what comes late does not drive. An answer repeats the "id"
+of its question, if it had one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from agent.wire import check_address
 from robot_server.teleop import EVENTS, STILL, Command
 
 FRESH_S = 0.2  # dead man's switch: a command of a person who drives holds for so long
+LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
 MAX_BYTES = 4096  # of a question
 SERVE_S = 0.002  # answering takes at most this much of a control step
@@ -134,13 +136,16 @@ class Control:
 
     def _answer(self, route: bytes, question: dict[str, Any]) -> None:
         ask, body = question.get("ask"), []
+        age_s = time.monotonic() - sent_s if isinstance(sent_s := question.get("sent_s"), float) else math.nan
         given: dict[str, Any]
         if ask == "drive":
+            if not 0 <= age_s <= FRESH_S:
+                raise WireError(f"drive: {age_s:.2f} s late")
             if self._drive(route, question):
                 return
             given = {"refused": "somebody else drives"}
         elif ask == "event":
-            self._event(question.get("event"))
+            self._event(question.get("event"), age_s)
             given = {"done": question["event"], "stopped": self.stopped, "paused": self.paused}
         elif ask == "state":
             given = {"state": self._state()}
@@ -155,9 +160,11 @@ class Control:
             given["id"] = question["id"]
         self._socket.send_multipart([route, msgpack.packb(given, default=_plain), *body], zmq.NOBLOCK)
 
-    def _event(self, event: object) -> None:
+    def _event(self, event: object, age_s: float) -> None:
         if event not in EVENTS:
             raise WireError(f"event {event!r:.80}")
+        if event not in ("stop", "pause") and not 0 <= age_s <= LATE_S:
+            raise WireError(f"event '{event}': {age_s:.2f} s late")
         if event == "stop":
             self.stopped = True
         elif event == "pause":
@@ -236,7 +243,7 @@ class Operator:
 
 
 def question(kind: str, **more: Any) -> bytes:
-    return msgpack.packb({"ask": kind, **more}, default=_plain)
+    return msgpack.packb({"ask": kind, "sent_s": time.monotonic(), **more}, default=_plain)
 
 
 def answer(frames: Sequence[bytes]) -> dict[str, Any]:

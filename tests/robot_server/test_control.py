@@ -137,6 +137,10 @@ def test_what_is_seen_is_sent_once(control, operator):
 
 
 BAD = {
+    "late": [question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=time.monotonic() - 1)],
+    "from the future": [question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=time.monotonic() + 1e5)],
+    "no time": [question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=None)],
+    "a late word": [question("event", event="success", sent_s=time.monotonic() - 60)],
     "noise": [b"\xc1"],
     "no map": [msgpack.packb([1])],
     "bytes for names": [msgpack.packb({b"ask": "state"})],
@@ -160,6 +164,12 @@ def test_bad_messages_are_counted_and_change_nothing(control, operator, name):
     until(control, lambda: control.faults.counts)
     assert same(control.read(), Command()) and not control.held
     assert ask(control, person, "state")["state"]["driven"] == ""
+
+
+def test_a_stop_is_never_too_late(control, operator):
+    person = operator()
+    person.socket.send(question("event", event="stop", sent_s=time.monotonic() - 3600))
+    until(control, lambda: control.stopped)
 
 
 def test_deflections_are_bounded(control, operator):

@@ -105,9 +105,9 @@ and in the terminal:
     def _button(self, name: str) -> int:
         return self._sdl.SDL_GameControllerGetButton(self._pad, getattr(self._sdl, f"SDL_CONTROLLER_BUTTON_{name}"))
 
-    def reset(self) -> None:
-        """A new episode begins, with the gripper open."""
-        self._gripper = -1.0
+    def reset(self, gripper: float = -1.0) -> None:
+        """A new episode begins, or the person takes over, with the gripper as it is."""
+        self._gripper = gripper
 
     def close(self) -> None:
         if self._pad:

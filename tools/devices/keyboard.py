@@ -72,9 +72,9 @@ keyboard: tap a key for one step, hold it to go on
             raw[axis] += sign
         return Command(self._shaping.motion(raw), self._gripper, self._enabled, self._marks.events(keys))
 
-    def reset(self) -> None:
-        """A new episode begins, with the gripper open."""
-        self._gripper = -1.0
+    def reset(self, gripper: float = -1.0) -> None:
+        """A new episode begins, or the person takes over, with the gripper as it is."""
+        self._gripper = gripper
 
     def close(self) -> None:
         self._terminal.close()

@@ -92,9 +92,9 @@ and in the terminal:
         enabled = not self._enable_key or bool(reports.buttons & RIGHT)
         return Command(self._shaping.motion(reports.axes * enabled), self._gripper, enabled, events)
 
-    def reset(self) -> None:
-        """A new episode begins, with the gripper open."""
-        self._gripper = -1.0
+    def reset(self, gripper: float = -1.0) -> None:
+        """A new episode begins, or the person takes over, with the gripper as it is."""
+        self._gripper = gripper
 
     def close(self) -> None:
         self._hid.close()

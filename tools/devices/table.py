@@ -30,12 +30,20 @@ def _spacemouse(env: gymnasium.Env | None, config: CollectConfig) -> Device:
     return SpaceMouse(config)
 
 
+def _browser(env: gymnasium.Env | None, config: CollectConfig) -> Device:
+    from tools.devices.browser import Browser
+
+    return Browser(config)
+
+
 # name -> opens it for an environment; all but `scripted` are robot_server.teleop.Device, and may have two more methods:
-# show(observation, status: dict), called after each step and while the device is waited for; and reset(): a new episode
-# begins, with the gripper open.
+# show(observation, status: dict), called after each step and while the device is waited for; and reset(gripper): a new
+# episode begins, or the person takes over.
 DEVICES: dict[str, Callable[[Any, CollectConfig], Device | Scripted]] = {
     "scripted": Scripted,
     "keyboard": _keyboard,
     "gamepad": _gamepad,
     "spacemouse": _spacemouse,
+    "browser": _browser,
 }
+BY_A_PERSON = [name for name in DEVICES if name not in ("scripted", "browser")]  # those of tools.teleop
