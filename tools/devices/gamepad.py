@@ -92,7 +92,7 @@ and in the terminal:
         """Buttons pressed since the last call, in order, also those already let go of."""
         sdl, event, found = self._sdl, self._sdl.SDL_Event(), []
         while sdl.SDL_PollEvent(event):
-            if event.type == sdl.SDL_CONTROLLERBUTTONDOWN and event.cbutton.which == self._id:
+            if event.type == sdl.SDL_CONTROLLERBUTTONDOWN:  # of this pad: no other is open
                 found += [self._buttons[event.cbutton.button]] if event.cbutton.button in self._buttons else []
             if event.type == sdl.SDL_CONTROLLERDEVICEREMOVED and event.cdevice.which == self._id:
                 raise UserError("device 'gamepad': the gamepad has gone (unplugged, asleep or out of reach)")

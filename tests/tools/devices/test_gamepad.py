@@ -117,6 +117,14 @@ def test_a_pad_that_goes_is_one_line(pad):
         pad.device.read()
 
 
+def test_another_pad_may_come_and_go(pad):
+    other = sdl2.SDL_JoystickAttachVirtual(sdl2.SDL_JOYSTICK_TYPE_GAMECONTROLLER, 6, 15, 0)
+    pad.device.read()
+    assert sdl2.SDL_JoystickDetachVirtual(other) == 0
+    pad.press("A")
+    assert pad.device.read().gripper == 1
+
+
 def test_no_pad_and_one_that_may_not_be_read_have_their_remedies(monkeypatch):
     monkeypatch.setattr(gamepad.glob, "glob", lambda pattern: [])
     with pytest.raises(UserError, match="no gamepad found; plug one in"):
