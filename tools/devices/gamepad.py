@@ -121,7 +121,8 @@ and in the terminal:
 def _remedy(joysticks: list[str]) -> str:
     if joysticks:
         return f"device 'gamepad': SDL does not know the buttons of '{joysticks[0]}'; set SDL_GAMECONTROLLERCONFIG"
-    shut = [path for path in glob.glob("/dev/input/by-id/*-event-joystick") if not os.access(path, os.R_OK)]
+    nodes = glob.glob("/dev/input/by-id/*-event-joystick") + glob.glob("/dev/input/js*")  # Bluetooth has no by-id
+    shut = [path for path in nodes if not os.access(path, os.R_OK)]
     if not shut:
         return "device 'gamepad': no gamepad found; plug one in, or pair it, and press one of its buttons"
     return (
