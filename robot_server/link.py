@@ -24,9 +24,9 @@ import zmq
 from agent.episode_file import EpisodeFileError
 from agent.faults import Faults, shown
 from agent.keys import present
+from agent.layout import MAX_FRAME_BYTES
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire import (
-    MAX_FRAME_BYTES,
     MAX_REPORTED,
     NAME,
     SOCKET_OPTIONS,

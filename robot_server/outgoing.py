@@ -83,7 +83,7 @@ class Outgoing:
         return True
 
     def _pack(self, step: int, transition: Transition) -> list[bytes]:
-        return [bytes(frame) for frame in pack_step(self.key, step, transition, {} if step else self.meta)]
+        return pack_step(self.key, step, transition, {} if step else self.meta)
 
     def drop_journal(self) -> None:
         if self.journal:
