@@ -108,6 +108,7 @@ def test_the_persons_word_wins_over_the_environments(env):
     way = towards_the_target(env)
     kept, failed = (record(env, *way, NOTHING, go(0, 0, word)).episode for word in ("end", "failure"))
     assert kept.succeeded and kept.rewards[-1] == 1 and kept.terminated[-1] and "marked" not in kept.meta
+    assert not kept.truncated.any()
     assert not failed.succeeded and not failed.rewards.any() and failed.truncated[-1] and not failed.terminated.any()
     assert failed.meta["env_success"] is True
     failed.check(failed.spec)

@@ -92,7 +92,7 @@ and in the terminal:
         """Buttons pressed since the last call, in order, also those already let go of."""
         sdl, event, found = self._sdl, self._sdl.SDL_Event(), []
         while sdl.SDL_PollEvent(event):
-            if event.type == sdl.SDL_CONTROLLERBUTTONDOWN and event.cbutton.which == self._id:
+            if event.type == sdl.SDL_CONTROLLERBUTTONDOWN:  # of this pad: no other is open
                 found += [self._buttons[event.cbutton.button]] if event.cbutton.button in self._buttons else []
             if event.type == sdl.SDL_CONTROLLERDEVICEREMOVED and event.cdevice.which == self._id:
                 raise UserError("device 'gamepad': the gamepad has gone (unplugged, asleep or out of reach)")
@@ -121,7 +121,8 @@ and in the terminal:
 def _remedy(joysticks: list[str]) -> str:
     if joysticks:
         return f"device 'gamepad': SDL does not know the buttons of '{joysticks[0]}'; set SDL_GAMECONTROLLERCONFIG"
-    shut = [path for path in glob.glob("/dev/input/by-id/*-event-joystick") if not os.access(path, os.R_OK)]
+    nodes = glob.glob("/dev/input/by-id/*-event-joystick") + glob.glob("/dev/input/js*")  # Bluetooth has no by-id
+    shut = [path for path in nodes if not os.access(path, os.R_OK)]
     if not shut:
         return "device 'gamepad': no gamepad found; plug one in, or pair it, and press one of its buttons"
     return (

@@ -117,16 +117,24 @@ def test_a_pad_that_goes_is_one_line(pad):
         pad.device.read()
 
 
+def test_another_pad_may_come_and_go(pad):
+    other = sdl2.SDL_JoystickAttachVirtual(sdl2.SDL_JOYSTICK_TYPE_GAMECONTROLLER, 6, 15, 0)
+    pad.device.read()
+    assert sdl2.SDL_JoystickDetachVirtual(other) == 0
+    pad.press("A")
+    assert pad.device.read().gripper == 1
+
+
 def test_no_pad_and_one_that_may_not_be_read_have_their_remedies(monkeypatch):
     monkeypatch.setattr(gamepad.glob, "glob", lambda pattern: [])
     with pytest.raises(UserError, match="no gamepad found; plug one in"):
         gamepad.Gamepad(CollectConfig())
-    monkeypatch.setattr(gamepad.glob, "glob", lambda pattern: ["/dev/input/by-id/usb-pad-event-joystick"])
+    monkeypatch.setattr(gamepad.glob, "glob", lambda pattern: ["/dev/input/js0"] if "js" in pattern else [])
     monkeypatch.setattr(gamepad.os, "access", lambda path, mode: False)
     with pytest.raises(UserError) as refused:
         gamepad.Gamepad(CollectConfig())
     line = str(refused.value)
-    assert "usb-pad-event-joystick may not be read" in line and gamepad.RULE in line and "\n" not in line
+    assert "/dev/input/js0 may not be read" in line and gamepad.RULE in line and "\n" not in line
 
 
 def test_a_joystick_that_is_no_gamepad_is_named():

@@ -1,10 +1,12 @@
 """The keyboard on a pseudo-terminal, with a clock of the test's own."""
 
+import fcntl
 import os
 import pty
 import signal
 import sys
 import termios
+import time
 
 import numpy as np
 import pytest
@@ -27,7 +29,9 @@ class Keys:
         self.device = Keyboard(CollectConfig(**{**CONFIG, **config}), lambda: self.now_s)
 
     def press(self, text):
-        os.write(self.terminal, text.encode() if isinstance(text, str) else text)
+        count = os.write(self.terminal, text.encode())
+        while int.from_bytes(fcntl.ioctl(self.theirs, termios.FIONREAD, bytes(4)), sys.byteorder) < count:
+            time.sleep(0.001)
 
     def read(self, after_s=0.0):
         self.now_s += after_s

@@ -125,7 +125,9 @@ def test_with_an_enable_key_the_right_button_must_be_held():
     assert command.enabled and command.motion[0] == 1 and command.events == ()
 
 
-@pytest.mark.parametrize("report", [b"", b"\x01", b"\x01\x10\x00\x20", b"\x03", b"\x63" * 64, b"\x02" + b"\xff" * 5])
+@pytest.mark.parametrize(
+    "report", [b"", b"\x01", b"\x01\x10\x00\x20", b"\x03", b"\x63" * 64, b"\x02" + b"\xff" * 5, b"\x03" + bytes(12)]
+)
 def test_a_strange_report_is_passed_over(report):
     reports = Reports()
     reports.take(report)
