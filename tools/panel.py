@@ -146,12 +146,14 @@ class Browser:
             event, drive = asked.get("event"), asked.get("drive")
             if event in EVENTS:
                 await self._operator.socket.send(question("event", event=event))
-            elif time.monotonic() - float(drive["seen"]) > FRESH_S or self._robot.away:
-                self._late += 1  # it, or what it answers to, was under way for too long
             else:
+                motion, gripper = [float(number) for number in drive["motion"]], float(drive["gripper"])
+                age_s = time.monotonic() - float(drive["seen"])
+                if self._robot.away or not 0 <= age_s <= FRESH_S:
+                    self._late += 1  # it, or what it answers to, was under way for too long
+                    return True
                 self._refused = ""
-                motion = [float(number) for number in drive["motion"]]
-                message = question("drive", motion=motion, gripper=float(drive["gripper"]), enabled=drive["enabled"])
+                message = question("drive", motion=motion, gripper=gripper, enabled=drive["enabled"])
                 await self._operator.socket.send(message)
         except (ValueError, TypeError, KeyError, AttributeError):
             return False

@@ -4,8 +4,8 @@
 
 The arm is yours while the device is enabled (keyboard: e, on and off; gamepad: right bumper, held; SpaceMouse: right
 button, held), and the policy's otherwise. What you do is recorded as it was executed, and flagged as an intervention.
-Ctrl-C, a device that is unplugged or a connection that is lost while you drive holds the arm; enable it again, or resume
-on the page (tools.panel), which gives it back to the policy. Without a device at hand, drive from the page.
+Ctrl-C, an unplugged device or a lost connection while you drive holds the arm; enable it again, or resume on the page
+(tools.panel), which gives it back to the policy. Without a device at hand, drive from the page.
 """
 
 from __future__ import annotations
