@@ -275,7 +275,7 @@ def test_a_person_records_an_episode_in_the_browser_and_it_trains(tmp_path, chro
         "--updates",
         "3",
     ]
-    small = ["--offline.batch", "8", "--features", "8", "--hidden", "16", "16"]
+    small = ["--offline.batch", "8", "--features", "8"]
     done = subprocess.run([*train, *small], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 0 and (tmp_path / "o.pt").exists(), done.stderr
 
