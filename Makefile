@@ -24,6 +24,7 @@ demo: $(ready)
 	.venv/bin/python -m tools.demo $(ARGS)
 
 test: $(ready)
+	@$(PYTHON) tools/setup/system_packages.py tests
 	.venv/bin/python -m pytest $(ARGS)
 
 lint: $(ready)

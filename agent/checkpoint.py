@@ -91,6 +91,8 @@ def load(path: str | Path) -> Checkpoint:
         with zipfile.ZipFile(path) as archive:  # torch.save writes checksums, and torch.load does not look at them
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} does not have its checksum")
+            if any(entry.external_attr for entry in archive.infolist()):  # torch.load takes one of them for a folder
+                raise ValueError("its table of contents is damaged")
         data = torch.load(path, map_location="cpu", weights_only=True)
         if data.pop("format") != FORMAT:
             raise ValueError("written by another version of this program")

@@ -102,6 +102,7 @@ class OnlineConfig:
     offline_share: float = _f(
         0.5, "share of each batch from the offline data, 0 to 1; -1: by size |D| / (|D| + N)", low=-1, high=1
     )
+    interventions_offline: bool = _f(False, "episodes in which a person drove go to the demonstrations, too")
     capacity_steps: int = _f(200_000, "online steps kept; the oldest episodes go first", low=2)
     max_lead_steps: int = _f(
         200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit", low=0
@@ -155,6 +156,9 @@ class RobotConfig:
     while_away: Literal["act", "wait"] = _f(
         "act", "while the learner is away: go on with the last policy, or finish the episode and wait"
     )
+    control: str = _f(
+        "tcp://127.0.0.1:5556", "the operator's socket (tools.panel, tools.teleop), on this computer; empty: none"
+    )
 
 
 @dataclass
@@ -164,6 +168,24 @@ class CollectConfig:
     failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
     retry_rate: float = _f(0.0, "scripted: share of the others that miss once, then try again", low=0, high=1)
     seed: int = _f(0, "seed of the first episode; each next one adds 1", low=0, high=2**31)
+    hz: float = _f(0.0, "by hand: steps a second; 0: the environment's own rate, else 20", low=0)
+    speed: float = _f(
+        0.5, "by hand: the hand's speed at full deflection, as a share of what an action can ask", low=0.01, high=1
+    )
+    rotation_speed: float = _f(0.3, "by hand: the same of rotations", low=0, high=1)
+    dead_band: float = _f(
+        0.1, "gamepad, spacemouse: share of the deflection about the middle that is none", low=0, high=0.9
+    )
+    smoothing_s: float = _f(
+        0.05, "by hand: time constant of the motion's rise; a release stops at once", low=0, high=10
+    )
+    enable_key: bool = _f(False, "by hand: the arm moves only while the device's enable key is held (keyboard: is on)")
+    listen: str = _f("127.0.0.1:8080", "browser: where the page is; see tools.panel")
+    confirm: bool = _f(True, "by hand: an episode that the environment ends waits for your key")
+    idle_steps: bool = _f(False, "by hand: also make and record the steps before the first motion")
+    view: Literal["line", "terminal", "window"] = _f(
+        "line", "by hand: a status line; with the cameras above it, in the terminal (24-bit colour); or in a window"
+    )
 
 
 SECTIONS: dict[str, type] = {

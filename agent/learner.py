@@ -76,7 +76,7 @@ class Learner:
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
         self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
-        self.store = Store(folder, self.replay, trainer.ranks.tell)
+        self.store = Store(folder, trainer.add, trainer.ranks.tell)
         stored = self.store.read_back() if resumed else []
         network = dataclasses.asdict(config["network"])
         self.run_id = start.run if resumed else secrets.token_hex(4)

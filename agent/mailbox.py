@@ -177,7 +177,7 @@ class Mailbox:
 
     def offer(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
         """Newest weights for the robots, copied here. They replace older ones; a robot gets them when it asks."""
-        self._weights = [bytes(frame) for frame in pack("WEIGHTS", weights, version=version)]
+        self._weights = pack("WEIGHTS", weights, version=version)
         self._version = version
         self._offered_s[version] = time.monotonic()
         while len(self._offered_s) > MAX_VERSIONS:

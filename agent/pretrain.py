@@ -62,9 +62,9 @@ def run_folder(config: LearnerConfig, kind: str) -> Path:
 
 
 def load_demonstrations(
-    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int, storage: Storage = HOST
+    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int, storage: Storage = HOST, room: int = 0
 ) -> tuple[Replay, list[Episode]]:
-    """A replay that holds all demonstrations, and the episodes' heads (without frames) for a summary.
+    """A replay that holds all demonstrations and `room` rows more, and the episodes' heads (without frames).
 
     Raises UserError naming the file that is missing, damaged or different from the others, or when none is left;
     NoSpace when they do not fit into the storage.
@@ -74,7 +74,7 @@ def load_demonstrations(
     replay, heads = None, []
     for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
         if replay is None:
-            replay = Replay(episode.spec, rows, reward, gamma, seed, storage)
+            replay = Replay(episode.spec, rows + room, reward, gamma, seed, storage)
             if not config.successes_only:
                 replay.reserve(rows)
         if config.successes_only and not episode.succeeded:

@@ -38,6 +38,7 @@ class Spec:
     cameras: dict[str, tuple[int, int, int]]
     states: dict[str, int]
     action_dim: int
+    _expected: dict[str, tuple[tuple[int, ...], np.dtype]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("cameras", "states"):  # in the order of their names: features are concatenated in it
@@ -50,6 +51,7 @@ class Spec:
                 raise SpecError(f"camera '{key}' is {list(shape)}, expected [height, width, 3]")
         if both := set(self.cameras) & set(self.states):
             raise SpecError(f"{sorted(both)} are cameras and states at once")
+        object.__setattr__(self, "_expected", {key: (self.shape(key), self.dtype(key)) for key in self.keys})
 
     @classmethod
     def from_spaces(cls, observation_space: Any, action_space: Any) -> Spec:
@@ -74,8 +76,8 @@ class Spec:
         return cls(cameras, states, int(action_space.shape[0]))
 
     def to_dict(self) -> dict[str, Any]:
-        cameras = {k: list(v) for k, v in self.cameras.items()}
-        return {"cameras": cameras, "states": dict(self.states), "action_dim": self.action_dim}
+        cameras, states = {k: list(v) for k, v in self.cameras.items()}, dict(self.states)
+        return {"cameras": cameras, "states": states, "action_dim": self.action_dim}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Spec:
@@ -103,27 +105,27 @@ class Spec:
             mine, theirs = getattr(self, kind), getattr(other, kind)
             for key in sorted({*mine, *theirs}):
                 if mine.get(key) != theirs.get(key):
-                    noun = kind[:-1]
-                    found.append(f"{noun} '{key}': {mine.get(key, 'none')} against {theirs.get(key, 'none')}")
+                    found.append(f"{kind[:-1]} '{key}': {mine.get(key, 'none')} against {theirs.get(key, 'none')}")
         if self.action_dim != other.action_dim:
             found.append(f"action_dim: {self.action_dim} against {other.action_dim}")
         return found
 
     def check_observation(self, observation: Mapping[str, np.ndarray], lead: tuple[int, ...] = ()) -> None:
         """Raise SpecError unless every key is there with its shape (after the `lead` axes) and dtype, and no other."""
-        if set(observation) != set(self.keys):
-            missing, extra = set(self.keys) - set(observation), set(observation) - set(self.keys)
-            raise SpecError(f"observation keys: missing {sorted(missing)}, unexpected {sorted(extra)}")
-        for key, value in observation.items():
-            _check_array(key, value, (*lead, *self.shape(key)), self.dtype(key))
+        mine, given = self._expected.keys(), observation.keys()
+        if mine != given:
+            raise SpecError(f"observation keys: missing {sorted(mine - given)}, unexpected {sorted(given - mine)}")
+        for key, (shape, dtype) in self._expected.items():
+            _check_array(key, observation[key], (*lead, *shape), dtype)
 
 
 def _check_array(name: str, value: np.ndarray, shape: tuple, dtype: np.dtype, limit: float | None = None) -> None:
     if value.shape != shape or value.dtype != dtype:
         raise SpecError(f"'{name}' is {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
-    if dtype.kind == "f" and not np.isfinite(value).all():
+    largest = np.maximum.reduce(np.abs(value), axis=None, initial=0) if dtype.kind == "f" else 0  # nan if one is
+    if not largest < np.inf:
         raise SpecError(f"'{name}' has values that are not finite")
-    if limit is not None and np.abs(value).max(initial=0) > limit:
+    if limit is not None and largest > limit:
         raise SpecError(f"'{name}' has values outside [-1, 1]: {value[np.abs(value) > limit][0]:g}")
 
 

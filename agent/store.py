@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
-from agent.replay import Replay
 from agent.spec import Episode, UserError
 from agent.storage import NoSpace
 from agent.wire import EpisodeKey, episode_name
@@ -20,31 +19,38 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """Episodes of the run in `folder`: those that learning uses in episodes/, the others in set_aside/.
+    """Episodes of the run in `folder`: those that learning uses in episodes/, the others in set_aside/ or discarded/.
 
     An episode that contradicts the config (a third reward value in a sparse task, more steps than the replay has rows)
     is set aside, whole and named, and the run goes on. After the config has been put right, read_back takes it in.
-    Damaged files go to damaged/.
+    Damaged files go to damaged/; those that a person discarded (meta "marked") to discarded/.
+    add: gives an episode to learning; raises UserError if that cannot use it.
     episodes, env_steps: of those that learning uses. set_aside: how many it does not. tell: gets the path of each that
     it does.
     """
 
-    def __init__(self, folder: Path, replay: Replay, tell: Callable[[Path], None] = lambda path: None) -> None:
-        self.replay, self._tell = replay, tell
-        self._good, self._aside = folder / "episodes", folder / "set_aside"
+    def __init__(
+        self, folder: Path, add: Callable[[Episode], None], tell: Callable[[Path], None] = lambda path: None
+    ) -> None:
+        self._use, self._tell = add, tell
+        self._good, self._aside, self._discarded = (folder / name for name in ("episodes", "set_aside", "discarded"))
         self.episodes = self.env_steps = self.set_aside = 0
         self._order = 0  # of the next one in the replay; not how many there are: reading back may set one aside
 
     def take(self, episode: Episode) -> bool:
-        """To disk, then into the replay; False when it had to be set aside instead."""
+        """To disk, then to learning; False when that cannot or, as a person said, should not use it."""
         episode.meta["order"] = self._order
         name = episode_name(episode.meta) + SUFFIX
+        if episode.meta.get("marked") == "discard":
+            self._discarded.mkdir(exist_ok=True)
+            write_episode(self._discarded / name, episode)
+            return False
         write_episode(self._good / name, episode)
         return self._add(episode, name)
 
     def read_back(self) -> list[EpisodeKey]:
         """Fill the replay from the files, in the order in which they were taken; returns the identities of them all."""
-        for aside in (self._good, self._aside, self._good.parent):
+        for aside in (self._good, self._aside, self._discarded, self._good.parent):
             for part in aside.glob(".*.part"):  # of a learner that was killed while it wrote
                 part.unlink()
         keys, orders = [], {}
@@ -55,6 +61,9 @@ class Store:
             if (episode := self._whole(path, read_episode)) is not None:
                 keys.append(_key(episode))
                 self._add(episode, path.name)
+        for path in self._files(self._discarded):
+            if (meta := self._whole(path, _run_meta)) is not None:
+                keys.append((meta["robot"], meta["boot"], meta["number"]))
         known = {path.name for path in orders}
         for path in self._files(self._aside):
             if (episode := self._whole(path, read_episode)) is not None:
@@ -65,7 +74,7 @@ class Store:
 
     def _add(self, episode: Episode, name: str) -> bool:
         try:
-            self.replay.add(episode)
+            self._use(episode)
         except NoSpace:
             raise  # not the episode's fault
         except UserError as error:

@@ -16,7 +16,7 @@ from agent.prefetch import Prefetch
 from agent.pretrain import choose_device, load_demonstrations
 from agent.ranks import Ranks
 from agent.replay import Replay
-from agent.spec import UserError
+from agent.spec import Episode, UserError
 from agent.speed import accelerate
 from agent.storage import Storage
 
@@ -30,6 +30,7 @@ class Trainer:
     def __init__(self, start: Checkpoint, config: dict[str, Any], folder: Path, ranks: Ranks) -> None:
         self.online: OnlineConfig = config["online"]
         self.ranks = ranks
+        self._successes_only = config["offline"].successes_only
         seed, gamma = config["learner"].seed, config["calql"].gamma
         self.device = choose_device(config["learner"], ranks.local)
         storage = Storage(config["learner"].storage, folder, self.device)
@@ -37,7 +38,8 @@ class Trainer:
         if self.online.offline_share != 0:
             if not config["offline"].data:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
-            self.offline, _ = load_demonstrations(config["offline"], config["reward"], gamma, seed, storage)
+            room = self.online.capacity_steps if self.online.interventions_offline else 0
+            self.offline, _ = load_demonstrations(config["offline"], config["reward"], gamma, seed, storage, room)
             if differences := start.spec.differences(self.offline.spec):
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
         config["network"].encoder_weights = ""  # they are in the checkpoint
@@ -59,6 +61,16 @@ class Trainer:
             if replay is not None and name in generators:
                 replay.generator.set_state(generators[name])
 
+    def add(self, episode: Episode) -> None:
+        """Into the replay and, with online.interventions_offline, to the demonstrations if a person took part.
+
+        Raises UserError, and adds nothing, when it does not fit; NoSpace.
+        """
+        self.replay.add(episode)
+        wanted = episode.succeeded or not self._successes_only
+        if self.offline is not None and self.online.interventions_offline and episode.interventions.any() and wanted:
+            self.offline.add(episode)
+
     def update(self, weights: Weights, update_actor: bool) -> dict[str, Tensor]:
         """One update on a mixed batch, with the other processes, if there are some; its metrics, on the device."""
         if self.ranks.leads:
@@ -71,5 +83,5 @@ class Trainer:
         """All that a process without the link does: what the leader orders, until the run is over."""
         for order in self.ranks.orders():
             for path in order.episodes:
-                self.replay.add(read_episode(Path(path)))
+                self.add(read_episode(Path(path)))
             self.update(order.weights, order.update_actor)

@@ -1,5 +1,6 @@
-"""Messages between learner and robot server, as ZeroMQ frames: a msgpack header, then one raw frame per array.
+"""Messages between learner and robot server, as ZeroMQ frames: a msgpack header, and one frame with all arrays, if any.
 
+The header declares the arrays; they lie one after the other, each from the next multiple of 8 bytes on.
 Neither side trusts the other: no pickle, every field and array is declared and checked, sizes before memory is taken.
 
 robot -> learner
@@ -29,7 +30,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,15 +39,13 @@ import msgpack
 import numpy as np
 import zmq
 
+from agent.layout import WireError, declare, read_layout
 from agent.spec import Transition, UserError
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_HEADER_BYTES = 1 << 20
-MAX_FRAME_BYTES = 1 << 30
-MAX_ARRAYS = 4096
 MAX_MAP_BYTES = 1 << 14  # of a field that is a map (env, meta, spec, ...), as JSON
 MAX_REPORTED = 5000  # episodes in one outbox report
-DTYPES = {name: np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")}
 
 EPISODE = {"robot": str, "boot": str, "episode": int}
 KINDS: dict[str, dict[str, type]] = {
@@ -110,10 +108,6 @@ Buffer = bytes | memoryview
 EpisodeKey = tuple[str, str, int]  # robot, boot, number
 
 
-class WireError(ValueError):
-    """A message that is not what the protocol says."""
-
-
 class ProtocolError(WireError):
     """A message of another protocol version."""
 
@@ -127,23 +121,14 @@ class Message:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def pack(kind: str, arrays: Mapping[str, np.ndarray] | None = None, **fields: Any) -> list[Buffer]:
-    """Frames of one message. Contiguous arrays are not copied: the frames are views of them.
-
-    Raises WireError for anything that `unpack` would not take.
-    """
-    declared, frames = [], []
-    for name, array in (arrays or {}).items():
-        if array.dtype.name not in DTYPES:
-            raise WireError(f"array '{name}' has dtype {array.dtype}")
-        array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-        declared.append([name, array.dtype.name, list(array.shape)])
-        frames.append(array.reshape(-1).view(np.uint8).data)
+def pack(kind: str, arrays: Mapping[str, np.ndarray] | None = None, **fields: Any) -> list[bytes]:
+    """Frames of one message, with a copy of the arrays. Raises WireError for anything that `unpack` would not take."""
     _check_fields(kind, fields)
-    header = msgpack.packb({"v": PROTOCOL, "kind": kind, **fields, "arrays": declared})
+    layout = declare(arrays or {})
+    header = msgpack.packb({"v": PROTOCOL, "kind": kind, **fields, "arrays": layout.declared})
     if len(header) > MAX_HEADER_BYTES:
         raise WireError(f"the header of a {kind} has {len(header)} bytes")
-    return [header, *frames]
+    return [header, layout.join(arrays)] if arrays else [header]
 
 
 def unpack(frames: Sequence[Buffer]) -> Message:
@@ -157,15 +142,10 @@ def unpack(frames: Sequence[Buffer]) -> Message:
     if not isinstance(kind, str) or kind not in KINDS:
         raise WireError(f"unknown kind {kind!r:.80}")
     _check_fields(kind, header)
-    if not isinstance(declared, list) or len(declared) != len(frames) - 1 or len(declared) > MAX_ARRAYS:
-        raise WireError(f"{kind}: {len(frames) - 1} array frames, which is not what its header says")
-    arrays: dict[str, np.ndarray] = {}
-    for entry, frame in zip(declared, frames[1:], strict=True):
-        name, array = _array(kind, entry, frame)
-        if name in arrays:
-            raise WireError(f"{kind}: array '{name}' twice")
-        arrays[name] = array
-    return Message(kind, header, arrays)
+    layout = read_layout(declared)
+    if len(frames) != (2 if layout.places else 1):
+        raise WireError(f"{kind}: {len(layout.places)} arrays in {len(frames) - 1} frames")
+    return Message(kind, header, layout.split(frames[1]) if layout.places else {})
 
 
 def _header(frames: Sequence[Buffer]) -> dict[str, Any]:
@@ -212,6 +192,8 @@ def _is_outbox_entry(entry: Any) -> bool:
 
 def _is_json(value: dict) -> bool:
     """Whether `value` may go into an episode file's meta (bytes, timestamps, non-text keys and long ones may not)."""
+    if not value:
+        return True
     try:
         short = len(json.dumps(value)) <= MAX_MAP_BYTES
     except (TypeError, ValueError, RecursionError):
@@ -219,25 +201,7 @@ def _is_json(value: dict) -> bool:
     return short and all(isinstance(key, str) for key in value)
 
 
-def _array(kind: str, entry: Any, frame: Buffer) -> tuple[str, np.ndarray]:
-    match entry:
-        case [str(name), str(dtype), [*shape]] if dtype in DTYPES and 0 < len(name) <= 256 and len(shape) <= 8:
-            pass
-        case _:
-            raise WireError(f"{kind}: array declared as {entry!r:.200}")
-    if not all(type(length) is int and 0 <= length <= MAX_FRAME_BYTES for length in shape):
-        raise WireError(f"{kind}: array '{name}' has shape {shape!r:.80}")
-    size = math.prod(shape) * DTYPES[dtype].itemsize
-    if size != len(frame) or size > MAX_FRAME_BYTES:
-        raise WireError(f"{kind}: array '{name}' {dtype}{shape} needs {size} bytes, its frame has {len(frame)}")
-    array: np.ndarray = np.ndarray(tuple(shape), DTYPES[dtype], buffer=frame)
-    array.flags.writeable = False
-    return name, array
-
-
-def pack_step(
-    key: EpisodeKey, step: int, transition: Transition, meta: Mapping[str, Any] | None = None
-) -> list[Buffer]:
+def pack_step(key: EpisodeKey, step: int, transition: Transition, meta: Mapping[str, Any] | None = None) -> list[bytes]:
     """A STEP: transition number `step` of the episode `key`. `meta` of the episode goes with its first or last step."""
     arrays = {f"obs/{name}": value for name, value in transition.observation.items()}
     arrays["action"] = transition.action

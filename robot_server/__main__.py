@@ -9,6 +9,9 @@ episode), and delivers what it collected when the learner is back. It stops acti
 when the spool folder holds --spool-gb or cannot be written. --address says where the learner is, --robot-name which of
 several robots this one is.
 
+tools.panel and tools.teleop, on this computer, show what it does and let a person drive, pause and stop it (--control):
+after a stop it moves nothing until a person resumes.
+
 Ctrl-C (or SIGTERM) ends the running episode after the step under way, delivers it and stops; what could not be
 delivered stays in the spool folder, for the next start; so does, cut short, an episode whose robot server was killed. A
 second Ctrl-C stops at once.
@@ -27,8 +30,9 @@ import envs
 from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
 from agent.spec import Spec, UserError
-from robot_server.actor import Acting, run_episode, swap
+from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.clock import Clock
+from robot_server.control import Control
 from robot_server.link import Link
 
 REMIND_S = 30.0
@@ -49,15 +53,27 @@ def main(argv: list[str] | None = None) -> int:
     except BaseException:
         env.close()
         raise
+    control = open_control(robot)
     with Stop() as stop:
         try:
-            act(env, link, robot, stop)
+            act(env, link, robot, stop, control)
         finally:
             try:
                 env.close()  # first: a robot must not wait for the network to be let go
             finally:
+                if control:
+                    control.close()
                 lost = finish(link, timeout_s=0.0 if stop.at_once else 5.0)
     return 1 if lost else 0
+
+
+def open_control(robot: RobotConfig) -> Control | None:
+    """The operator's socket; None without one, which is said when one was wanted."""
+    try:
+        return Control(robot.control) if robot.control else None
+    except UserError as error:
+        print(f"no page and no teleoperation: {error}", file=sys.stderr)
+        return None
 
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
@@ -67,9 +83,12 @@ def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict)
     )
 
 
-def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
+def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> None:
     """Wait for the learner and its policy, then run episodes until `stop` or the number asked for."""
-    policy = first_policy(link, robot, stop)
+    tally = Tally(robot.robot_name, link)
+    if control:
+        control.about = tally.about
+    policy = first_policy(link, robot, stop, control)
     clock = Clock(robot.hz)
 
     def over() -> bool:
@@ -77,7 +96,7 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
 
     first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
     for number in range(robot.episodes) if robot.episodes else itertools.count():
-        if policy is None or not may_act(link, robot, over):
+        if policy is None or not may_act(link, robot, over, control):
             break
         seed = first_seed + number
         summary = run_episode(
@@ -89,8 +108,10 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
             robot.deterministic,
             lambda: over() or bool(link.full),
             robot.max_backlog_steps,
+            control,
         )
         if summary.steps:
+            tally.count(summary)
             print(summary, flush=True)
     if link.done:
         print("the learner's run is over", flush=True)
@@ -98,27 +119,47 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop) -> None:
         print(f"{clock.misses} steps took longer than 1/{robot.hz:g} s", flush=True)
 
 
-def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool]) -> bool:
+def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: Control | None = None) -> bool:
     """Wait while the next episode could be lost, or is not wanted; False when it is over."""
 
     def why_not() -> str:
+        if control and control.held:
+            return "stopped by a person: waiting for resume" if control.stopped else "paused: waiting for resume"
         away = robot.while_away == "wait" and link.silent_s > AWAY_S
-        return link.full or ("the learner is away (robot.while_away)" if away else "")
+        reason = link.full or ("the learner is away (robot.while_away)" if away else "")
+        return reason and f"{reason}: waiting for the learner"
 
     def resolved() -> bool:
-        link.wait(1.0)
+        serve(link, control, 1.0, lambda: not why_not())
         link.keep()
         return not why_not()
 
     reason = why_not()
-    return not over() if not reason else wait_until(resolved, f"{reason}: waiting for the learner", over)
+    return not over() if not reason else wait_until(resolved, reason, over)
 
 
-def first_policy(link: Link, robot: RobotConfig, stop: Stop) -> Acting | None:
+def serve(link: Link, control: Control | None, timeout_s: float, until: Callable[[], bool]) -> None:
+    """Serve both, for so long at most."""
+    end_s = time.monotonic() + timeout_s
+    while (left_s := end_s - time.monotonic()) > 0 and not until():
+        link.wait(min(left_s, 0.02 if control else left_s))
+        if control:
+            control.serve()
+
+
+def first_policy(link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> Acting | None:
     """The policy, with the first weights loaded; None when asked to stop before they came."""
-    if not wait_until(
-        lambda: link.connect(0.1), f"waiting for a learner at {link.address}", stop, lambda: link.trouble
-    ):
+
+    def served(done: Callable[[float], bool]) -> Callable[[], bool]:
+        def turn() -> bool:
+            if control:
+                control.serve()
+            return done(0.1)
+
+        return turn
+
+    waiting = f"waiting for a learner at {link.address}"
+    if not wait_until(served(link.connect), waiting, stop, lambda: link.trouble):
         return None
     import torch  # slow to load: not before it is known that there is a learner to serve
 
@@ -128,10 +169,55 @@ def first_policy(link: Link, robot: RobotConfig, stop: Stop) -> Acting | None:
     network = {**(link.network or {}), "encoder_weights": ""}  # they come from the learner, with all others
     policy = Policy(link.spec, build(NetworkConfig, network, "the learner's network."))
     print(f"connected to the learner at {link.address}" + (f", run {link.run}" if link.run else ""), flush=True)
-    if not wait_until(lambda: link.has_weights(0.1), "waiting for the policy", stop):
+    if not wait_until(served(link.has_weights), "waiting for the policy", stop):
         return None
     swap(policy, link)
     return policy
+
+
+LINK_HEALTH = (
+    "address",
+    "run",
+    "trouble",
+    "full",
+    "reconnects",
+    "backlog",
+    "unkept",
+    "round_trip_s",
+    "silent_s",
+)
+
+
+class Tally:
+    """What the operator's socket tells besides the running episode."""
+
+    def __init__(self, name: str, link: Link) -> None:
+        self._name, self._link = name, link
+        self.episodes = self.successes = self.discarded = 0
+        self._version, self._since_s = 0, time.monotonic()
+
+    def count(self, summary: Summary) -> None:
+        self.discarded += summary.word == "discard"
+        self.episodes += summary.word != "discard"
+        self.successes += summary.success and summary.word != "discard"
+
+    def about(self) -> dict[str, Any]:
+        link = self._link
+        if link.version != self._version:
+            self._version, self._since_s = link.version, time.monotonic()
+        health = {
+            name: getattr(link, name) for name in ("address", "trouble", "reconnects", "backlog", "unkept", "full")
+        }
+        health |= {"round_trip_s": link.round_trip_s, "silent_s": link.silent_s, "run": link.run}
+        return {
+            "robot": self._name,
+            "episodes": self.episodes,
+            "successes": self.successes,
+            "discarded": self.discarded,
+            "policy_version": self._version,
+            "policy_age_s": time.monotonic() - self._since_s,
+            "link": health,
+        }
 
 
 def wait_until(

@@ -12,7 +12,9 @@ import numpy as np
 
 from agent.spec import Observation, Transition, UserError, executed, own
 from robot_server.clock import Clock
+from robot_server.control import Control
 from robot_server.link import Link
+from robot_server.teleop import ENDINGS, SUCCESS_REWARD, to_action
 
 
 class Acting(Protocol):
@@ -25,7 +27,10 @@ class Acting(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """One episode. policy_version: of its last step. cut: it was stopped before its own end."""
+    """One episode. policy_version: of its last step. cut: it was stopped before its own end.
+
+    word: of teleop.ENDINGS, if a person ended it. by_hand: steps of a person.
+    """
 
     number: int
     steps: int
@@ -33,10 +38,16 @@ class Summary:
     success: bool
     policy_version: int
     cut: bool
+    word: str = ""
+    by_hand: int = 0
 
     def __str__(self) -> str:
         outcome = "success" if self.success else "cut short" if self.cut else "failure"
+        if self.word:
+            outcome = f"{outcome} ({self.word})" if self.word != outcome else f"{outcome} (a person's word)"
         figures = f"{self.steps} steps, return {self.episode_return:g}"
+        if self.by_hand:
+            figures += f", {self.by_hand} by hand"
         return f"episode {self.number}: {figures}, {outcome}, policy {self.policy_version}"
 
 
@@ -49,55 +60,81 @@ def run_episode(
     deterministic: bool = False,
     stop: Callable[[], bool] = lambda: False,
     max_backlog: float = math.inf,
+    control: Control | None = None,
 ) -> Summary:
     """One episode of `env` (a gymnasium.Env), reset with `seed`.
 
     The learner being away changes nothing, the policy stays the last one; but a simulation (no clock.hz) waits once
     more than `max_backlog` steps have not been sent. When `stop()` turns true, the step under way becomes the last,
     truncated. An exception (of the env, of a person's second Ctrl-C) also truncates the episode.
+
+    control: a person may drive (the steps are flagged as interventions), pause between two steps, and end the episode:
+    its last step is then truncated, or after "success" terminated, successful, and has a reward of 1 where the env gave
+    none for it. The learner keeps an episode that was discarded, and does not learn from it.
     Raises UserError when weights do not fit the policy, an action is not finite, or the learner refuses this robot.
     """
     swap(policy, link)
     observation = own(env.reset(seed=seed)[0], link.spec)
     number = link.begin({"seed": seed})
     clock.start()
-    steps, episode_return, success, last, cut = 0, 0.0, False, stop(), stop()
+    steps, by_hand, episode_return, success, last, cut, word = 0, 0, 0.0, False, stop(), stop(), ""
+    if control:
+        control.read()  # what was pressed during the reset was meant for the episode before
     try:
         while not last:
             if not clock.hz:
-                _hold(link, stop, max_backlog)
+                _hold(link, stop, max_backlog, control)
             swap(policy, link)
+            command = control.read() if control else None
+            if control and command:
+                word = next((event for event in command.events if event in ENDINGS), "")
+                if control.held and not word:
+                    _pause(control, link, clock, stop)
+                    cut = stop()
+                if word or cut:
+                    cut = True
+                    break
+                if control.held or control.waiting:
+                    continue
             action = np.clip(policy.act(observation, deterministic), -1, 1).astype(np.float32)
             if not np.isfinite(action).all():  # an arm must never be sent it
                 raise UserError(f"the policy (version {link.version}) answers {action}: stopped before moving")
+            if driven := command is not None and command.enabled:
+                action = to_action(command, len(action))
             time_s = time.time()
             seen, reward, terminated, truncated, info = env.step(action)
             seen = own(seen, link.spec)
             cut = stop() and not (terminated or truncated)
             last = bool(terminated or truncated or cut)
+            action = executed(info, action)
             link.send(
                 Transition(
                     observation=observation,
-                    action=executed(info, action),
+                    action=action,
                     reward=float(reward),
                     terminated=bool(terminated),
                     truncated=bool(truncated or cut),
                     success=bool(info.get("success", False)),
                     policy_version=link.version,
-                    intervention=bool(info.get("intervention", False)),
+                    intervention=driven or bool(info.get("intervention", False)),
                     time_s=time_s,
                     final_observation=seen if last else None,
                 )
             )
             observation = seen
-            steps, episode_return = steps + 1, episode_return + float(reward)
+            steps, by_hand, episode_return = steps + 1, by_hand + driven, episode_return + float(reward)
             success = success or bool(info.get("success", False))
+            if control:
+                status = {"episode": number, "step": steps, "return": episode_return, "success": success}
+                control.show(observation, {**status, "action": action, "policy_version": link.version})
             link.pump()
             clock.wait(link.wait)
     finally:
-        link.cut(observation)  # an episode that has ended is not touched
+        link.cut(observation, word)  # an episode that has ended is not touched
         link.keep()
-    return Summary(number, steps, episode_return, success, link.version, cut)
+    if word == "success":
+        episode_return, success = episode_return + (not success) * SUCCESS_REWARD, True
+    return Summary(number, steps, episode_return, success, link.version, cut, word, by_hand)
 
 
 def swap(policy: Acting, link: Link) -> None:
@@ -109,7 +146,17 @@ def swap(policy: Acting, link: Link) -> None:
             raise UserError(f"weights of version {newest[0]} do not fit the learner's own network: {error}") from None
 
 
-def _hold(link: Link, stop: Callable[[], bool], max_backlog: float) -> None:
+def _hold(link: Link, stop: Callable[[], bool], max_backlog: float, control: Control | None) -> None:
     """Simulation only: wait while the learner asks for it or takes no steps: data must not run ahead of learning."""
     while ((hold_s := link.hold_s) > 0 or link.backlog > max_backlog) and not stop():
         link.wait(min(hold_s or 0.1, 0.1))
+        if control:
+            control.serve()
+
+
+def _pause(control: Control, link: Link, clock: Clock, stop: Callable[[], bool]) -> None:
+    """Until a person lets go on, or ends the episode, or `stop()`."""
+    while control.held and not control.waiting and not stop():
+        link.pump()
+        control.wait(0.02)
+    clock.start()

@@ -97,7 +97,7 @@ class Outbox:
         self.episodes[episode.key] = episode
         self._running = None if episode.ended else episode
 
-    def cut(self, observation: Observation | None) -> None:
+    def cut(self, observation: Observation | None, word: str = "") -> None:
         """End the running episode, if there is one; `observation`, if it fits the spec, came after its last step."""
         episode, self._running = self._running, None
         if episode is None:
@@ -106,7 +106,7 @@ class Outbox:
             self.spec.check_observation(observation or {})
         except SpecError:
             observation = None
-        if episode.cut(observation):
+        if episode.cut(observation, word):
             self._note(episode, episode.frames(episode.length - 1))
         else:
             self.forget(episode.key)

@@ -11,7 +11,9 @@ from agent.episode_file import read_steps
 from agent.spec import Episode, Observation, Transition
 from agent.wire import EpisodeKey, pack_step, read_step, unpack
 from robot_server.journal import Journal
+from robot_server.teleop import SUCCESS_REWARD
 
+MARKS = ("success", "failure", "discard")
 BLOCK = 4  # steps read from a file at a time: a few milliseconds, within a control step
 
 
@@ -70,20 +72,28 @@ class Outgoing:
         meta = {**self.meta, "robot": robot, "boot": boot, "number": number}
         return Episode.from_transitions((read_step(unpack(frames)) for frames in self._steps), meta)
 
-    def cut(self, observation: Observation | None) -> bool:
+    def cut(self, observation: Observation | None, word: str = "") -> bool:
         """End it: its last step becomes truncated, `observation` came after it. False when no step is left.
 
-        Without an observation the last step is dropped, and its own is used.
+        Without an observation the last step is dropped, and its own is used. word: of a person, into the meta; a
+        "success" terminates the episode.
         """
         if observation is None and self.length:
             observation = self.pop().observation
         if observation is None or not self.length:
             return False
-        self.append(dataclasses.replace(self.pop(), truncated=True, final_observation=observation))
+        last = dataclasses.replace(self.pop(), final_observation=observation, truncated=word != "success")
+        if word in MARKS:
+            self.meta["marked"] = word
+        if word == "success":
+            reward = last.reward if last.success else SUCCESS_REWARD
+            last = dataclasses.replace(last, success=True, terminated=True, reward=reward)
+        self.append(last)
         return True
 
     def _pack(self, step: int, transition: Transition) -> list[bytes]:
-        return [bytes(frame) for frame in pack_step(self.key, step, transition, {} if step else self.meta)]
+        told = step == 0 or (transition.last and "marked" in self.meta)
+        return pack_step(self.key, step, transition, self.meta if told else {})
 
     def drop_journal(self) -> None:
         if self.journal:

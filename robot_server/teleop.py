@@ -10,13 +10,15 @@ import numpy as np
 from agent.spec import UserError
 
 EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop")
+ENDINGS = ("success", "failure", "discard", "end", "stop")  # those that end an episode
+SUCCESS_REWARD = 1.0  # of the last step of an episode that a person calls a success, when the env does not
 
 # For each size of action: which of a command's motions (0..5: x y z, then about x y z) and its gripper (6) it takes.
 LAYOUTS = {7: range(7), 6: range(6), 4: (0, 1, 2, 6), 3: range(3), 2: range(2)}
 
 
-def _still() -> np.ndarray:
-    return np.zeros(6, np.float32)
+STILL = np.zeros(6, np.float32)
+STILL.flags.writeable = False
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Command:
     events: of EVENTS, since the last command, in order.
     """
 
-    motion: np.ndarray = field(default_factory=_still)
+    motion: np.ndarray = field(default_factory=lambda: STILL)
     gripper: float = -1.0
     enabled: bool = False
     events: tuple[str, ...] = ()

@@ -2,74 +2,57 @@
 
   python -m tools.collect --env sim --task Lift --device scripted --episodes 30 --out demos/lift
 
+  python -m tools.collect --env sim --task Lift --device keyboard --horizon 300 --view terminal --out demos/by_hand
+
 A folder that already has episodes is continued: --episodes more are added under the next free numbers, provided that
 they come from the same environment with the same options. Episode k starts from env.reset(SEED + k), also after a
-restart, so a collection done in two goes equals one done at once. Every episode is kept, failed ones too.
+restart, so a collection done in two goes equals one done at once. Failed episodes are kept too.
 
-Devices:  scripted   an expert program; moves only a simulated robot.
-                     --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
-                     --retry-rate 0.5 lets it miss once in half of the others before it tries again
+Devices:  scripted     an expert program; moves only a simulated robot.
+                       --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
+                       --retry-rate 0.5 lets it miss once in half of the others before it tries again
+          keyboard     the terminal's keys, also over ssh
+          gamepad      any that SDL knows
+          spacemouse   3Dconnexion's, by cable, receiver or Bluetooth
 
-A file appears when its episode has ended, whole or not at all. To stop, press Ctrl-C: what has been recorded stays,
-only the unfinished episode is lost. A second Ctrl-C stops without waiting for the current step.
+Each prints its keys. A person's episode begins with the first motion, at a fixed rate (--hz; the environment's own).
+Enter ends it and keeps the environment's word on it, y and n end it as a success or a failure and win over that word,
+Backspace discards it: the same scene comes again. --speed, --dead-band, --smoothing-s and --enable-key fit a device to
+the hand; --view shows the cameras.
+
+A file appears when its episode has ended, whole or not at all, before the next episode's first step. To stop, press
+Ctrl-C (or q): what has been recorded stays, only the unfinished episode is lost. A second Ctrl-C stops without waiting
+for the current step. If the disk is full a person's episode is kept until there is room, or Ctrl-C gives it up.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
-import numpy as np
 
-import envs.experts
 from agent import cli
 from agent.config import CollectConfig
-from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, write_episode
+from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
-from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
-
-
-class Device(Protocol):
-    """What moves the robot: a program or a person."""
-
-    def reset(self, seed: int) -> None:
-        """A new episode begins; the environment has been reset."""
-
-    def act(self, observation: Observation) -> np.ndarray: ...
-
-
-class Scripted:
-    """The expert of envs.experts; its noise and its failures depend on the episode's seed alone."""
-
-    def __init__(self, env: gymnasium.Env, config: CollectConfig):
-        self._env, self._config = env, config
-        self._expert = self._make(0)  # what there is no expert for is refused now
-
-    def reset(self, seed: int) -> None:
-        self._expert = self._make(private_seed(seed))
-        self._expert.reset()
-
-    def act(self, observation: Observation) -> np.ndarray:
-        return self._expert.act(observation)
-
-    def _make(self, seed: int) -> Any:
-        config = self._config
-        try:
-            return envs.experts.make(self._env, config.noise, config.failure_rate, seed, config.retry_rate)
-        except ValueError as error:
-            raise UserError(f"device 'scripted': {error}") from None
-
-
-DEVICES: dict[str, Callable[[gymnasium.Env, CollectConfig], Device]] = {"scripted": Scripted}
+from robot_server.teleop import Command, Device, to_action
+from tools.by_hand import Recorder
+from tools.devices.scripted import Scripted
+from tools.devices.table import DEVICES
+from tools.display import Display
+from tools.rollout import Act, env_options, env_record, make_env, rollout
+from tools.writer import Writer
 
 
 @contextlib.contextmanager
@@ -110,10 +93,13 @@ def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
         return
 
 
-def record(env: gymnasium.Env, device: Device, seed: int, stop: cli.Stop) -> Episode | None:
-    """One episode; None if it was stopped before its end."""
+def record(
+    env: gymnasium.Env, device: Scripted, seed: int, stop: cli.Stop, ready: Callable[[], None] = lambda: None
+) -> Episode | None:
+    """One episode of the expert; None if it was stopped before its end. `ready()` is called after the reset."""
 
     def begin(seed: int) -> Act:
+        ready()
         device.reset(seed)
         return device.act
 
@@ -125,34 +111,102 @@ def record(env: gymnasium.Env, device: Device, seed: int, stop: cli.Stop) -> Epi
     return Episode.from_transitions(transitions)
 
 
+@dataclasses.dataclass
+class Session:
+    """What one call of this tool records: where, and what it has so far."""
+
+    out: Path
+    first: int  # number of its first episode
+    asked: int
+    meta: dict[str, Any]
+    writer: Writer
+    kept: list[Episode] = dataclasses.field(default_factory=list)  # without their images, which would fill the memory
+
+    @property
+    def seed(self) -> int:
+        return self.meta["seed"] + self.first + len(self.kept)
+
+    @property
+    def done(self) -> bool:
+        return len(self.kept) >= self.asked
+
+    def keep(self, episode: Episode) -> None:
+        """Begin to write it; Writer.settle says when it is on the disk."""
+        episode.meta = {**episode.meta, **self.meta, "seed": self.seed}
+        path = self.out / f"episode_{self.first + len(self.kept):06d}{SUFFIX}"
+        self.writer.put(path, episode)
+        self.kept.append(dataclasses.replace(episode, observations={}))
+
+
+def by_program(env: gymnasium.Env, device: Scripted, session: Session, stop: cli.Stop) -> None:
+    with Progress(session.asked, "collect", "episodes") as progress:
+        while not session.done and not stop():
+            episode = record(env, device, session.seed, stop, session.writer.settle)
+            if episode is None:
+                return
+            session.keep(episode)
+            progress.show(len(session.kept), f"{sum(e.succeeded for e in session.kept)}/{len(session.kept)} succeeded")
+        session.writer.settle()
+
+
+def by_hand(
+    env: gymnasium.Env, device: Device, display: Display, session: Session, config: CollectConfig, stop: cli.Stop
+) -> None:
+    publish = getattr(device, "show", None)
+
+    def show(observation: Observation, status: dict[str, Any]) -> None:
+        status = {**status, "kept": len(session.kept), "asked": session.asked}
+        display.show(observation, status)
+        if publish:
+            publish(observation, status)
+
+    said = 0
+
+    def settle() -> None:
+        """An episode is said to be kept when it is on the disk."""
+        nonlocal said
+        session.writer.settle(stop, display.say)
+        for number, episode in enumerate(session.kept[said:], session.first + said):
+            display.say(f"episode {number}: {len(episode)} steps, {'success' if episode.succeeded else 'failure'}")
+        said = len(session.kept)
+
+    recorder = Recorder(env, device, config, show, stop)
+    with contextlib.closing(display):
+        while not session.done and not stop():
+            take = recorder.record(session.seed, settle)
+            if take.episode is not None:
+                session.keep(take.episode)
+            elif take.word != "stop":
+                what = "discarded" if take.word == "discard" else "no steps"
+                display.say(f"episode {session.first + len(session.kept)}: {what}, once more")
+            if take.word == "stop":
+                break
+        settle()
+
+
 def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> str:
     """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
-    kept: list[Episode] = []  # without their images, which would fill the memory
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
+        spec = Spec.from_spaces(env.observation_space, env.action_space)
+        display = Display(config.view)
         device = DEVICES[device_name](env, config)
+        if not isinstance(device, Scripted):
+            stack.enter_context(contextlib.closing(device))
+            to_action(Command(), spec.action_dim)  # what a hand cannot drive is refused now
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
-        check_continues(out, Spec.from_spaces(env.observation_space, env.action_space), origin)
-        progress = stack.enter_context(Progress(config.episodes, "collect", "episodes"))
+        check_continues(out, spec, origin)
+        meta = {"env": origin, "seed": config.seed, "policy": device_name, "robot": "collect"}
+        session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()))
         stop = stack.enter_context(cli.Stop())
         start_s = time.monotonic()
-        for number in range(first, first + config.episodes):
-            episode = record(env, device, config.seed + number, stop)
-            if episode is None:
-                break
-            episode.meta = {"env": origin, "seed": config.seed + number, "policy": device_name, "robot": "collect"}
-            path = out / f"episode_{number:06d}{SUFFIX}"
-            try:
-                write_episode(path, episode)
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written: {error}") from None
-            episode.observations = {}
-            kept.append(episode)
-            progress.show(len(kept), f"{sum(e.succeeded for e in kept)}/{len(kept)} succeeded")
-            if stop():
-                break
-    return summary(kept, config.episodes, time.monotonic() - start_s, out)
+        if isinstance(device, Scripted):
+            by_program(env, device, session, stop)
+        else:
+            print(device.keys, file=sys.stderr)
+            by_hand(env, device, display, session, config, stop)
+    return summary(session.kept, config.episodes, time.monotonic() - start_s, out)
 
 
 def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:

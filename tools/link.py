@@ -28,13 +28,14 @@ import envs
 from agent import cli
 from agent.faults import shown
 from agent.keys import present
+from agent.layout import MAX_FRAME_BYTES
 from agent.spec import Spec, SpecError, UserError
-from agent.wire import MAX_FRAME_BYTES, NAME, SOCKET_OPTIONS, Message, WireError, check_address, pack, unpack
+from agent.wire import NAME, SOCKET_OPTIONS, Message, WireError, check_address, pack, unpack
 from robot_server.watch import Watch
 
 CONNECT_S = 3.0
 ANSWER_S = 10.0  # an update may be under way
-SMALL, LARGE = 20, 200  # messages
+SMALL, LARGE = 20, 40  # messages; many more at once, and the learner would stop listening (agent.patience)
 BUSY_S = 3.0
 STEP_BYTES = 2 * 128 * 128 * 3
 DOWN_BYTES = 1 << 16

@@ -182,6 +182,15 @@ def test_a_byte_that_flipped_is_never_loaded(tmp_path, state):
     assert refused > 20
 
 
+def test_a_weight_that_the_table_of_contents_calls_a_folder_is_not_read_as_zeros(tmp_path, state):
+    state.save(tmp_path / "whole.pt")
+    data = bytearray((tmp_path / "whole.pt").read_bytes())
+    data[data.rindex(b"PK\x01\x02", 0, data.rindex(b"archive/data/9")) + 38] ^= 0x10  # DOS's mark of a folder
+    (tmp_path / "flipped.pt").write_bytes(data)
+    with pytest.raises(UserError, match=r"flipped\.pt: not a checkpoint .* table of contents is damaged"):
+        checkpoint.load(tmp_path / "flipped.pt")
+
+
 @pytest.mark.parametrize("harm", ["damaged", "gone", "all"])
 def test_the_newest_whole_checkpoint_of_a_run(tmp_path, state, caplog, harm):
     for updates in (10, 20, 30):

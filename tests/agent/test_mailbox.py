@@ -234,13 +234,11 @@ def test_pace(mailbox, robot, make_robot):
 def bad_messages(good):
     head, body = msgpack.unpackb(good[0]), good[1:]
     nan = np.array([np.nan, 0, 0], np.float32)
-    state = 1 + list(SPEC.keys).index("state")
 
-    def with_body(position, array):
-        name, _, _ = head["arrays"][position]
-        arrays = [*head["arrays"]]
-        arrays[position] = [name, array.dtype.name, list(array.shape)]
-        return [msgpack.packb({**head, "arrays": arrays}), *body[:position], array.tobytes(), *body[position + 1 :]]
+    def with_array(name, array):
+        arrays = {**wire.unpack(good).arrays, name: array}
+        layout = msgpack.unpackb(wire.pack("WEIGHTS", arrays, version=0)[0])["arrays"]
+        return [msgpack.packb({**head, "arrays": layout}), wire.pack("WEIGHTS", arrays, version=0)[1]]
 
     yield from ([b""], [b"noise", b"noise"], [b"\x80\x04\x95pickle"], [b""] * 50, good[:-1], [*good, b"x"])
     yield [msgpack.packb({**head, "v": 99}), *body]
@@ -250,13 +248,13 @@ def bad_messages(good):
     yield [msgpack.packb({**head, "robot": "../../root"}), *body]
     yield [msgpack.packb({**head, "truncated": True}), *body]  # an end without a final observation
     yield [msgpack.packb({**head, "meta": {"x": b"bytes"}}), *body]
-    yield with_body(state - 1, nan)
-    yield with_body(state - 1, np.zeros(4, np.float32))
-    yield with_body(state - 1, np.zeros(3, np.float64))
-    yield with_body(state, np.full(2, 3, np.float32))  # action outside [-1, 1]
-    yield [bytes(frame) for frame in wire.pack("ACK", robot="raw", boot="b0", episode=0)]
-    yield [bytes(frame) for frame in wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)]
-    yield [bytes(frame) for frame in wire.pack("WHO")]
+    yield with_array("obs/state", nan)
+    yield with_array("obs/state", np.zeros(4, np.float32))
+    yield with_array("obs/state", np.zeros(3, np.float64))
+    yield with_array("action", np.full(2, 3, np.float32))  # outside [-1, 1]
+    yield wire.pack("ACK", robot="raw", boot="b0", episode=0)
+    yield wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)
+    yield wire.pack("WHO")
     bad_spec = {"cameras": {}, "states": {"state": float("inf")}, "action_dim": 2}
     yield wire.pack("HELLO", robot="raw", boot="b0", spec=bad_spec, env={}, outbox=[])
 
@@ -265,7 +263,7 @@ def test_bad_messages_do_not_stop_a_good_robot(mailbox, robot, make_robot, caplo
     bad = make_robot(mailbox, "bad")
     bad.hello(mailbox)
     sent = steps_of(40)
-    bad_ones = list(bad_messages([bytes(f) for f in wire.pack_step(("bad", "b0", 0), 0, sent[0])]))
+    bad_ones = list(bad_messages(wire.pack_step(("bad", "b0", 0), 0, sent[0])))
     for number, transition in enumerate(sent):
         robot.step(0, number, transition)
         bad.socket.send_multipart(bad_ones[number % len(bad_ones)])

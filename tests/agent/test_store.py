@@ -11,7 +11,7 @@ from agent.store import Store
 @pytest.fixture
 def store(tmp_path, spec):
     """store(sparse): a store on this test's folder, as after a restart."""
-    return lambda sparse: Store(tmp_path, Replay(spec, 100, RewardConfig(sparse=sparse), 0.9, 0))
+    return lambda sparse: Store(tmp_path, Replay(spec, 100, RewardConfig(sparse=sparse), 0.9, 0).add)
 
 
 def test_an_episode_that_is_set_aside_later_leaves_its_place_in_the_order_empty(tmp_path, store, make_episode):

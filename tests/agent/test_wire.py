@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from link_data import PULL
 
-from agent import wire
+from agent import layout, wire
 from agent.faults import Faults, shown
 from agent.spec import Transition, UserError
 from agent.wire import ProtocolError, WireError, check_address, episode_name, pack, pack_step, read_step, unpack
@@ -18,7 +18,7 @@ from agent.wire import ProtocolError, WireError, check_address, episode_name, pa
 KEY = ("robot", "ab12", 3)
 arrays = st.dictionaries(
     st.text(min_size=1, max_size=20),
-    st.sampled_from(sorted(wire.DTYPES)).flatmap(
+    st.sampled_from(sorted(layout.DTYPES)).flatmap(
         lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
     ),
     max_size=4,
@@ -28,7 +28,7 @@ arrays = st.dictionaries(
 @settings(max_examples=100, deadline=None)
 @given(arrays, st.integers(0, 2**63 - 1))
 def test_arrays_come_back_bit_equal_and_read_only(given_arrays, version):
-    message = unpack([bytes(frame) for frame in pack("WEIGHTS", given_arrays, version=version)])
+    message = unpack(pack("WEIGHTS", given_arrays, version=version))
     assert message.kind == "WEIGHTS" and message.fields == {"version": version}
     assert list(message.arrays) == list(given_arrays)
     for name, array in given_arrays.items():
@@ -60,7 +60,7 @@ def test_a_transition_comes_back(reward, flags, version, step, time_s, meta):
     final = {key: value + 1 for key, value in observation.items()} if terminated or truncated else None
     action = np.array([0.5, -1], np.float32)
     sent = Transition(observation, action, reward, terminated, truncated, success, version, intervention, time_s, final)
-    message = unpack([bytes(frame) for frame in pack_step(KEY, step, sent, meta)])
+    message = unpack(pack_step(KEY, step, sent, meta))
     assert (message.fields["step"], message.fields["meta"]) == (step, meta)
     assert (message.fields["robot"], message.fields["boot"], message.fields["episode"]) == KEY
     back = read_step(message)
@@ -113,7 +113,15 @@ def test_any_header_with_any_frames_is_a_message_or_a_wire_error(data, kind, bod
     """The right names, and whatever msgpack can say behind them: what passes is as declared."""
     names = [*wire.KINDS[kind], *data.draw(st.lists(st.text(max_size=5), max_size=1))]
     fields = {name: data.draw(anything) for name in names}
-    declared = data.draw(st.just([[f"a{n}", "uint8", [len(body)]] for n, body in enumerate(bodies)]) | anything)
+    right = [[f"a{n}", "uint8", [len(body)]] for n, body in enumerate(bodies)]
+    declared = data.draw(st.just(right) | anything)
+    if data.draw(st.booleans()):
+        declared = msgpack.packb(declared)
+        bodies = [
+            layout.read_layout(msgpack.packb(right)).join(
+                {str(n): np.frombuffer(b, np.uint8) for n, b in enumerate(bodies)}
+            )
+        ]
     try:
         message = unpack([msgpack.packb({"v": wire.PROTOCOL, "kind": kind, **fields, "arrays": declared}), *bodies])
         read_step(message)
@@ -138,11 +146,19 @@ def test_maps_and_reports_have_their_limits():
             pack("HELLO", **{**good, field: too_much})
 
 
-def test_contiguous_arrays_are_not_copied_by_pack():
+def test_a_sender_may_reuse_its_arrays():
     array = np.zeros((4, 4), np.float32)
     frames = pack("WEIGHTS", {"w": array}, version=1)
     array[:] = 7
-    np.testing.assert_array_equal(unpack(frames).arrays["w"], 7)
+    np.testing.assert_array_equal(unpack(frames).arrays["w"], 0)
+
+
+def test_arrays_lie_in_one_frame_each_at_a_multiple_of_8():
+    given_arrays = {"a": np.ones(3, np.uint8), "b": np.ones(3, np.float64), "c": np.ones((), np.bool_)}
+    head, body = pack("WEIGHTS", given_arrays, version=1)
+    assert len(body) == 8 + 24 + 1
+    first = unpack([head, body]).arrays["a"].ctypes.data
+    assert [array.ctypes.data - first for array in unpack([head, body]).arrays.values()] == [0, 8, 32]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +176,8 @@ def test_pack_refuses_dtypes_that_are_not_numbers(array):
 
 def header(**changes):
     good = {"v": wire.PROTOCOL, "kind": "WEIGHTS", "version": 1, "arrays": [["w", "float32", [2, 2]]]}
-    return {name: value for name, value in {**good, **changes}.items() if value is not ...}
+    made = {name: value for name, value in {**good, **changes}.items() if value is not ...}
+    return {name: msgpack.packb(value) if name == "arrays" else value for name, value in made.items()}
 
 
 def frames(head, *bodies):
@@ -197,9 +214,21 @@ BAD = {
     "field too large": frames(header(version=2**63)),
     "no arrays": frames(header(arrays=...)),
     "arrays is a map": frames(header(arrays={})),
-    "an array too few": [msgpack.packb(header())],
-    "an array too many": frames(header(), bytes(16), bytes(16)),
-    "same name twice": frames(header(arrays=[["w", "float32", [2, 2]]] * 2), bytes(16), bytes(16)),
+    "arrays is a list": frames({**header(), "arrays": [["w", "float32", [2, 2]]]}),
+    "arrays is noise": frames({**header(), "arrays": b"\xc1"}),
+    "arrays cut short": frames({**header(), "arrays": header()["arrays"][:-1]}),
+    "arrays is deep": frames({**header(), "arrays": b"\x91" * 100_000}),
+    "arrays claims 4 G entries": frames({**header(), "arrays": b"\xdd\xff\xff\xff\xff"}),
+    "too many arrays": frames(
+        header(arrays=[[f"{n}", "uint8", [0]] for n in range(layout.MAX_ARRAYS)] + [["w", "uint8", [16]]])
+    ),
+    "no frame for the arrays": [msgpack.packb(header())],
+    "a frame for no arrays": frames(header(arrays=[])),
+    "a frame too many": frames(header(), bytes(16), bytes(16)),
+    "a byte too few": frames(header(), bytes(15)),
+    "a byte too many": frames(header(), bytes(17)),
+    "no gap": frames(header(arrays=[["a", "uint8", [1]], ["b", "uint8", [1]]]), bytes(2)),
+    "same name twice": frames(header(arrays=[["w", "float32", [2, 2]]] * 2), bytes(32)),
     "entry is text": frames(header(arrays=["w"])),
     "dtype object": frames(header(arrays=[["w", "object", [2]]])),
     "dtype unhashable": frames(header(arrays=[["w", ["float32"], [2, 2]]])),
@@ -249,7 +278,7 @@ def test_names_that_are_no_file_names_are_refused(name):
     fields = {"boot": "ab", "episode": 0}
     with pytest.raises(WireError, match="robot"):
         pack("ACK", robot=name, **fields)
-    raw = msgpack.packb({"v": wire.PROTOCOL, "kind": "ACK", "robot": name, **fields, "arrays": []})
+    raw = msgpack.packb({"v": wire.PROTOCOL, "kind": "ACK", "robot": name, **fields, "arrays": b"\x90"})
     with pytest.raises(WireError, match="robot"):
         unpack([raw])
 
@@ -258,7 +287,7 @@ def test_names_that_are_no_file_names_are_refused(name):
     "entry", [["r", "b", 1], ["r", "b", 1, -1], ["r", "../b", 1, 1], [1, "b", 1, 1], "rb11", ["r", "b", 1, True]]
 )
 def test_an_outbox_report_is_checked(entry):
-    head = {"v": wire.PROTOCOL, "kind": "PULL", **PULL, "outbox": [entry], "arrays": []}
+    head = {"v": wire.PROTOCOL, "kind": "PULL", **PULL, "outbox": [entry], "arrays": b"\x90"}
     with pytest.raises(WireError, match="outbox"):
         unpack([msgpack.packb(head)])
     assert unpack([msgpack.packb({**head, "outbox": [["r", "b", 1, 0]]})]).fields["have"] == -1

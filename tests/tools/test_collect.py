@@ -142,7 +142,7 @@ def test_two_collectors_do_not_share_a_folder(tmp_path, refused):
     ("arguments", "says"),
     [
         (["--env", "fak", "--device", "scripted"], "fak"),
-        (["--env", "fake", "--device", "scriptd"], "the devices are scripted (did you mean 'scripted'?)"),
+        (["--env", "fake", "--device", "scriptd"], "(did you mean 'scripted'?)"),
         (["--env", "fake", "--device", "scripted", "--nois", "0.1"], "--nois (did you mean 'noise'?)"),
         (["--env", "fake", "--device", "scripted", "--episodes", "0"], "--episodes 0: at least one"),
         (["--env", "fake", "--device", "scripted", "--episodes", "many"], "episodes: 'many'"),

@@ -18,6 +18,7 @@ from tools import keys, link
 def learner(monkeypatch):
     """learner(spec, **options): a mailbox that is drained in the background; returns it."""
     monkeypatch.setattr(link, "CONNECT_S", 20.0)  # a busy machine
+    monkeypatch.setattr("agent.patience.SHARE_S", 60.0)
     made = []
 
     def start(spec, **options):
@@ -56,7 +57,7 @@ def test_all_is_well(learner, fake, capsys):
     assert [line.split()[0] for line in lines] == [*("connection", "learner", "its", "round", "up", "down", "spaces")]
     text = "\n".join(lines)
     assert "run lift-1, policy 7, robots: none" in text and "fake: top 24x24, proprio (4); actions (2)" in text
-    assert "spaces       match" in text and "busy" not in text
+    assert "spaces       match" in text and "not measured" not in text
     assert not mailbox.known and mailbox.steps == 0 and not mailbox.counts
 
 

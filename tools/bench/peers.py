@@ -20,13 +20,10 @@ from torch import nn
 
 from agent.config import CalQLConfig, NetworkConfig
 from agent.replay import Batch
+from tools.bench.report import Missing
 
 Step = Callable[[], Any]
 NOT_FOR_TRAINING = ("d4rl", "gym", "pyrallis", "wandb")  # what CORL's file imports, and its training class never uses
-
-
-class Missing(Exception):
-    """A peer can't be run here; the text says how to get it."""
 
 
 def _corl_module(path: str | None) -> ModuleType:

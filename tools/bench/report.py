@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 
+class Missing(Exception):
+    """A peer can't be run here; the text says how to get it."""
+
+
 @dataclass
 class Figure:
     """met: whether `value` is on the right side of `target`; None without a target."""

@@ -1,6 +1,7 @@
 """Check for what pip cannot install: headless OpenGL, the libraries OpenCV links to, and venv with pip.
 
 Installs the missing Debian packages when run as root; otherwise says in one line which they are, and fails.
+Called with "tests", it does so for Chromium, in which the operator's page is tested, and never fails: those tests skip.
 Runs before anything is installed, so it needs the standard library only.
 """
 
@@ -19,13 +20,23 @@ def main() -> None:
     packages = missing()
     if not packages:
         return
+    install(packages)
+    if still := missing():
+        sys.exit(f"Missing on this machine. Install, then call make again: sudo apt-get install {' '.join(still)}")
+
+
+def install(packages: list[str]) -> None:
+    """By apt-get, as root."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
         print("Installing with apt-get:", *packages, flush=True)
         environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
             subprocess.run(["apt-get", "-qq", *command], env=environ, stdin=subprocess.DEVNULL)
-    if still := missing():
-        sys.exit(f"Missing on this machine. Install, then call make again: sudo apt-get install {' '.join(still)}")
+
+
+def install_for_tests() -> None:
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        install(["chromium"])
 
 
 def missing() -> list[str]:
@@ -75,4 +86,4 @@ def egl_opens() -> bool:
 if __name__ == "__main__":
     if sys.argv[1:] == ["egl"]:
         sys.exit(not egl_opens())
-    main()
+    install_for_tests() if sys.argv[1:] == ["tests"] else main()

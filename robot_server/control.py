@@ -1,0 +1,271 @@
+"""The operator's socket of a robot server: there a person sees what it does, drives it, pauses it and stops it.
+
+For programs on the robot's own computer (tools.panel serves others). One ROUTER; a message is a msgpack map, and behind
+it, in an answer to "frames", all camera images in one piece (agent.layout). Nothing is unpickled. Everything happens in
+`read` and `serve`, which the control loop calls at every step; they never block.
+
+ask     more                          answer
+state   -                             state: what the robot does, and what Control.about adds
+frames  have: number of the last one  number, at_s, and the observation, unless it is that one
+event   event: of teleop.EVENTS       done: the event; stopped, paused
+drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
+
+A question has "sent_s", time.monotonic() of this computer: what comes late does not drive. An answer repeats the "id"
+of its question, if it had one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+from agent.faults import Faults
+from agent.layout import MAX_FRAME_BYTES, WireError, declare, read_layout
+from agent.spec import Observation, UserError
+from agent.wire import check_address
+from robot_server.teleop import EVENTS, STILL, Command
+
+FRESH_S = 0.2  # dead man's switch: a command of a person who drives holds for so long
+LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
+DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
+MAX_BYTES = 4096  # of a question
+SERVE_S = 0.002  # answering takes at most this much of a control step
+
+
+class Control:
+    """Binds `address`, of this computer. A Device for those who may drive, with the state that a stop leaves behind.
+
+    stopped: latched by "stop", until "resume". about: adds to what "state" answers. Raises UserError for an address
+    that is taken, impossible, or beyond this computer.
+    """
+
+    keys = ""
+
+    def __init__(self, address: str, about: Callable[[], Mapping[str, Any]] = dict) -> None:
+        try:
+            check_address(address, False)
+        except UserError:
+            raise UserError(
+                f"robot.control {address}: the operator's socket is for this computer (tools.panel serves others)"
+            ) from None
+        self.about = about
+        self.stopped = self.paused = False
+        self.faults = Faults()
+        self._events: list[str] = []
+        self._driver = b""  # route of who drives, or drove last
+        self._command, self._commanded_s = Command(), -math.inf
+        self._observation: Observation = {}
+        self._status: Mapping[str, Any] = {}
+        self._number, self._at_s = 0, 0.0  # of the observation
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 10), (zmq.RCVHWM, 1000), (zmq.MAXMSGSIZE, MAX_BYTES)):
+            self._socket.setsockopt(option, value)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise UserError(f"robot.control {address}: {error.strerror.lower()}") from None
+        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    @property
+    def held(self) -> bool:
+        """Whether a person wants no motion now."""
+        return self.stopped or self.paused
+
+    def read(self) -> Command:
+        """What the person asks for now; events are given once.
+
+        Dead man's switch: whose commands stop coming while he drives holds the arm (no motion, the gripper as it is),
+        and goes on holding it until he comes back, gives it back (enabled false), or "resume" gives it to the policy.
+        """
+        self.serve()
+        events, self._events = tuple(self._events), []
+        command = self._command
+        motion = command.motion if self.fresh else STILL
+        return Command(motion, command.gripper, command.enabled, events)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `read` has events to give."""
+        return bool(self._events)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the newest command of a driver still holds."""
+        return time.monotonic() - self._commanded_s <= FRESH_S
+
+    def show(self, observation: Observation, status: Mapping[str, Any]) -> None:
+        """What is seen and done now. Keeps `observation`, whose arrays must not change any more."""
+        self._observation, self._status = observation, status
+        self._number, self._at_s = self._number + 1, time.time()
+
+    def serve(self) -> None:
+        """Answer what has been asked, for two milliseconds at most."""
+        end_s = time.monotonic() + SERVE_S
+        while time.monotonic() < end_s:
+            try:
+                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            kind = "malformed"
+            try:
+                question = _map(frames)
+                kind = str(question.get("ask"))[:20]
+                self._answer(route, question)
+            except WireError as error:
+                self.faults.note(kind, self.address, error)
+            except zmq.ZMQError:  # it has gone, or does not read
+                pass
+
+    def wait(self, timeout_s: float) -> None:
+        """Serve, and return when something has been asked or the time is over."""
+        self.serve()
+        if self._socket.poll(max(0, int(timeout_s * 1000))):
+            self.serve()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def _answer(self, route: bytes, question: dict[str, Any]) -> None:
+        ask, body = question.get("ask"), []
+        age_s = time.monotonic() - sent_s if isinstance(sent_s := question.get("sent_s"), float) else math.nan
+        given: dict[str, Any]
+        if ask == "drive":
+            if not 0 <= age_s <= FRESH_S:
+                raise WireError(f"drive: {age_s:.2f} s late")
+            if self._drive(route, question):
+                return
+            given = {"refused": "somebody else drives"}
+        elif ask == "event":
+            self._event(question.get("event"), age_s)
+            given = {"done": question["event"], "stopped": self.stopped, "paused": self.paused}
+        elif ask == "state":
+            given = {"state": self._state()}
+        elif ask == "frames":
+            arrays = self._observation if question.get("have") != self._number else {}
+            layout = declare(arrays)
+            given = {"number": self._number, "arrays": layout.declared, "at_s": self._at_s}
+            body = [layout.join(arrays)] if arrays else []
+        else:
+            raise WireError(f"asks for {ask!r:.80}")
+        if type(question.get("id")) is int:
+            given["id"] = question["id"]
+        self._socket.send_multipart([route, msgpack.packb(given, default=_plain), *body], zmq.NOBLOCK)
+
+    def _event(self, event: object, age_s: float) -> None:
+        if event not in EVENTS:
+            raise WireError(f"event {event!r:.80}")
+        if event not in ("stop", "pause") and not 0 <= age_s <= LATE_S:
+            raise WireError(f"event '{event}': {age_s:.2f} s late")
+        if event == "stop":
+            self.stopped = True
+        elif event == "pause":
+            self.paused = True
+        elif event == "resume":
+            self.stopped = self.paused = False
+            if not self.fresh:
+                self._command = Command(gripper=self._command.gripper)
+        if len(self._events) < 100:
+            self._events.append(str(event))
+
+    def _drive(self, route: bytes, question: dict[str, Any]) -> bool:
+        """Whether `route` may."""
+        now = time.monotonic()
+        if route != self._driver and self._command.enabled and now - self._commanded_s < DRIVES_S:
+            return False
+        motion, gripper = question.get("motion"), question.get("gripper")
+        try:
+            numbers = np.array([*motion, gripper], np.float32)  # type: ignore[misc]
+        except (TypeError, ValueError):
+            raise WireError(f"drive: motion {motion!r:.80}, gripper {gripper!r:.80}") from None
+        if numbers.shape != (7,) or not np.isfinite(numbers).all():
+            raise WireError(f"drive: motion {motion!r:.80}, gripper {gripper!r:.80}")
+        numbers = np.clip(numbers, -1, 1)
+        self._driver, self._commanded_s = route, now
+        self._command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True)
+        return True
+
+    def _state(self) -> dict[str, Any]:
+        driven = "" if not self._command.enabled else "driven" if self.fresh else "held"
+        return {
+            **self._status,
+            "stopped": self.stopped,
+            "paused": self.paused,
+            "driven": driven,
+            **self.about(),
+        }
+
+
+class Operator:
+    """The other end, for tools: connects to a Control. Raises UserError for an impossible address."""
+
+    def __init__(self, address: str, context: zmq.Context | None = None) -> None:
+        self.address = address
+        self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
+        self.refused = ""  # why the last `drive` was
+        for option, value in ((zmq.LINGER, 100), (zmq.SNDHWM, 10), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES)):
+            self.socket.setsockopt(option, value)
+        try:
+            self.socket.connect(address)
+        except zmq.ZMQError as error:
+            self.socket.close(0)
+            raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
+
+    def drive(self, command: Command) -> None:
+        """Give the newest command; its events, too. Never waits; to be repeated well within FRESH_S."""
+        for event in command.events:
+            self._put(question("event", event=event))
+        self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled))
+        while self.socket.poll(0):
+            self.refused = str(answer(self.socket.recv_multipart()).get("refused", ""))
+
+    def ask(self, kind: str, timeout_s: float = 2.0, **more: Any) -> dict[str, Any]:
+        """The answer; an empty one when none came in time."""
+        while self.socket.poll(0):
+            self.socket.recv_multipart()  # to earlier questions
+        self._put(question(kind, **more))
+        return answer(self.socket.recv_multipart()) if self.socket.poll(int(timeout_s * 1000)) else {}
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _put(self, frame: bytes) -> None:
+        with contextlib.suppress(zmq.Again):
+            self.socket.send(frame, zmq.NOBLOCK)
+
+
+def question(kind: str, **more: Any) -> bytes:
+    return msgpack.packb({"ask": kind, "sent_s": time.monotonic(), **more}, default=_plain)
+
+
+def answer(frames: Sequence[bytes]) -> dict[str, Any]:
+    """Of a Control; "observation": the arrays of frames. Raises WireError."""
+    fields = _map(frames[:1])
+    if len(frames) > 1:
+        fields["observation"] = read_layout(fields.pop("arrays", None)).split(frames[1])
+    return fields
+
+
+def _map(frames: Sequence[bytes]) -> dict[str, Any]:
+    if len(frames) != 1:
+        raise WireError(f"{len(frames)} frames")
+    try:
+        fields = msgpack.unpackb(frames[0])
+    except Exception as error:  # whatever strangers' bytes do to a parser means the same
+        raise WireError(f"malformed: {type(error).__name__}") from None
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise WireError("not a map of names")
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays, for msgpack."""
+    return value.tolist()

@@ -1,0 +1,346 @@
+"""A person at the operator's socket: a real one, with real messages."""
+
+import time
+
+import msgpack
+import numpy as np
+import pytest
+import zmq
+
+import robot_server.__main__
+from agent.config import RobotConfig
+from agent.layout import WireError
+from agent.spec import UserError
+from robot_server import control as control_module
+from robot_server.actor import run_episode
+from robot_server.clock import Clock
+from robot_server.control import Control, Operator, answer, question
+from robot_server.teleop import LAYOUTS, STILL, Command, to_action
+
+LEFT = Command(np.array([-1, 0.5, 0, 0, 0, 0], np.float32), gripper=1.0, enabled=True)
+
+
+@pytest.fixture
+def control():
+    control = Control("tcp://127.0.0.1:0", lambda: {"robot": "arm"})
+    yield control
+    control.close()
+
+
+@pytest.fixture
+def operator(control):
+    made = []
+
+    def make():
+        made.append(Operator(control.address))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def until(control, condition, seconds=20.0):
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, "too late"
+        control.wait(0.01)
+
+
+def ask(control, operator, kind, **more):
+    operator.socket.send(question(kind, **more))
+    until(control, lambda: operator.socket.poll(0))
+    return answer(operator.socket.recv_multipart())
+
+
+def drive(control, operator, command):
+    before = control._commanded_s
+    operator.drive(command)
+    until(control, lambda: control._commanded_s > before)
+
+
+def same(one, other):
+    return one.motion.tolist() == other.motion.tolist() and (one.gripper, one.enabled) == (other.gripper, other.enabled)
+
+
+def test_a_person_drives_and_lets_go(control, operator):
+    person = operator()
+    assert same(control.read(), Command())
+    drive(control, person, LEFT)
+    assert same(control.read(), LEFT)
+    drive(control, person, Command(gripper=1.0))
+    assert not control.read().enabled
+
+
+def test_the_dead_mans_switch_holds_the_arm_until_the_person_is_back(control, operator, monkeypatch):
+    person = operator()
+    drive(control, person, LEFT)
+    monkeypatch.setattr(control_module, "FRESH_S", 0.0)
+    held = control.read()
+    assert same(held, Command(STILL, 1.0, True)) and control._state()["driven"] == "held"
+    monkeypatch.undo()
+    drive(control, person, LEFT)
+    assert same(control.read(), LEFT) and control._state()["driven"] == "driven"
+
+
+def test_resume_gives_an_arm_that_is_held_back_to_the_policy_but_not_from_under_a_hand(control, operator, monkeypatch):
+    person, other = operator(), operator()
+    drive(control, person, LEFT)
+    monkeypatch.setattr(control_module, "FRESH_S", 60.0)
+    ask(control, other, "event", event="resume")
+    assert control.read().enabled
+    monkeypatch.setattr(control_module, "FRESH_S", 0.0)
+    ask(control, other, "event", event="resume")
+    assert same(control.read(), Command(gripper=1.0))
+
+
+def test_one_person_drives_at_a_time(control, operator, monkeypatch):
+    first, second = operator(), operator()
+    monkeypatch.setattr(control_module, "DRIVES_S", 60.0)
+    drive(control, first, LEFT)
+    assert ask(control, second, "drive", motion=[1] * 6, gripper=0, enabled=True) == {"refused": "somebody else drives"}
+    assert same(control.read(), LEFT)
+    drive(control, first, Command())  # gives it back
+    drive(control, second, LEFT)
+    monkeypatch.setattr(control_module, "DRIVES_S", 0.0)  # gone without a word
+    drive(control, first, LEFT)
+
+
+def test_a_stop_is_latched_and_acknowledged(control, operator):
+    person = operator()
+    assert ask(control, person, "event", event="stop", id=7) == {
+        "done": "stop",
+        "stopped": True,
+        "paused": False,
+        "id": 7,
+    }
+    assert control.read().events == ("stop",) and control.read().events == ()
+    ask(control, person, "event", event="pause")
+    assert control.stopped and control.paused and ask(control, person, "state")["state"]["stopped"]
+    assert ask(control, person, "event", event="resume") == {"done": "resume", "stopped": False, "paused": False}
+    assert not control.held and control.read().events == ("pause", "resume")
+
+
+def test_what_is_seen_is_sent_once(control, operator):
+    person = operator()
+    seen = {"front": np.arange(48, dtype=np.uint8).reshape(4, 4, 3), "state": np.array([1.5, 2], np.float32)}
+    assert "observation" not in ask(control, person, "frames", have=0)
+    control.show(seen, {"step": 3, "action": np.ones(2, np.float32)})
+    told = ask(control, person, "frames", have=0)
+    assert told["number"] == 1 and told["observation"].keys() == seen.keys()
+    for name, array in seen.items():
+        np.testing.assert_array_equal(told["observation"][name], array)
+        assert told["observation"][name].dtype == array.dtype
+    assert "observation" not in ask(control, person, "frames", have=1)
+    state = ask(control, person, "state")["state"]
+    assert (state["step"], state["action"], state["robot"], state["driven"]) == (3, [1, 1], "arm", "")
+
+
+BAD = {
+    "late": [question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=time.monotonic() - 1)],
+    "from the future": [question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=time.monotonic() + 1e5)],
+    "no time": [question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=None)],
+    "a late word": [question("event", event="success", sent_s=time.monotonic() - 60)],
+    "noise": [b"\xc1"],
+    "no map": [msgpack.packb([1])],
+    "bytes for names": [msgpack.packb({b"ask": "state"})],
+    "two frames": [question("state"), b""],
+    "nothing": [msgpack.packb({})],
+    "unknown": [question("fly")],
+    "unknown event": [question("event", event="explode")],
+    "event is a list": [question("event", event=["stop"])],
+    "no motion": [question("drive", gripper=0, enabled=True)],
+    "motion is text": [question("drive", motion="left", gripper=0, enabled=True)],
+    "too few": [question("drive", motion=[0] * 5, gripper=0, enabled=True)],
+    "not finite": [question("drive", motion=[float("nan")] * 6, gripper=0, enabled=True)],
+    "nested": [question("drive", motion=[[0]] * 6, gripper=0, enabled=True)],
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad_messages_are_counted_and_change_nothing(control, operator, name):
+    person = operator()
+    person.socket.send_multipart(BAD[name])
+    until(control, lambda: control.faults.counts)
+    assert same(control.read(), Command()) and not control.held
+    assert ask(control, person, "state")["state"]["driven"] == ""
+
+
+def test_a_stop_is_never_too_late(control, operator):
+    person = operator()
+    person.socket.send(question("event", event="stop", sent_s=time.monotonic() - 3600))
+    until(control, lambda: control.stopped)
+
+
+def test_deflections_are_bounded(control, operator):
+    drive(control, operator(), Command(np.full(6, 9, np.float32), -7.0, True))
+    assert same(control.read(), Command(np.ones(6, np.float32), -1.0, True))
+
+
+def test_it_is_for_this_computer():
+    for address in ("tcp://*:0", "tcp://0.0.0.0:5556"):
+        with pytest.raises(UserError, match="for this computer"):
+            Control(address)
+
+
+def test_a_second_robot_server_goes_without(control, capsys):
+    assert robot_server.__main__.open_control(RobotConfig(control=control.address)) is None
+    assert control.address in capsys.readouterr().err
+    assert robot_server.__main__.open_control(RobotConfig(control="")) is None and not capsys.readouterr().err
+
+
+def test_answers_are_checked():
+    for frames in ([b"\xc1"], [msgpack.packb({"arrays": b"\xc1"}), b"x"], []):
+        with pytest.raises(WireError):
+            answer(frames)
+
+
+@pytest.mark.parametrize("size", sorted(LAYOUTS))
+def test_actions_of_each_size(size):
+    command = Command(np.arange(1, 7, dtype=np.float32) / 10, gripper=1.0)
+    expected = {7: "1234560", 6: "123456", 4: "1230", 3: "123", 2: "12"}[size]
+    assert [round(number * 10) % 10 for number in to_action(command, size).tolist()] == [int(each) for each in expected]
+    with pytest.raises(UserError, match="not 26"):
+        to_action(command, 26)
+
+
+# In an episode --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def acting(bench, control, tiny_env, tiny_policy, empty):
+    """Runs an episode of TinyEnv, and gives what the learner got of it. at: what happens before which step."""
+    mailbox, link = bench.pair()
+    mailbox.offer(1, {"w": np.array(0.1, np.float32)})
+    bench.turn(lambda: link._have == 1)
+
+    def act(at, **options):
+        tiny_env.on_step = lambda step: at.get(step, lambda: None)()
+        summary = run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0, control=control, **options)
+        bench.turn(lambda: empty(link))
+        return summary, bench.episodes[-1] if bench.episodes else None
+
+    act.link = link
+    return act
+
+
+def test_a_persons_steps_are_the_executed_ones_and_flagged(acting, control, operator):
+    person = operator()
+    summary, episode = acting({0: lambda: drive(control, person, LEFT), 2: lambda: drive(control, person, Command())})
+    assert episode.interventions.tolist() == [False, True, True, False, False] and summary.by_hand == 2
+    np.testing.assert_array_equal(episode.actions[:3], np.float32([[0.1, 0.1], [-1, 0.5], [-1, 0.5]]))
+    assert episode.succeeded and "2 by hand" in str(summary)
+
+
+def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, operator, monkeypatch):
+    person = operator()
+
+    def gone():
+        monkeypatch.setattr(control_module, "FRESH_S", 0.0)
+
+    _, episode = acting({0: lambda: drive(control, person, LEFT), 1: gone})
+    np.testing.assert_array_equal(episode.actions[1:], np.float32([[-1, 0.5], [0, 0], [0, 0], [0, 0]]))
+    assert episode.interventions[1:].all()
+
+
+@pytest.mark.parametrize(
+    ("word", "success", "reward"), [("success", True, 1), ("failure", False, 0), ("end", False, 0), ("stop", False, 0)]
+)
+def test_a_person_ends_the_episode(acting, control, operator, word, success, reward):
+    summary, episode = acting({2: lambda: ask(control, operator(), "event", event=word)})
+    assert len(episode) == summary.steps == 3 and (summary.word, summary.cut) == (word, True)
+    assert (episode.succeeded, summary.success) == (success, success)
+    assert episode.rewards.tolist() == [0, 0, reward] and summary.episode_return == reward
+    assert (episode.terminated[-1], episode.truncated[-1]) == (word == "success", word != "success")
+    assert episode.meta.get("marked") == (word if word in ("success", "failure") else None)
+    assert control.stopped == (word == "stop") and word in str(summary)
+
+
+def test_a_discarded_episode_says_so(acting, control, operator):
+    summary, episode = acting({1: lambda: ask(control, operator(), "event", event="discard")})
+    assert episode.meta["marked"] == "discard" and len(episode) == 2 and summary.word == "discard"
+    _, following = acting({})
+    assert "marked" not in following.meta and len(following) == 5
+
+
+def test_a_pause_makes_no_step(acting, control, operator, tiny_env, monkeypatch):
+    person, seen = operator(), []
+    wait = control.wait
+
+    def later(timeout_s):
+        wait(timeout_s)
+        seen.append(len(tiny_env.actions))
+        if len(seen) == 5:
+            assert control.paused
+            person.socket.send(question("event", event="resume"))
+
+    monkeypatch.setattr(control, "wait", later)
+    once = [lambda: person.socket.send(question("event", event="pause")) or time.sleep(0.2)]
+    summary, episode = acting({2: lambda: once and once.pop()()})
+    assert len(episode) == 5 and len(seen) >= 5 and len(set(seen)) == 1 and episode.succeeded and not summary.cut
+
+
+def test_a_paused_episode_can_be_ended(acting, control, operator):
+    person = operator()
+
+    def pause():
+        for event in ("pause", "failure"):
+            ask(control, person, "event", event=event)
+
+    summary, episode = acting({1: pause})
+    assert len(episode) == 2 and summary.word == "failure" and control.paused
+
+
+def test_a_pause_ends_when_the_robot_server_does(acting, control, operator):
+    person, asked = operator(), []
+
+    def stop():
+        asked.append(control.paused)
+        return sum(asked) > 3
+
+    summary, episode = acting({1: lambda: ask(control, person, "event", event="pause")}, stop=stop)
+    assert summary.cut and not summary.word and len(episode) == 2
+
+
+def test_after_a_stop_nothing_moves_until_a_person_resumes(acting, control, operator, capsys):
+    person, turns = operator(), []
+    ask(control, person, "event", event="stop")
+
+    def over():
+        turns.append(control.stopped)
+        if len(turns) == 3:
+            person.socket.send(question("event", event="resume"))
+        return False
+
+    assert robot_server.__main__.may_act(acting.link, RobotConfig(), over, control)
+    assert turns[:3] == [True] * 3 and not control.stopped and "stopped by a person" in capsys.readouterr().out
+
+
+def test_what_was_pressed_during_the_reset_is_not_this_episodes(acting, control, operator, tiny_env, monkeypatch):
+    person, reset = operator(), tiny_env.reset
+
+    def slow_reset(**options):
+        person.socket.send(question("event", event="success"))
+        until(control, lambda: control._events)
+        return reset(**options)
+
+    monkeypatch.setattr(tiny_env, "reset", slow_reset)
+    assert acting({})[0].steps == 5
+
+
+def test_the_socket_answers_while_the_robot_waits_for_a_learner(bench, control, operator):
+    person, link = operator(), bench.link("tcp://127.0.0.1:9")
+    person.socket.send(question("state"))
+    assert robot_server.__main__.first_policy(link, RobotConfig(), lambda: person.socket.poll(0) != 0, control) is None
+    assert answer(person.socket.recv_multipart(zmq.NOBLOCK))["state"]["robot"] == "arm"
+
+
+def test_the_tally_tells_how_it_goes(acting, control, operator):
+    tally = robot_server.__main__.Tally("arm", acting.link)
+    control.about = tally.about
+    for word in ("success", "discard", ""):
+        at = {1: lambda word=word: ask(control, operator(), "event", event=word)} if word else {}
+        tally.count(acting(at)[0])
+    state = ask(control, operator(), "state")["state"]
+    assert (state["episodes"], state["successes"], state["discarded"], state["policy_version"]) == (2, 2, 1, 1)
+    assert state["link"]["trouble"] == "" and state["link"]["backlog"] == 0 and state["policy_age_s"] >= 0

@@ -1,0 +1,175 @@
+"""A person at the fake environment: the device's commands are a list."""
+
+import numpy as np
+import pytest
+
+from agent.config import CollectConfig
+from robot_server.teleop import Command
+from tools.by_hand import Recorder, rate
+from tools.rollout import make_env
+
+SEED = 3
+
+
+def go(x=0.0, y=0.0, *events, gripper=-1.0, enabled=True):
+    return Command(np.array([x, y, 0, 0, 0, 0], np.float32), gripper, enabled, events)
+
+
+NOTHING = go()
+
+
+class Hand:
+    """Gives the commands one by one, the first while the environment is reset; then it holds still, and ends."""
+
+    keys = ""
+
+    def __init__(self, *commands):
+        self.commands, self.stopped = list(commands), False
+
+    def read(self):
+        if not self.commands:
+            self.stopped = True
+        return self.commands.pop(0) if self.commands else NOTHING
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def env():
+    made = make_env("fake", {"horizon": 6})
+    yield made
+    made.close()
+
+
+def record(env, *commands, show=lambda observation, status: None, **config):
+    hand = Hand(NOTHING, NOTHING, *commands)
+    recorder = Recorder(env, hand, CollectConfig(hz=1e6, **config), show, lambda: hand.stopped)
+    return recorder.record(SEED)
+
+
+def towards_the_target(env):
+    """Enough commands to reach it."""
+    env.reset(seed=SEED)
+    way = (env.unwrapped.target - env.unwrapped.position) / 0.25
+    steps = int(np.ceil(np.abs(way).max()))
+    return [go(*(way / steps)) for _ in range(steps)]
+
+
+def test_the_rate_is_the_configs_or_the_environments_or_20(env):
+    class Ten:
+        class unwrapped:
+            class options:
+                control_hz = 10.0
+
+    assert rate(env, CollectConfig()) == 20 and rate(Ten, CollectConfig()) == 10 and rate(Ten, CollectConfig(hz=5)) == 5
+
+
+def test_what_is_done_before_the_first_motion_is_not_recorded(env):
+    take = record(env, NOTHING, go(1, enabled=False), go(0.5, 0.25), NOTHING, go(-1, 0), go(0, 0, "end"))
+    assert take.episode.actions.tolist() == [[0.5, 0.25], [0, 0], [-1, 0]]
+    first = env.reset(seed=SEED)[0]
+    assert all(np.array_equal(take.episode.observations[key][0], first[key]) for key in first)
+
+
+def test_by_option_it_is(env):
+    take = record(env, NOTHING, go(0.5), go(0, 0, "end"), idle_steps=True)
+    assert take.episode.actions.tolist() == [[0, 0], [0.5, 0]]
+
+
+def test_the_gripper_is_a_motion(env):
+    take = record(env, NOTHING, go(gripper=1), go(0, 0, "end", gripper=1))
+    assert len(take.episode) == 1
+
+
+def test_the_arm_holds_while_it_is_not_enabled_or_paused(env):
+    commands = [go(1), go(1, enabled=False), go(0.5, 0, "pause"), go(0.5), go(0.25, 0, "resume"), go(0, 0, "end")]
+    take = record(env, *commands)
+    assert take.episode.actions[:, 0].tolist() == [1, 0, 0.25]
+
+
+def test_an_episode_that_a_person_ends_is_truncated(env):
+    episode = record(env, go(0.1), go(0.1), go(0, 0, "end")).episode
+    assert episode.truncated.tolist() == [False, True] and not episode.terminated.any()
+    assert len(episode.observations["proprio"]) == 3 and not episode.succeeded
+    assert "marked" not in episode.meta
+    episode.check(episode.spec)
+
+
+@pytest.mark.parametrize(("word", "success"), [("success", True), ("failure", False)])
+def test_a_word_ends_and_marks_the_episode(env, word, success):
+    episode = record(env, go(0.1), go(0.1), go(0, 0, word)).episode
+    assert episode.succeeded == success and episode.meta == {"marked": word, "env_success": False}
+    assert episode.rewards.tolist() == [0, success] and bool(episode.terminated[-1]) == success
+    episode.check(episode.spec)
+
+
+def test_the_persons_word_wins_over_the_environments(env):
+    way = towards_the_target(env)
+    kept, failed = (record(env, *way, NOTHING, go(0, 0, word)).episode for word in ("end", "failure"))
+    assert kept.succeeded and kept.rewards[-1] == 1 and kept.terminated[-1] and "marked" not in kept.meta
+    assert not kept.truncated.any()
+    assert not failed.succeeded and not failed.rewards.any() and failed.truncated[-1] and not failed.terminated.any()
+    assert failed.meta["env_success"] is True
+    failed.check(failed.spec)
+
+
+def test_what_the_environment_ends_waits_for_a_word(env):
+    states = []
+    way = towards_the_target(env)
+    take = record(env, *way, NOTHING, NOTHING, go(0, 0, "discard"), show=lambda _, s: states.append(s["state"]))
+    assert take.episode is None and take.word == "discard" and states[-2:] == ["ended", "ended"]
+
+
+def test_without_confirm_it_is_kept_at_once(env):
+    take = record(env, *towards_the_target(env), go(0, 0, "discard"), confirm=False)
+    assert take.episode.succeeded
+
+
+def test_a_time_limit_is_the_environments_end(env):
+    take = record(env, *[go(0.01)] * 6, go(0, 0, "end"))
+    assert len(take.episode) == 6 and take.episode.truncated[-1]
+
+
+def test_stopped_at_the_question_the_episode_is_kept(env):
+    way = towards_the_target(env)
+    assert record(env, *way).episode.succeeded
+    take = record(env, *way, go(0, 0, "stop"))
+    assert take.episode.succeeded and take.word == "stop"
+
+
+@pytest.mark.parametrize("word", ["discard", "stop"])
+def test_nothing_is_left_of_a_discarded_or_stopped_one(env, word):
+    assert record(env, go(1), go(0, 0, word)).episode is None
+
+
+def test_an_episode_without_a_step_is_nothing(env):
+    assert record(env, NOTHING, go(0, 0, "success")).episode is None
+
+
+def test_what_was_pressed_during_the_reset_is_not_meant_for_the_episode(env):
+    hand = Hand(go(1, 0, "discard"), go(gripper=1), go(0.5, gripper=1), go(0, 0, "end", gripper=1))
+    take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
+    assert len(take.episode) == 1  # the gripper was closed already: no motion of its own
+
+
+def test_the_episode_before_is_settled_before_anything_moves(env):
+    hand, log = Hand(NOTHING, NOTHING, go(1), go(0, 0, "end")), []
+    hand.reset = lambda: log.append("device reset")
+    read, reset = hand.read, env.reset
+    hand.read = lambda: log.append("read") or read()
+    env.reset = lambda **seed: log.append("reset") or reset(**seed)
+    Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED, lambda: log.append("ready"))
+    assert log[:5] == ["reset", "ready", "read", "device reset", "read"]
+
+
+def test_the_status_says_what_a_person_wants_to_know(env):
+    seen = []
+    record(env, NOTHING, go(0.5), go(0, 0, "end"), show=lambda observation, status: seen.append((observation, status)))
+    waiting, recording = (status for _, status in seen)
+    assert waiting["state"] == "waiting" and waiting["step"] == 0
+    assert {k: recording[k] for k in ("state", "step", "return", "success", "gripper", "enabled")} == {
+        "state": "recording", "step": 1, "return": 0, "success": False, "gripper": -1, "enabled": True,
+    }  # fmt: skip
+    assert recording["motion"][0] == 0.5
+    assert seen[1][0]["proprio"][2] == pytest.approx(0.125)  # what came of the step: its velocity

@@ -1,0 +1,384 @@
+"""The operator's page in a real Chromium, and what must not reach the robot through it."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import aiohttp
+import numpy as np
+import pytest
+
+from agent.episode_file import read_episode
+from robot_server import control as control_module
+from robot_server.control import Control
+from tools import panel
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+by_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (apt-get install chromium)")
+SECONDS = 60.0
+
+
+def until(condition, what="too late"):
+    end_s = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < end_s, what
+        time.sleep(0.01)
+    return found
+
+
+class Arm:
+    """A robot server's control loop, without a robot: its operator's socket, and what a person did there."""
+
+    def __init__(self):
+        self.control = Control("tcp://127.0.0.1:*", lambda: {"robot": "arm1", "episodes": 4, "successes": 3})
+        self.commands, self.events = [], []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        step = 0
+        while not self._over.is_set():
+            command = self.control.read()
+            self.events += command.events
+            self.commands = [*self.commands[-9:], command]
+            step += 1
+            image = np.full((48, 64, 3), step % 256, np.uint8)
+            seen = {"front": image, "wrist": image[::-1], "state": np.float32([step, 0.5])}
+            self.control.show(seen, {"step": step, "return": 0.0, "success": False, "action": [0.0] * 6 + [1.0]})
+            time.sleep(0.02)
+        self.control.close()
+
+    @property
+    def command(self):
+        return self.commands[-1]
+
+    def moves(self, *motion):
+        return until(lambda: np.allclose(self.command.motion, motion) and self.command.enabled, f"not {motion}")
+
+    def close(self):
+        self._over.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def arm():
+    arm = Arm()
+    yield arm
+    arm.close()
+
+
+@pytest.fixture
+def start_panel():
+    """Starts tools.panel, and gives the page's address."""
+    started = []
+
+    def start(robot, *flags):
+        command = [sys.executable, "-m", "tools.panel", "--robot", robot, "--listen", "127.0.0.1:0", *flags]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        line = started[-1].stdout.readline()
+        assert line.startswith("page: http://127.0.0.1:"), line
+        return line.removeprefix("page: ").strip()
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.communicate()
+
+
+@pytest.fixture
+def chromium(tmp_path):
+    """Starts a browser of its own, and gives its process and Playwright's hold on it."""
+    from playwright.sync_api import sync_playwright
+
+    processes = []
+    with sync_playwright() as playwright:
+
+        def start():
+            folder = tmp_path / f"browser{len(processes)}"
+            command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+            command += ["--window-size=1280,800", f"--user-data-dir={folder}", "about:blank"]
+            processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True))
+            for line in processes[-1].stderr:
+                if found := re.search(r"ws://\S+", line):
+                    break
+            return processes[-1], playwright.chromium.connect_over_cdp(found[0], timeout=60_000)
+
+        yield start
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture
+def page(arm, start_panel, chromium):
+    _, browser = chromium()
+    page = browser.contexts[0].new_page()
+    page.goto(start_panel(arm.control.address))
+    page.wait_for_selector("#cameras canvas", timeout=60_000)
+    return page
+
+
+@by_browser
+def test_keys_pads_and_gamepads_drive_the_arm(arm, page):
+    page.keyboard.down("f")
+    page.wait_for_timeout(200)
+    assert not arm.command.enabled  # nobody has taken over
+    page.keyboard.up("f")
+    page.keyboard.press("t")
+    until(lambda: arm.command.enabled)
+    assert arm.command.gripper == 1  # as the robot's last action had it
+    page.keyboard.down("w")
+    page.keyboard.down("d")
+    arm.moves(0.5, -0.5, 0, 0, 0, 0)
+    page.keyboard.up("w")
+    arm.moves(0, -0.5, 0, 0, 0, 0)
+    page.keyboard.up("d")
+    arm.moves(0, 0, 0, 0, 0, 0)
+    page.keyboard.press("Space")
+    until(lambda: arm.command.gripper == -1)
+    box = page.locator("#pad-z").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] - 50)
+    arm.moves(0, 0, 0.5, 0, 0, 0)
+    page.mouse.up()
+    arm.moves(0, 0, 0, 0, 0, 0)
+    pad = {"mapping": "standard", "axes": [0, -1, 0.05, 0], "buttons": [{"pressed": False}] * 17}
+    page.evaluate("pad => { navigator.getGamepads = () => [null, pad]; }", pad)
+    arm.moves(0.5, 0, 0, 0, 0, 0)
+    pad["buttons"] = [{"pressed": number == 3} for number in range(17)]
+    page.evaluate("pad => { navigator.getGamepads = () => [null, pad]; }", {**pad, "axes": [0, 0, 0, 0]})
+    until(lambda: arm.events == ["success"])
+    page.keyboard.press("t")
+    until(lambda: not arm.command.enabled)
+
+
+@by_browser
+def test_what_the_page_shows(arm, page):
+    until(lambda: page.evaluate("document.querySelector('#cameras canvas').dataset.frames > 20"))
+    pixel = "[...document.querySelector('canvas').getContext('2d').getImageData(9, 9, 1, 1).data]"
+    before = page.evaluate(pixel)
+    until(lambda: page.evaluate(pixel) != before)
+    assert page.locator("#cameras canvas").count() == 2 and page.inner_text("#robot") == "arm1"
+    assert "4, 3 successes (75 %)" in page.inner_text("#episode") and page.inner_text("#what") == "policy acts"
+    page.click("text=State")
+    assert "0.5" in page.inner_text("#vectors")
+    arm.close()
+    page.wait_for_selector("text=no robot server answers", timeout=60_000)
+
+
+@by_browser
+def test_words_and_a_latched_stop(arm, page):
+    for button in ("Success", "Failure", "End", "Discard", "Pause"):
+        page.click(f"#words >> text={button}")
+    until(lambda: arm.events == ["success", "failure", "end", "discard", "pause"])
+    page.wait_for_selector("#pause:has-text('Resume')")
+    page.keyboard.press("p")
+    until(lambda: arm.events[-1] == "resume")
+    page.keyboard.press("Escape")
+    until(lambda: arm.control.stopped)
+    page.wait_for_selector("#hint:has-text('stop: done')")  # the acknowledgement
+    page.wait_for_selector("#stop:has-text('release')")
+    page.keyboard.press("Escape")
+    until(lambda: arm.events.count("stop") == 2)
+    assert arm.control.stopped  # Escape never releases
+    page.click("#stop")
+    until(lambda: not arm.control.stopped)
+
+
+@by_browser
+def test_a_browser_that_is_killed_in_a_motion_holds_the_arm(arm, start_panel, chromium):
+    process, browser = chromium()
+    page = browser.contexts[0].new_page()
+    page.goto(start_panel(arm.control.address))
+    page.wait_for_selector("#cameras canvas", timeout=60_000)
+    page.keyboard.press("t")
+    page.keyboard.down("w")
+    arm.moves(0.5, 0, 0, 0, 0, 0)
+    os.killpg(process.pid, signal.SIGKILL)
+    arm.moves(0, 0, 0, 0, 0, 0)
+    assert arm.control._state()["driven"] == "held" and arm.command.gripper == 1
+
+
+@by_browser
+def test_a_page_that_is_not_looked_at_does_not_drive(arm, page):
+    page.keyboard.press("t")
+    page.keyboard.down("w")
+    arm.moves(0.5, 0, 0, 0, 0, 0)
+    page.evaluate("window.dispatchEvent(new Event('blur'))")
+    arm.moves(0, 0, 0, 0, 0, 0)
+    page.close()
+    until(lambda: not arm.command.enabled or arm.control._state()["driven"] == "held")
+
+
+@by_browser
+def test_a_person_records_an_episode_in_the_browser_and_it_trains(tmp_path, chromium):
+    out = tmp_path / "demos"
+    command = [
+        sys.executable,
+        "-m",
+        "tools.collect",
+        "--env",
+        "sim",
+        "--task",
+        "Lift",
+        "--horizon",
+        "400",
+        "--out",
+        out,
+    ]
+    command += ["--device", "browser", "--episodes", "1", "--listen", "127.0.0.1:0", "--speed", "1"]
+    collect = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = next(found[0] for line in collect.stderr if (found := re.search(r"http://\S+", line)))
+        page = chromium()[1].contexts[0].new_page()
+        page.goto(address)
+        page.wait_for_selector("#cameras canvas", timeout=60_000)
+        page.click("text=State")
+        page.keyboard.press("t")
+        page.keyboard.down("f")
+        until(lambda: re.search(r"step (1[5-9]|[2-9]\d)", page.inner_text("#episode")))
+        page.keyboard.up("f")
+        page.keyboard.press("Space")
+        page.wait_for_timeout(300)
+        page.keyboard.press("y")
+        said, wrong = collect.communicate(timeout=60)
+    finally:
+        collect.kill()
+    assert collect.returncode == 0, wrong
+    episode = read_episode(out / "episode_000000.hdf5")
+    assert episode.meta["marked"] == "success" and episode.meta["policy"] == "browser" and "1 of 1" in said
+    down = episode.actions[:, 2] < 0
+    assert down.sum() > 8 and (episode.actions[down, :2] == 0).all() and set(episode.actions[:, -1]) == {-1, 1}
+    hand = episode.observations["proprio"]
+    assert np.abs(hand[-1, :3] - hand[0, :3]).max() > 0.02  # metres
+    frames = episode.observations["agentview"]
+    assert (frames[0] != frames[-1]).any()
+    train = [
+        sys.executable,
+        "-m",
+        "agent.pretrain",
+        "--data",
+        str(out),
+        "--out",
+        str(tmp_path / "o.pt"),
+        "--updates",
+        "3",
+    ]
+    small = ["--offline.batch", "8", "--features", "8"]
+    done = subprocess.run([*train, *small], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0 and (tmp_path / "o.pt").exists(), done.stderr
+
+
+# Without a browser: what others may try -------------------------------------------------------------------------------
+
+
+def talk(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, SECONDS))
+
+
+async def status(url, **headers):
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers, allow_redirects=False) as answer:
+        return answer.status, answer.headers
+
+
+async def opened(url, messages, headers=None):
+    """Send messages (functions of what was told last) to the page's socket; the code it was closed with, if it was."""
+    async with aiohttp.ClientSession() as session:
+        async with session.ws_connect(url + "ws", headers=headers or {"Origin": url.rstrip("/")}) as socket:
+            for message in messages:
+                told = {}
+                while "seen" not in told:
+                    told = json.loads(text) if isinstance(text := (await socket.receive()).data, str) else {}
+                await socket.send_str(message(told))
+            for _ in range(60):
+                answer = await socket.receive()
+                if answer.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
+                    return socket.close_code
+                if '"late": 1' in str(answer.data):
+                    return "late"
+
+
+def test_other_sites_are_kept_out(arm, start_panel):
+    url = start_panel(arm.control.address)
+    assert talk(status(url))[0] == talk(status(url + "panel.js"))[0] == 200
+    assert talk(status(url, Host="evil.example"))[0] == 403
+    assert talk(status(url + "..%2fpanel.py"))[0] == talk(status(url + "nothing.html"))[0] == 404
+    for headers in ({"Origin": "http://evil.example"}, {"X": "no origin"}):
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            talk(opened(url, [], headers))
+    assert "default-src 'none'" in talk(status(url))[1]["Content-Security-Policy"]
+
+
+def test_a_token_is_asked_for(arm, start_panel):
+    url = start_panel(arm.control.address, "--token", "sesame")
+    plain, _, _ = url.partition("?")
+    assert url.endswith("?token=sesame")
+    for wrong in ({}, {"Cookie": "panel_token=open"}):
+        assert talk(status(plain, **wrong))[0] == talk(status(plain + "panel.js", **wrong))[0] == 403
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            talk(opened(plain, [], {"Origin": plain.rstrip("/"), **wrong}))
+    code, headers = talk(status(url))
+    assert (
+        code == 302
+        and headers["Location"] == "/"
+        and {"HttpOnly", "SameSite=Strict"} <= set(headers["Set-Cookie"].split("; "))
+    )
+    assert talk(status(plain, Cookie="panel_token=sesame"))[0] == 200
+    assert talk(status(plain + "?token=sesam"))[0] == 403
+
+
+DRIVE = {"motion": [1, 0, 0, 0, 0, 0], "gripper": 1, "enabled": True}
+
+
+@pytest.mark.parametrize(
+    "text", ["noise", "[]", "{}", '{"event": "explode"}', '{"drive": {"seen": 1e99}}', '{"drive": 3}']
+)
+def test_a_page_that_talks_nonsense_is_hung_up_on(arm, start_panel, text):
+    assert talk(opened(start_panel(arm.control.address), [lambda told: text])) == 1008
+    assert not arm.command.enabled and not arm.events
+
+
+def test_a_command_that_was_long_under_way_does_not_drive(arm, start_panel, monkeypatch):
+    url = start_panel(arm.control.address)
+    old = lambda told: json.dumps({"drive": {**DRIVE, "seen": told["seen"] - 1}})  # noqa: E731
+    assert talk(opened(url, [old])) == "late"
+    assert not arm.command.enabled
+    monkeypatch.setattr(control_module, "FRESH_S", 5.0)  # a busy machine
+    fresh = lambda told: json.dumps({"drive": {**DRIVE, "seen": told["seen"]}})  # noqa: E731
+    talk(opened(url, [fresh] * 20))
+    until(lambda: arm.command.enabled)
+
+
+@pytest.mark.parametrize("text", ["8080", "robot:8080", "127.0.0.1:", "127.0.0.1:x"])
+def test_an_impossible_address_is_named(text):
+    with pytest.raises(panel.UserError, match="--listen"):
+        panel.parse_listen(text)
+
+
+def test_beyond_this_computer_there_is_a_token():
+    said = []
+
+    async def main():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(panel.serve("tcp://127.0.0.1:9", "0.0.0.0:0", "", said.append), 3)
+
+    asyncio.run(main())
+    assert re.fullmatch(r"http://<this computer's name>:\d+/\?token=\S{20,}", said[0])
+    assert panel.parse_listen("[::1]:80") == ("::1", 80, True) and not panel.parse_listen("0.0.0.0:80")[2]
+
+
+def test_a_taken_address_is_a_user_error(start_panel, arm, capsys):
+    port = re.search(r":(\d+)/", start_panel(arm.control.address))[1]
+    with pytest.raises(panel.UserError, match="in use"):
+        panel.main(["--listen", f"127.0.0.1:{port}"])

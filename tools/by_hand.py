@@ -1,0 +1,149 @@
+"""One episode that a person drives, at a fixed rate, ended and judged by the person's keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from agent.config import CollectConfig
+from agent.spec import Episode, Observation, Spec, Transition, executed, own
+from robot_server.clock import Clock
+from robot_server.teleop import Command, Device, to_action
+from tools.marks import marked
+
+DEFAULT_HZ = 20.0
+ENDINGS = ("success", "failure", "discard", "end")
+Show = Callable[[Observation, dict[str, Any]], None]
+
+
+def rate(env: gymnasium.Env, config: CollectConfig) -> float:
+    """Steps a second: collect.hz, else the environment's own, else 20."""
+    return config.hz or float(getattr(getattr(env.unwrapped, "options", None), "control_hz", DEFAULT_HZ))
+
+
+@dataclass
+class Take:
+    """What came of one attempt. episode: None if there is nothing to keep; word: what the person said of it, if any."""
+
+    episode: Episode | None
+    word: str = ""
+
+
+class Recorder:
+    """Records episodes of `env` driven by `device`.
+
+    show(observation, status) is called each period. status: "state" (waiting for a motion, recording, paused, ended),
+    "step", "return", "success" (the env's word), "motion" (6,), "gripper", "enabled".
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        device: Device,
+        config: CollectConfig,
+        show: Show = lambda observation, status: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
+        self._spec = Spec.from_spaces(env.observation_space, env.action_space)
+        self._clock = Clock(rate(env, config))
+
+    def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
+        """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move.
+
+        Until the first motion (or the gripper's) the environment makes no step, unless config.idle_steps. The person's
+        word ends an episode; one that the environment ends waits for it, with config.confirm. When stop() turns true,
+        what has not ended is lost.
+        """
+        observation = own(self._env.reset(seed=seed)[0], self._spec)
+        ready()
+        self._device.read()  # with it goes what was pressed during the reset
+        if open_gripper := getattr(self._device, "reset", None):
+            open_gripper()
+        gripper = self._device.read().gripper
+        steps: list[Transition] = []
+        paused, word = False, ""
+        self._clock.start()
+        while not (steps and steps[-1].last):
+            command = self._device.read()
+            paused, word = self._events(command, paused)
+            if self._stop() or word == "stop":
+                return Take(None, "stop")
+            if word:
+                break
+            begun = steps or self._config.idle_steps or _moves(command, gripper)
+            if begun and not paused:
+                steps.append(self._step(observation, command))
+                observation = steps[-1].final_observation or observation
+            self._say("paused" if paused else "recording" if begun else "waiting", observation, steps, command)
+            self._clock.wait()
+        else:
+            word = self._ask(observation, steps) if self._config.confirm else ""
+        if not steps or word == "discard":
+            return Take(None, word)
+        steps = [dataclasses.replace(step, final_observation=None) for step in steps[:-1]] + [
+            dataclasses.replace(steps[-1], truncated=not steps[-1].terminated, final_observation=observation)
+        ]
+        episode = Episode.from_transitions(steps)
+        return Take(marked(episode, word) if word in ("success", "failure") else episode, word)
+
+    def _step(self, observation: Observation, command: Command) -> Transition:
+        """final_observation is set on every one: what came after it."""
+        if not command.enabled:
+            command = dataclasses.replace(command, motion=np.zeros(6, np.float32))
+        action = to_action(command, self._spec.action_dim)
+        time_s = time.time()
+        following, reward, terminated, truncated, info = self._env.step(action)
+        return Transition(
+            observation=observation,
+            action=executed(info, action),
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            success=bool(info.get("success", False)),
+            time_s=time_s,
+            final_observation=own(following, self._spec),
+        )
+
+    def _events(self, command: Command, paused: bool) -> tuple[bool, str]:
+        """Whether it is paused now, and the word that ends the episode or the recording, or ''."""
+        for event in command.events:
+            if event in ("pause", "resume"):
+                paused = event == "pause"
+            else:
+                return paused, event
+        return paused, ""
+
+    def _ask(self, observation: Observation, steps: list[Transition]) -> str:
+        """The person's word on an episode that the environment has ended; '' when it is stopped instead."""
+        while not self._stop():
+            command = self._device.read()
+            if words := [event for event in command.events if event in (*ENDINGS, "stop")]:
+                return words[0]
+            self._say("ended", observation, steps, command)
+            self._clock.wait()
+        return ""
+
+    def _say(self, state: str, observation: Observation, steps: list[Transition], command: Command) -> None:
+        self._show(
+            observation,
+            {
+                "state": state,
+                "step": len(steps),
+                "return": sum(step.reward for step in steps),
+                "success": any(step.success for step in steps),
+                "motion": command.motion,
+                "gripper": command.gripper,
+                "enabled": command.enabled,
+            },
+        )
+
+
+def _moves(command: Command, gripper: float) -> bool:
+    return bool(command.enabled and command.motion.any()) or command.gripper != gripper

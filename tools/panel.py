@@ -1,0 +1,309 @@
+"""The operator's page: see what the robot sees and does, drive it, pause it, stop it, judge its episodes.
+
+  python -m tools.panel                                  then open http://127.0.0.1:8080 on this computer
+  python -m tools.panel --listen 0.0.0.0:8080            and on any laptop or phone that reaches it, with the token
+
+Run it on the robot's computer, beside `python -m robot_server` (or `python -m tools.collect --device browser`, which
+opens it by itself). Beyond this computer the page asks for a token: the address with it is printed. Traffic is not
+encrypted: on a network that you do not trust, use `ssh -L 8080:127.0.0.1:8080 robot` instead.
+
+Who takes over drives with the keyboard, the pads on the screen or a gamepad; one person at a time. Whoever loses the
+connection, closes the page or looks at another one while driving holds the arm: a command counts for 0.2 s, and one
+that was under way for longer not at all. STOP ends the episode and holds the robot until somebody releases it. Ctrl-C
+here stops the page only; the robot goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import zmq
+import zmq.asyncio
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from agent import cli
+from agent.config import RobotConfig
+from agent.layout import WireError
+from agent.spec import UserError
+from robot_server.control import FRESH_S, Operator, answer, question
+from robot_server.teleop import EVENTS
+
+PAGE = Path(__file__).parent / "panel_page"
+COOKIE = "panel_token"
+STATE_S = 0.05  # between two states to a browser: what it sends tells which it has seen, and so how old it is
+FRAME_S = 0.05  # between two looks at the cameras, however many browsers watch
+SILENT_S = 1.0  # a robot server that does not answer for so long is away
+QUALITY = 80  # of JPEG
+MAX_BROWSERS = 20
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Robot:
+    """What the panel knows of the robot server, asked once for all browsers."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.context = zmq.asyncio.Context()
+        self.state: dict[str, Any] = {}
+        self.vectors: dict[str, list[float]] = {}
+        self.images: dict[str, bytes] = {}  # JPEG
+        self.number = -1
+        self.watchers = 0
+        self.news = asyncio.Condition()
+        self._heard_s = -SILENT_S
+
+    def operator(self) -> Operator:
+        return Operator(self.address, self.context)
+
+    @property
+    def away(self) -> bool:
+        return time.monotonic() - self._heard_s > SILENT_S
+
+    async def watch(self) -> None:
+        """Ask for the state, and while somebody watches for the cameras; for ever."""
+        operator = self.operator()
+        while True:
+            began = time.monotonic()
+            with contextlib.suppress(WireError):
+                await self._look(operator)
+            await asyncio.sleep(max(0.005, FRAME_S - (time.monotonic() - began)))
+
+    async def _look(self, operator: Operator) -> None:
+        told = await self._ask(operator, "state")
+        self.state = told.get("state", {})
+        if not self.watchers or not told:
+            return
+        told = await self._ask(operator, "frames", have=self.number)
+        if "observation" not in told:
+            return
+        images = {name: array for name, array in told["observation"].items() if array.ndim == 3}
+        vectors = {name: array for name, array in told["observation"].items() if array.ndim == 1}
+        encoded = await asyncio.to_thread(lambda: {name: jpeg(image) for name, image in images.items()})
+        async with self.news:
+            self.images, self.number = encoded, told["number"]
+            self.vectors = {name: [round(float(number), 3) for number in array] for name, array in vectors.items()}
+            self.news.notify_all()
+
+    async def _ask(self, operator: Operator, kind: str, **more: Any) -> dict[str, Any]:
+        asked = time.monotonic_ns()
+        await operator.socket.send(question(kind, id=asked, **more))
+        while await operator.socket.poll(int(SILENT_S * 1000)):
+            told = answer(await operator.socket.recv_multipart())
+            if told.get("id") == asked:  # not a late answer to an earlier question
+                self._heard_s = time.monotonic()
+                return told
+        return {}
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """image: uint8 (H, W, 3), RGB."""
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+
+class Browser:
+    """One open page: what it is sent, and what it asks for."""
+
+    def __init__(self, socket: web.WebSocketResponse, robot: Robot) -> None:
+        self._socket, self._robot, self._operator = socket, robot, robot.operator()
+        self._refused = ""
+        self._late = 0
+
+    async def run(self) -> None:
+        tasks = [asyncio.create_task(each()) for each in (self._tell, self._show, self._answers)]
+        self._robot.watchers += 1
+        try:
+            async for message in self._socket:
+                if message.type == WSMsgType.TEXT and not await self._take(message.data):
+                    await self._socket.close(code=WSCloseCode.POLICY_VIOLATION)
+        finally:
+            self._robot.watchers -= 1
+            for task in tasks:
+                task.cancel()
+            self._operator.close()
+
+    async def _take(self, text: str) -> bool:
+        """Pass on what the page asks for; False when it is nothing that the page would."""
+        try:
+            asked = json.loads(text)
+            event, drive = asked.get("event"), asked.get("drive")
+            if event in EVENTS:
+                await self._operator.socket.send(question("event", event=event))
+            else:
+                motion, gripper = [float(number) for number in drive["motion"]], float(drive["gripper"])
+                age_s = time.monotonic() - float(drive["seen"])
+                if self._robot.away or not 0 <= age_s <= FRESH_S:
+                    self._late += 1  # it, or what it answers to, was under way for too long
+                    return True
+                self._refused = ""
+                message = question("drive", motion=motion, gripper=gripper, enabled=drive["enabled"])
+                await self._operator.socket.send(message)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return False
+        return True
+
+    async def _tell(self) -> None:
+        robot = self._robot
+        while True:
+            away = f"no robot server answers at {robot.address}" if robot.away else ""
+            told = {"away": away, "refused": self._refused, "late": self._late, "vectors": robot.vectors}
+            await self._socket.send_json({**told, "seen": time.monotonic(), "state": {} if away else robot.state})
+            await asyncio.sleep(STATE_S)
+
+    async def _show(self) -> None:
+        """Every newest image, as fast as this browser takes them: a slow one sees fewer, and slows nobody."""
+        robot, number = self._robot, -1
+        while True:
+            async with robot.news:
+                while robot.number == number:
+                    await robot.news.wait()
+                number, images = robot.number, robot.images
+            for name, image in images.items():
+                text = name.encode()[:255]
+                await self._socket.send_bytes(bytes([len(text)]) + text + image)
+
+    async def _answers(self) -> None:
+        while True:
+            with contextlib.suppress(WireError):
+                told = answer(await self._operator.socket.recv_multipart())
+                self._refused = told.get("refused", "")
+                if "done" in told:
+                    await self._socket.send_json({"done": told["done"]})
+
+
+def same_site(request: web.Request) -> bool:
+    """Whether the page that asks is ours: not one of another site in the same browser."""
+    origin = request.headers.get("Origin", "")
+    return origin.partition("://")[2] == request.host
+
+
+def known_host(request: web.Request) -> bool:
+    """Without a token only this computer's own names are served: another name that leads here is a trap."""
+    return request.url.host in ("127.0.0.1", "localhost", "::1")
+
+
+def application(robot: Robot, token: str) -> web.Application:
+    """The pages. token: what a browser must show; empty: none, and only this computer's own names."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+        if not token:
+            if not known_host(request):
+                raise web.HTTPForbidden(text="open the page by 127.0.0.1 or localhost")
+        elif hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
+            away = web.HTTPFound("/")  # without the token in the address bar
+            away.set_cookie(COOKIE, token, httponly=True, samesite="Strict", max_age=30 * 86400)
+            raise away
+        elif not hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), token.encode()):
+            raise web.HTTPForbidden(text="open the page by the address that tools.panel printed, with its token")
+        response = await handler(request)
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        return response
+
+    async def page(request: web.Request) -> web.FileResponse:
+        name = request.match_info.get("name") or "index.html"
+        if name not in {path.name for path in PAGE.iterdir()}:
+            raise web.HTTPNotFound
+        return web.FileResponse(PAGE / name)
+
+    async def talk(request: web.Request) -> web.WebSocketResponse:
+        if not same_site(request):
+            raise web.HTTPForbidden(text="this page is not from here")
+        if robot.watchers >= MAX_BROWSERS:
+            raise web.HTTPServiceUnavailable(text="too many pages are open")
+        socket = web.WebSocketResponse(heartbeat=5.0, max_msg_size=4096, compress=False)
+        await socket.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            await Browser(socket, robot).run()
+        return socket
+
+    async def watching(app: web.Application) -> Any:
+        task = asyncio.create_task(robot.watch())
+        yield
+        task.cancel()
+        robot.context.destroy(linger=0)
+
+    app = web.Application(middlewares=[guard])
+    app.cleanup_ctx.append(watching)
+    app.add_routes([web.get("/ws", talk), web.get("/", page), web.get("/{name}", page)])
+    return app
+
+
+def parse_listen(text: str) -> tuple[str, int, bool]:
+    """Host, port, and whether that is this computer only."""
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    try:
+        number = int(port)
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise UserError(f"--listen {text}: an IP address and a port, such as 127.0.0.1:8080 or 0.0.0.0:8080") from None
+    return host, number, local
+
+
+async def serve(address: str, listen: str, token: str, say: Callable[[str], None]) -> None:
+    """Until cancelled. Says where the page is. Raises UserError when the address is taken."""
+    host, port, local = parse_listen(listen)
+    token = token or ("" if local else secrets.token_urlsafe(16))
+    runner = web.AppRunner(application(Robot(address), token), access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UserError(f"--listen {listen}: {(error.strerror or str(error)).lower()}") from None
+        where = runner.addresses[0]
+        name = f"[{where[0]}]" if ":" in where[0] else where[0]
+        name = "<this computer's name>" if where[0] in ("0.0.0.0", "::") else name
+        say(f"http://{name}:{where[1]}/" + (f"?token={token}" if token else ""))
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--robot", metavar="ADDRESS", help=f"its operator's socket ({RobotConfig().control})")
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="where the page is (%(default)s)"
+    )
+    parser.add_argument("--token", default="", help="what a browser must show; beyond this computer one is made")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.panel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_flags(parser)
+    flags = parser.parse_args(argv)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(
+            serve(
+                flags.robot or RobotConfig().control,
+                flags.listen,
+                flags.token,
+                lambda url: print(f"page: {url}", flush=True),
+            )
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,276 @@
+"use strict";
+// The page holds nothing that matters: who does not hear from it for 0.2 s holds the arm (robot_server/control.py).
+
+const DRIVE_MS = 40;
+const KEYS = { // axis of the motion, sign
+  w: [0, 1], s: [0, -1], a: [1, 1], d: [1, -1], r: [2, 1], f: [2, -1],
+  arrowup: [0, 1], arrowdown: [0, -1], arrowleft: [1, 1], arrowright: [1, -1],
+  j: [3, -1], l: [3, 1], i: [4, 1], k: [4, -1], u: [5, 1], o: [5, -1],
+};
+const WORDS = { y: "success", n: "failure", enter: "end", backspace: "discard" };
+const ROTATION = 0.6; // of the speed
+const DEAD_BAND = 0.12;
+
+const $ = (id) => document.getElementById(id);
+let socket = null, told = {}, driving = false, gripper = -1;
+const held = new Set(); // keys
+const pads = { "pad-xy": [0, 0], "pad-z": [0, 0], "pad-tip": [0, 0] };
+let buttons = []; // of the gamepad, as they were
+
+// The connection ------------------------------------------------------------------------------------------------------
+
+function connect() {
+  socket = new WebSocket((location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/ws");
+  socket.binaryType = "arraybuffer";
+  socket.onmessage = (message) => {
+    if (typeof message.data === "string") hear(JSON.parse(message.data));
+    else see(new Uint8Array(message.data));
+  };
+  socket.onclose = () => {
+    letGo();
+    told = {};
+    show({ away: "the page has lost its connection", state: {}, vectors: {} });
+    setTimeout(connect, 1000);
+  };
+}
+
+function send(message) {
+  if (socket.readyState !== WebSocket.OPEN) return false;
+  socket.send(JSON.stringify(message));
+  return true;
+}
+
+function say(event) {
+  if (!send({ event })) $("hint").textContent = `not sent: ${event}`;
+}
+
+function hear(message) {
+  if (message.done) {
+    $("hint").textContent = `${message.done}: done`;
+    return;
+  }
+  told = message;
+  show(message);
+}
+
+// Driving -------------------------------------------------------------------------------------------------------------
+
+function take() {
+  const action = told.state?.action ?? [];
+  if (action.length === 7 || action.length === 4) gripper = action.at(-1) > 0 ? 1 : -1; // as it is
+  driving = true;
+  $("hint").textContent = "";
+  document.activeElement?.blur(); // or Space would press the button again
+  showDriving();
+}
+
+function giveBack() {
+  if (!driving) return;
+  drive([0, 0, 0, 0, 0, 0], false);
+  letGo();
+}
+
+function letGo() {
+  driving = false;
+  rest();
+  showDriving();
+}
+
+function rest() {
+  held.clear();
+  for (const id in pads) movePad(id, 0, 0);
+}
+
+function motion() {
+  const raw = [0, 0, 0, 0, 0, 0];
+  for (const key of held) raw[KEYS[key][0]] += KEYS[key][1];
+  const [left, right, tip] = [pads["pad-xy"], pads["pad-z"], pads["pad-tip"]];
+  raw[0] += left[1]; raw[1] -= left[0]; raw[2] += right[1]; raw[5] -= right[0]; raw[4] += tip[1]; raw[3] += tip[0];
+  const axes = gamepad()?.axes.map((value) => Math.abs(value) < DEAD_BAND ? 0 : value);
+  if (axes) { raw[0] -= axes[1] ?? 0; raw[1] -= axes[0] ?? 0; raw[2] -= axes[3] ?? 0; raw[5] -= axes[2] ?? 0; }
+  const speed = Number($("speed").value);
+  return raw.map((value, axis) => Math.max(-1, Math.min(1, value)) * speed * (axis < 3 ? 1 : ROTATION));
+}
+
+function drive(asked, enabled) {
+  send({ drive: { motion: asked, gripper, enabled, seen: told.seen ?? -1 } });
+}
+
+function gamepad() {
+  return [...navigator.getGamepads()].find((pad) => pad && pad.mapping === "standard");
+}
+
+function readButtons() {
+  const pad = gamepad();
+  const now = pad ? pad.buttons.map((button) => button.pressed) : [];
+  const pressed = (number) => now[number] && !buttons[number];
+  if (pressed(0) && driving) toggleGripper();
+  if (pressed(1)) say("discard");
+  if (pressed(2)) say("failure");
+  if (pressed(3)) say("success");
+  if (pressed(8)) togglePause();
+  if (pressed(9)) say("end");
+  buttons = now;
+}
+
+setInterval(() => {
+  readButtons();
+  if (driving && socket.bufferedAmount === 0) drive(motion(), true);
+}, DRIVE_MS);
+
+function toggleGripper() {
+  gripper = -gripper;
+  showDriving();
+}
+
+function togglePause() {
+  say(told.state?.paused ? "resume" : "pause");
+}
+
+function stopOrRelease() {
+  say(told.state?.stopped ? "resume" : "stop");
+}
+
+// What is pressed -----------------------------------------------------------------------------------------------------
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const key = event.key.toLowerCase();
+  if (key === "escape") { if (!event.repeat) say("stop"); }
+  else if (key in KEYS) { if (driving) held.add(key); }
+  else if (event.target.closest?.("button, summary, input") && (key === " " || key === "enter")) return;
+  else if (event.repeat) { /* once */ }
+  else if (key === " ") { if (driving) toggleGripper(); }
+  else if (key === "t") { if (driving) giveBack(); else take(); }
+  else if (key === "p") togglePause();
+  else if (key in WORDS) say(WORDS[key]);
+  else return;
+  event.preventDefault();
+});
+document.addEventListener("keyup", (event) => held.delete(event.key.toLowerCase()));
+window.addEventListener("blur", rest);
+document.addEventListener("visibilitychange", () => { if (document.hidden) giveBack(); });
+window.addEventListener("pagehide", giveBack);
+
+function movePad(id, x, y) {
+  pads[id] = [x, y];
+  $(id).firstElementChild.style.transform = `translate(calc(-50% + ${x * 75}%), calc(-50% - ${y * 75}%))`;
+}
+
+for (const id in pads) {
+  const pad = $(id);
+  const follow = (event) => {
+    const box = pad.getBoundingClientRect(), half = box.width / 2;
+    let x = (event.clientX - box.left) / half - 1, y = 1 - (event.clientY - box.top) / half;
+    const length = Math.hypot(x, y);
+    if (length > 1) { x /= length; y /= length; }
+    movePad(id, Math.abs(x) < DEAD_BAND ? 0 : x, Math.abs(y) < DEAD_BAND ? 0 : y);
+  };
+  pad.addEventListener("pointerdown", (event) => {
+    if (!driving) { $("hint").textContent = "take over first"; return; }
+    pad.setPointerCapture(event.pointerId);
+    follow(event);
+  });
+  pad.addEventListener("pointermove", (event) => { if (pad.hasPointerCapture(event.pointerId)) follow(event); });
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"])
+    pad.addEventListener(end, () => movePad(id, 0, 0));
+}
+
+$("stop").onclick = stopOrRelease;
+$("pause").onclick = togglePause;
+$("take").onclick = () => driving ? giveBack() : take();
+$("gripper").onclick = toggleGripper;
+for (const button of document.querySelectorAll("#words button:not(#pause)"))
+  button.onclick = () => say(button.dataset.event);
+
+// What is shown -------------------------------------------------------------------------------------------------------
+
+const views = {};
+
+async function see(bytes) {
+  const length = bytes[0], name = new TextDecoder().decode(bytes.subarray(1, 1 + length));
+  const image = await createImageBitmap(new Blob([bytes.subarray(1 + length)], { type: "image/jpeg" }));
+  const view = views[name] ??= addView(name);
+  if (view.width !== image.width || view.height !== image.height) {
+    view.width = image.width;
+    view.height = image.height;
+  }
+  view.getContext("2d").drawImage(image, 0, 0);
+  view.dataset.frames = Number(view.dataset.frames ?? 0) + 1;
+}
+
+function addView(name) {
+  const figure = document.createElement("figure"), canvas = document.createElement("canvas");
+  const caption = document.createElement("figcaption");
+  caption.textContent = name;
+  canvas.setAttribute("aria-label", `camera ${name}`);
+  figure.append(canvas, caption);
+  $("cameras").append(figure);
+  return canvas;
+}
+
+function list(id, entries) {
+  const parts = [];
+  for (const [name, text, bad] of entries) {
+    if (text === undefined || text === "") continue;
+    const term = document.createElement("dt"), value = document.createElement("dd");
+    term.textContent = name;
+    value.textContent = text;
+    if (bad) value.className = "bad";
+    parts.push(term, value);
+  }
+  $(id).replaceChildren(...parts);
+}
+
+const ms = (seconds) => seconds === undefined ? undefined : `${Math.round(seconds * 1000)} ms`;
+const WHAT = {
+  stopped: "stopped", paused: "paused", driven: "a person drives", held: "held: the driver is silent", acting: "policy acts",
+  waiting: "waits for your first motion", recording: "recording", ended: "ended: your word?",
+};
+
+function show({ away, refused, late, state, vectors }) {
+  const link = state.link ?? {};
+  const what = state.stopped ? "stopped" : state.paused ? "paused" : state.driven || state.state || "acting";
+  $("robot").textContent = state.robot ?? "robot";
+  document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
+  $("what").textContent = away ? "away" : WHAT[what] ?? what;
+  $("what").className = `pill ${away ? "" : what}`;
+  const trouble = away || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "";
+  $("trouble").textContent = trouble;
+  $("trouble").hidden = !trouble;
+  $("stop").textContent = state.stopped ? "release" : "STOP";
+  $("stop").classList.toggle("latched", Boolean(state.stopped));
+  $("pause").textContent = state.paused ? "Resume" : "Pause";
+  const rate = state.episodes ? ` (${Math.round(100 * state.successes / state.episodes)} %)` : "";
+  list("episode", [
+    ["episodes", state.episodes === undefined ? undefined : `${state.episodes}, ${state.successes} successes${rate}`],
+    ["discarded", state.discarded || ""],
+    ["kept", state.kept === undefined ? undefined : `${state.kept} of ${state.asked}`],
+    ["this one", state.step === undefined ? undefined : `step ${state.step}, return ${Number(state.return.toFixed(2))}`
+      + (state.success ? ", success" : "")],
+    ["policy", state.policy_version === undefined ? undefined
+      : `version ${state.policy_version}, ${Math.round(state.policy_age_s ?? 0)} s old`],
+  ]);
+  list("link", [
+    ["learner", link.address],
+    ["run", link.run],
+    ["round trip", link.round_trip_s ? ms(link.round_trip_s) : undefined],
+    ["silent for", link.silent_s === undefined ? undefined : `${link.silent_s.toFixed(1)} s`, link.silent_s > 10],
+    ["not sent yet", link.backlog === undefined ? undefined : `${link.backlog} steps`],
+    ["reconnects", link.reconnects],
+    ["page late", late ? `${late} commands came too late to drive by` : ""],
+  ]);
+  list("vectors", Object.entries(vectors).map(([name, numbers]) => [name, numbers.join("  ")]));
+}
+
+function showDriving() {
+  document.body.classList.toggle("driving", driving);
+  $("take").textContent = driving ? "Give back" : "Take over";
+  $("take").setAttribute("aria-pressed", driving);
+  $("gripper").disabled = !driving;
+  $("gripper").setAttribute("aria-pressed", gripper > 0);
+  $("gripper").textContent = gripper > 0 ? "Open gripper" : "Close gripper";
+}
+
+showDriving();
+connect();

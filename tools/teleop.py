@@ -1,0 +1,89 @@
+"""Take over a robot that acts: drive it with a device while the policy fine-tunes, and judge its episodes.
+
+  python -m tools.teleop --device gamepad            beside python -m robot_server, in another terminal of its computer
+
+The arm is yours while the device is enabled (keyboard: e, on and off; gamepad: right bumper, held; SpaceMouse: right
+button, held), and the policy's otherwise. What you do is recorded as it was executed, and flagged as an intervention.
+Ctrl-C, an unplugged device or a lost connection while you drive holds the arm; enable it again, or resume on the page
+(tools.panel), which gives it back to the policy. Without a device at hand, drive from the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import time
+from typing import Any
+
+from agent import cli
+from agent.spec import UserError
+from robot_server.clock import Clock
+from robot_server.control import Operator
+from robot_server.teleop import Command, Device
+from tools.devices.table import BY_A_PERSON, DEVICES
+
+HZ = 25.0
+SHOWN_S = 0.2
+
+
+def teleoperate(device: Any, operator: Operator, stop: cli.Stop) -> None:
+    """Until `stop()` or the device's "stop", which stops this tool and not the robot."""
+    clock, enabled, shown_s = Clock(HZ), False, 0.0
+    clock.start()
+    while not stop():
+        command: Command = device.read()
+        if "stop" in command.events:
+            return
+        if command.enabled and not enabled and (action := operator.ask("state").get("state", {}).get("action")):
+            device.reset(1.0 if action[-1] > 0 else -1.0)  # the gripper stays as it is
+            command = dataclasses.replace(device.read(), events=command.events)
+        if command.enabled or enabled or command.events:
+            operator.drive(command)
+        enabled = command.enabled
+        if time.monotonic() - shown_s > SHOWN_S:
+            shown_s = time.monotonic()
+            show(operator, enabled)
+        clock.wait()
+
+
+def show(operator: Operator, enabled: bool) -> None:
+    told = operator.ask("state", timeout_s=0.1)
+    if not told:
+        line = f"no robot server answers at {operator.address}"
+    elif enabled and operator.refused:
+        line = f"you do not drive: {operator.refused}"
+    else:
+        state = told["state"]
+        what = "stopped" if state["stopped"] else "paused" if state["paused"] else state["driven"] or "the policy acts"
+        line = f"{what} | episode {state.get('episode', '-')}, step {state.get('step', '-')}"
+        line += f" | {state.get('successes', 0)} of {state.get('episodes', 0)} succeeded"
+    sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
+    sys.stderr.flush()
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="NAME", help=", ".join(BY_A_PERSON))
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = cli.parse(argv, __doc__, ["collect", "robot"], add_flags, prog="python -m tools.teleop")
+    name = arguments.flags.device
+    if name not in BY_A_PERSON:
+        raise UserError(f"--device {name}: the devices are {', '.join(BY_A_PERSON)}")
+    config = dataclasses.replace(arguments.section("collect"), enable_key=True)
+    device: Device = DEVICES[name](None, config)  # type: ignore[assignment]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(device))
+        operator = stack.enter_context(contextlib.closing(Operator(arguments.section("robot").control)))
+        print(device.keys, file=sys.stderr)
+        stop = stack.enter_context(cli.Stop())
+        try:
+            teleoperate(device, operator, stop)
+        finally:
+            sys.stderr.write("\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)
