@@ -15,6 +15,7 @@ What a source does not say is never made up. It is asked for, by
   --reward sparse-at-end | zero      1 at each episode's last step (which is a success then), or no reward at all
   --success end | never | NUMBER     every episode at its last step, none, or where the reward reaches NUMBER
   --actions clip | scale             for values beyond [-1, 1]; scale maps each dimension's range to [-1, 1]
+  --end success                      each episode ends at its first success, as the simulator's do
   --final repeat | drop              no observation after the last action: repeat the one before, or drop that action
 Names: --rename SOURCE=NAME and --drop SOURCE (repeatable), or --map FILE, YAML with rename: {SOURCE: NAME}, drop: [..].
 
@@ -41,7 +42,13 @@ from tools.rollout import env_options, env_record
 
 READS = ("episodes", "lerobot", "minari", "robosuite", "robomimic")  # in the order in which they are tried
 WRITES = ("episodes", "robomimic", "lerobot", "minari")
-OPTIONS = {"reward": ("sparse-at-end", "zero"), "actions": ("clip", "scale"), "final": ("repeat", "drop")}
+OPTIONS = {
+    "reward": ("sparse-at-end", "zero"),
+    "actions": ("clip", "scale"),
+    "final": ("repeat", "drop"),
+    "end": ("source", "success"),
+    "no_ops": ("keep", "drop"),
+}
 
 
 def module(name: str) -> Any:
@@ -116,6 +123,9 @@ def convert(source: Path, out: Path, choices: Choices, reads: str | None = None,
     """Convert, and return the report. Raises UserError, naming file and episode, and leaves nothing behind then."""
     reads = reads or format_of(source)
     report = Report()
+    if choices.sim and reads != "robosuite" and choices.env is None:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in choices.sim)
+        raise UserError(f"{flags}: only robosuite's raw recordings are rendered anew; --resize N changes images' size")
     if choices.actions == "scale":
         ranges = [(rows.min(axis=0), rows.max(axis=0)) for rows in module(reads).actions(source) if len(rows)]
         choices = dataclasses.replace(choices, action_range=np.array([_lowest(ranges), _highest(ranges)]))
@@ -147,6 +157,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--success", metavar="WHEN", help="end, never, or a reward that means success")
     parser.add_argument("--actions", metavar="HOW", help="clip or scale")
     parser.add_argument("--final", default="repeat", metavar="HOW", help="repeat or drop")
+    parser.add_argument("--end", default="source", metavar="WHERE", help="source, or success: cut what comes after it")
     parser.add_argument("--no-ops", default="keep", metavar="HOW", help="robosuite: keep or drop steps that do nothing")
     parser.add_argument("--resize", type=int, metavar="N", help="images of N x N pixels")
     parser.add_argument("--rename", action="append", default=[], metavar="SOURCE=NAME", help="repeatable")
@@ -158,7 +169,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def choices_of(arguments: cli.Arguments) -> Choices:
     flags = arguments.flags
-    for name, known in {**OPTIONS, "no_ops": ("keep", "drop")}.items():
+    for name, known in OPTIONS.items():
         if (value := getattr(flags, name)) is not None and value not in known:
             raise UserError(f"--{name.replace('_', '-')} {value}: {' or '.join(known)}{cli.nearest(value, known)}")
     if flags.success not in (None, "end", "never"):
@@ -176,8 +187,7 @@ def choices_of(arguments: cli.Arguments) -> Choices:
         if not (source and equals and name):
             raise UserError(f"--rename {pair}: expected SOURCE=NAME")
         rename[source] = name
-    asked = dict(arguments.settings.get("env", {}))
-    name = asked.pop("name", "sim")
+    asked = set(arguments.settings.get("env", {})) - {"name"}
     return Choices(
         rename=rename,
         drop=[*drop, *flags.drop],
@@ -187,7 +197,8 @@ def choices_of(arguments: cli.Arguments) -> Choices:
         final=flags.final,
         resize=flags.resize,
         no_ops=flags.no_ops,
-        sim={key: cli.coerce(value, Any, key) for key, value in asked.items()},
+        end=flags.end,
+        sim={key: value for key, value in arguments.env()[1].items() if key in asked},
         env=env_record(*arguments.env()) if flags.env else None,
         fps=flags.fps,
         instruction=flags.instruction,

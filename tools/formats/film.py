@@ -28,7 +28,7 @@ class Film:
 
     def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.frames, self._rate = path, 0, rate(fps)
+        self.path, self.frames, self.bytes, self._rate = path, 0, 0, rate(fps)
         self._file = av.open(str(path), "w")
         self._stream: Any = self._file.add_stream("libx264", rate=self._rate, options=OPTIONS)
         self._stream.width, self._stream.height = width, height
@@ -37,11 +37,15 @@ class Film:
     def add(self, image: np.ndarray) -> None:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = self.frames, 1 / self._rate
-        self._file.mux(self._stream.encode(frame))
+        self._write(self._stream.encode(frame))
         self.frames += 1
 
+    def _write(self, packets: list[Any]) -> None:
+        self.bytes += sum(packet.size for packet in packets)
+        self._file.mux(packets)
+
     def close(self) -> None:
-        self._file.mux(self._stream.encode())
+        self._write(self._stream.encode())
         self._file.close()
 
 

@@ -31,6 +31,7 @@ class Choices:
     success: str | None = None  # end | never | a reward that means success
     actions: str | None = None  # clip | scale
     final: str = "repeat"  # repeat | drop
+    end: str = "source"  # source | success: where an episode ends
     resize: int | None = None  # pixels a side
     no_ops: str = "keep"  # keep | drop
     sim: dict[str, Any] = field(default_factory=dict)  # options of envs.sim, for what is rendered anew
@@ -46,11 +47,17 @@ class Report:
 
     lines: list[str] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
     def say(self, line: str) -> None:
         """`line`, once however often it is said."""
         if line not in self.lines:
             self.lines.append(line)
+
+    def list(self, what: str, name: str) -> None:
+        """`name` belongs to the line that begins with `what`."""
+        if name not in self.names.setdefault(what, []):
+            self.names[what].append(name)
 
     def count(self, what: str, part: int, whole: int) -> None:
         """`what` holds "{}" where "n of m (p %)" is to stand."""
@@ -63,7 +70,8 @@ class Report:
             part, whole = self.counts[what, 0], self.counts[what, 1]
             if kind == 0 and part:
                 counted.append(what.format(f"{part:,} of {whole:,} ({part / whole:.1%})"))
-        return "\n".join([*self.lines, *counted])
+        listed = [f"{what}: {', '.join(names)}" for what, names in self.names.items()]
+        return "\n".join([*self.lines, *listed, *counted])
 
 
 @dataclass
@@ -91,7 +99,7 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         if choices.final == "drop":
             report.say("final observation: not in the source, so the last action of each episode was left out")
             steps -= 1
-            actions, columns = actions[:steps], {name: rows[:steps] for name, rows in columns.items()}
+            actions, columns = actions[:steps], _head(columns, steps)
         else:
             report.say("final observation: not in the source; the one before the last action stands in its place")
     if steps < 1:
@@ -108,6 +116,12 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         terminated, truncated = np.zeros(steps, np.bool_), np.zeros(steps, np.bool_)
         terminated[-1] = success[-1]
         truncated[-1] = not success[-1]
+    if choices.end == "success" and success.any():
+        report.count("cut: {} steps, after the first success", steps - int(success.argmax()) - 1, steps)
+        steps = int(success.argmax()) + 1
+        observations = {key: rows[: steps + 1] for key, rows in observations.items()}
+        actions, rewards, success = actions[:steps], rewards[:steps], success[:steps]
+        terminated, truncated, columns = success.copy(), np.zeros(steps, np.bool_), _head(columns, steps)
     others = {name: np.asarray(columns.get(name, np.zeros(steps)), STEP_COLUMNS[name]) for name in SIMPLE}
     return Episode(
         observations=observations,
@@ -119,6 +133,10 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         meta=raw.meta if raw.meta is not None else _meta(raw, choices),
         **others,
     )
+
+
+def _head(columns: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+    return {name: rows[:steps] for name, rows in columns.items()}
 
 
 def _meta(raw: Raw, choices: Choices) -> dict[str, Any]:
@@ -160,21 +178,21 @@ def _observations(raw: Raw, choices: Choices, report: Report) -> dict[str, np.nd
     for source, rows in raw.observations.items():
         name = choices.rename.get(source, source)
         if source in choices.drop:
-            report.say(f"dropped: {source}, as asked")
+            report.list("dropped, as asked", source)
             continue
         if rows.dtype == np.uint8 and rows.ndim == 4 and rows.shape[3] == 3:
             rows = resized(rows, choices.resize)
         elif rows.dtype.kind in "fiub" and rows.ndim <= 2 and rows.dtype != np.uint8:
             if rows.dtype != np.float32:
-                report.say(f"rounded: {source} is {rows.dtype} in the source, float32 here")
+                report.list(f"rounded from {rows.dtype} to float32", source)
             rows = rows.reshape(len(rows), -1).astype(np.float32)
         else:
-            report.say(f"dropped: {source}, {rows.dtype} {list(rows.shape[1:])} is neither an RGB image nor a vector")
+            report.list("dropped, neither an RGB image nor a vector", f"{source} ({rows.dtype} {list(rows.shape[1:])})")
             continue
         if name in kept:
             raise UserError(f"{raw.name}: two observations would be called '{name}'")
         if name != source:
-            report.say(f"renamed: {source} is {name}")
+            report.list("renamed", f"{source} is {name}")
         kept[name] = rows
     if not kept:
         raise UserError(f"{raw.name}: no observation is left")

@@ -123,7 +123,7 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
     columns = {**OTHER_NAMES, **COLUMNS}
     for feature in features:
         if feature not in {*names, *columns, *BOOKKEEPING}:
-            report.say(f"dropped: {feature}")
+            report.list("dropped", feature)
     found, tables = places(path, info), Tables()
     with Progress(len(found), "read", "episodes") as progress:
         for number, place in enumerate(found):
@@ -169,7 +169,7 @@ def _observation(
         return np.stack(
             [resized(picture(cell["bytes"])[None], choices.resize)[0] for cell in rows[feature].to_pylist()]
         )
-    return vectors(rows, feature)
+    return vectors(rows, feature).reshape(len(rows), -1)
 
 
 class _Extra:

@@ -170,7 +170,7 @@ class _Writer:
         found: dict[str, Any] = {f"videos/{name}/{k}": number for k, number in at.items()}
         found[f"videos/{name}/from_timestamp"] = first / self.fps
         found[f"videos/{name}/to_timestamp"] = current.frames / self.fps
-        if current.path.stat().st_size > VIDEO_MB * 2**20:
+        if current.bytes >= VIDEO_MB * 2**20:
             self._films.pop(key).close()
             self._files[key] += 1
         return found
@@ -205,7 +205,7 @@ class _Writer:
         }
         _json(meta / "info.json", info)
         for name, key in self.names.items():
-            report.say(f"written: {key} as {name}")
+            report.list("written", f"{key} as {name}")
         found = [film.psnr(image, film.frames(path, at, 1, self.fps)[0]) for path, at, image in self._samples]
         if found:
             report.say(

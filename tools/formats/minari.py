@@ -59,7 +59,7 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
                 if key in INFOS and len(rows) in (steps, steps + 1):
                     raw.columns[key] = rows[-steps:]  # Minari's first is the reset's
                 else:
-                    report.say(f"dropped: infos/{key}")
+                    report.list("dropped", f"infos/{key}")
             raw.meta = json.loads(group.attrs["meta"]) if "meta" in group.attrs else None
             raw.origin = {"source": {"format": "minari", "dataset": metadata.get("dataset_id"), "episode": name}}
             if "seed" in group.attrs:

@@ -52,7 +52,7 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
             raw.dones = demo["dones"][()] if "dones" in demo else None
             raw.meta = json.loads(demo.attrs["meta"]) if "meta" in demo.attrs else None
             for other in sorted(set(demo) - {"obs", "observations", "next_obs", "actions", "dones", *STEP_COLUMNS}):
-                report.say(f"dropped: {other}")
+                report.list("dropped", other)
             yield to_episode(raw, choices, report)
 
 

@@ -56,7 +56,8 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
         choices = dataclasses.replace(choices, actions=actions, env=env_record("sim", options))
         with contextlib.closing(make_env("sim", options)) as env, Progress(len(found), "render", "demos") as progress:
             for number, (name, demo) in enumerate(found):
-                report.say(f"dropped: {', '.join(_unused(demo))}")
+                for unused in _unused(demo):
+                    report.list("dropped", unused)
                 yield to_episode(_shown(f"{path}: {name}", demo, env, choices, report), choices, report)
                 progress.show(number + 1)
 

@@ -1,0 +1,142 @@
+"""The command: what it finds out, what it asks for, what it reports, and that it leaves nothing half done."""
+
+import h5py
+import numpy as np
+import pytest
+
+from agent.episode_file import read_episodes, write_episode
+from agent.spec import UserError
+from tools.convert import convert, format_of
+from tools.formats.foreign import Choices
+
+from .conftest import made
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A robomimic file that somebody else wrote: float64, no next_obs, no success; its rewards can be left out."""
+
+    def write(rewards=True, scale=1.0, dones=(0, 0, 0, 1)):
+        path = tmp_path / "theirs.hdf5"
+        with h5py.File(path, "w") as file:
+            for number in (10, 9):
+                demo = file.create_group(f"data/demo_{number}")
+                demo["actions"] = np.full((4, 2), scale * number / 10) * [1, -0.5]
+                demo["obs/robot0_eef_pos"] = np.arange(12.0).reshape(4, 3)
+                demo["obs/agentview_image"] = np.full((4, 8, 8, 3), number, np.uint8)
+                demo["obs/depth"] = np.zeros((4, 8, 8, 1), np.float32)
+                demo["states"] = np.zeros((4, 5))
+                demo["dones"] = np.array(dones)
+                if rewards:
+                    demo["rewards"] = np.array([0.0, 0, 0, number == 9])
+        return path
+
+    return write
+
+
+def test_names_are_mapped_and_what_is_lost_is_said(foreign, tmp_path, command):
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text("rename: {agentview_image: front}\ndrop: []\n")
+    options = ["--map", mapping, "--rename", "robot0_eef_pos=pose", "--success", 1, "--resize", 4]
+    done = command("convert", foreign(), "--out", tmp_path / "ours", *options)
+    assert done.returncode == 0, done.stderr
+    nine, ten = read_episodes([tmp_path / "ours"])
+    assert nine.spec.cameras == {"front": (4, 4, 3)} and nine.spec.states == {"pose": 3}
+    assert nine.observations["front"].max() == 9 and nine.succeeded and not ten.succeeded
+    assert nine.terminated[-1] and ten.truncated[-1] and nine.meta["source"]["demo"] == "demo_9"
+    assert np.array_equal(nine.observations["pose"][-1], nine.observations["pose"][-2])
+    for words in (
+        "(robomimic)",
+        "2 episodes, 8 steps (4 to 4 an episode), 1 succeed",
+        "dropped, neither an RGB image nor a vector: depth",
+        "dropped: states",
+        "renamed: agentview_image is front",
+        "rounded from float64 to float32: robot0_eef_pos",
+        "final observation: not in the source",
+        "success: where the reward is 1 or more, as asked",
+    ):
+        assert words in done.stdout, words
+
+
+def test_rewards_and_success_are_never_made_up(foreign, tmp_path, refused):
+    assert "does not say which episodes succeeded; --success end" in refused(
+        "convert", foreign(), "--out", tmp_path / "x"
+    )
+    path = foreign(rewards=False)
+    assert "no rewards in it; --reward sparse-at-end" in refused("convert", path, "--out", tmp_path / "x")
+    convert(path, tmp_path / "sparse", Choices(reward="sparse-at-end"))
+    for episode in read_episodes([tmp_path / "sparse"]):
+        assert episode.rewards.tolist() == [0, 0, 0, 1] and episode.success.tolist() == [False] * 3 + [True]
+        assert episode.terminated[-1]
+    convert(path, tmp_path / "zero", Choices(reward="zero", success="never"))
+    for episode in read_episodes([tmp_path / "zero"]):
+        assert not episode.rewards.any() and not episode.succeeded and episode.truncated[-1]
+
+
+def test_actions_beyond_one_need_a_decision(foreign, tmp_path):
+    path = foreign(scale=2.0)
+    with pytest.raises(UserError, match=r"demo_9: actions reach 1\.8; --actions clip or --actions scale"):
+        convert(path, tmp_path / "x", Choices(success="end"))
+    assert not (tmp_path / "x").exists() and not list(tmp_path.glob(".x*"))
+    report = convert(path, tmp_path / "clipped", Choices(success="end", actions="clip"))
+    assert "8 of 16 (50.0%) values lay outside [-1, 1] and were clipped" in report
+    assert {e.actions[0, 0] for e in read_episodes([tmp_path / "clipped"])} == {1.0}
+    convert(path, tmp_path / "scaled", Choices(success="end", actions="scale"))
+    nine, ten = read_episodes([tmp_path / "scaled"])
+    assert nine.actions[0].tolist() == [-1, 1] and ten.actions[0].tolist() == [1, -1]
+    assert nine.meta["action_range"] == [[1.8, -1.0], [2.0, -0.9]]
+
+
+def test_the_last_action_can_be_dropped_instead(foreign, tmp_path):
+    convert(foreign(), tmp_path / "x", Choices(success="never", final="drop"))
+    episode = next(read_episodes([tmp_path / "x"]))
+    assert len(episode) == 3 and episode.observations["robot0_eef_pos"][-1].tolist() == [9, 10, 11]
+
+
+def test_dones_inside_an_episode_are_reported(foreign, tmp_path):
+    report = convert(foreign(dones=(0, 1, 0, 1)), tmp_path / "x", Choices(success="end"))
+    assert "2 of 8 (25.0%) steps say 'done' before the last" in report
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--rename", "nobody=x"], "no observation 'nobody'; it has agentview_image, depth, robot0_eef_pos"),
+        (["--rename", "robot0_eef_pos"], "expected SOURCE=NAME"),
+        (["--rename", "robot0_eef_pos=agentview_image"], "two observations would be called 'agentview_image'"),
+        (["--drop", "nobody"], "no observation 'nobody'"),
+        (["--to", "lerobo"], "did you mean 'lerobot'"),
+        (["--from", "robosuit"], "did you mean 'robosuite'"),
+        (["--reward", "sparse"], "sparse-at-end or zero"),
+        (["--success", "sometimes"], "end, never, or a number"),
+        (["--to", "lerobot"], "--fps says how many"),
+        (["--from", "minari"], "metadata.json is missing"),
+    ],
+)
+def test_bad_input_is_one_line(foreign, tmp_path, refused, options, words):
+    success = [] if "--success" in options else ["--success", "never"]
+    assert words in refused("convert", foreign(), "--out", tmp_path / "x", *success, *options)
+    assert not (tmp_path / "x").exists()
+
+
+def test_nothing_that_is_there_is_overwritten(foreign, tmp_path, refused):
+    (tmp_path / "x").mkdir()
+    assert "is there already" in refused("convert", foreign(), "--out", tmp_path / "x", "--success", "end")
+    assert "no such file or folder" in refused("convert", tmp_path / "none", "--out", tmp_path / "y")
+    (tmp_path / "empty.hdf5").write_text("no")
+    assert "none of episodes, lerobot" in refused("convert", tmp_path / "empty.hdf5", "--out", tmp_path / "y")
+
+
+def test_a_damaged_source_leaves_nothing_behind(tmp_path, refused):
+    convert_from = tmp_path / "lerobot"
+    for number in range(2):
+        write_episode(tmp_path / "a" / f"episode_{number:06d}.hdf5", made(5, (("front", (16, 16)),), seed=number))
+    convert(tmp_path / "a", convert_from, Choices(), writes="lerobot")
+    assert format_of(convert_from) == "lerobot"
+    video = next(convert_from.rglob("*.mp4"))
+    video.write_bytes(video.read_bytes()[:200])
+    assert "not a video, or damaged" in refused("convert", convert_from, "--out", tmp_path / "b")
+    table = next(convert_from.glob("data/*/*.parquet"))
+    table.write_bytes(table.read_bytes()[:100])
+    assert "not a parquet file, or damaged" in refused("convert", convert_from, "--out", tmp_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "lerobot"]
