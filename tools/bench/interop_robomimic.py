@@ -6,7 +6,7 @@ DEMOS is a folder of episodes. It is written as robomimic's HDF5, opened with ro
 what was written, and its BC trains on it. --file: one that robomimic itself wrote (dataset_states_to_obs); it is read.
 
 robomimic is no dependency of this project: run this in an environment of its own.
-  python -m venv ROBOMIMIC && ROBOMIMIC/bin/pip install robomimic opencv-python-headless h5py
+  python -m venv ROBOMIMIC && ROBOMIMIC/bin/pip install robomimic six opencv-python-headless h5py
 """
 
 from __future__ import annotations
