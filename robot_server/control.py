@@ -35,6 +35,7 @@ from robot_server.teleop import EVENTS, STILL, Command
 FRESH_S = 0.2  # dead man's switch: a command of a person who drives holds for so long
 LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
+REFUSED_S = 0.5
 MAX_BYTES = 4096  # of a question
 SERVE_S = 0.002  # answering takes at most this much of a control step
 
@@ -210,7 +211,7 @@ class Operator:
     def __init__(self, address: str, context: zmq.Context | None = None) -> None:
         self.address = address
         self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
-        self.refused = ""  # why the last `drive` was
+        self._refused, self._refused_s = "", -math.inf
         for option, value in ((zmq.LINGER, 100), (zmq.SNDHWM, 10), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES)):
             self.socket.setsockopt(option, value)
         try:
@@ -219,20 +220,33 @@ class Operator:
             self.socket.close(0)
             raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
 
+    @property
+    def refused(self) -> str:
+        """Why a command was refused lately; empty: none was."""
+        return self._refused if time.monotonic() - self._refused_s < REFUSED_S else ""
+
     def drive(self, command: Command) -> None:
         """Give the newest command; its events, too. Never waits; to be repeated well within FRESH_S."""
         for event in command.events:
             self._put(question("event", event=event))
         self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled))
         while self.socket.poll(0):
-            self.refused = str(answer(self.socket.recv_multipart()).get("refused", ""))
+            self._receive()
 
     def ask(self, kind: str, timeout_s: float = 2.0, **more: Any) -> dict[str, Any]:
         """The answer; an empty one when none came in time."""
-        while self.socket.poll(0):
-            self.socket.recv_multipart()  # to earlier questions
-        self._put(question(kind, **more))
-        return answer(self.socket.recv_multipart()) if self.socket.poll(int(timeout_s * 1000)) else {}
+        asked, end_s = time.monotonic_ns(), time.monotonic() + timeout_s
+        self._put(question(kind, id=asked, **more))
+        while self.socket.poll(max(0, int(1000 * (end_s - time.monotonic())))):
+            if (told := self._receive()).get("id") == asked:
+                return told
+        return {}
+
+    def _receive(self) -> dict[str, Any]:
+        told = answer(self.socket.recv_multipart())
+        if "refused" in told:
+            self._refused, self._refused_s = str(told["refused"]), time.monotonic()
+        return told
 
     def close(self) -> None:
         self.socket.close()

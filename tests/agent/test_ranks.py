@@ -103,3 +103,17 @@ def test_the_real_command_under_torchrun(job):
     assert "(x 2)" in done.stdout and done.stdout.count("finished") == 1
     assert [json.loads(line)["kind"] for line in (job / "run" / "log.jsonl").read_text().splitlines()] == []
     assert checkpoint.load(job / "run" / "latest.pt").counters["updates"] == 0
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_persons_episodes_go_to_the_demonstrations_if_wanted(job, make_episode, wanted):
+    start = checkpoint.load(job / "offline.pt")
+    config = {name: start.section(name) for name in start.config}
+    config["online"].interventions_offline = wanted
+    trainer = Trainer(start, config, job, Ranks())
+    before = trainer.offline.episodes
+    acted, driven = make_episode(4, success=True), make_episode(4, success=True)
+    driven.interventions[1] = True
+    for episode in (acted, driven):
+        trainer.add(episode)
+    assert trainer.replay.episodes == 2 and trainer.offline.episodes == before + wanted

@@ -34,3 +34,14 @@ def test_what_a_killed_learner_was_writing_is_cleared_away(tmp_path, store, make
     again = store(sparse=True)
     again.read_back()
     assert again.episodes == 1 and not any(part.exists() for part in parts)
+
+
+def test_a_discarded_episode_is_kept_and_not_learnt_from(tmp_path, store, make_episode):
+    first, bad = store(sparse=True), make_episode(4, number=1)
+    bad.meta["marked"] = "discard"
+    assert first.take(make_episode(4, success=True, number=0)) and not first.take(bad)
+    assert (first.episodes, first.env_steps, first.set_aside) == (1, 4, 0)
+    assert len(episode_paths([tmp_path / "discarded"])) == len(episode_paths([tmp_path / "episodes"])) == 1
+    again = store(sparse=True)
+    assert len(set(again.read_back())) == 2  # its robot is told that it is here, if it asks
+    assert (again.episodes, again.env_steps) == (1, 4)

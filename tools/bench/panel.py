@@ -1,0 +1,202 @@
+"""What the operator's page costs the robot's control loop, and how soon the arm is held when the browser is killed.
+
+  python -m tools.bench.panel [--json FILE] [--rounds 4] [--seconds 15] [--kills 10]
+
+A control loop at 20 Hz, as run_episode's, with two 128x128 cameras that change at every step and no policy; tools.panel
+in a process of its own, and three browsers that take every image: one Chromium, if there is one, and WebSocket clients,
+in a process of their own. Rounds with and without them take turns. Overrun: how much later than its deadline a step
+ended. Then a Chromium that drives is killed (kill -9), again and again: from then to the first step that does not move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from robot_server.clock import Clock
+from robot_server.control import Control
+from tools.bench.report import Report, parser
+
+HZ, BROWSERS, SIZE = 20, 3, 128
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Loop:
+    """The robot's side. overruns: seconds, of each step; control: what the operator's socket took of each."""
+
+    def __init__(self) -> None:
+        self.control = Control("tcp://127.0.0.1:*", lambda: {"robot": "bench"})
+        self._images = np.random.default_rng(0).integers(0, 256, (8, 2, SIZE, SIZE, 3), dtype=np.uint8)
+        self.overruns: list[float] = []
+        self.taken: list[float] = []
+
+    def run(self, seconds: float, hz: float = HZ, until: Callable[[], bool] = lambda: False) -> None:
+        clock, steps = Clock(hz), int(seconds * hz)
+        clock.start()
+        deadline_s = time.monotonic()
+        for step in range(steps):
+            deadline_s += 1 / hz
+            began = time.perf_counter()
+            self.control.read()
+            front, wrist = self._images[step % 8]
+            seen = {"front": front, "wrist": wrist, "state": np.zeros(9, np.float32)}
+            self.control.show(seen, {"episode": 1, "step": step, "return": 0.0, "success": False})
+            self.taken.append(time.perf_counter() - began)
+            clock.wait()
+            self.overruns.append(max(0.0, time.monotonic() - deadline_s))
+            if until():
+                return
+
+
+@contextlib.contextmanager
+def page(address: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "tools.panel", "--robot", address, "--listen", "127.0.0.1:0"]
+    panel = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert panel.stdout
+    try:
+        yield panel.stdout.readline().removeprefix("page: ").strip()
+    finally:
+        panel.terminate()
+        panel.communicate()
+
+
+def watch(url: str, browsers: int, seen: Any) -> None:
+    """The other process: so many clients that read all that comes; seen: counts images."""
+
+    async def one(session: aiohttp.ClientSession) -> None:
+        async with session.ws_connect(url + "ws", headers={"Origin": url.rstrip("/")}) as socket:
+            async for message in socket:
+                seen.value += message.type == aiohttp.WSMsgType.BINARY
+
+    async def all_of_them() -> None:
+        async with aiohttp.ClientSession() as session:
+            await asyncio.gather(*(one(session) for _ in range(browsers)))
+
+    asyncio.run(all_of_them())
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[tuple[subprocess.Popen, str]]:
+    """Its process, and where it is controlled from."""
+    assert CHROMIUM
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+        command += [f"--user-data-dir={folder}", "about:blank"]
+        browser = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        assert browser.stderr
+        try:
+            yield browser, next(found[0] for line in browser.stderr if (found := re.search(r"ws://\S+", line)))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(browser.pid, signal.SIGKILL)
+            browser.communicate()
+
+
+def open_page(where: str, url: str, driving: bool, ready: Any, over: Any) -> None:
+    """The other process: Playwright, which opens the page, drives if asked, and stays until `over`."""
+    from playwright.sync_api import sync_playwright
+
+    with contextlib.suppress(Exception), sync_playwright() as playwright:
+        opened = playwright.chromium.connect_over_cdp(where).contexts[0].new_page()
+        opened.goto(url)
+        opened.wait_for_selector("#cameras canvas")
+        if driving:
+            opened.keyboard.press("t")
+            opened.keyboard.down("w")
+        ready.set()
+        over.wait()
+
+
+@contextlib.contextmanager
+def opened(loop: Loop, url: str, driving: bool) -> Iterator[subprocess.Popen]:
+    """A Chromium with the page open."""
+    context = multiprocessing.get_context("spawn")
+    with chromium() as (browser, where):
+        ready, over = context.Event(), context.Event()
+        child = context.Process(target=open_page, args=(where, url, driving, ready, over), daemon=True)
+        child.start()
+        loop.run(60.0, until=ready.is_set)
+        try:
+            yield browser
+        finally:
+            over.set()
+            child.join(10.0)
+
+
+@contextlib.contextmanager
+def browsers(loop: Loop, url: str, seen: Any) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        if CHROMIUM:
+            stack.enter_context(opened(loop, url, driving=False))
+        clients = BROWSERS - bool(CHROMIUM)
+        child = multiprocessing.get_context("spawn").Process(target=watch, args=(url, clients, seen), daemon=True)
+        child.start()
+        before = seen.value
+        loop.run(30.0, until=lambda: seen.value > before)
+        yield
+        child.terminate()
+        child.join()
+
+
+def held_after(loop: Loop, url: str) -> float:
+    """Seconds from kill -9 of a browser that drives to the first step that does not move; steps at 100 Hz."""
+    with opened(loop, url, driving=True) as browser:
+        loop.run(30.0, 100, until=lambda: bool(loop.control.read().motion.any()))
+        loop.run(0.3 + np.random.default_rng().random() / 10, 100)
+        os.killpg(browser.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        loop.run(5.0, 100, until=lambda: not loop.control.read().motion.any())
+        return time.monotonic() - killed
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--rounds", type=int, default=4, help="of each kind (4)")
+    arguments.add_argument("--seconds", type=float, default=15.0, help="of a round (15)")
+    arguments.add_argument("--kills", type=int, default=10, help="of a browser that drives (10)")
+    flags = arguments.parse_args()
+    report = Report(f"page: a {HZ} Hz control loop, two {SIZE}x{SIZE} cameras, {BROWSERS} browsers")
+    loop, seen = Loop(), multiprocessing.get_context("spawn").Value("q", 0)
+    found: dict[str, tuple[list[float], list[float]]] = {"without": ([], []), f"{BROWSERS} browsers": ([], [])}
+    images = 0
+    with page(loop.control.address) as url:
+        for _ in range(flags.rounds):
+            for kind, (overruns, taken) in found.items():
+                with browsers(loop, url, seen) if kind != "without" else contextlib.nullcontext():
+                    before = seen.value
+                    loop.overruns, loop.taken = [], []
+                    loop.run(flags.seconds)
+                    images += seen.value - before
+                overruns += loop.overruns
+                taken += loop.taken
+        for kind, (overruns, taken) in found.items():
+            for name, values in (("overrun", overruns), ("reading and showing", taken)):
+                report.add(f"{name}, {kind}, p50", 1e3 * float(np.percentile(values, 50)), "ms")
+                report.add(f"{name}, {kind}, p99", 1e3 * float(np.percentile(values, 99)), "ms")
+        clients = BROWSERS - bool(CHROMIUM)
+        shown = images / (flags.rounds * flags.seconds * clients * 2)
+        report.add("images a second to each client, each camera", shown, "Hz")
+        if CHROMIUM:
+            held = [held_after(loop, url) for _ in range(flags.kills)]
+            report.add("killed browser, arm held after, median", 1e3 * float(np.median(held)), "ms")
+            report.add("killed browser, arm held after, longest", 1e3 * max(held), "ms", 210)
+    loop.control.close()
+    report.finish(flags.json)
+
+
+if __name__ == "__main__":
+    main()
