@@ -6,7 +6,7 @@ it, in an answer to "frames", all camera images in one piece (agent.layout). Not
 
 ask     more                          answer
 state   -                             state: what the robot does, and what Control.about adds
-frames  have: number of the last one  number, at_s, and the observation, unless it is that one
+frames  have: number of the last one  state, number, at_s, and the observation, unless it is that one
 event   event: of teleop.EVENTS       done: the event; stopped, paused
 drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
 
@@ -32,7 +32,7 @@ from agent.spec import Observation, UserError
 from agent.wire import check_address
 from robot_server.teleop import EVENTS, STILL, Command
 
-FRESH_S = 0.2  # dead man's switch: a command of a person who drives holds for so long
+FRESH_S = 0.15  # dead man's switch: a command counts for so long, so that within 0.2 s and a step the arm is held
 LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
 REFUSED_S = 0.5
@@ -140,9 +140,7 @@ class Control:
         age_s = time.monotonic() - sent_s if isinstance(sent_s := question.get("sent_s"), float) else math.nan
         given: dict[str, Any]
         if ask == "drive":
-            if not 0 <= age_s <= FRESH_S:
-                raise WireError(f"drive: {age_s:.2f} s late")
-            if self._drive(route, question):
+            if self._drive(route, question, age_s):
                 return
             given = {"refused": "somebody else drives"}
         elif ask == "event":
@@ -153,7 +151,7 @@ class Control:
         elif ask == "frames":
             arrays = self._observation if question.get("have") != self._number else {}
             layout = declare(arrays)
-            given = {"number": self._number, "arrays": layout.declared, "at_s": self._at_s}
+            given = {"number": self._number, "arrays": layout.declared, "at_s": self._at_s, "state": self._state()}
             body = [layout.join(arrays)] if arrays else []
         else:
             raise WireError(f"asks for {ask!r:.80}")
@@ -177,21 +175,22 @@ class Control:
         if len(self._events) < 100:
             self._events.append(str(event))
 
-    def _drive(self, route: bytes, question: dict[str, Any]) -> bool:
-        """Whether `route` may."""
-        now = time.monotonic()
-        if route != self._driver and self._command.enabled and now - self._commanded_s < DRIVES_S:
-            return False
+    def _drive(self, route: bytes, question: dict[str, Any], age_s: float) -> bool:
+        """Whether `route` may. What was under way, or waited for a long step, for too long is not followed."""
         motion, gripper = question.get("motion"), question.get("gripper")
         try:
             numbers = np.array([*motion, gripper], np.float32)  # type: ignore[misc]
         except (TypeError, ValueError):
             raise WireError(f"drive: motion {motion!r:.80}, gripper {gripper!r:.80}") from None
-        if numbers.shape != (7,) or not np.isfinite(numbers).all():
-            raise WireError(f"drive: motion {motion!r:.80}, gripper {gripper!r:.80}")
-        numbers = np.clip(numbers, -1, 1)
-        self._driver, self._commanded_s = route, now
-        self._command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True)
+        if numbers.shape != (7,) or not np.isfinite(numbers).all() or math.isnan(age_s):
+            raise WireError(f"drive: motion {motion!r:.80}, gripper {gripper!r:.80}, sent {age_s:.2f} s ago")
+        now = time.monotonic()
+        if route != self._driver and self._command.enabled and now - self._commanded_s < DRIVES_S:
+            return False
+        if 0 <= age_s <= FRESH_S:
+            numbers = np.clip(numbers, -1, 1)
+            self._driver, self._commanded_s = route, now - age_s
+            self._command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True)
         return True
 
     def _state(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ opens it by itself). Beyond this computer the page asks for a token: the address
 encrypted: on a network that you do not trust, use `ssh -L 8080:127.0.0.1:8080 robot` instead.
 
 Who takes over drives with the keyboard, the pads on the screen or a gamepad; one person at a time. Whoever loses the
-connection, closes the page or looks at another one while driving holds the arm: a command counts for 0.2 s, and one
-that was under way for longer not at all. STOP ends the episode and holds the robot until somebody releases it. Ctrl-C
+connection, closes the page or looks at another one while driving holds the arm within 0.2 s; a command that was under
+way for longer does not count. STOP ends the episode and holds the robot until somebody releases it. Ctrl-C
 here stops the page only; the robot goes on.
 """
 
@@ -37,13 +37,14 @@ from agent import cli
 from agent.config import RobotConfig
 from agent.layout import WireError
 from agent.spec import UserError
-from robot_server.control import FRESH_S, Operator, answer, question
+from robot_server.control import Operator, answer, question
 from robot_server.teleop import EVENTS
 
 PAGE = Path(__file__).parent / "panel_page"
 COOKIE = "panel_token"
 STATE_S = 0.05  # between two states to a browser: what it sends tells which it has seen, and so how old it is
 FRAME_S = 0.05  # between two looks at the cameras, however many browsers watch
+LATE_S = 0.2  # a command, or what it answers to, was under way for too long
 SILENT_S = 1.0  # a robot server that does not answer for so long is away
 QUALITY = 80  # of JPEG
 MAX_BROWSERS = 20
@@ -87,11 +88,9 @@ class Robot:
             await asyncio.sleep(max(0.005, FRAME_S - (time.monotonic() - began)))
 
     async def _look(self, operator: Operator) -> None:
-        told = await self._ask(operator, "state")
+        watched = {"kind": "frames", "have": self.number} if self.watchers else {"kind": "state"}
+        told = await self._ask(operator, **watched)
         self.state = told.get("state", {})
-        if not self.watchers or not told:
-            return
-        told = await self._ask(operator, "frames", have=self.number)
         if "observation" not in told:
             return
         images = {name: array for name, array in told["observation"].items() if array.ndim == 3}
@@ -149,8 +148,8 @@ class Browser:
             else:
                 motion, gripper = [float(number) for number in drive["motion"]], float(drive["gripper"])
                 age_s = time.monotonic() - float(drive["seen"])
-                if self._robot.away or not 0 <= age_s <= FRESH_S:
-                    self._late += 1  # it, or what it answers to, was under way for too long
+                if self._robot.away or not 0 <= age_s <= LATE_S:
+                    self._late += 1
                     return True
                 self._refused = ""
                 message = question("drive", motion=motion, gripper=gripper, enabled=drive["enabled"])

@@ -1,5 +1,5 @@
 "use strict";
-// The page holds nothing that matters: who does not hear from it for 0.2 s holds the arm (robot_server/control.py).
+// The page holds nothing that matters: a robot that does not hear from it for 0.15 s holds the arm (robot_server/control.py).
 
 const DRIVE_MS = 40;
 const KEYS = { // axis of the motion, sign
@@ -189,8 +189,8 @@ const views = {};
 
 async function see(bytes) {
   const length = bytes[0], name = new TextDecoder().decode(bytes.subarray(1, 1 + length));
+  const view = views[name] ??= addView(name); // before the first wait: in the robot's order
   const image = await createImageBitmap(new Blob([bytes.subarray(1 + length)], { type: "image/jpeg" }));
-  const view = views[name] ??= addView(name);
   if (view.width !== image.width || view.height !== image.height) {
     view.width = image.width;
     view.height = image.height;
