@@ -14,7 +14,7 @@ uv = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
 help:
 	@echo 'make demo    this machine, no robot: demonstrations, training, fine-tuning, evaluation, a plot'
-	@echo 'make test    every test; ARGS="-k spool" is handed to pytest, as to the demo'
+	@echo 'make test    every test, two at a time; ARGS="-k spool" is handed to pytest, as to the demo'
 	@echo 'make lint    ruff and mypy; make format formats'
 	@echo 'make setup   only the set-up that the others do first; PYTHON=python3.12 picks the Python'
 	@echo 'make lock    requirements.lock anew from pyproject.toml'
@@ -25,7 +25,7 @@ demo: $(ready)
 
 test: $(ready)
 	@$(PYTHON) tools/setup/system_packages.py tests
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 $(ARGS)
 
 lint: $(ready)
 	.venv/bin/ruff check
