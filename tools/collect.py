@@ -70,7 +70,8 @@ def recording_folder(folder: Path) -> Iterator[int]:
             raise UserError(f"{folder}: another tools.collect is recording into this folder") from None
         for left in folder.glob(f".episode_*{SUFFIX}.*.part"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
-        names = (re.fullmatch(rf"episode_(\d+){re.escape(SUFFIX)}", path.name) for path in folder.iterdir())
+        there = [*folder.iterdir(), *(folder / "originals").glob("*")]  # tools.edit may bring those back
+        names = (re.fullmatch(rf"episode_(\d+){re.escape(SUFFIX)}", path.name) for path in there)
         yield max((int(name[1]) for name in names if name), default=-1) + 1
     finally:
         os.close(handle)

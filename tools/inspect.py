@@ -9,7 +9,7 @@ every action dimension (one that never moves, or is always at its limit, is a fa
 Damaged files, and files whose cameras, states or actions differ from the first one's, are named on stderr and left out
 of the figures; the exit code is still 0, unless nothing could be read (2). Only the contact sheet is written, to
 --sheet PATH or contact_sheet.png beside the episodes (rows are episodes, columns are frames in time, camera by camera).
-Nothing else changes; Ctrl-C stops at any time.
+Nothing else changes (tools.edit marks, cuts and drops episodes); Ctrl-C stops at any time.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ def test_recorded_and_executed_side_by_side(demos, tmp_path, command):
     assert abs(left - right).mean() < 2 and left.std() > 1  # the same, but for the compression
 
 
-@pytest.mark.parametrize(("key", "says"), [("seed", "no seed and no state recorded"), ("env", "no environment recorded")])
+@pytest.mark.parametrize(
+    ("key", "says"), [("seed", "no seed and no state recorded"), ("env", "no environment recorded")]
+)
 def test_what_cannot_be_repeated_is_refused(demos, tmp_path, refused, key, says):
     episode = read_episode(demos / "episode_000000.hdf5")
     del episode.meta[key]
