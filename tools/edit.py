@@ -8,9 +8,9 @@
   python -m tools.edit demos/lift --purge                 the originals go for good: nothing can be undone any more
 
 tools.inspect shows what there is to edit. A mark is a person's word and wins over the environment's (which stays in the
-file as `env_success`): a success that only the person saw gets a reward of 1 at its last step and terminates there, a failure
-that the environment took for a success loses that reward. What is kept of a cut episode ends truncated, unless its end
-is the episode's own.
+file as `env_success`): a success that only the person saw gets a reward of 1 at its last step and terminates there, a
+failure that the environment took for a success loses that reward. What is kept of a cut episode ends truncated, unless
+its end is the episode's own.
 
 Originals lie in FOLDER/originals/, where nothing else looks. Each edit happens whole or not at all, however it is
 interrupted. A folder that a learner or tools.collect is at is left alone.
