@@ -2,6 +2,7 @@
 
   python -m tools.panel                                  then open http://127.0.0.1:8080 on this computer
   python -m tools.panel --listen 0.0.0.0:8080            and on any laptop or phone that reaches it, with the token
+  python -m tools.panel --episodes demos/lift            and /recorded.html: mark, cut and drop recorded episodes
 
 Run it on the robot's computer, beside `python -m robot_server` (or `python -m tools.collect --device browser`, which
 opens it by itself). Beyond this computer the page asks for a token: the address with it is printed. Traffic is not
@@ -27,8 +28,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import zmq
 import zmq.asyncio
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -39,6 +38,8 @@ from agent.layout import WireError
 from agent.spec import UserError
 from robot_server.control import Operator, answer, question
 from robot_server.teleop import EVENTS
+from tools import panel_episodes
+from tools.video import jpeg
 
 PAGE = Path(__file__).parent / "panel_page"
 COOKIE = "panel_token"
@@ -46,7 +47,6 @@ STATE_S = 0.05  # between two states to a browser: what it sends tells which it 
 FRAME_S = 0.05  # between two looks at the cameras, however many browsers watch
 LATE_S = 0.2  # a command, or what it answers to, was under way for too long
 SILENT_S = 1.0  # a robot server that does not answer for so long is away
-QUALITY = 80  # of JPEG
 MAX_BROWSERS = 20
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -110,11 +110,6 @@ class Robot:
                 self._heard_s = time.monotonic()
                 return told
         return {}
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """image: uint8 (H, W, 3), RGB."""
-    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
 class Browser:
@@ -198,8 +193,11 @@ def known_host(request: web.Request) -> bool:
     return request.url.host in ("127.0.0.1", "localhost", "::1")
 
 
-def application(robot: Robot, token: str) -> web.Application:
-    """The pages. token: what a browser must show; empty: none, and only this computer's own names."""
+def application(robot: Robot, token: str, episodes: Path | None) -> web.Application:
+    """The pages. token: what a browser must show; empty: none, and only this computer's own names.
+
+    episodes: folder of those that the page /recorded.html may edit.
+    """
 
     @web.middleware
     async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
@@ -242,6 +240,7 @@ def application(robot: Robot, token: str) -> web.Application:
 
     app = web.Application(middlewares=[guard])
     app.cleanup_ctx.append(watching)
+    app.add_routes(panel_episodes.routes(episodes, same_site) if episodes else [])
     app.add_routes([web.get("/ws", talk), web.get("/", page), web.get("/{name}", page)])
     return app
 
@@ -258,11 +257,13 @@ def parse_listen(text: str) -> tuple[str, int, bool]:
     return host, number, local
 
 
-async def serve(address: str, listen: str, token: str, say: Callable[[str], None]) -> None:
+async def serve(
+    address: str, listen: str, token: str, say: Callable[[str], None], episodes: Path | None = None
+) -> None:
     """Until cancelled. Says where the page is. Raises UserError when the address is taken."""
     host, port, local = parse_listen(listen)
     token = token or ("" if local else secrets.token_urlsafe(16))
-    runner = web.AppRunner(application(Robot(address), token), access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(application(Robot(address), token, episodes), access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
@@ -284,6 +285,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="where the page is (%(default)s)"
     )
+    parser.add_argument("--episodes", type=Path, metavar="FOLDER", help="recorded episodes to edit on /recorded.html")
     parser.add_argument("--token", default="", help="what a browser must show; beyond this computer one is made")
 
 
@@ -293,15 +295,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_flags(parser)
     flags = parser.parse_args(argv)
+    if flags.episodes and not flags.episodes.is_dir():
+        raise UserError(f"--episodes {flags.episodes}: no such folder")
+
+    def say(url: str) -> None:
+        print(f"page: {url}", flush=True)
+
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(
-            serve(
-                flags.robot or RobotConfig().control,
-                flags.listen,
-                flags.token,
-                lambda url: print(f"page: {url}", flush=True),
-            )
-        )
+        asyncio.run(serve(flags.robot or RobotConfig().control, flags.listen, flags.token, say, flags.episodes))
 
 
 if __name__ == "__main__":

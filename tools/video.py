@@ -43,6 +43,11 @@ def picture(observation: Observation, cameras: list[str], text: str, success: bo
     return with_text(np.concatenate(views, axis=1), text, colour)
 
 
+def jpeg(image: np.ndarray, quality: int = 80) -> bytes:
+    """image: uint8 (H, W, 3), RGB."""
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
 def require_cameras(spec: Spec, what: str) -> list[str]:
     if not spec.cameras:
         raise UserError(f"{what}: no cameras, so there is nothing to make a video of")
