@@ -35,7 +35,7 @@ function row(episode) {
   }
   item.append(make("p", words.join("   "), { className: episode.success ? "good" : "" }));
   if (!episode.error)
-    item.append(make("img", "", { src: `api/episodes/${episode.name}?${episode.steps}`, alt: "", loading: "lazy" }));
+    item.append(make("img", "", { src: `api/episodes/${episode.name}?${episode.steps}${episode.marked}`, alt: "", loading: "lazy" }));
   const buttons = make("div", "", { className: "row" });
   if (!episode.dropped && !episode.error) {
     const first = make("input", "", { type: "number", min: 0, max: episode.steps - 1, value: 0, ariaLabel: "first step" });
