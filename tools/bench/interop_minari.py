@@ -3,7 +3,7 @@
   python -m tools.bench.interop_minari DEMOS
 
 minari is no dependency of this project: run this in an environment of its own.
-  python -m venv MINARI && MINARI/bin/pip install 'minari[hdf5,create]' opencv-python-headless av
+  python -m venv MINARI && MINARI/bin/pip install 'minari[hdf5,create]' opencv-python-headless av pillow tqdm pyyaml
 """
 
 from __future__ import annotations
