@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent.spec import Observation, Transition, UserError, executed, own
-from robot_server.clock import Clock
+from robot_server.clock import Clock, natural_hz
 from robot_server.control import Control
 from robot_server.link import Link
 from robot_server.teleop import ENDINGS, SUCCESS_REWARD, to_action
@@ -68,9 +68,9 @@ def run_episode(
     more than `max_backlog` steps have not been sent. When `stop()` turns true, the step under way becomes the last,
     truncated. An exception (of the env, of a person's second Ctrl-C) also truncates the episode.
 
-    control: a person may drive (the steps are flagged as interventions), pause between two steps, and end the episode:
-    its last step is then truncated, or after "success" terminated, successful, and has a reward of 1 where the env gave
-    none for it. The learner keeps an episode that was discarded, and does not learn from it.
+    control: a person may drive (in real time; those steps are flagged as interventions), pause between two steps, and
+    end the episode: its last step is then truncated, or after "success" terminated, successful, and has a reward of 1
+    where the env gave none. The learner keeps an episode that was discarded, and does not learn from it.
     Raises UserError when weights do not fit the policy, an action is not finite, or the learner refuses this robot.
     """
     swap(policy, link)
@@ -78,6 +78,7 @@ def run_episode(
     number = link.begin({"seed": seed})
     clock.start()
     steps, by_hand, episode_return, success, last, cut, word = 0, 0, 0.0, False, stop(), stop(), ""
+    real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
     if control:
         control.read()  # what was pressed during the reset was meant for the episode before
     try:
@@ -101,6 +102,8 @@ def run_episode(
                 raise UserError(f"the policy (version {link.version}) answers {action}: stopped before moving")
             if driven := command is not None and command.enabled:
                 action = to_action(command, len(action))
+            elif not clock.hz:
+                real_time.start()
             time_s = time.time()
             seen, reward, terminated, truncated, info = env.step(action)
             seen = own(seen, link.spec)
@@ -129,6 +132,8 @@ def run_episode(
                 control.show(observation, {**status, "action": action, "policy_version": link.version})
             link.pump()
             clock.wait(link.wait)
+            if driven:
+                real_time.wait(link.wait)
     finally:
         link.cut(observation, word)  # an episode that has ended is not touched
         link.keep()

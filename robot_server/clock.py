@@ -7,6 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 
+def natural_hz(env: Any) -> float:
+    """Steps a second at which `env` (a gymnasium.Env) shows real time: its own control rate, 20 where it has none."""
+    return float(getattr(getattr(env.unwrapped, "options", None), "control_hz", 20.0))
+
+
 class Clock:
     """`hz` steps a second by absolute deadlines, so that errors do not add up; hz = 0 does not wait at all.
 

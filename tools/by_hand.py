@@ -13,18 +13,17 @@ import numpy as np
 
 from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, Transition, executed, own
-from robot_server.clock import Clock
+from robot_server.clock import Clock, natural_hz
 from robot_server.teleop import Command, Device, to_action
 from tools.marks import marked
 
-DEFAULT_HZ = 20.0
 ENDINGS = ("success", "failure", "discard", "end")
 Show = Callable[[Observation, dict[str, Any]], None]
 
 
 def rate(env: gymnasium.Env, config: CollectConfig) -> float:
     """Steps a second: collect.hz, else the environment's own, else 20."""
-    return config.hz or float(getattr(getattr(env.unwrapped, "options", None), "control_hz", DEFAULT_HZ))
+    return config.hz or natural_hz(env)
 
 
 @dataclass

@@ -28,25 +28,21 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import zmq
-import zmq.asyncio
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent import cli
 from agent.config import RobotConfig
 from agent.layout import WireError
 from agent.spec import UserError
-from robot_server.control import Operator, answer, question
+from robot_server.control import answer, question
 from robot_server.teleop import EVENTS
 from tools import panel_episodes
-from tools.video import jpeg
+from tools.panel_robot import Robot
 
 PAGE = Path(__file__).parent / "panel_page"
 COOKIE = "panel_token"
 STATE_S = 0.05  # between two states to a browser: what it sends tells which it has seen, and so how old it is
-FRAME_S = 0.05  # between two looks at the cameras, however many browsers watch
 LATE_S = 0.2  # a command, or what it answers to, was under way for too long
-SILENT_S = 1.0  # a robot server that does not answer for so long is away
 MAX_BROWSERS = 20
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -55,61 +51,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class Robot:
-    """What the panel knows of the robot server, asked once for all browsers."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.context = zmq.asyncio.Context()
-        self.state: dict[str, Any] = {}
-        self.vectors: dict[str, list[float]] = {}
-        self.images: dict[str, bytes] = {}  # JPEG
-        self.number = -1
-        self.watchers = 0
-        self.news = asyncio.Condition()
-        self._heard_s = -SILENT_S
-
-    def operator(self) -> Operator:
-        return Operator(self.address, self.context)
-
-    @property
-    def away(self) -> bool:
-        return time.monotonic() - self._heard_s > SILENT_S
-
-    async def watch(self) -> None:
-        """Ask for the state, and while somebody watches for the cameras; for ever."""
-        operator = self.operator()
-        while True:
-            began = time.monotonic()
-            with contextlib.suppress(WireError):
-                await self._look(operator)
-            await asyncio.sleep(max(0.005, FRAME_S - (time.monotonic() - began)))
-
-    async def _look(self, operator: Operator) -> None:
-        watched = {"kind": "frames", "have": self.number} if self.watchers else {"kind": "state"}
-        told = await self._ask(operator, **watched)
-        self.state = told.get("state", {})
-        if "observation" not in told:
-            return
-        images = {name: array for name, array in told["observation"].items() if array.ndim == 3}
-        vectors = {name: array for name, array in told["observation"].items() if array.ndim == 1}
-        encoded = await asyncio.to_thread(lambda: {name: jpeg(image) for name, image in images.items()})
-        async with self.news:
-            self.images, self.number = encoded, told["number"]
-            self.vectors = {name: [round(float(number), 3) for number in array] for name, array in vectors.items()}
-            self.news.notify_all()
-
-    async def _ask(self, operator: Operator, kind: str, **more: Any) -> dict[str, Any]:
-        asked = time.monotonic_ns()
-        await operator.socket.send(question(kind, id=asked, **more))
-        while await operator.socket.poll(int(SILENT_S * 1000)):
-            told = answer(await operator.socket.recv_multipart())
-            if told.get("id") == asked:  # not a late answer to an earlier question
-                self._heard_s = time.monotonic()
-                return told
-        return {}
 
 
 class Browser:

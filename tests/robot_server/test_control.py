@@ -237,6 +237,18 @@ def test_a_persons_steps_are_the_executed_ones_and_flagged(acting, control, oper
     assert episode.succeeded and "2 by hand" in str(summary)
 
 
+def test_a_person_drives_a_simulation_in_real_time(acting, control, operator, monkeypatch):
+    """TinyEnv says no rate, so it is 20 Hz."""
+    slept = []
+    monkeypatch.setattr(acting.link, "wait", slept.append)
+    acting({0: lambda: drive(control, operator(), LEFT)})
+    assert len(slept) >= 3 and max(slept) <= 1 / 20
+    slept.clear()
+    control._command = Command()
+    acting({})
+    assert not slept
+
+
 def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, operator, monkeypatch):
     person = operator()
 

@@ -1,0 +1,72 @@
+"""The robot server as the operator's page sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import zmq.asyncio
+
+from agent.layout import WireError
+from robot_server.control import Operator, answer, question
+from tools.video import jpeg
+
+FRAME_S = 0.05  # between two looks at the robot, however many browsers watch
+SILENT_S = 1.0  # a robot server that does not answer for so long is away
+
+
+class Robot:
+    """What the panel knows of the robot server, asked once for all browsers."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.context = zmq.asyncio.Context()
+        self.state: dict[str, Any] = {}
+        self.vectors: dict[str, list[float]] = {}
+        self.images: dict[str, bytes] = {}  # JPEG
+        self.number = -1
+        self.watchers = 0
+        self.news = asyncio.Condition()
+        self._heard_s = -SILENT_S
+
+    def operator(self) -> Operator:
+        return Operator(self.address, self.context)
+
+    @property
+    def away(self) -> bool:
+        return time.monotonic() - self._heard_s > SILENT_S
+
+    async def watch(self) -> None:
+        """Ask for the state, and while somebody watches for the cameras; for ever."""
+        operator = self.operator()
+        while True:
+            began = time.monotonic()
+            with contextlib.suppress(WireError):
+                await self._look(operator)
+            await asyncio.sleep(max(0.005, FRAME_S - (time.monotonic() - began)))
+
+    async def _look(self, operator: Operator) -> None:
+        watched = {"kind": "frames", "have": self.number} if self.watchers else {"kind": "state"}
+        told = await self._ask(operator, **watched)
+        self.state = told.get("state", {})
+        if "observation" not in told:
+            return
+        images = {name: array for name, array in told["observation"].items() if array.ndim == 3}
+        vectors = {name: array for name, array in told["observation"].items() if array.ndim == 1}
+        encoded = await asyncio.to_thread(lambda: {name: jpeg(image) for name, image in images.items()})
+        async with self.news:
+            self.images, self.number = encoded, told["number"]
+            self.vectors = {name: [round(float(number), 3) for number in array] for name, array in vectors.items()}
+            self.news.notify_all()
+
+    async def _ask(self, operator: Operator, kind: str, **more: Any) -> dict[str, Any]:
+        asked = time.monotonic_ns()
+        await operator.socket.send(question(kind, id=asked, **more))
+        while await operator.socket.poll(int(SILENT_S * 1000)):
+            told = answer(await operator.socket.recv_multipart())
+            if told.get("id") == asked:  # not a late answer to an earlier question
+                self._heard_s = time.monotonic()
+                return told
+        return {}
