@@ -164,6 +164,15 @@ def test_bad_messages_are_counted_and_change_nothing(control, operator, name):
     assert ask(control, person, "state")["state"]["driven"] == ""
 
 
+def test_the_dead_mans_switch_counts_from_when_a_command_was_sent(control, operator, monkeypatch):
+    monkeypatch.setattr(control_module, "FRESH_S", 60.0)
+    operator().socket.send(question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=time.monotonic() - 50))
+    until(control, lambda: control.read().enabled)
+    assert control.fresh
+    monkeypatch.setattr(control_module, "FRESH_S", 45.0)
+    assert not control.fresh
+
+
 @pytest.mark.parametrize("late_s", [1, -1e5])
 def test_what_was_long_under_way_does_not_drive(control, operator, late_s):
     person = operator()
@@ -271,6 +280,18 @@ def test_a_person_ends_the_episode(acting, control, operator, word, success, rew
     assert (episode.terminated[-1], episode.truncated[-1]) == (word == "success", word != "success")
     assert episode.meta.get("marked") == (word if word in ("success", "failure") else None)
     assert control.stopped == (word == "stop") and word in str(summary)
+
+
+def test_a_success_that_the_env_saw_too_keeps_its_reward(acting, control, operator, tiny_env, monkeypatch):
+    step = tiny_env.step
+
+    def generous(action):
+        seen, _, ended, _, info = step(action)
+        return seen, 2.0, ended, False, {**info, "success": True}
+
+    monkeypatch.setattr(tiny_env, "step", generous)
+    summary, episode = acting({1: lambda: ask(control, operator(), "event", event="success")})
+    assert episode.rewards.tolist() == [2, 2] and summary.episode_return == 4
 
 
 def test_a_discarded_episode_says_so(acting, control, operator):

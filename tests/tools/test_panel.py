@@ -326,7 +326,7 @@ async def opened(url, messages, headers=None):
         async with session.ws_connect(url + "ws", headers=headers or {"Origin": url.rstrip("/")}) as socket:
             for message in messages:
                 told = {}
-                while "seen" not in told:
+                while told.get("away", "not heard yet"):
                     told = json.loads(text) if isinstance(text := (await socket.receive()).data, str) else {}
                 await socket.send_str(message(told))
             for _ in range(60):
