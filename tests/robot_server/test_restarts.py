@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 
@@ -179,3 +180,14 @@ print(sum(learner.counts.values()) > 1000)
 """
     done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_another_learners_weights_of_the_same_version_are_others(bench):
+    mailbox, link = bench.pair()
+    mailbox.offer(1, {"w": np.zeros(1, np.float32)})
+    bench.turn(lambda: link.newest_weights())
+    again = bench.restart(mailbox)
+    again.offer(1, {"w": np.ones(1, np.float32)})
+    found = []
+    bench.turn(lambda: found.append(link.newest_weights()) or found[-1])
+    assert found[-1][1]["w"] == 1
