@@ -124,7 +124,7 @@ def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: C
 
     def why_not() -> str:
         if control and control.held:
-            return "stopped by a person: waiting for resume" if control.stopped else "paused: waiting for resume"
+            return f"{control.held}: waiting for them to come back, or to resume"
         away = robot.while_away == "wait" and link.silent_s > AWAY_S
         reason = link.full or ("the learner is away (robot.while_away)" if away else "")
         return reason and f"{reason}: waiting for the learner"
@@ -205,10 +205,7 @@ class Tally:
         link = self._link
         if link.version != self._version:
             self._version, self._since_s = link.version, time.monotonic()
-        health = {
-            name: getattr(link, name) for name in ("address", "trouble", "reconnects", "backlog", "unkept", "full")
-        }
-        health |= {"round_trip_s": link.round_trip_s, "silent_s": link.silent_s, "run": link.run}
+        health = {name: getattr(link, name) for name in LINK_HEALTH}
         return {
             "robot": self._name,
             "episodes": self.episodes,

@@ -79,7 +79,9 @@ def run_episode(
     clock.start()
     steps, by_hand, episode_return, success, last, cut, word = 0, 0, 0.0, False, stop(), stop(), ""
     real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
+    moved = False  # a person moved the arm in the last step
     if control:
+        control.step_s = 1 / (clock.hz or real_time.hz)
         control.read()  # what was pressed during the reset was meant for the episode before
     try:
         while not last:
@@ -89,14 +91,14 @@ def run_episode(
             command = control.read() if control else None
             if control and command:
                 word = next((event for event in command.events if event in ENDINGS), "")
-                if control.held and not word:
+                if control.held and not word and not moved:
                     _pause(control, link, clock, stop)
-                    cut = stop()
+                    if not stop():
+                        continue
+                    cut = True
                 if word or cut:
                     cut = True
                     break
-                if control.held or control.waiting:
-                    continue
             action = np.clip(policy.act(observation, deterministic), -1, 1).astype(np.float32)
             if not np.isfinite(action).all():  # an arm must never be sent it
                 raise UserError(f"the policy (version {link.version}) answers {action}: stopped before moving")
@@ -104,6 +106,7 @@ def run_episode(
                 action = to_action(command, len(action))
             elif not clock.hz:
                 real_time.start()
+            moved = driven and command is not None and bool(command.motion.any())  # then the next step holds it
             time_s = time.time()
             seen, reward, terminated, truncated, info = env.step(action)
             seen = own(seen, link.spec)
@@ -161,6 +164,7 @@ def _hold(link: Link, stop: Callable[[], bool], max_backlog: float, control: Con
 
 def _pause(control: Control, link: Link, clock: Clock, stop: Callable[[], bool]) -> None:
     """Until a person lets go on, or ends the episode, or `stop()`."""
+    print(f"{control.held}: held between two steps", flush=True)
     while control.held and not control.waiting and not stop():
         link.pump()
         control.wait(0.02)

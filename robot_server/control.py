@@ -9,6 +9,7 @@ state   -                             state: what the robot does, and what Contr
 frames  have: number of the last one  state, number, at_s, and the observation, unless it is that one
 event   event: of teleop.EVENTS       done: the event; stopped, paused
 drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
+        (gripper nil: as it is)
 
 A question has "sent_s", time.monotonic() of this computer: what comes late does not drive. An answer repeats the "id"
 of its question, if it had one.
@@ -17,6 +18,7 @@ of its question, if it had one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +32,10 @@ from agent.faults import Faults
 from agent.layout import MAX_FRAME_BYTES, WireError, declare, read_layout
 from agent.spec import Observation, UserError
 from agent.wire import check_address
-from robot_server.teleop import EVENTS, STILL, Command
+from robot_server.teleop import EVENTS, STILL, WITH_GRIPPER, Command
 
-FRESH_S = 0.15  # dead man's switch: a command counts for so long, so that within 0.2 s and a step the arm is held
+HELD_S = 0.2  # dead man's switch: the arm is held so long after a driver's last command, the step under way included
+LEAST_S = 0.05  # a command counts for so long however long a step is
 LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
 REFUSED_S = 0.5
@@ -43,8 +46,8 @@ SERVE_S = 0.002  # answering takes at most this much of a control step
 class Control:
     """Binds `address`, of this computer. A Device for those who may drive, with the state that a stop leaves behind.
 
-    stopped: latched by "stop", until "resume". about: adds to what "state" answers. Raises UserError for an address
-    that is taken, impossible, or beyond this computer.
+    stopped: latched by "stop", until "resume". about: adds to what "state" answers. step_s: of the control loop that
+    calls `read`. Raises UserError for an address that is taken, impossible, or beyond this computer.
     """
 
     keys = ""
@@ -56,7 +59,7 @@ class Control:
             raise UserError(
                 f"robot.control {address}: the operator's socket is for this computer (tools.panel serves others)"
             ) from None
-        self.about = about
+        self.about, self.step_s = about, 0.05
         self.stopped = self.paused = False
         self.faults = Faults()
         self._events: list[str] = []
@@ -77,20 +80,22 @@ class Control:
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     @property
-    def held(self) -> bool:
-        """Whether a person wants no motion now."""
-        return self.stopped or self.paused
+    def held(self) -> str:
+        """Why there are to be no steps now; empty: there may be. One that holds the arm comes first, see `read`."""
+        if self.stopped or self.paused:
+            return "stopped by a person" if self.stopped else "paused by a person"
+        return "the person who drives is silent" if self._command.enabled and not self.fresh else ""
 
     def read(self) -> Command:
         """What the person asks for now; events are given once.
 
-        Dead man's switch: whose commands stop coming while he drives holds the arm (no motion, the gripper as it is),
-        and goes on holding it until he comes back, gives it back (enabled false), or "resume" gives it to the policy.
+        Dead man's switch: a driver whose commands stop coming holds the arm (no motion, the gripper as it is) until he
+        comes back, gives it back (enabled false), or "resume" gives it to the policy.
         """
         self.serve()
         events, self._events = tuple(self._events), []
         command = self._command
-        motion = command.motion if self.fresh else STILL
+        motion = STILL if self.held else command.motion
         return Command(motion, command.gripper, command.enabled, events)
 
     @property
@@ -101,12 +106,19 @@ class Control:
     @property
     def fresh(self) -> bool:
         """Whether the newest command of a driver still holds."""
-        return time.monotonic() - self._commanded_s <= FRESH_S
+        return time.monotonic() - self._commanded_s <= max(LEAST_S, HELD_S - self.step_s)
 
     def show(self, observation: Observation, status: Mapping[str, Any]) -> None:
         """What is seen and done now. Keeps `observation`, whose arrays must not change any more."""
         self._observation, self._status = observation, status
         self._number, self._at_s = self._number + 1, time.time()
+        action = status.get("action")
+        if action is not None and len(action) in WITH_GRIPPER and not self._command.enabled:
+            self.reset(float(np.sign(action[-1])))
+
+    def reset(self, gripper: float = -1.0) -> None:
+        """The gripper is there, whatever who drives had asked for."""
+        self._command = dataclasses.replace(self._command, gripper=gripper)
 
     def serve(self) -> None:
         """Answer what has been asked, for two milliseconds at most."""
@@ -178,6 +190,8 @@ class Control:
     def _drive(self, route: bytes, question: dict[str, Any], age_s: float) -> bool:
         """Whether `route` may. What was under way, or waited for a long step, for too long is not followed."""
         motion, gripper = question.get("motion"), question.get("gripper")
+        if gripper is None:
+            gripper = self._command.gripper
         try:
             numbers = np.array([*motion, gripper], np.float32)  # type: ignore[misc]
         except (TypeError, ValueError):
@@ -187,7 +201,7 @@ class Control:
         now = time.monotonic()
         if route != self._driver and self._command.enabled and now - self._commanded_s < DRIVES_S:
             return False
-        if 0 <= age_s <= FRESH_S:
+        if 0 <= age_s <= HELD_S:
             numbers = np.clip(numbers, -1, 1)
             self._driver, self._commanded_s = route, now - age_s
             self._command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True)
@@ -200,6 +214,7 @@ class Control:
             "stopped": self.stopped,
             "paused": self.paused,
             "driven": driven,
+            "gripper": self._command.gripper,
             **self.about(),
         }
 

@@ -15,6 +15,7 @@ SUCCESS_REWARD = 1.0  # of the last step of an episode that a person calls a suc
 
 # For each size of action: which of a command's motions (0..5: x y z, then about x y z) and its gripper (6) it takes.
 LAYOUTS = {7: range(7), 6: range(6), 4: (0, 1, 2, 6), 3: range(3), 2: range(2)}
+WITH_GRIPPER = [size for size, layout in LAYOUTS.items() if 6 in layout]
 
 
 STILL = np.zeros(6, np.float32)

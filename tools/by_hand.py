@@ -14,10 +14,9 @@ import numpy as np
 from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, Transition, executed, own
 from robot_server.clock import Clock, natural_hz
-from robot_server.teleop import Command, Device, to_action
+from robot_server.teleop import ENDINGS, Command, Device, to_action
 from tools.marks import marked
 
-ENDINGS = ("success", "failure", "discard", "end")
 Show = Callable[[Observation, dict[str, Any]], None]
 
 
@@ -52,6 +51,8 @@ class Recorder:
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
         self._clock = Clock(rate(env, config))
+        if hasattr(device, "step_s"):
+            device.step_s = 1 / self._clock.hz
 
     def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
         """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move.
@@ -60,14 +61,18 @@ class Recorder:
         word ends an episode; one that the environment ends waits for it, with config.confirm. When stop() turns true,
         what has not ended is lost.
         """
+        while self._held and not self._stop():  # the environment's reset would move the arm
+            self._device.read()
+            self._clock.wait()
         observation = own(self._env.reset(seed=seed)[0], self._spec)
+        self._spec.check_observation(observation)
         ready()
         self._device.read()  # with it goes what was pressed during the reset
         if open_gripper := getattr(self._device, "reset", None):
             open_gripper()
         gripper = self._device.read().gripper
         steps: list[Transition] = []
-        paused, word = False, ""
+        paused, moved, word = False, False, ""
         self._clock.start()
         while not (steps and steps[-1].last):
             command = self._device.read()
@@ -77,10 +82,12 @@ class Recorder:
             if word:
                 break
             begun = steps or self._config.idle_steps or _moves(command, gripper)
-            if begun and not paused:
+            if begun and not paused and (moved or not self._held):
+                moved = bool(command.enabled and command.motion.any())  # an arm that is to be held gets one more step
                 steps.append(self._step(observation, command))
                 observation = steps[-1].final_observation or observation
-            self._say("paused" if paused else "recording" if begun else "waiting", observation, steps, command)
+            held = paused or self._held
+            self._say("paused" if held else "recording" if begun else "waiting", observation, steps, command)
             self._clock.wait()
         else:
             word = self._ask(observation, steps) if self._config.confirm else ""
@@ -92,6 +99,11 @@ class Recorder:
         episode = Episode.from_transitions(steps)
         return Take(marked(episode, word) if word in ("success", "failure") else episode, word)
 
+    @property
+    def _held(self) -> str:
+        """Why a device that can say so wants no steps now."""
+        return getattr(self._device, "held", "")
+
     def _step(self, observation: Observation, command: Command) -> Transition:
         """final_observation is set on every one: what came after it."""
         if not command.enabled:
@@ -99,7 +111,7 @@ class Recorder:
         action = to_action(command, self._spec.action_dim)
         time_s = time.time()
         following, reward, terminated, truncated, info = self._env.step(action)
-        return Transition(
+        transition = Transition(
             observation=observation,
             action=executed(info, action),
             reward=float(reward),
@@ -109,12 +121,16 @@ class Recorder:
             time_s=time_s,
             final_observation=own(following, self._spec),
         )
+        self._spec.check_observation(transition.final_observation or {})  # what cannot be read back is not recorded
+        return transition
 
     def _events(self, command: Command, paused: bool) -> tuple[bool, str]:
         """Whether it is paused now, and the word that ends the episode or the recording, or ''."""
         for event in command.events:
             if event in ("pause", "resume"):
-                paused = event == "pause"
+                paused = event == "pause" and not hasattr(self._device, "held")
+            elif event == "stop" and hasattr(self._device, "held"):
+                return paused, "end"  # latched there: it holds the next episode, too
             else:
                 return paused, event
         return paused, ""
@@ -123,8 +139,8 @@ class Recorder:
         """The person's word on an episode that the environment has ended; '' when it is stopped instead."""
         while not self._stop():
             command = self._device.read()
-            if words := [event for event in command.events if event in (*ENDINGS, "stop")]:
-                return words[0]
+            if words := [event for event in command.events if event in ENDINGS]:
+                return "end" if words[0] == "stop" and hasattr(self._device, "held") else words[0]
             self._say("ended", observation, steps, command)
             self._clock.wait()
         return ""
@@ -139,6 +155,7 @@ class Recorder:
                 "success": any(step.success for step in steps),
                 "motion": command.motion,
                 "gripper": command.gripper,
+                "action": steps[-1].action if steps else [],
                 "enabled": command.enabled,
             },
         )

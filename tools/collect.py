@@ -133,6 +133,7 @@ class Session:
 
     def keep(self, episode: Episode) -> None:
         """Begin to write it; Writer.settle says when it is on the disk."""
+        episode.check(episode.spec)  # what cannot be read back is not recorded
         episode.meta = {**episode.meta, **self.meta, "seed": self.seed}
         path = self.out / f"episode_{self.first + len(self.kept):06d}{SUFFIX}"
         self.writer.put(path, episode)

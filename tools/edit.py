@@ -134,7 +134,10 @@ def undo(path: Path) -> None:
     original = path.parent / ORIGINALS / path.name
     if not original.exists():
         raise UserError(f"{path}: has not been edited, or was purged")
-    os.replace(original, path)
+    if path.exists() and path.samefile(original):  # an edit that was interrupted
+        original.unlink()
+    else:
+        os.replace(original, path)
 
 
 def edited(folder: Path) -> list[str]:
@@ -190,6 +193,8 @@ def main(argv: list[str] | None = None) -> None:
             for name in ("undo", "success", "failure", "drop")
         }
         shorter = cuts(folder, flags.cut)
+        if asked["undo"] and (shorter or asked["success"] or asked["failure"] or asked["drop"]):
+            raise UserError("--undo: by itself, before other edits")
         for path in asked["undo"]:
             undo(path)
             print(f"{path.name}: as it was recorded")

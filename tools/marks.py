@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 
 from agent.spec import Episode
+from robot_server.teleop import SUCCESS_REWARD
 
-SUCCESS_REWARD, FAILURE_REWARD = 1.0, 0.0
+FAILURE_REWARD = 0.0
 
 
 def marked(episode: Episode, word: str) -> Episode:

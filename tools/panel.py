@@ -22,6 +22,7 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -31,10 +32,9 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent import cli
-from agent.config import RobotConfig
 from agent.layout import WireError
 from agent.spec import UserError
-from robot_server.control import answer, question
+from robot_server.control import Operator, answer, question
 from robot_server.teleop import EVENTS
 from tools import panel_episodes
 from tools.panel_robot import Robot
@@ -82,15 +82,19 @@ class Browser:
             if event in EVENTS:
                 await self._operator.socket.send(question("event", event=event))
             else:
-                motion, gripper = [float(number) for number in drive["motion"]], float(drive["gripper"])
-                age_s = time.monotonic() - float(drive["seen"])
+                motion = [float(number) for number in drive["motion"]]
+                gripper = None if drive["gripper"] is None else float(drive["gripper"])
+                now, seen_s = time.monotonic(), float(drive["seen"])
+                age_s = now - seen_s
                 if self._robot.away or not 0 <= age_s <= LATE_S:
                     self._late += 1
                     return True
                 self._refused = ""
-                message = question("drive", motion=motion, gripper=gripper, enabled=drive["enabled"])
+                sent_s = min(now, seen_s + STATE_S)  # what it took to come here counts, too
+                fields = {"motion": motion, "gripper": gripper, "enabled": drive["enabled"], "sent_s": sent_s}
+                message = question("drive", **fields)
                 await self._operator.socket.send(message)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return False
         return True
 
@@ -99,7 +103,8 @@ class Browser:
         while True:
             away = f"no robot server answers at {robot.address}" if robot.away else ""
             told = {"away": away, "refused": self._refused, "late": self._late, "vectors": robot.vectors}
-            await self._socket.send_json({**told, "seen": time.monotonic(), "state": {} if away else robot.state})
+            state = {} if away else robot.state
+            await self._socket.send_json(finite({**told, "seen": time.monotonic(), "state": state}))
             await asyncio.sleep(STATE_S)
 
     async def _show(self) -> None:
@@ -123,6 +128,15 @@ class Browser:
                     await self._socket.send_json({"done": told["done"]})
 
 
+def finite(value: Any) -> Any:
+    """`value` for JSON, which has no word for numbers that are not finite: they become null."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def same_site(request: web.Request) -> bool:
     """Whether the page that asks is ours: not one of another site in the same browser."""
     origin = request.headers.get("Origin", "")
@@ -131,7 +145,9 @@ def same_site(request: web.Request) -> bool:
 
 def known_host(request: web.Request) -> bool:
     """Without a token only this computer's own names are served: another name that leads here is a trap."""
-    return request.url.host in ("127.0.0.1", "localhost", "::1")
+    with contextlib.suppress(ValueError):
+        return request.url.host == "localhost" or ipaddress.ip_address(request.url.host or "").is_loopback
+    return False
 
 
 def application(robot: Robot, token: str, episodes: Path | None) -> web.Application:
@@ -192,6 +208,8 @@ def parse_listen(text: str) -> tuple[str, int, bool]:
     host = host.strip("[]")
     try:
         number = int(port)
+        if not 0 <= number < 65536:
+            raise ValueError
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         raise UserError(f"--listen {text}: an IP address and a port, such as 127.0.0.1:8080 or 0.0.0.0:8080") from None
@@ -199,10 +217,18 @@ def parse_listen(text: str) -> tuple[str, int, bool]:
 
 
 async def serve(
-    address: str, listen: str, token: str, say: Callable[[str], None], episodes: Path | None = None
+    address: str,
+    listen: str,
+    token: str,
+    say: Callable[[str], None],
+    episodes: Path | None = None,
+    attached: bool = False,
 ) -> None:
-    """Until cancelled. Says where the page is. Raises UserError when the address is taken."""
+    """Until cancelled, or with `attached` until stdin is closed. Says where the page is. Raises UserError when the
+    address is taken, or impossible.
+    """
     host, port, local = parse_listen(listen)
+    Operator(address).close()
     token = token or ("" if local else secrets.token_urlsafe(16))
     runner = web.AppRunner(application(Robot(address), token, episodes), access_log=None, shutdown_timeout=0.5)
     await runner.setup()
@@ -216,34 +242,36 @@ async def serve(
         name = f"[{where[0]}]" if ":" in where[0] else where[0]
         name = "<this computer's name>" if where[0] in ("0.0.0.0", "::") else name
         say(f"http://{name}:{where[1]}/" + (f"?token={token}" if token else ""))
-        await asyncio.Event().wait()
+        over = asyncio.Event()
+        if attached:
+            asyncio.get_running_loop().add_reader(0, over.set)  # nothing is written there: it is the end
+        await over.wait()
     finally:
         await runner.cleanup()
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--robot", metavar="ADDRESS", help=f"its operator's socket ({RobotConfig().control})")
+    parser.add_argument("--robot", metavar="ADDRESS", help="its operator's socket (robot.control)")
     parser.add_argument(
         "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="where the page is (%(default)s)"
     )
     parser.add_argument("--episodes", type=Path, metavar="FOLDER", help="recorded episodes to edit on /recorded.html")
+    parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--token", default="", help="what a browser must show; beyond this computer one is made")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.panel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_flags(parser)
-    flags = parser.parse_args(argv)
+    arguments = cli.parse(argv, __doc__, ["robot"], add_flags, prog="python -m tools.panel")
+    flags = arguments.flags
     if flags.episodes and not flags.episodes.is_dir():
         raise UserError(f"--episodes {flags.episodes}: no such folder")
+    address = flags.robot or arguments.section("robot").control
 
     def say(url: str) -> None:
         print(f"page: {url}", flush=True)
 
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(flags.robot or RobotConfig().control, flags.listen, flags.token, say, flags.episodes))
+        asyncio.run(serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from tools.video import jpeg
 DEEDS = ("success", "failure", "cut", "drop", "undo")
 
 
+@functools.lru_cache(10_000)
+def _figures(path: Path, changed_ns: int, size: int) -> dict[str, Any]:
+    """What is shown of the episode in `path`, read once for each state of the file."""
+    try:
+        episode = read_episode(path)
+    except EpisodeFileError as error:
+        return {"error": str(error)}
+    figures = {"steps": len(episode), "success": episode.succeeded, "return": round(episode.episode_return, 3)}
+    return {**figures, "marked": episode.meta.get("marked", ""), "hand": int(episode.interventions.sum())}
+
+
 def listed(folder: Path) -> list[dict[str, Any]]:
     """Every episode of `folder`, also those that were dropped; a damaged one has an "error"."""
     names = {path.name for place in (folder, folder / edit.ORIGINALS) for path in place.glob(f"[!.]*{SUFFIX}")}
@@ -24,13 +36,9 @@ def listed(folder: Path) -> list[dict[str, Any]]:
     for name in sorted(names):
         path, original = folder / name, folder / edit.ORIGINALS / name
         entry: dict[str, Any] = {"name": name, "edited": original.exists(), "dropped": not path.exists()}
-        try:
-            episode = read_episode(original if entry["dropped"] else path)
-        except EpisodeFileError as error:
-            found.append({**entry, "error": str(error)})
-            continue
-        entry |= {"steps": len(episode), "success": episode.succeeded, "return": round(episode.episode_return, 3)}
-        found.append({**entry, "marked": episode.meta.get("marked", ""), "hand": int(episode.interventions.sum())})
+        there = original if entry["dropped"] else path
+        state = there.stat()
+        found.append({**entry, **_figures(there, state.st_mtime_ns, state.st_size)})
     return found
 
 
@@ -60,6 +68,8 @@ def act(folder: Path, asked: Any) -> None:
 
 
 def routes(folder: Path, same_site: Any) -> list[web.RouteDef]:
+    one_at_a_time = asyncio.Lock()
+
     async def episodes(request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(listed, folder))
 
@@ -74,8 +84,10 @@ def routes(folder: Path, same_site: Any) -> list[web.RouteDef]:
         if not same_site(request):
             raise web.HTTPForbidden(text="this page is not from here")
         try:
-            await asyncio.to_thread(act, folder, await request.json())
-        except (UserError, ValueError) as error:
+            asked = await request.json()
+            async with one_at_a_time:
+                await asyncio.to_thread(act, folder, asked)
+        except (UserError, ValueError, RecursionError) as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(await asyncio.to_thread(listed, folder))
 

@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = cli.parse(argv, __doc__, ["collect", "robot"], add_flags, prog="python -m tools.teleop")
     name = arguments.flags.device
     if name not in BY_A_PERSON:
-        raise UserError(f"--device {name}: the devices are {', '.join(BY_A_PERSON)}")
+        wrong = f"--device {name}" if name else "--device NAME is needed"
+        raise UserError(f"{wrong}: the devices are {', '.join(BY_A_PERSON)}{cli.nearest(name or '', BY_A_PERSON)}")
     config = dataclasses.replace(arguments.section("collect"), enable_key=True)
     device: Device = DEVICES[name](None, config)  # type: ignore[assignment]
     with contextlib.ExitStack() as stack:

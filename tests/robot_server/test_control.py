@@ -53,6 +53,12 @@ def ask(control, operator, kind, **more):
     return answer(operator.socket.recv_multipart())
 
 
+def fresh_for(monkeypatch, seconds):
+    """How long a command counts."""
+    monkeypatch.setattr(control_module, "HELD_S", seconds)
+    monkeypatch.setattr(control_module, "LEAST_S", seconds)
+
+
 def drive(control, operator, command):
     before = control._commanded_s
     operator.drive(command)
@@ -75,7 +81,7 @@ def test_a_person_drives_and_lets_go(control, operator):
 def test_the_dead_mans_switch_holds_the_arm_until_the_person_is_back(control, operator, monkeypatch):
     person = operator()
     drive(control, person, LEFT)
-    monkeypatch.setattr(control_module, "FRESH_S", 0.0)
+    fresh_for(monkeypatch, 0.0)
     held = control.read()
     assert same(held, Command(STILL, 1.0, True)) and control._state()["driven"] == "held"
     monkeypatch.undo()
@@ -86,10 +92,10 @@ def test_the_dead_mans_switch_holds_the_arm_until_the_person_is_back(control, op
 def test_resume_gives_an_arm_that_is_held_back_to_the_policy_but_not_from_under_a_hand(control, operator, monkeypatch):
     person, other = operator(), operator()
     drive(control, person, LEFT)
-    monkeypatch.setattr(control_module, "FRESH_S", 60.0)
+    fresh_for(monkeypatch, 60.0)
     ask(control, other, "event", event="resume")
     assert control.read().enabled
-    monkeypatch.setattr(control_module, "FRESH_S", 0.0)
+    fresh_for(monkeypatch, 0.0)
     ask(control, other, "event", event="resume")
     assert same(control.read(), Command(gripper=1.0))
 
@@ -165,11 +171,11 @@ def test_bad_messages_are_counted_and_change_nothing(control, operator, name):
 
 
 def test_the_dead_mans_switch_counts_from_when_a_command_was_sent(control, operator, monkeypatch):
-    monkeypatch.setattr(control_module, "FRESH_S", 60.0)
+    fresh_for(monkeypatch, 60.0)
     operator().socket.send(question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=time.monotonic() - 50))
     until(control, lambda: control.read().enabled)
     assert control.fresh
-    monkeypatch.setattr(control_module, "FRESH_S", 45.0)
+    fresh_for(monkeypatch, 45.0)
     assert not control.fresh
 
 
@@ -258,15 +264,63 @@ def test_a_person_drives_a_simulation_in_real_time(acting, control, operator, mo
     assert not slept
 
 
-def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, operator, monkeypatch):
+def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, operator, monkeypatch, capsys):
+    """One step without motion, and then none: not even the policy's, before the person is back or lets go."""
+    person, waited = operator(), []
+    wait = control.wait
+
+    def back_after_a_while(timeout_s):
+        wait(timeout_s)
+        waited.extend([control.held] if control.held else [])
+        if len(waited) == 5:
+            person.socket.send(question("event", event="resume"))
+
+    monkeypatch.setattr(control, "wait", back_after_a_while)
+    at = {
+        0: lambda: (fresh_for(monkeypatch, 60.0), drive(control, person, LEFT)),
+        1: lambda: fresh_for(monkeypatch, 0.0),
+    }
+    _, episode = acting(at)
+    np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0.1], [-1, 0.5], [0, 0], [0.1, 0.1], [0.1, 0.1]]))
+    assert episode.interventions.tolist() == [False, True, True, False, False]
+    assert waited[:4] == ["the person who drives is silent"] * 4 and "is silent: held" in capsys.readouterr().out
+
+
+def test_no_episode_begins_while_a_driver_is_silent(acting, control, operator, monkeypatch):
+    person, turns = operator(), []
+    drive(control, person, LEFT)
+    fresh_for(monkeypatch, 0.0)
+
+    def over():
+        turns.append(control.held)
+        if len(turns) == 3:
+            person.socket.send(question("event", event="resume"))
+        return False
+
+    assert robot_server.__main__.may_act(acting.link, RobotConfig(), over, control)
+    assert turns[:3] == ["the person who drives is silent"] * 3 and not control.read().enabled
+
+
+@pytest.mark.parametrize(("step_s", "counts_s"), [(0.05, 0.15), (0.1, 0.1), (0.01, 0.19), (0.5, 0.05)])
+def test_the_step_under_way_counts_for_the_dead_mans_switch(control, operator, monkeypatch, step_s, counts_s):
+    control.step_s = step_s
+    drive(control, operator(), LEFT)
+    now = control._commanded_s
+    for later_s, fresh in ((counts_s - 0.005, True), (counts_s + 0.005, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(control_module.time, "monotonic", lambda later_s=later_s: now + later_s)
+            assert control.fresh == fresh
+
+
+def test_the_gripper_stays_as_it_is(control, operator):
     person = operator()
-
-    def gone():
-        monkeypatch.setattr(control_module, "FRESH_S", 0.0)
-
-    _, episode = acting({0: lambda: drive(control, person, LEFT), 1: gone})
-    np.testing.assert_array_equal(episode.actions[1:], np.float32([[-1, 0.5], [0, 0], [0, 0], [0, 0]]))
-    assert episode.interventions[1:].all()
+    control.show({}, {"action": np.float32([0, 0, 0, 1])})
+    for gripper, then in ((None, 1), (-1, -1), (None, -1)):
+        person.socket.send(question("drive", motion=[0] * 6, gripper=gripper, enabled=True))
+        until(control, lambda then=then: control._command.enabled and control._command.gripper == then)
+        control.show({}, {"action": np.float32([0, 0, 0, 1])})  # what the robot did before it heard
+    control.reset(1.0)
+    assert control.read().gripper == 1 and ask(control, person, "state")["state"]["gripper"] == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from agent.config import CollectConfig
+from agent.spec import UserError
 from robot_server.teleop import Command
 from tools.by_hand import Recorder, rate
 from tools.rollout import make_env
@@ -173,3 +174,53 @@ def test_the_status_says_what_a_person_wants_to_know(env):
     }  # fmt: skip
     assert recording["motion"][0] == 0.5
     assert seen[1][0]["proprio"][2] == pytest.approx(0.125)  # what came of the step: its velocity
+
+
+class Page(Hand):
+    """A device that can say that there are to be no steps: after so many reads as `held` has."""
+
+    def __init__(self, held, *commands):
+        super().__init__(*commands)
+        self._held, self.reads = held, 0
+
+    @property
+    def held(self):
+        return "stopped by a person" if self.reads in self._held else ""
+
+    def read(self):
+        self.reads += 1
+        return super().read()
+
+
+def test_a_device_that_is_held_makes_one_step_without_motion_and_then_none(env):
+    held = range(5, 9)
+    commands = [go(0.5 if number not in held else 0) for number in range(1, 12)]
+    hand = Page(held, *commands, go(0, 0, "end"))
+    take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
+    assert take.episode.actions[:, 0].tolist() == [0.5, 0.5, 0, 0.5, 0.5, 0.5]
+
+
+def test_no_reset_while_it_is_held(env, monkeypatch):
+    hand, reads = Page(range(4), *[NOTHING] * 8, go(0.5), go(0, 0, "end")), []
+    reset = env.reset
+    monkeypatch.setattr(env, "reset", lambda **options: reads.append(hand.reads) or reset(**options))
+    take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
+    assert reads == [4] and len(take.episode) == 1
+
+
+def test_a_latched_stop_ends_the_episode_and_not_the_recording(env):
+    hand = Page([], NOTHING, NOTHING, go(0.5), go(0, 0, "stop"))
+    take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
+    assert take.word == "end" and len(take.episode) == 1 and take.episode.truncated[-1]
+
+
+def test_what_could_not_be_read_back_is_not_recorded(env, monkeypatch):
+    step = env.step
+
+    def broken(action):
+        seen, *rest = step(action)
+        return {**seen, "proprio": seen["proprio"] * np.nan}, *rest
+
+    monkeypatch.setattr(env, "step", broken)
+    with pytest.raises(UserError, match="not finite"):
+        record(env, go(0.5))

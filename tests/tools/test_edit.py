@@ -77,7 +77,8 @@ def test_a_cut_keeps_the_steps_asked_for(folder, run):
     run("--cut", f"{path.stem}:1:2")
     np.testing.assert_array_equal(read_episode(path).actions, whole.actions[2:3])
     assert read_episode(path).meta["cut"] == [2, 3]
-    run("--undo", path.stem, "--cut", f"{path.stem}:2:{len(whole)}")
+    run("--undo", path.stem)
+    run("--cut", f"{path.stem}:2:{len(whole)}")
     ended = read_episode(path)
     assert ended.terminated[-1] and not ended.truncated.any() and ended.succeeded
 
@@ -107,6 +108,9 @@ def test_an_edit_that_is_interrupted_loses_nothing(folder, monkeypatch, fails):
         patch.setattr(fails, stop)
         edit.mark(number(folder, 0), "failure")
     assert contents(folder) == before
+    if (folder / "originals" / number(folder, 0).name).exists():
+        edit.undo(number(folder, 0))
+    assert contents(folder) == before and not edit.edited(folder)
     edit.mark(number(folder, 0), "failure")
     edit.undo(number(folder, 0))
     assert contents(folder) == before

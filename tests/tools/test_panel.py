@@ -389,7 +389,17 @@ DRIVE = {"motion": [1, 0, 0, 0, 0, 0], "gripper": 1, "enabled": True}
 
 
 @pytest.mark.parametrize(
-    "text", ["noise", "[]", "{}", '{"event": "explode"}', '{"drive": {"seen": 1e99}}', '{"drive": 3}']
+    "text",
+    [
+        "noise",
+        "[]",
+        "{}",
+        "[" * 4000,
+        '{"drive": {"motion": [1' + "0" * 400 + "]}}",
+        '{"event": "explode"}',
+        '{"drive": {"seen": 1e99}}',
+        '{"drive": 3}',
+    ],
 )
 def test_a_page_that_talks_nonsense_is_hung_up_on(arm, start_panel, text):
     assert talk(opened(start_panel(arm.control.address), [lambda told: text])) == 1008
@@ -401,13 +411,18 @@ def test_a_command_that_was_long_under_way_does_not_drive(arm, start_panel, monk
     old = lambda told: json.dumps({"drive": {**DRIVE, "seen": told["seen"] - 1}})  # noqa: E731
     assert talk(opened(url, [old])) == "late"
     assert not arm.command.enabled
-    monkeypatch.setattr(control_module, "FRESH_S", 5.0)  # a busy machine
+    monkeypatch.setattr(control_module, "HELD_S", 5.0)  # a busy machine
     fresh = lambda told: json.dumps({"drive": {**DRIVE, "seen": told["seen"]}})  # noqa: E731
     talk(opened(url, [fresh] * 20))
     until(lambda: arm.command.enabled)
 
 
-@pytest.mark.parametrize("text", ["8080", "robot:8080", "127.0.0.1:", "127.0.0.1:x"])
+def test_numbers_that_json_has_no_word_for():
+    told = panel.finite({"a": float("nan"), "b": [1.0, float("inf"), {"c": -float("inf")}], "d": "x"})
+    assert json.dumps(told, allow_nan=False) == '{"a": null, "b": [1.0, null, {"c": null}], "d": "x"}'
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:99999", "127.0.0.1:-5", "8080", "robot:8080", "127.0.0.1:", "127.0.0.1:x"])
 def test_an_impossible_address_is_named(text):
     with pytest.raises(panel.UserError, match="--listen"):
         panel.parse_listen(text)

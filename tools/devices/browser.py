@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,17 +20,40 @@ class Browser:
     def __init__(self, config: CollectConfig) -> None:
         self._control = Control("tcp://127.0.0.1:*")
         command = [sys.executable, "-m", "tools.panel", "--robot", self._control.address, "--listen", config.listen]
-        self._panel = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self._panel.stdout and self._panel.stderr
-        line = self._panel.stdout.readline()
-        if not line:
-            self._control.close()
-            reason = self._panel.stderr.read().strip().rpartition("error: ")[2]
-            raise UserError(f"device 'browser': {reason or 'tools.panel does not start'}")
+        with tempfile.TemporaryFile("w+") as errors:  # not a pipe: nobody would empty it
+            self._panel = subprocess.Popen(
+                [*command, "--attached"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+            assert self._panel.stdout
+            line = self._panel.stdout.readline()
+            if not line:
+                self._control.close()
+                errors.seek(0)
+                reason = errors.read().strip().rpartition("error: ")[2]
+                raise UserError(f"device 'browser': {reason or 'tools.panel does not start'}")
         self.keys = f"browser: open {line.strip().removeprefix('page: ')}\n  Ctrl-C here   stop recording"
 
+    @property
+    def held(self) -> str:
+        """Why there are to be no steps now: stopped, paused, or driven by a person who is silent."""
+        return self._control.held
+
+    @property
+    def step_s(self) -> float:
+        return self._control.step_s
+
+    @step_s.setter
+    def step_s(self, seconds: float) -> None:
+        self._control.step_s = seconds
+
     def read(self) -> Command:
+        if self._panel.poll() is not None:
+            raise UserError("device 'browser': the page's process has ended")
         return self._control.read()
+
+    def reset(self, gripper: float = -1.0) -> None:
+        """A new episode begins, with the gripper open."""
+        self._control.reset(gripper)
 
     def show(self, observation: Observation, status: Mapping[str, Any]) -> None:
         self._control.show(observation, status)

@@ -108,6 +108,7 @@ and in the terminal:
     def reset(self, gripper: float = -1.0) -> None:
         """A new episode begins, or the person takes over, with the gripper as it is."""
         self._gripper = gripper
+        self._marks.reset()
 
     def close(self) -> None:
         if self._pad:

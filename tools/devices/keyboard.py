@@ -75,6 +75,7 @@ keyboard: tap a key for one step, hold it to go on
     def reset(self, gripper: float = -1.0) -> None:
         """A new episode begins, or the person takes over, with the gripper as it is."""
         self._gripper = gripper
+        self._marks.reset()
 
     def close(self) -> None:
         self._terminal.close()

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from agent.config import CollectConfig
-
-STILL = np.zeros(6, np.float32)
+from robot_server.teleop import STILL
 
 
 class Shaping:

@@ -80,6 +80,10 @@ class Marks:
     def __init__(self) -> None:
         self._paused = False
 
+    def reset(self) -> None:
+        """A new episode begins, which is not paused."""
+        self._paused = False
+
     def events(self, keys: list[str]) -> tuple[str, ...]:
         """Those among `keys` as events of robot_server.teleop."""
         found = []

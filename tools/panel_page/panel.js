@@ -12,7 +12,8 @@ const ROTATION = 0.6; // of the speed
 const DEAD_BAND = 0.12;
 
 const $ = (id) => document.getElementById(id);
-let socket = null, told = {}, driving = false, gripper = -1;
+let socket = null, told = {}, driving = false;
+let wanted = null, wantedUntil = 0; // of the gripper: said for a moment, then it is as the robot has it
 const held = new Set(); // keys
 const pads = { "pad-xy": [0, 0], "pad-z": [0, 0], "pad-tip": [0, 0] };
 let buttons = []; // of the gamepad, as they were
@@ -56,8 +57,6 @@ function hear(message) {
 // Driving -------------------------------------------------------------------------------------------------------------
 
 function take() {
-  const action = told.state?.action ?? [];
-  if (action.length === 7 || action.length === 4) gripper = action.at(-1) > 0 ? 1 : -1; // as it is
   driving = true;
   $("hint").textContent = "";
   document.activeElement?.blur(); // or Space would press the button again
@@ -93,6 +92,7 @@ function motion() {
 }
 
 function drive(asked, enabled) {
+  const gripper = performance.now() < wantedUntil ? wanted : null;
   send({ drive: { motion: asked, gripper, enabled, seen: told.seen ?? -1 } });
 }
 
@@ -118,8 +118,13 @@ setInterval(() => {
   if (driving && socket.bufferedAmount === 0) drive(motion(), true);
 }, DRIVE_MS);
 
+function closed() {
+  return (performance.now() < wantedUntil ? wanted : told.state?.gripper ?? -1) > 0;
+}
+
 function toggleGripper() {
-  gripper = -gripper;
+  wanted = closed() ? -1 : 1;
+  wantedUntil = performance.now() + 500;
   showDriving();
 }
 
@@ -260,6 +265,7 @@ function show({ away, refused, late, state, vectors }) {
     ["reconnects", link.reconnects],
     ["page late", late ? `${late} commands came too late to drive by` : ""],
   ]);
+  showDriving();
   list("vectors", Object.entries(vectors).map(([name, numbers]) => [name, numbers.join("  ")]));
 }
 
@@ -268,8 +274,8 @@ function showDriving() {
   $("take").textContent = driving ? "Give back" : "Take over";
   $("take").setAttribute("aria-pressed", driving);
   $("gripper").disabled = !driving;
-  $("gripper").setAttribute("aria-pressed", gripper > 0);
-  $("gripper").textContent = gripper > 0 ? "Open gripper" : "Close gripper";
+  $("gripper").setAttribute("aria-pressed", closed());
+  $("gripper").textContent = closed() ? "Open gripper" : "Close gripper";
 }
 
 showDriving();
