@@ -28,6 +28,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ from tools.formats.foreign import Choices, Report, renamed
 from tools.rollout import env_options, env_record
 
 READS = ("episodes", "lerobot", "minari", "robosuite", "robomimic")  # in the order in which they are tried
+SAID = ("reward", "success", "actions", "final", "end", "no_ops", "env")  # what is asked of other formats only
 WRITES = ("episodes", "robomimic", "lerobot", "minari")
 OPTIONS = {
     "reward": ("sparse-at-end", "zero"),
@@ -126,11 +128,25 @@ def convert(source: Path, out: Path, choices: Choices, reads: str | None = None,
     if choices.sim and reads != "robosuite" and choices.env is None:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in choices.sim)
         raise UserError(f"{flags}: only robosuite's raw recordings are rendered anew; --resize N changes images' size")
+    if reads == "episodes":
+        plain = Choices()
+        said = [name for name in SAID if getattr(choices, name) != getattr(plain, name)]
+        if said:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in said)
+            raise UserError(
+                f"{flags}: {source} has our own episodes, which say that themselves; tools.edit marks and cuts"
+            )
+    if choices.actions == "scale" and not hasattr(module(reads), "actions"):
+        raise UserError(
+            f"--actions scale: {source}: the actions of {reads} are what its simulator took; --actions clip"
+        )
     if choices.actions == "scale":
-        ranges = [(rows.min(axis=0), rows.max(axis=0)) for rows in module(reads).actions(source) if len(rows)]
+        ranges = [
+            (rows.min(axis=0), rows.max(axis=0)) for rows in whole(source, module(reads).actions(source)) if len(rows)
+        ]
         choices = dataclasses.replace(choices, action_range=np.array([_lowest(ranges), _highest(ranges)]))
     with appearing(out) as aside:
-        episodes = module(reads).read(source, choices, report)
+        episodes = whole(source, module(reads).read(source, choices, report))
         if reads == "episodes":
             episodes = (renamed(episode, choices, report) for episode in episodes)
         tally = Tally(episodes)
@@ -138,6 +154,17 @@ def convert(source: Path, out: Path, choices: Choices, reads: str | None = None,
         if not tally.lengths:
             raise UserError(f"{source}: no episodes in it")
     return f"{source} ({reads}) -> {out} ({writes})\n{tally}\n{report}".strip()
+
+
+def whole(source: Path, episodes: Iterator[Any]) -> Iterator[Any]:
+    """`episodes`, read from `source`; whatever a damaged or incomplete one does to its reader becomes one line."""
+    try:
+        yield from episodes
+    except UserError:
+        raise
+    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{source}: cannot be read: {' '.join(what.split())}") from error
 
 
 def _lowest(ranges: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -174,7 +201,8 @@ def choices_of(arguments: cli.Arguments) -> Choices:
             raise UserError(f"--{name.replace('_', '-')} {value}: {' or '.join(known)}{cli.nearest(value, known)}")
     if flags.success not in (None, "end", "never"):
         try:
-            float(flags.success)
+            if not math.isfinite(float(flags.success)):
+                raise ValueError
         except ValueError:
             raise UserError(f"--success {flags.success}: end, never, or a number") from None
     if flags.resize is not None and flags.resize < 1:
@@ -214,7 +242,7 @@ def mapping(path: str) -> tuple[dict[str, str], list[str]]:
         rename, drop = data.pop("rename", None) or {}, data.pop("drop", None) or []
         if data or not all(isinstance(word, str) for word in [*rename, *rename.values(), *drop]):
             raise ValueError("expected rename: {SOURCE: NAME} and drop: [SOURCE, ..]")
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"--map {path}: {' '.join(str(error).split())}") from None
     return dict(rename), list(drop)
 

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -158,12 +159,15 @@ def held_after(loop: Loop, url: str) -> float:
     loop.control.step_s = 1 / KILL_HZ
     with opened(loop, url, driving=True) as browser:
         loop.run(30.0, KILL_HZ, until=lambda: bool(loop.control.read().motion.any()))
-        loop.run(0.5, KILL_HZ)
-        time.sleep(float(np.random.default_rng().random()) / KILL_HZ)
-        os.killpg(browser.pid, signal.SIGKILL)
-        killed = time.monotonic()
-        loop.run(5.0, KILL_HZ, until=lambda: not loop.control.read().motion.any())
-        return time.monotonic() - killed
+        killed: list[float] = []
+
+        def kill() -> None:
+            killed.append(time.monotonic())
+            os.killpg(browser.pid, signal.SIGKILL)
+
+        threading.Timer(0.5 + float(np.random.default_rng().random()) / KILL_HZ, kill).start()
+        loop.run(10.0, KILL_HZ, until=lambda: bool(killed) and not loop.control.read().motion.any())
+        return time.monotonic() - killed[0]
 
 
 def main() -> None:

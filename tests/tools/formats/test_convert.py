@@ -140,3 +140,38 @@ def test_a_damaged_source_leaves_nothing_behind(tmp_path, refused):
     table.write_bytes(table.read_bytes()[:100])
     assert "not a parquet file, or damaged" in refused("convert", convert_from, "--out", tmp_path / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "lerobot"]
+
+
+@pytest.mark.parametrize("missing", ["actions", "obs"])
+def test_an_incomplete_source_is_named(foreign, tmp_path, refused, missing):
+    path = foreign()
+    with h5py.File(path, "a") as file:
+        del file[f"data/demo_9/{missing}"]
+    for more in ([], ["--actions", "scale"]):
+        line = refused("convert", path, "--from", "robomimic", "--out", tmp_path / "x", "--success", "never", *more)
+        assert str(path) in line and not (tmp_path / "x").exists()
+
+
+def test_a_truncated_source_is_named_and_not_the_target(foreign, tmp_path, refused):
+    path = foreign()
+    path.write_bytes(path.read_bytes()[:1500])
+    line = refused("convert", path, "--from", "robomimic", "--out", tmp_path / "x", "--success", "never")
+    assert f"{path}" in line and f"{tmp_path / 'x'}" not in line
+
+
+def test_our_own_episodes_say_themselves_what_others_are_asked_for(tmp_path, refused):
+    write_episode(tmp_path / "a" / "episode_000000.hdf5", made(5))
+    for flags in (["--reward", "zero"], ["--success", "never"], ["--end", "success"], ["--actions", "clip"]):
+        line = refused("convert", tmp_path / "a", "--to", "robomimic", "--out", tmp_path / "x", *flags)
+        assert flags[0] in line and "our own episodes" in line
+
+
+@pytest.mark.parametrize("text", ["[rename]", "drop: 3", "rename: [a]", "rename: {a: 1}"])
+def test_a_map_of_another_kind_is_named(foreign, tmp_path, refused, text):
+    (tmp_path / "map.yaml").write_text(text)
+    line = refused("convert", foreign(), "--out", tmp_path / "x", "--success", "never", "--map", tmp_path / "map.yaml")
+    assert f"--map {tmp_path / 'map.yaml'}" in line
+
+
+def test_success_is_a_number_or_a_word(foreign, tmp_path, refused):
+    assert "end, never, or a number" in refused("convert", foreign(), "--out", tmp_path / "x", "--success", "nan")
