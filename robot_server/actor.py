@@ -91,7 +91,7 @@ def run_episode(
             command = control.read() if control else None
             if control and command:
                 word = next((event for event in command.events if event in ENDINGS), "")
-                if control.held and not word and not moved:
+                if control.held and not word and not (moved and command.enabled):
                     _pause(control, link, clock, stop)
                     if not stop():
                         continue

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from agent.config import CollectConfig
-from agent.spec import Episode, Observation, Spec, Transition, executed, own
+from agent.spec import Episode, Observation, Spec, Transition, UserError, executed, own
 from robot_server.clock import Clock, natural_hz
 from robot_server.teleop import ENDINGS, Command, Device, to_action
 from tools.marks import marked
@@ -138,7 +138,10 @@ class Recorder:
     def _ask(self, observation: Observation, steps: list[Transition]) -> str:
         """The person's word on an episode that the environment has ended; '' when it is stopped instead."""
         while not self._stop():
-            command = self._device.read()
+            try:
+                command = self._device.read()
+            except UserError:  # it has gone; the episode has not, and the next one will say so
+                return ""
             if words := [event for event in command.events if event in ENDINGS]:
                 return "end" if words[0] == "stop" and hasattr(self._device, "held") else words[0]
             self._say("ended", observation, steps, command)

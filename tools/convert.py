@@ -62,8 +62,11 @@ def format_of(path: Path) -> str:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     for name in READS:
-        if module(name).detects(path):
-            return name
+        try:
+            if module(name).detects(path):
+                return name
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     raise UserError(f"{path}: none of {', '.join(READS)}; --from says which it is meant to be")
 
 

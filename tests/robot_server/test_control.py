@@ -286,6 +286,27 @@ def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, oper
     assert waited[:4] == ["the person who drives is silent"] * 4 and "is silent: held" in capsys.readouterr().out
 
 
+def test_the_policy_makes_no_step_after_a_person_who_gave_back_and_paused(acting, control, operator, monkeypatch):
+    person, wait, waits = operator(), control.wait, []
+
+    def wait_and_resume(timeout_s):
+        wait(timeout_s)
+        if control.paused:
+            waits.append(len(acting.link._outbox.episodes))
+            person.socket.send(question("event", event="resume"))
+
+    def give_back_and_pause():
+        drive(control, person, Command())
+        ask(control, person, "event", event="pause")
+        monkeypatch.setattr(control, "wait", wait_and_resume)
+
+    fresh_for(monkeypatch, 60.0)
+    seen = []
+    monkeypatch.setattr(control, "show", lambda observation, status: seen.append((control.paused, status["step"])))
+    acting({0: lambda: drive(control, person, LEFT), 1: give_back_and_pause})
+    assert waits and [step for paused, step in seen if paused] == [2]  # the step under way, and no other
+
+
 def test_no_episode_begins_while_a_driver_is_silent(acting, control, operator, monkeypatch):
     person, turns = operator(), []
     drive(control, person, LEFT)

@@ -224,3 +224,17 @@ def test_what_could_not_be_read_back_is_not_recorded(env, monkeypatch):
     monkeypatch.setattr(env, "step", broken)
     with pytest.raises(UserError, match="not finite"):
         record(env, go(0.5))
+
+
+def test_an_episode_that_waits_for_its_word_outlives_the_device(env):
+    class Gone(Hand):
+        def read(self):
+            if not self.commands:
+                raise UserError("the device has gone")
+            return self.commands.pop(0)
+
+    hand = Gone(NOTHING, NOTHING, *towards_the_target(env))
+    take = Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED)
+    assert take.episode.succeeded and take.word == ""
+    with pytest.raises(UserError, match="has gone"):
+        Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED)

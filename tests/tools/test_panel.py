@@ -217,8 +217,12 @@ def test_a_page_that_is_not_looked_at_does_not_drive(arm, page):
     arm.moves(0.5, 0, 0, 0, 0, 0)
     page.evaluate("window.dispatchEvent(new Event('blur'))")
     arm.moves(0, 0, 0, 0, 0, 0)
+    page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    until(lambda: arm.control._state()["driven"] == "held")
+    assert page.inner_text("#take") == "Take over"  # it does not go on by itself
     page.close()
-    until(lambda: not arm.command.enabled or arm.control._state()["driven"] == "held")
+    assert arm.control._state()["driven"] == "held"
 
 
 @by_browser

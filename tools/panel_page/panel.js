@@ -154,8 +154,7 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("keyup", (event) => held.delete(event.key.toLowerCase()));
 window.addEventListener("blur", rest);
-document.addEventListener("visibilitychange", () => { if (document.hidden) giveBack(); });
-window.addEventListener("pagehide", giveBack);
+document.addEventListener("visibilitychange", () => { if (document.hidden) letGo(); }); // says nothing: the arm is held
 
 function movePad(id, x, y) {
   pads[id] = [x, y];

@@ -155,8 +155,9 @@ def test_an_incomplete_source_is_named(foreign, tmp_path, refused, missing):
 def test_a_truncated_source_is_named_and_not_the_target(foreign, tmp_path, refused):
     path = foreign()
     path.write_bytes(path.read_bytes()[:1500])
-    line = refused("convert", path, "--from", "robomimic", "--out", tmp_path / "x", "--success", "never")
-    assert f"{path}" in line and f"{tmp_path / 'x'}" not in line
+    for flags in (["--from", "robomimic"], []):
+        line = refused("convert", path, *flags, "--out", tmp_path / "x", "--success", "never")
+        assert f"{path}" in line and f"{tmp_path / 'x'}" not in line
 
 
 def test_our_own_episodes_say_themselves_what_others_are_asked_for(tmp_path, refused):
