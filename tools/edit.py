@@ -9,8 +9,8 @@
 
 tools.inspect shows what there is to edit. A mark is a person's word and wins over the environment's (which stays in the
 file as `env_success`): a success that only the person saw gets a reward of 1 at its last step and terminates there, a
-failure that the environment took for a success loses that reward. What is kept of a cut episode ends truncated, unless
-its end is the episode's own.
+failure that the environment took for a success loses that reward; another mark takes the first one's place. What is
+kept of a cut episode ends truncated, unless its end is the episode's own; a success marked at an end cut off is none.
 
 Originals lie in FOLDER/originals/, where nothing else looks. Each edit happens whole or not at all, however it is
 interrupted. A folder that a learner or tools.collect is at is left alone.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import fcntl
 import os
 import re
@@ -30,8 +29,8 @@ from pathlib import Path
 
 from agent import cli
 from agent.episode_file import SUFFIX, read_episode, write_episode
-from agent.spec import STEP_COLUMNS, Episode, UserError
-from tools.marks import marked
+from agent.spec import Episode, UserError
+from tools.marks import marked, part
 
 ORIGINALS = "originals"
 
@@ -83,6 +82,15 @@ def _keep_original(path: Path) -> Path:
     return original
 
 
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What the file system refuses becomes a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
 def change(path: Path, edit: Callable[[Episode], Episode]) -> Episode:
     """Put what `edit` makes of the episode in its place. Raises UserError, and changes nothing, when it cannot."""
     if not path.exists():
@@ -90,11 +98,9 @@ def change(path: Path, edit: Callable[[Episode], Episode]) -> Episode:
     episode = read_episode(path)
     changed = edit(episode)
     changed.check(episode.spec)
-    try:
+    with named(path):
         _keep_original(path)
         write_episode(path, changed)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
     return changed
 
 
@@ -105,39 +111,32 @@ def mark(path: Path, word: str) -> Episode:
 
 def cut(path: Path, first: int, end: int) -> Episode:
     """Keep the steps from `first` to before `end`."""
-    return change(path, lambda episode: part(episode, path, first, end))
 
+    def edit(episode: Episode) -> Episode:
+        try:
+            return part(episode, first, end)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
 
-def part(episode: Episode, path: Path, first: int, end: int) -> Episode:
-    steps = len(episode)
-    if not 0 <= first < end <= steps:
-        raise UserError(f"{path}: cut {first}:{end}: it has the steps 0 to {steps - 1}")
-    columns = {name: getattr(episode, name)[first:end].copy() for name in ("actions", "rewards", *STEP_COLUMNS)}
-    if end < steps:
-        columns["truncated"][-1] = True
-    before = episode.meta.get("cut", [0, 0])[0]
-    return dataclasses.replace(
-        episode,
-        observations={key: rows[first : end + 1] for key, rows in episode.observations.items()},
-        meta={**episode.meta, "cut": [before + first, before + end]},
-        **columns,
-    )
+    return change(path, edit)
 
 
 def drop(path: Path) -> None:
     if path.exists():
-        _keep_original(path)
-        path.unlink()
+        with named(path):
+            _keep_original(path)
+            path.unlink()
 
 
 def undo(path: Path) -> None:
     original = path.parent / ORIGINALS / path.name
     if not original.exists():
         raise UserError(f"{path}: has not been edited, or was purged")
-    if path.exists() and path.samefile(original):  # an edit that was interrupted
-        original.unlink()
-    else:
-        os.replace(original, path)
+    with named(path):
+        if path.exists() and path.samefile(original):  # an edit that was interrupted
+            original.unlink()
+        else:
+            os.replace(original, path)
 
 
 def edited(folder: Path) -> list[str]:
@@ -158,7 +157,8 @@ def purge(folder: Path) -> int:
     """How many originals went."""
     originals = sorted((folder / ORIGINALS).glob(f"*{SUFFIX}"))
     for original in originals:
-        original.unlink()
+        with named(original):
+            original.unlink()
     with contextlib.suppress(OSError):
         (folder / ORIGINALS).rmdir()
     return len(originals)

@@ -1,5 +1,6 @@
 """Editing recorded episodes: exact, undoable, and never half done."""
 
+import dataclasses
 import os
 import shutil
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from agent.episode_file import episode_paths, read_episode
-from tools import edit
+from tools import edit, marks
 from tools.collect import recording_folder
+from tools.marks import COLUMNS
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ def test_everything_can_be_undone_to_the_byte(folder, run):
     before = contents(folder)
     good, bad = pick(folder, True), pick(folder, False)
     other = next(k for k in range(6) if k not in (good, bad))
-    run("--failure", str(good), "--success", str(bad), "--cut", f"{other}:0:2")
-    run("--cut", f"{bad}:0:2", "--drop", f"{good},{other}")
+    run("--failure", str(good), "--cut", f"{other}:0:2")
+    run("--cut", f"{bad}:0:2", "--success", str(bad), "--drop", f"{good},{other}")
     assert set(before) - set(contents(folder)) == {number(folder, good).name, number(folder, other).name}
     lines = run()
     assert (
@@ -63,6 +65,55 @@ def test_a_mark_is_a_persons_word(folder, run):
     assert succeeded.rewards.tolist() == [0] * (len(succeeded) - 1) + [1]
     assert (failed.meta["marked"], failed.meta["env_success"]) == ("failure", True)
     assert (succeeded.meta["marked"], succeeded.meta["env_success"]) == ("success", False)
+
+
+def columns(path):
+    episode = read_episode(path)
+    return [getattr(episode, name).tolist() for name in COLUMNS]
+
+
+def test_a_mark_takes_the_place_of_the_one_before(folder, run):
+    for succeeded in (True, False):
+        path = number(folder, pick(folder, succeeded))
+        run("--failure", path.stem)
+        failed = columns(path)
+        run("--success", path.stem)
+        marked = columns(path)
+        run("--failure", path.stem)
+        assert columns(path) == failed
+        run("--success", path.stem)
+        assert columns(path) == marked and read_episode(path).meta["env_success"] is succeeded
+        run("--undo", path.stem)
+        if succeeded:  # it says what the environment had said
+            assert columns(path) == marked
+
+
+def test_a_success_that_only_a_person_saw_is_rewarded_at_its_end(folder, run):
+    """Also where the environment saw one earlier."""
+    path = number(folder, pick(folder, False))
+    episode = read_episode(path)
+    rewards, success = episode.rewards.copy(), episode.success.copy()
+    rewards[1], success[1] = 1, True
+    marked = marks.marked(dataclasses.replace(episode, rewards=rewards, success=success), "success")
+    assert marked.rewards[-1] == 1 and marked.success[-1] and marked.rewards[1] == 1 and marked.terminated[-1]
+
+
+def test_a_cut_takes_a_marked_success_with_its_end_and_leaves_a_failure(folder, run):
+    path = number(folder, pick(folder, False))
+    before = columns(path)
+    run("--success", path.stem)
+    run("--cut", f"{path.stem}:1:3")
+    kept = read_episode(path)
+    assert "marked" not in kept.meta and not kept.succeeded and kept.truncated[-1] and not kept.rewards.any()
+    run("--undo", path.stem)
+    assert columns(path) == before
+    path = number(folder, pick(folder, True))
+    whole = read_episode(path)
+    run("--failure", path.stem)
+    run("--cut", f"{path.stem}:1:{len(whole)}")
+    assert not read_episode(path).succeeded and read_episode(path).meta["marked"] == "failure"
+    run("--success", path.stem)  # of the part that is left
+    assert read_episode(path).rewards.tolist() == whole.rewards[1:].tolist()
 
 
 def test_a_cut_keeps_the_steps_asked_for(folder, run):
@@ -143,6 +194,19 @@ def test_bad_input_is_one_line_and_changes_nothing(folder, refused, words, says)
     assert says in refused("edit", folder, *words)
     assert contents(folder) == before
     assert "no such folder" in refused("edit", folder / "none")
+
+
+@pytest.mark.parametrize("deed", ["drop", "undo", "purge"])
+def test_what_the_file_system_refuses_is_one_line(folder, run, monkeypatch, deed):
+    edit.mark(number(folder, 0), "failure")
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(type(folder), "unlink", refuse)
+    with pytest.raises(edit.UserError, match=r"episode_000000\.hdf5: Read-only file system$"):
+        run(*(["--purge"] if deed == "purge" else [f"--{deed}", "0"]))
 
 
 def test_a_folder_in_use_is_left_alone(folder, run):

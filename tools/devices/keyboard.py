@@ -4,7 +4,8 @@ A terminal says that a key was pressed, and that it repeats, never that it was l
 one step, and a key that repeats moves it until it has not repeated for HOLD_S: several times the interval of any usual
 setting (25 to 40 ms; a repeat may be late over ssh), and the longest that the hand goes on once the key is released.
 Between the first press and the first repeat lies the keyboard's own delay (some 250 to 600 ms), in which the hand
-stands. Only the key pressed last repeats.
+stands. Only the key pressed last repeats. A key that switches something over (gripper, pause, enable) does so once
+however long it is held, and anew when it was let go for ONCE_S.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ keyboard: tap a key for one step, hold it to go on
 
     def __init__(self, config: CollectConfig, now: Callable[[], float] = time.monotonic) -> None:
         self._shaping, self._now = Shaping(config, now), now
-        self._terminal, self._marks = Terminal("device 'keyboard'"), Marks()
+        self._terminal, self._marks = Terminal("device 'keyboard'", now), Marks()
         self._last: dict[str, float] = {}  # key -> when it was seen last
         self._until: dict[str, float] = {}  # key that repeats -> when its motion ends
         self._gripper, self._enabled, self._enable_key = -1.0, not config.enable_key, config.enable_key

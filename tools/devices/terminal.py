@@ -9,6 +9,8 @@ import select
 import signal
 import sys
 import termios
+import time
+from collections.abc import Callable
 from typing import Any
 
 from agent.spec import UserError
@@ -23,10 +25,15 @@ NAMES = {
 }  # fmt: skip
 
 
+SWITCHES = ("space", "p", "e")  # keys that switch something over: once, however long they are held
+ONCE_S = 0.7  # a key that is held repeats after 0.25 to 0.66 s with the usual settings, then every 0.03 s
+
+
 class Terminal:
     """Takes the terminal on stdin over until `close`; Ctrl-C remains Ctrl-C. Raises UserError if stdin is none."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._seen = now, dict[str, float]()
         self._file, self._rest = sys.stdin.fileno() if sys.stdin else -1, ""
         if self._file < 0 or not os.isatty(self._file):
             raise UserError(f"{what} needs a terminal, and stdin is none (over ssh: ssh -t)")
@@ -41,7 +48,7 @@ class Terminal:
         termios.tcsetattr(self._file, termios.TCSADRAIN, changed)
 
     def keys(self) -> list[str]:
-        """What was pressed since the last call, in order: "w", "enter", "up", ...; never blocks.
+        """What was pressed, or repeats, since the last call, in order: "w", "enter", "up", ...; never blocks.
 
         Raises UserError when the terminal has gone.
         """
@@ -57,7 +64,14 @@ class Terminal:
         unfinished = UNFINISHED.search(text)
         self._rest = unfinished[0] if unfinished and unfinished[0] != self._rest else ""
         text = text[: len(text) - len(self._rest)]
-        return [NAMES.get(token, token) for token in TOKEN.findall(text)]
+        return [key for token in TOKEN.findall(text) if self._pressed(key := NAMES.get(token, token))]
+
+    def _pressed(self, key: str) -> bool:
+        """False for one of SWITCHES that is only held."""
+        if key not in SWITCHES:
+            return True
+        before, self._seen[key] = self._seen.get(key, -ONCE_S), self._now()
+        return self._seen[key] - before >= ONCE_S
 
     def close(self) -> None:
         """The terminal as it was. What was typed and not read is dropped: it was not meant for the shell."""

@@ -14,6 +14,7 @@ import pytest
 from agent.config import CollectConfig
 from agent.spec import UserError
 from tools.devices.keyboard import FASTER, HOLD_S, Keyboard
+from tools.devices.terminal import ONCE_S
 
 CONFIG = {"smoothing_s": 0.0, "speed": 1.0, "rotation_speed": 1.0, "dead_band": 0.0}
 
@@ -119,7 +120,24 @@ def test_the_gripper_toggles(keys):
     keys.press(" ")
     assert keys.read().gripper == 1 and keys.read().gripper == 1
     keys.press(" ")
-    assert keys.read().gripper == -1
+    assert keys.read(ONCE_S).gripper == -1
+
+
+def test_a_key_that_is_held_switches_over_once(monkeypatch):
+    keys = Keys(monkeypatch, enable_key=True)
+    try:
+        keys.press(" ep")
+        command = keys.read()
+        assert command.gripper == 1 and command.enabled and command.events == ("pause",)
+        for after_s in (0.9 * ONCE_S, 0.03, 0.03, 0.03):  # the keyboard's delay, then its rate
+            keys.press(" ep")
+            command = keys.read(after_s)
+            assert command.gripper == 1 and command.enabled and command.events == ()
+        keys.press(" ep")
+        command = keys.read(1.1 * ONCE_S)
+        assert command.gripper == -1 and not command.enabled and command.events == ("resume",)
+    finally:
+        keys.close()
 
 
 def test_marks(keys):
@@ -127,13 +145,17 @@ def test_marks(keys):
     command = keys.read()
     assert command.events == ("end", "success", "failure", "discard", "stop") and command.enabled
     assert keys.read().events == ()
-    keys.press("pp")
-    assert keys.read().events == ("pause", "resume")
+    keys.press("p")
+    assert keys.read().events == ("pause",)
+    keys.press("p")
+    assert keys.read(ONCE_S).events == ("resume",)
 
 
 def test_a_new_episode_is_not_paused(keys):
-    keys.press("p\x7fp")
-    assert keys.read().events == ("pause", "discard", "pause")
+    keys.press("p\x7f")
+    assert keys.read().events == ("pause", "discard")
+    keys.press("p")
+    assert keys.read(ONCE_S).events == ("pause",)
 
 
 def test_slower_and_faster(keys):
@@ -151,7 +173,7 @@ def test_with_an_enable_key_nothing_drives_before_it(monkeypatch):
         keys.press("e")
         assert keys.read().enabled and "e   " in keys.device.keys
         keys.press("e")
-        assert not keys.read().enabled
+        assert not keys.read(ONCE_S).enabled
     finally:
         keys.close()
 
