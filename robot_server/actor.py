@@ -75,7 +75,7 @@ def run_episode(
     """
     swap(policy, link)
     observation = own(env.reset(seed=seed)[0], link.spec)
-    number = link.begin({"seed": seed})
+    number = link.begin({"seed": seed, **({"fps": clock.hz} if clock.hz else {})})
     clock.start()
     steps, by_hand, episode_return, success, last, cut, word = 0, 0, 0.0, False, stop(), stop(), ""
     real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that

@@ -96,7 +96,7 @@ class Recorder:
         steps = [dataclasses.replace(step, final_observation=None) for step in steps[:-1]] + [
             dataclasses.replace(steps[-1], truncated=not steps[-1].terminated, final_observation=observation)
         ]
-        episode = Episode.from_transitions(steps)
+        episode = Episode.from_transitions(steps, {"fps": self._clock.hz})
         return Take(marked(episode, word) if word in ("success", "failure") else episode, word)
 
     @property

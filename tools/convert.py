@@ -27,8 +27,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import glob
 import importlib
 import math
+import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -73,8 +76,8 @@ def format_of(path: Path) -> str:
 class Tally:
     """Passes episodes on, checked, and remembers what a report needs."""
 
-    def __init__(self, episodes: Iterable[Episode]) -> None:
-        self._episodes = episodes
+    def __init__(self, source: Path, episodes: Iterable[Episode]) -> None:
+        self._source, self._episodes = source, episodes
         self.lengths: list[int] = []
         self.successes = 0
         self.keys: dict[str, str] = {}
@@ -85,10 +88,10 @@ class Tally:
             try:
                 episode.check(episode.spec)
             except SpecError as error:
-                raise UserError(f"episode {number}: {error}") from None
+                raise UserError(f"{self._source}: episode {number}: {error}") from None
             first = first or episode.spec
             if differences := first.differences(episode.spec):
-                raise UserError(f"episode {number} differs from episode 0: {'; '.join(differences)}")
+                raise UserError(f"{self._source}: episode {number} differs from episode 0: {'; '.join(differences)}")
             self.keys = {key: f"{key} {'x'.join(map(str, first.shape(key)))}" for key in first.keys}
             self.lengths.append(len(episode))
             self.successes += episode.succeeded
@@ -105,16 +108,28 @@ def appearing(out: Path) -> Iterator[Path]:
     """A path beside `out` to write to; it takes `out`'s name once all is written."""
     if out.exists():
         raise UserError(f"--out {out}: is there already; name one that is not")
-    aside = out.with_name(f".{out.name}.part")
+    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _remove(aside)  # of a conversion that was killed
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # of a conversion that was killed
+            if _ended(left.suffixes[-2][1:]):
+                _remove(left)
         yield aside
         aside.replace(out)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}") from None
     finally:
         _remove(aside)
+
+
+def _ended(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _remove(path: Path) -> None:
@@ -139,6 +154,13 @@ def convert(source: Path, out: Path, choices: Choices, reads: str | None = None,
             raise UserError(
                 f"{flags}: {source} has our own episodes, which say that themselves; tools.edit marks and cuts"
             )
+    for name, used, where in (
+        ("no_ops", reads == "robosuite", "steps that do nothing are told apart in robosuite's raw recordings only"),
+        ("fps", writes == "lerobot", "only a LeRobotDataset has a rate of its own"),
+        ("instruction", writes == "lerobot", "only a LeRobotDataset has the task in words"),
+    ):
+        if not used and getattr(choices, name) != getattr(Choices(), name):
+            raise UserError(f"--{name.replace('_', '-')}: {where}; {source} ({reads}) becomes {out} ({writes})")
     if choices.actions == "scale" and not hasattr(module(reads), "actions"):
         raise UserError(
             f"--actions scale: {source}: the actions of {reads} are what its simulator took; --actions clip"
@@ -152,7 +174,7 @@ def convert(source: Path, out: Path, choices: Choices, reads: str | None = None,
         episodes = whole(source, module(reads).read(source, choices, report))
         if reads == "episodes":
             episodes = (renamed(episode, choices, report) for episode in episodes)
-        tally = Tally(episodes)
+        tally = Tally(source, episodes)
         module(writes).write(aside, tally, choices, report)
         if not tally.lengths:
             raise UserError(f"{source}: no episodes in it")
@@ -166,7 +188,8 @@ def whole(source: Path, episodes: Iterator[Any]) -> Iterator[Any]:
     except UserError:
         raise
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        missing = re.search(r"object '(.+)' doesn't exist", str(error))  # in HDF5's words
+        what = f"'{missing[1]}' is missing" if missing else f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{source}: cannot be read: {' '.join(what.split())}") from error
 
 

@@ -37,7 +37,7 @@ from agent import cli
 from agent.progress import Progress
 from agent.spec import Spec, UserError
 from tools.rollout import Act, env_options, make_env, one_thread, private_seed, rollout
-from tools.video import fps_of, mp4, picture, require_cameras
+from tools.video import UNKNOWN_FPS, mp4, picture, require_cameras
 
 BASELINES = ("scripted", "random")
 
@@ -144,7 +144,7 @@ class Stage:
         with contextlib.ExitStack() as stack:
             if self._policy:
                 stack.enter_context(one_thread())
-            write = stack.enter_context(mp4(path, fps_of(self.plan.options))) if path else None
+            write = stack.enter_context(mp4(path, self.plan.options.get("control_hz") or UNKNOWN_FPS)) if path else None
 
             def show(observation: Any) -> None:
                 if write:

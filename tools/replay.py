@@ -34,7 +34,7 @@ from agent.episode_file import episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError
 from tools.rollout import make_env, rollout
-from tools.video import fps_of, mp4, picture, require_cameras
+from tools.video import UNKNOWN_FPS, fps_of, mp4, picture, require_cameras
 
 Show = Callable[[int, Observation, bool], None]  # step, what the environment shows now, success so far
 
@@ -98,6 +98,8 @@ def execute(env: gymnasium.Env, episode: Episode, name: str, show: Show = show_n
     seed, start = episode.meta.get("seed"), episode.meta.get("start")
     if not isinstance(seed, int) and not isinstance(start, dict):
         raise UserError(f"{name}: no seed and no state recorded to start from, so it cannot be repeated")
+    if (cut := episode.meta.get("cut", [0, 0]))[0]:
+        raise UserError(f"{name}: was cut and begins at step {cut[0]} of what was recorded, so it cannot be repeated")
     found = Comparison(name, recorded_success=episode.succeeded, recorded_length=len(episode))
     actions = iter(episode.actions)
     steps = rollout(env, lambda _: lambda _: next(actions), seed if isinstance(seed, int) else 0, start)
@@ -186,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.closing(Environments()) as environments, Progress(len(paths), "replay", "episodes") as progress:
         for number, path in enumerate(paths):
             episode, name = read_episode(path), path.name
-            fps = flags.fps or fps_of((episode.meta.get("env") or {}).get("options", {}))
+            fps = flags.fps or fps_of(episode.meta) or UNKNOWN_FPS
             video = (flags.out or path.parent / "videos") / f"{path.stem}.mp4"
             if not flags.execute:
                 write_recorded(video, episode, name, fps)

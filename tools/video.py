@@ -54,9 +54,12 @@ def require_cameras(spec: Spec, what: str) -> list[str]:
     return list(spec.cameras)
 
 
-def fps_of(env_options: Mapping[str, Any]) -> float:
-    """Frames per second at which a video shows real time: the environment's control rate, 10 where it has none."""
-    return env_options.get("control_hz") or 10
+UNKNOWN_FPS = 10  # frames a second of a video, where no control rate is known
+
+
+def fps_of(meta: Mapping[str, Any]) -> float | None:
+    """Steps a second of an episode with this meta: of simulated time, where there is one, else as it was recorded."""
+    return ((meta.get("env") or {}).get("options") or {}).get("control_hz") or meta.get("fps")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import pytest
 
 from agent.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import UserError
+from tools.marks import part
 from tools.replay import execute
 from tools.rollout import make_env
 
@@ -36,6 +37,12 @@ def test_an_altered_action_shows_one_observation_later(episode, env):
     assert not found.exact and found.first_deviation == 2
     assert found.state_deviation[:2] == [0, 0] and found.state_deviation[2] > 0
     assert "deviates from observation 2 on" in str(found)
+
+
+def test_a_recording_that_was_cut_at_its_start_cannot_be_repeated(episode, env):
+    assert execute(env, part(episode, 0, 2), "cut").exact
+    with pytest.raises(UserError, match="cut: was cut and begins at step 1"):
+        execute(env, part(episode, 1, 3), "cut")
 
 
 def test_an_altered_image_is_found(episode, env):

@@ -19,6 +19,7 @@ import pyarrow.parquet as parquet
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
 from tools.formats import film
 from tools.formats.foreign import Choices, Report
+from tools.video import fps_of
 
 EXTRA = "meta/calql_extra.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -47,9 +48,8 @@ def write(path: Path, episodes: Iterable[Episode], choices: Choices, report: Rep
         writer.finish(report)
 
 
-def fps_of(episode: Episode, choices: Choices) -> float:
-    options = (episode.meta.get("env") or {}).get("options") or {}
-    fps = choices.fps or options.get("control_hz") or episode.meta.get("fps")
+def rate_of(episode: Episode, choices: Choices) -> float:
+    fps = choices.fps or fps_of(episode.meta)
     if not fps:
         raise UserError("no control rate is recorded in these episodes; --fps says how many steps a second they have")
     return int(fps) if float(fps).is_integer() else float(fps)
@@ -65,7 +65,7 @@ def feature_names(spec: Spec) -> dict[str, str]:
 class _Writer:
     def __init__(self, path: Path, first: Episode, choices: Choices) -> None:
         self.path, self.spec, self.choices = path, first.spec, choices
-        self.fps, self.robot = fps_of(first, choices), first.meta.get("robot")
+        self.fps, self.robot = rate_of(first, choices), first.meta.get("robot")
         self.names = feature_names(self.spec)
         self.features = self._features()
         self.tasks: list[str] = []
@@ -107,6 +107,8 @@ class _Writer:
 
     def add(self, episode: Episode) -> None:
         number, steps = len(self.rows), len(episode)
+        if (fps := rate_of(episode, self.choices)) != self.fps:
+            raise UserError(f"episode {number} was recorded at {fps:g} Hz, episode 0 at {self.fps:g}; --fps says one")
         env = episode.meta.get("env") or {}
         task = self.choices.instruction or episode.meta.get("instruction") or env.get("options", {}).get("task")
         task = str(task or env.get("name") or "unnamed task")

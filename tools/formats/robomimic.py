@@ -58,7 +58,7 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
 
 def _observations(demo: h5py.Group) -> dict[str, np.ndarray]:
     """T + 1 rows where the last of next_obs is there, else T."""
-    obs = demo.get("obs", demo.get("observations"))
+    obs = demo["observations" if "observations" in demo else "obs"]
     if isinstance(obs, h5py.Dataset):
         return {"state": obs[()]}
     following = demo.get("next_obs", {})

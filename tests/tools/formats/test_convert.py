@@ -1,5 +1,8 @@
 """The command: what it finds out, what it asks for, what it reports, and that it leaves nothing half done."""
 
+import json
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -111,6 +114,9 @@ def test_dones_inside_an_episode_are_reported(foreign, tmp_path):
         (["--success", "sometimes"], "end, never, or a number"),
         (["--to", "lerobot"], "--fps says how many"),
         (["--from", "minari"], "metadata.json is missing"),
+        (["--no-ops", "drop"], "--no-ops: steps that do nothing are told apart in robosuite's"),
+        (["--fps", 10], "--fps: only a LeRobotDataset has a rate"),
+        (["--instruction", "lift"], "--instruction: only a LeRobotDataset has the task"),
     ],
 )
 def test_bad_input_is_one_line(foreign, tmp_path, refused, options, words):
@@ -125,6 +131,22 @@ def test_nothing_that_is_there_is_overwritten(foreign, tmp_path, refused):
     assert "no such file or folder" in refused("convert", tmp_path / "none", "--out", tmp_path / "y")
     (tmp_path / "empty.hdf5").write_text("no")
     assert "none of episodes, lerobot" in refused("convert", tmp_path / "empty.hdf5", "--out", tmp_path / "y")
+
+
+def test_another_conversion_to_the_same_place_is_left_alone(foreign, tmp_path):
+    theirs, left = (tmp_path / f".x.{process}.part" for process in (os.getppid(), 2**22 + 1))  # no pid is that large
+    theirs.mkdir(), left.mkdir()
+    convert(foreign(), tmp_path / "x", Choices(success="end"))
+    assert theirs.exists() and not left.exists() and len(list(read_episodes([tmp_path / "x"]))) == 2
+
+
+def test_episodes_of_one_lerobot_dataset_have_one_rate(tmp_path):
+    for number, hz in enumerate((10, 20)):
+        write_episode(tmp_path / f"ours/episode_{number:06d}.hdf5", made(5, meta={"fps": hz, "env": {"name": "arm"}}))
+    with pytest.raises(UserError, match="episode 1 was recorded at 20 Hz, episode 0 at 10"):
+        convert(tmp_path / "ours", tmp_path / "x", Choices(), writes="lerobot")
+    convert(tmp_path / "ours", tmp_path / "x", Choices(fps=15), writes="lerobot")
+    assert json.loads((tmp_path / "x/meta/info.json").read_text())["fps"] == 15
 
 
 def test_a_damaged_source_leaves_nothing_behind(tmp_path, refused):
@@ -149,7 +171,7 @@ def test_an_incomplete_source_is_named(foreign, tmp_path, refused, missing):
         del file[f"data/demo_9/{missing}"]
     for more in ([], ["--actions", "scale"]):
         line = refused("convert", path, "--from", "robomimic", "--out", tmp_path / "x", "--success", "never", *more)
-        assert str(path) in line and not (tmp_path / "x").exists()
+        assert f"{path}: cannot be read: '{missing}' is missing" in line and not (tmp_path / "x").exists()
 
 
 def test_a_truncated_source_is_named_and_not_the_target(foreign, tmp_path, refused):
