@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from agent.config import CollectConfig
-from agent.spec import Episode, Observation, Spec, Transition, UserError, executed, own
+from agent.spec import Episode, Observation, Spec, SpecError, Transition, UserError, executed, own
 from robot_server.clock import Clock, natural_hz
 from robot_server.teleop import ENDINGS, Command, Device, to_action
 from tools.marks import marked
@@ -27,10 +27,14 @@ def rate(env: gymnasium.Env, config: CollectConfig) -> float:
 
 @dataclass
 class Take:
-    """What came of one attempt. episode: None if there is nothing to keep; word: what the person said of it, if any."""
+    """What came of one attempt. episode: None if there is nothing to keep; word: what the person said of it, if any.
+
+    trouble: the error that ended it, after which `episode` has what came before.
+    """
 
     episode: Episode | None
     word: str = ""
+    trouble: str = ""
 
 
 class Recorder:
@@ -51,18 +55,23 @@ class Recorder:
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
         self._clock = Clock(rate(env, config))
+        self._seen: Observation = {}  # at the end of the last episode
         if hasattr(device, "step_s"):
             device.step_s = 1 / self._clock.hz
 
     def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
-        """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move.
+        """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move, and before it
+        when it has to wait for a device that was stopped or paused.
 
         Until the first motion (or the gripper's) the environment makes no step, unless config.idle_steps. The person's
         word ends an episode; one that the environment ends waits for it, with config.confirm. When stop() turns true,
-        what has not ended is lost.
+        what has not ended is lost. An environment that fails, or answers what cannot be recorded, ends it truncated.
+        Raises what it raises when that is at the first step.
         """
+        if self._held:
+            ready()
         while self._held and not self._stop():  # the environment's reset would move the arm
-            self._device.read()
+            self._say(f"no reset: {self._held}", self._seen, [], self._device.read())
             self._clock.wait()
         observation = own(self._env.reset(seed=seed)[0], self._spec)
         self._spec.check_observation(observation)
@@ -72,7 +81,7 @@ class Recorder:
             open_gripper()
         gripper = self._device.read().gripper
         steps: list[Transition] = []
-        paused, moved, word = False, False, ""
+        paused, moved, word, trouble = False, False, "", ""
         self._clock.start()
         while not (steps and steps[-1].last):
             command = self._device.read()
@@ -84,20 +93,27 @@ class Recorder:
             begun = steps or self._config.idle_steps or _moves(command, gripper)
             if begun and not paused and (moved or not self._held):
                 moved = bool(command.enabled and command.motion.any())  # an arm that is to be held gets one more step
-                steps.append(self._step(observation, command))
+                try:
+                    steps.append(self._step(observation, command))
+                except (SpecError, RuntimeError, OSError) as error:  # what a robot's drivers raise, too
+                    if not steps:
+                        raise
+                    trouble = f"step {len(steps)}: {' '.join(str(error).split())}"
+                    break
                 observation = steps[-1].final_observation or observation
             held = paused or self._held
             self._say("paused" if held else "recording" if begun else "waiting", observation, steps, command)
             self._clock.wait()
         else:
             word = self._ask(observation, steps) if self._config.confirm else ""
+        self._seen = observation
         if not steps or word == "discard":
             return Take(None, word)
         steps = [dataclasses.replace(step, final_observation=None) for step in steps[:-1]] + [
             dataclasses.replace(steps[-1], truncated=not steps[-1].terminated, final_observation=observation)
         ]
         episode = Episode.from_transitions(steps, {"fps": self._clock.hz})
-        return Take(marked(episode, word) if word in ("success", "failure") else episode, word)
+        return Take(marked(episode, word) if word in ("success", "failure") else episode, word, trouble)
 
     @property
     def _held(self) -> str:

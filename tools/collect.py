@@ -178,6 +178,10 @@ def by_hand(
             take = recorder.record(session.seed, settle)
             if take.episode is not None:
                 session.keep(take.episode)
+                if take.trouble:
+                    settle()
+                    number = session.first + len(session.kept) - 1
+                    raise UserError(f"episode {number} ended there, and is kept up to it: {take.trouble}")
             elif take.word != "stop":
                 what = "discarded" if take.word == "discard" else "no steps"
                 display.say(f"episode {session.first + len(session.kept)}: {what}, once more")

@@ -208,6 +208,13 @@ def test_no_reset_while_it_is_held(env, monkeypatch):
     assert reads == [4] and len(take.episode) == 1
 
 
+def test_who_waits_for_a_resume_is_told_and_the_episode_before_is_settled(env):
+    hand, told = Page(range(4), *[NOTHING] * 8, go(0.5), go(0, 0, "end")), []
+    recorder = Recorder(env, hand, CollectConfig(hz=1e6), lambda seen, status: told.append(status["state"]))
+    recorder.record(SEED, lambda: told.append("ready"))
+    assert told[:2] == ["ready", "no reset: stopped by a person"] and "ready" in told[2:]
+
+
 def test_a_latched_stop_ends_the_episode_and_not_the_recording(env):
     hand = Page([], NOTHING, NOTHING, go(0.5), go(0, 0, "stop"))
     take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
@@ -224,6 +231,24 @@ def test_what_could_not_be_read_back_is_not_recorded(env, monkeypatch):
     monkeypatch.setattr(env, "step", broken)
     with pytest.raises(UserError, match="not finite"):
         record(env, go(0.5))
+
+
+@pytest.mark.parametrize("how", ["not finite", "the camera has gone"])
+def test_what_an_environment_breaks_off_is_kept_up_to_there(env, monkeypatch, how):
+    step, made = env.step, []
+
+    def broken(action):
+        made.append(action)
+        if len(made) == 3 and "camera" in how:
+            raise RuntimeError(how)
+        seen, *rest = step(action)
+        return {**seen, "proprio": seen["proprio"] * (np.nan if len(made) == 3 else 1)}, *rest
+
+    monkeypatch.setattr(env, "step", broken)
+    take = record(env, go(0.5), go(0.25), go(-0.5), go(0.5))
+    assert take.episode.actions[:, 0].tolist() == [0.5, 0.25] and take.episode.truncated.tolist() == [False, True]
+    assert take.trouble.startswith("step 2: ") and how in take.trouble and len(made) == 3
+    take.episode.check(take.episode.spec)
 
 
 def test_an_episode_that_waits_for_its_word_outlives_the_device(env):
