@@ -70,10 +70,13 @@ def main(argv: list[str] | None = None) -> int:
 def open_control(robot: RobotConfig) -> Control | None:
     """The operator's socket; None without one, which is said when one was wanted."""
     try:
-        return Control(robot.control) if robot.control else None
+        control = Control(robot.control) if robot.control else None
     except UserError as error:
         print(f"no page and no teleoperation: {error}", file=sys.stderr)
         return None
+    if control:
+        control.running = False
+    return control
 
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:

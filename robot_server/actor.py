@@ -16,6 +16,8 @@ from robot_server.control import Control
 from robot_server.link import Link
 from robot_server.teleop import ENDINGS, SUCCESS_REWARD, to_action
 
+SAY_S = 0.5  # a shorter hold is not worth a line: a driver's connection that stutters makes many
+
 
 class Acting(Protocol):
     """What is needed of agent.policy.Policy."""
@@ -83,6 +85,7 @@ def run_episode(
     if control:
         control.step_s = 1 / (clock.hz or real_time.hz)
         control.read()  # what was pressed during the reset was meant for the episode before
+        control.running = True
     try:
         while not last:
             if not clock.hz:
@@ -138,6 +141,8 @@ def run_episode(
             if driven:
                 real_time.wait(link.wait)
     finally:
+        if control:
+            control.running = False
         link.cut(observation, word)  # an episode that has ended is not touched
         link.keep()
     if word == "success":
@@ -164,8 +169,11 @@ def _hold(link: Link, stop: Callable[[], bool], max_backlog: float, control: Con
 
 def _pause(control: Control, link: Link, clock: Clock, stop: Callable[[], bool]) -> None:
     """Until a person lets go on, or ends the episode, or `stop()`."""
-    print(f"{control.held}: held between two steps", flush=True)
+    say_s: float = time.monotonic() + SAY_S
     while control.held and not control.waiting and not stop():
+        if time.monotonic() >= say_s:
+            print(f"{control.held}: held between two steps", flush=True)
+            say_s = math.inf
         link.pump()
         control.wait(0.02)
     clock.start()

@@ -7,21 +7,20 @@ it, in an answer to "frames", all camera images in one piece (agent.layout). Not
 ask     more                          answer
 state   -                             state: what the robot does, and what Control.about adds
 frames  have: number of the last one  state, number, at_s, and the observation, unless it is that one
-event   event: of teleop.EVENTS       done: the event; stopped, paused
+event   event: of teleop.EVENTS       done, or ignored (no episode is running): the event; stopped, paused
 drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
         (gripper nil: as it is)
 
-A question has "sent_s", time.monotonic() of this computer: what comes late does not drive. An answer repeats the "id"
-of its question, if it had one.
+A question has "sent_s", time.monotonic() of this computer: what comes late does not drive, and what was asked of a
+robot server that ran before is not for this one. An answer repeats the "id" of its question, if it had one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -29,16 +28,16 @@ import numpy as np
 import zmq
 
 from agent.faults import Faults
-from agent.layout import MAX_FRAME_BYTES, WireError, declare, read_layout
+from agent.layout import WireError, declare
 from agent.spec import Observation, UserError
 from agent.wire import check_address
-from robot_server.teleop import EVENTS, STILL, WITH_GRIPPER, Command
+from robot_server.operator import plain, read_map
+from robot_server.teleop import ENDINGS, EVENTS, STILL, WITH_GRIPPER, Command
 
 HELD_S = 0.2  # dead man's switch: the arm is held so long after a driver's last command, the step under way included
 LEAST_S = 0.05  # a command counts for so long however long a step is
 LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
-REFUSED_S = 0.5
 MAX_BYTES = 4096  # of a question
 SERVE_S = 0.002  # answering takes at most this much of a control step
 
@@ -47,7 +46,8 @@ class Control:
     """Binds `address`, of this computer. A Device for those who may drive, with the state that a stop leaves behind.
 
     stopped: latched by "stop", until "resume". about: adds to what "state" answers. step_s: of the control loop that
-    calls `read`. Raises UserError for an address that is taken, impossible, or beyond this computer.
+    calls `read`. running: there is an episode that a word can end. Raises UserError for an address that is taken,
+    impossible, or beyond this computer.
     """
 
     keys = ""
@@ -60,7 +60,9 @@ class Control:
                 f"robot.control {address}: the operator's socket is for this computer (tools.panel serves others)"
             ) from None
         self.about, self.step_s = about, 0.05
+        self._since_s = time.monotonic()
         self.stopped = self.paused = False
+        self.running = True
         self.faults = Faults()
         self._events: list[str] = []
         self._driver = b""  # route of who drives, or drove last
@@ -130,7 +132,7 @@ class Control:
                 return
             kind = "malformed"
             try:
-                question = _map(frames)
+                question = read_map(frames)
                 kind = str(question.get("ask"))[:20]
                 self._answer(route, question)
             except WireError as error:
@@ -156,8 +158,8 @@ class Control:
                 return
             given = {"refused": "somebody else drives"}
         elif ask == "event":
-            self._event(question.get("event"), age_s)
-            given = {"done": question["event"], "stopped": self.stopped, "paused": self.paused}
+            heard = self._event(question.get("event"), age_s)
+            given = {"done" if heard else "ignored": question["event"], "stopped": self.stopped, "paused": self.paused}
         elif ask == "state":
             given = {"state": self._state()}
         elif ask == "frames":
@@ -169,11 +171,14 @@ class Control:
             raise WireError(f"asks for {ask!r:.80}")
         if type(question.get("id")) is int:
             given["id"] = question["id"]
-        self._socket.send_multipart([route, msgpack.packb(given, default=_plain), *body], zmq.NOBLOCK)
+        self._socket.send_multipart([route, msgpack.packb(given, default=plain), *body], zmq.NOBLOCK)
 
-    def _event(self, event: object, age_s: float) -> None:
+    def _event(self, event: object, age_s: float) -> bool:
+        """Whether there is something for it to act on."""
         if event not in EVENTS:
             raise WireError(f"event {event!r:.80}")
+        if age_s > time.monotonic() - self._since_s:
+            raise WireError(f"event '{event}': meant for the robot server before this one")
         if event not in ("stop", "pause") and not 0 <= age_s <= LATE_S:
             raise WireError(f"event '{event}': {age_s:.2f} s late")
         if event == "stop":
@@ -184,8 +189,11 @@ class Control:
             self.stopped = self.paused = False
             if not self.fresh:
                 self._command = Command(gripper=self._command.gripper)
+        if event in ENDINGS and event != "stop" and not self.running:
+            return False
         if len(self._events) < 100:
             self._events.append(str(event))
+        return True
 
     def _drive(self, route: bytes, question: dict[str, Any], age_s: float) -> bool:
         """Whether `route` may. What was under way, or waited for a long step, for too long is not followed."""
@@ -217,83 +225,3 @@ class Control:
             "gripper": self._command.gripper,
             **self.about(),
         }
-
-
-class Operator:
-    """The other end, for tools: connects to a Control. Raises UserError for an impossible address."""
-
-    def __init__(self, address: str, context: zmq.Context | None = None) -> None:
-        self.address = address
-        self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
-        self._refused, self._refused_s = "", -math.inf
-        for option, value in ((zmq.LINGER, 100), (zmq.SNDHWM, 10), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES)):
-            self.socket.setsockopt(option, value)
-        try:
-            self.socket.connect(address)
-        except zmq.ZMQError as error:
-            self.socket.close(0)
-            raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
-
-    @property
-    def refused(self) -> str:
-        """Why a command was refused lately; empty: none was."""
-        return self._refused if time.monotonic() - self._refused_s < REFUSED_S else ""
-
-    def drive(self, command: Command) -> None:
-        """Give the newest command; its events, too. Never waits; to be repeated well within FRESH_S."""
-        for event in command.events:
-            self._put(question("event", event=event))
-        self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled))
-        while self.socket.poll(0):
-            self._receive()
-
-    def ask(self, kind: str, timeout_s: float = 2.0, **more: Any) -> dict[str, Any]:
-        """The answer; an empty one when none came in time."""
-        asked, end_s = time.monotonic_ns(), time.monotonic() + timeout_s
-        self._put(question(kind, id=asked, **more))
-        while self.socket.poll(max(0, int(1000 * (end_s - time.monotonic())))):
-            if (told := self._receive()).get("id") == asked:
-                return told
-        return {}
-
-    def _receive(self) -> dict[str, Any]:
-        told = answer(self.socket.recv_multipart())
-        if "refused" in told:
-            self._refused, self._refused_s = str(told["refused"]), time.monotonic()
-        return told
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def _put(self, frame: bytes) -> None:
-        with contextlib.suppress(zmq.Again):
-            self.socket.send(frame, zmq.NOBLOCK)
-
-
-def question(kind: str, **more: Any) -> bytes:
-    return msgpack.packb({"ask": kind, "sent_s": time.monotonic(), **more}, default=_plain)
-
-
-def answer(frames: Sequence[bytes]) -> dict[str, Any]:
-    """Of a Control; "observation": the arrays of frames. Raises WireError."""
-    fields = _map(frames[:1])
-    if len(frames) > 1:
-        fields["observation"] = read_layout(fields.pop("arrays", None)).split(frames[1])
-    return fields
-
-
-def _map(frames: Sequence[bytes]) -> dict[str, Any]:
-    if len(frames) != 1:
-        raise WireError(f"{len(frames)} frames")
-    try:
-        fields = msgpack.unpackb(frames[0])
-    except Exception as error:  # whatever strangers' bytes do to a parser means the same
-        raise WireError(f"malformed: {type(error).__name__}") from None
-    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
-        raise WireError("not a map of names")
-    return fields
-
-
-def _plain(value: Any) -> Any:
-    """numpy's numbers and arrays, for msgpack."""
-    return value.tolist()

@@ -60,8 +60,8 @@ class Recorder:
             device.step_s = 1 / self._clock.hz
 
     def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
-        """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move, and before it
-        when it has to wait for a device that was stopped or paused.
+        """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move, and before
+        the reset when that has to wait for a device that was stopped or paused.
 
         Until the first motion (or the gripper's) the environment makes no step, unless config.idle_steps. The person's
         word ends an episode; one that the environment ends waits for it, with config.confirm. When stop() turns true,

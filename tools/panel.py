@@ -34,7 +34,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from agent import cli
 from agent.layout import WireError
 from agent.spec import UserError
-from robot_server.control import Operator, answer, question
+from robot_server.operator import Operator, answer, question
 from robot_server.teleop import EVENTS
 from tools import panel_episodes
 from tools.panel_robot import Robot
@@ -124,8 +124,8 @@ class Browser:
             with contextlib.suppress(WireError):
                 told = answer(await self._operator.socket.recv_multipart())
                 self._refused = told.get("refused", "")
-                if "done" in told:
-                    await self._socket.send_json({"done": told["done"]})
+                if told.keys() & {"done", "ignored"}:
+                    await self._socket.send_json({word: told[word] for word in ("done", "ignored") if word in told})
 
 
 def finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import zmq.asyncio
 
 from agent.layout import WireError
-from robot_server.control import Operator, answer, question
+from robot_server.operator import Operator, answer, question
 from tools.video import jpeg
 
 FRAME_S = 0.05  # between two looks at the robot, however many browsers watch

@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from robot_server.control import Control, Operator
+from robot_server.control import Control
+from robot_server.operator import Operator
 from robot_server.teleop import STILL, Command
 from tools import teleop
 

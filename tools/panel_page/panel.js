@@ -1,5 +1,5 @@
 "use strict";
-// The page holds nothing that matters: a robot that does not hear from it for 0.15 s holds the arm (robot_server/control.py).
+// The page holds nothing that matters: a robot that does not hear from it for 0.2 s holds the arm (robot_server/control.py).
 
 const DRIVE_MS = 40;
 const KEYS = { // axis of the motion, sign
@@ -48,6 +48,10 @@ function say(event) {
 function hear(message) {
   if (message.done) {
     $("hint").textContent = `${message.done}: done`;
+    return;
+  }
+  if (message.ignored) {
+    $("hint").textContent = `${message.ignored}: too late or too early, no episode is running`;
     return;
   }
   told = message;

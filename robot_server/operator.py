@@ -1,0 +1,98 @@
+"""Asking the operator's socket of a robot server (robot_server.control, which says what can be asked)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+import zmq
+
+from agent.layout import MAX_FRAME_BYTES, WireError, read_layout
+from agent.spec import UserError
+from robot_server.teleop import Command
+
+REFUSED_S = 0.5
+
+
+class Operator:
+    """The other end, for tools: connects to a Control. Raises UserError for an impossible address."""
+
+    def __init__(self, address: str, context: zmq.Context | None = None) -> None:
+        self.address = address
+        self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
+        self._refused, self._refused_s = "", -math.inf
+        for option, value in ((zmq.LINGER, 100), (zmq.SNDHWM, 10), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES)):
+            self.socket.setsockopt(option, value)
+        try:
+            self.socket.connect(address)
+        except zmq.ZMQError as error:
+            self.socket.close(0)
+            raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
+
+    @property
+    def refused(self) -> str:
+        """Why a command was refused lately; empty: none was."""
+        return self._refused if time.monotonic() - self._refused_s < REFUSED_S else ""
+
+    def drive(self, command: Command) -> None:
+        """Give the newest command; its events, too. Never waits; to be repeated well within HELD_S."""
+        for event in command.events:
+            self._put(question("event", event=event))
+        self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled))
+        while self.socket.poll(0):
+            self._receive()
+
+    def ask(self, kind: str, timeout_s: float = 2.0, **more: Any) -> dict[str, Any]:
+        """The answer; an empty one when none came in time."""
+        asked, end_s = time.monotonic_ns(), time.monotonic() + timeout_s
+        self._put(question(kind, id=asked, **more))
+        while self.socket.poll(max(0, int(1000 * (end_s - time.monotonic())))):
+            if (told := self._receive()).get("id") == asked:
+                return told
+        return {}
+
+    def _receive(self) -> dict[str, Any]:
+        told = answer(self.socket.recv_multipart())
+        if "refused" in told:
+            self._refused, self._refused_s = str(told["refused"]), time.monotonic()
+        return told
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _put(self, frame: bytes) -> None:
+        with contextlib.suppress(zmq.Again):
+            self.socket.send(frame, zmq.NOBLOCK)
+
+
+def question(kind: str, **more: Any) -> bytes:
+    return msgpack.packb({"ask": kind, "sent_s": time.monotonic(), **more}, default=plain)
+
+
+def answer(frames: Sequence[bytes]) -> dict[str, Any]:
+    """Of a Control; "observation": the arrays of frames. Raises WireError."""
+    fields = read_map(frames[:1])
+    if len(frames) > 1:
+        fields["observation"] = read_layout(fields.pop("arrays", None)).split(frames[1])
+    return fields
+
+
+def read_map(frames: Sequence[bytes]) -> dict[str, Any]:
+    if len(frames) != 1:
+        raise WireError(f"{len(frames)} frames")
+    try:
+        fields = msgpack.unpackb(frames[0])
+    except Exception as error:  # whatever strangers' bytes do to a parser means the same
+        raise WireError(f"malformed: {type(error).__name__}") from None
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise WireError("not a map of names")
+    return fields
+
+
+def plain(value: Any) -> Any:
+    """numpy's numbers and arrays, for msgpack."""
+    return value.tolist()
