@@ -284,8 +284,11 @@ def test_start_says_why_there_is_no_frame(made):
     }.items():
         source = Scripted()
         source.mode = mode
+        camera = made(source)
         with pytest.raises(ValueError, match=f"camera 'wrist': no frame within 0.3 s: .*{cause}"):
-            made(source).start(0.3)
+            camera.start(0.3)
+        source.released.set()
+        until(lambda camera=camera: not camera._thread.is_alive())
     source = Scripted()
     source.mode = "wrong option"
     began = time.monotonic()
