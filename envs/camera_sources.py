@@ -155,13 +155,15 @@ class RealSense:
 
     def _serial(self, rs: Any) -> str:
         there = [device.get_info(rs.camera_info.serial_number) for device in rs.context().query_devices()]
-        wanted, listed = str(self._options.device), ", ".join(there) or "none; is it plugged in?"
+        wanted = str(self._options.device)
         if wanted in there:
             return wanted
         if wanted == "0" and len(there) == 1:
             return there[0]
+        if not there:
+            raise ValueError(f"device {wanted}: no RealSense is plugged in (rs-enumerate-devices)")
         asked = "device 0 means the only RealSense" if wanted == "0" else f"no RealSense has the serial number {wanted}"
-        raise ValueError(f"{asked}; there is {listed}: set device to one of them")
+        raise ValueError(f"{asked}; set device to one of {', '.join(there)}")
 
     def _set_exposure(self, rs: Any, device: Any) -> None:
         """On the sensor that has the colour stream: a module of its own (D435), or the stereo module (D405)."""

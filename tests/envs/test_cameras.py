@@ -612,8 +612,9 @@ def test_realsense_says_what_is_wrong(realsense, caplog):
     assert [record.message for record in caplog.records] == ["camera 'wrist': exposure 80 did not take: out of range"]
     for fake, device, words in [
         (None, 0, "pip install pyrealsense2"),
-        (FakeRealSense(["1", "2"]), 0, "device 0 means the only RealSense; there is 1, 2"),
-        (FakeRealSense([]), "77", "no RealSense has the serial number 77; there is none; is it plugged in"),
+        (FakeRealSense(["1", "2"]), 0, "device 0 means the only RealSense; set device to one of 1, 2"),
+        (FakeRealSense(["1"]), "77", "no RealSense has the serial number 77; set device to one of 1"),
+        (FakeRealSense([]), "77", "device 77: no RealSense is plugged in"),
     ]:
         with pytest.raises(ValueError, match=words):
             realsense(fake, device=device)
