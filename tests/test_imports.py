@@ -103,3 +103,8 @@ def test_the_policy_brings_torch_but_no_training():
 def test_the_robot_server_loads_no_simulator_before_it_is_asked_for():
     loaded = loaded_by("import robot_server.__main__")
     assert not loaded & {"torch", "robosuite", "mujoco"}
+
+
+def test_cameras_load_opencv_and_nothing_else_that_a_robots_computer_may_lack():
+    assert not loaded_by("import envs.camera_options") & HEAVY
+    assert loaded_by("import envs.cameras") & HEAVY == {"cv2"}
