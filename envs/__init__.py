@@ -1,4 +1,8 @@
-"""Gymnasium environments by name: `sim` (robosuite), `fake` (tiny, numpy only), `gym:<id>` (any registered one)."""
+"""Gymnasium environments by name.
+
+`sim` (robosuite), `fake` (tiny, numpy only), `gym:<id>` (any registered one); in wall-clock time `real` (an arm of your
+own), `lerobot:<type>` (one that LeRobot drives) and `mock` (a rehearsal of `real` without one).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,19 @@ from typing import Any
 
 import numpy as np
 
-NAMES = ("sim", "fake", "gym:<id>")
+NAMES = ("sim", "fake", "gym:<id>", "real", "lerobot:<type>", "mock")
 MAX_IMAGE_SIZE = 2048  # pixels a side
+
+
+class RobotFault(RuntimeError):
+    """The robot cannot go on, and is held. One line that says why.
+
+    A person has to look, and then to `clear` it; what ends by itself (a camera that is away) only has to be cleared.
+    """
+
+    def __init__(self, line: str, by_itself: bool = False) -> None:
+        super().__init__(line)
+        self.by_itself = by_itself
 
 
 def options(name: str) -> type:
@@ -26,6 +41,10 @@ def options(name: str) -> type:
         from envs.gym import Options as GymOptions
 
         return GymOptions
+    if name in ("real", "mock") or name.startswith("lerobot:"):
+        from envs import real_options
+
+        return real_options.MockOptions if name == "mock" else real_options.Options
     raise ValueError(f"unknown environment '{name}'{nearest(name, NAMES)}; there are {', '.join(NAMES)}")
 
 
@@ -45,6 +64,12 @@ def make(name: str, **chosen: Any) -> Any:
         from envs.fake import FakeEnv
 
         return FakeEnv(asked)
+    if not name.startswith("gym:"):
+        from envs.real import RealEnv
+
+        if name.startswith("lerobot:"):
+            asked = dataclasses.replace(asked, arm=name)
+        return RealEnv(asked)
     from envs.gym import wrap
 
     return wrap(name.removeprefix("gym:"), asked)

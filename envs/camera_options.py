@@ -13,6 +13,10 @@ from envs import MAX_IMAGE_SIZE, nearest
 SOURCES = ("v4l2", "realsense", "file")
 
 
+class CameraError(RuntimeError):
+    """A camera shows nothing that may be acted on; one line that says which and why."""
+
+
 @dataclass
 class Options:
     source: str = field(default="v4l2", metadata={"help": ", ".join(SOURCES)})

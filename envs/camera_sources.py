@@ -8,23 +8,18 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from envs.camera_options import Options
+from envs.camera_options import CameraError, Options
 
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 2
 MANUAL, AUTOMATIC = 1, (3, 0)  # V4L2's exposure modes: manual; aperture priority, else fully automatic
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
-
-
-class CameraError(RuntimeError):
-    """A camera shows nothing that may be acted on; one line that says which and why."""
 
 
 class Source(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,10 +32,12 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
     """
     inner = env.unwrapped
     task = getattr(inner, "task_name", None) or type(inner).__name__
-    kind = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
+    kind: type[_Scripted] | None = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
+    if getattr(inner, "paced", False):
+        kind = MockLiftExpert
     if kind is None:
         raise ValueError(f"there is no scripted expert for '{task}', only for sim's Lift and Can, and for fake")
-    if task in ROBOTS and inner.options.robot not in ROBOTS[task]:
+    if task in ROBOTS and kind is not MockLiftExpert and inner.options.robot not in ROBOTS[task]:
         robots = ", ".join(ROBOTS[task])
         raise ValueError(f"there is no scripted expert for '{task}' with robot '{inner.options.robot}'; with {robots}")
     if retry_rate and not kind.misses:
@@ -186,6 +188,48 @@ class LiftExpert(_PickExpert):
         if self.failure == "drop" and self.waited <= self.drop_after + OPENING_STEPS:
             return self.start + [0, 0, DROP_M], CLOSE
         return hand + [0, 0, 0.05], CLOSE
+
+
+class MockLiftExpert(LiftExpert):
+    """Lift with the mock arm: slower, because that moves a hand's width behind where it was sent."""
+
+    near_m = 0.015
+
+    def __init__(self, env: Any, *given: Any) -> None:
+        super().__init__(_MockView(env), *given)
+
+    def object_position(self) -> np.ndarray:
+        return self.env.thing
+
+    def towards(self, target: np.ndarray, hand: np.ndarray, grip: float) -> np.ndarray:
+        return self.env.real.towards({**dict(zip("xyz", target)), "gripper": (grip + 1) / 2})
+
+
+class _MockView:
+    """What an expert looks at, of an envs.real.RealEnv with the mock arm."""
+
+    def __init__(self, real: Any) -> None:
+        if real.state.thing is None:
+            raise ValueError(f"there is no scripted expert for the arm '{real.options.arm}' with this task")
+        self.real, self.options = real, _MockOptions(real.options.control_hz)
+
+    @property
+    def eef_position(self) -> np.ndarray:
+        return self.real.state.position[:3]
+
+    @property
+    def fingers(self) -> np.ndarray:
+        return self.real.state.position[3:]
+
+    @property
+    def thing(self) -> np.ndarray:
+        return np.array(self.real.state.thing)
+
+
+class _MockOptions(NamedTuple):
+    control_hz: float
+    robot: str = "Panda"
+    action: str = "position"
 
 
 class CanExpert(_PickExpert):

@@ -199,8 +199,11 @@ class SimEnv(gymnasium.Env):
         return base.T @ self.data.site_xmat[self._eef_site].reshape(3, 3)
 
     def _observation(self) -> dict[str, np.ndarray]:
-        images = self._cameras.images(self.data) if self._cameras else {}
-        return {**images, **self._states()}
+        return {**self.pictures(), **self._states()}
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Camera -> uint8 (size, size, 3), as it is now."""
+        return self._cameras.images(self.data) if self._cameras else {}
 
     def _states(self) -> dict[str, np.ndarray]:
         data, base, rotation = self.data, self._base, self._rotation()

@@ -30,8 +30,8 @@ import envs
 from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
 from agent.spec import Spec, UserError
+from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
-from robot_server.clock import Clock
 from robot_server.control import Control
 from robot_server.link import Link
 
@@ -92,7 +92,8 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
     if control:
         control.about = tally.about
     policy = first_policy(link, robot, stop, control)
-    clock = Clock(robot.hz)
+    arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None
+    clock = arm.clock if arm else Clock(robot.hz)
 
     def over() -> bool:
         return stop() or link.done
@@ -102,24 +103,58 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
         if policy is None or not may_act(link, robot, over, control):
             break
         seed = first_seed + number
-        summary = run_episode(
-            env,
-            policy,
-            link,
-            clock,
-            seed,
-            robot.deterministic,
-            lambda: over() or bool(link.full),
-            robot.max_backlog_steps,
-            control,
-        )
+        try:
+            summary = run_episode(
+                env,
+                policy,
+                link,
+                clock,
+                seed,
+                robot.deterministic,
+                lambda: over() or bool(link.full),
+                robot.max_backlog_steps,
+                control,
+            )
+        except envs.RobotFault as fault:
+            cleared(fault, env.unwrapped, link, control, over)
+            continue
         if summary.steps:
             tally.count(summary)
             print(summary, flush=True)
     if link.done:
         print("the learner's run is over", flush=True)
-    if clock.misses:
-        print(f"{clock.misses} steps took longer than 1/{robot.hz:g} s", flush=True)
+    if clock.hz:
+        print(clock, flush=True)
+
+
+def cleared(fault: envs.RobotFault, arm: Any, link: Link, control: Control | None, over: Callable[[], bool]) -> None:
+    """Wait until what was the matter with the robot is over: until a person says so, unless it ends by itself.
+
+    Raises SystemExit (code 1) where there is no page on which a person could.
+    """
+    while not over():
+        print(f"the arm is held: {fault}", file=sys.stderr, flush=True)
+        if not fault.by_itself:
+            if not control:
+                raise SystemExit(1)
+            print("resume, on the page, when you have looked", file=sys.stderr, flush=True)
+            control.stopped, control.fault = True, str(fault)
+            while control.stopped and not over():
+                serve(link, control, 0.1, over)
+        before = str(fault)
+        while not over():
+            try:
+                arm.clear()
+            except envs.RobotFault as again:
+                fault = again
+                if not fault.by_itself or str(fault) != before:
+                    break
+                serve(link, control, 0.5, over)
+            else:
+                print("the arm goes on", flush=True)
+                if control:
+                    control.fault = ""
+                return
 
 
 def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: Control | None = None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent.spec import Observation, Transition, UserError, executed, own
-from robot_server.clock import Clock, natural_hz
+from envs.clock import Clock, natural_hz
 from robot_server.control import Control
 from robot_server.link import Link
 from robot_server.teleop import ENDINGS, SUCCESS_REWARD, to_action
@@ -64,7 +64,7 @@ def run_episode(
     max_backlog: float = math.inf,
     control: Control | None = None,
 ) -> Summary:
-    """One episode of `env` (a gymnasium.Env), reset with `seed`.
+    """One episode of `env` (a gymnasium.Env), reset with `seed`. clock: the env's own, if that is a real arm.
 
     The learner being away changes nothing, the policy stays the last one; but a simulation (no clock.hz) waits once
     more than `max_backlog` steps have not been sent. When `stop()` turns true, the step under way becomes the last,
@@ -76,7 +76,12 @@ def run_episode(
     Raises UserError when weights do not fit the policy, an action is not finite, or the learner refuses this robot.
     """
     swap(policy, link)
+    arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None  # a real one, whose step takes its time
+    if arm:
+        arm.paused, arm.ask = Pauses(link, control, stop), Prompt(link, control, stop)
     observation = own(env.reset(seed=seed)[0], link.spec)
+    if arm:
+        arm.paused = Pauses(link, control)
     number = link.begin({"seed": seed, **({"fps": clock.hz} if clock.hz else {})})
     clock.start()
     steps, by_hand, episode_return, success, last, cut, word = 0, 0, 0.0, False, stop(), stop(), ""
@@ -95,6 +100,8 @@ def run_episode(
             if control and command:
                 word = next((event for event in command.events if event in ENDINGS), "")
                 if control.held and not word and not (moved and command.enabled):
+                    if arm:
+                        arm.hold()
                     _pause(control, link, clock, stop)
                     if not stop():
                         continue
@@ -137,7 +144,8 @@ def run_episode(
                 status = {"episode": number, "step": steps, "return": episode_return, "success": success}
                 control.show(observation, {**status, "action": action, "policy_version": link.version})
             link.pump()
-            clock.wait(link.wait)
+            if not arm:
+                clock.wait(link.wait)
             if driven:
                 real_time.wait(link.wait)
     finally:
@@ -148,6 +156,35 @@ def run_episode(
     if word == "success":
         episode_return, success = episode_return + (not success) * SUCCESS_REWARD, True
     return Summary(number, steps, episode_return, success, link.version, cut, word, by_hand)
+
+
+class Pauses:
+    """What a real arm asks while a step or a reset takes its time: whether it is to be held now."""
+
+    def __init__(self, link: Link, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
+        self._link, self._control, self._stop = link, control, stop
+
+    def __call__(self, left_s: float) -> bool:
+        """Gives the time to link and operator. Raises KeyboardInterrupt when `stop()`."""
+        if self._stop():
+            raise KeyboardInterrupt
+        self._link.wait(min(left_s, 0.01))
+        if self._control:
+            self._control.serve()
+        return bool(self._control and self._control.held)
+
+
+class Prompt(Pauses):
+    """What a reset asks a person to do: they say that it is done by "resume", or without a page in the terminal."""
+
+    def __call__(self, prompt: str) -> None:  # type: ignore[override]
+        if not self._control:
+            input(f"{prompt} (Enter) ")
+            return
+        print(f"{prompt} (then: resume, on the page)", flush=True)
+        self._control.paused = True
+        while super().__call__(0.05):
+            pass
 
 
 def swap(policy: Acting, link: Link) -> None:

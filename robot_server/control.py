@@ -46,8 +46,8 @@ class Control:
     """Binds `address`, of this computer. A Device for those who may drive, with the state that a stop leaves behind.
 
     stopped: latched by "stop", until "resume". about: adds to what "state" answers. step_s: of the control loop that
-    calls `read`. running: there is an episode that a word can end. Raises UserError for an address that is taken,
-    impossible, or beyond this computer.
+    calls `read`. running: there is an episode that a word can end. fault: of the robot, which
+    "resume" acknowledges. Raises UserError for an address that is taken, impossible, or beyond this computer.
     """
 
     keys = ""
@@ -62,7 +62,7 @@ class Control:
         self.about, self.step_s = about, 0.05
         self._since_s = time.monotonic()
         self.stopped = self.paused = False
-        self.running = True
+        self.running, self.fault = True, ""
         self.faults = Faults()
         self._events: list[str] = []
         self._driver = b""  # route of who drives, or drove last
@@ -221,6 +221,7 @@ class Control:
             **self._status,
             "stopped": self.stopped,
             "paused": self.paused,
+            "fault": self.fault,
             "driven": driven,
             "gripper": self._command.gripper,
             **self.about(),

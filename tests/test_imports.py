@@ -89,7 +89,7 @@ def test_light_modules_load_nothing_heavy(statement, needed):
 
 
 def test_the_robots_end_of_the_link_loads_what_its_spool_needs_and_no_more():
-    loaded = loaded_by("import robot_server.actor, robot_server.link, robot_server.clock")
+    loaded = loaded_by("import robot_server.actor, robot_server.link, envs.clock")
     assert "robot_server.actor" in loaded and loaded & HEAVY == {"h5py"}
 
 

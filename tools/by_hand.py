@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, SpecError, Transition, UserError, executed, own
-from robot_server.clock import Clock, natural_hz
+from envs.clock import Clock, natural_hz
 from robot_server.teleop import ENDINGS, Command, Device, to_action
 from tools.marks import marked
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from agent import cli
 from agent.spec import UserError
-from robot_server.clock import Clock
+from envs.clock import Clock
 from robot_server.operator import Operator
 from robot_server.teleop import Command, Device
 from tools.devices.table import BY_A_PERSON, DEVICES

@@ -7,8 +7,8 @@ import pytest
 import robot_server.__main__
 from agent.config import RobotConfig
 from agent.spec import SpecError, UserError
+from envs.clock import Clock
 from robot_server.actor import run_episode
-from robot_server.clock import Clock
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import robot_server.__main__
 from agent.config import RobotConfig
 from agent.layout import WireError
 from agent.spec import UserError
+from envs.clock import Clock
 from robot_server import actor
 from robot_server import control as control_module
 from robot_server.actor import run_episode
-from robot_server.clock import Clock
 from robot_server.control import Control
 from robot_server.operator import Operator, answer, question
 from robot_server.teleop import LAYOUTS, STILL, Command, to_action

@@ -3,7 +3,7 @@
   python -m tools.bench.cameras [--json FILE] [--rounds 5] [--seconds 10] [--work-ms 5]
 
 No hardware: each source sleeps for a period and decodes a JPEG of 640 x 480 with noise, as V4L2 with MJPG does; the
-reader makes 128 x 128 of it. The loop runs at 50 Hz by robot_server.clock; late is how long after its deadline it wakes
+reader makes 128 x 128 of it. The loop runs at 50 Hz by envs.clock; late is how long after its deadline it wakes
 up. It reads every camera in each step, and after that either nothing (idle) or Python without a pause (busy, --work-ms,
 of CPU; the worst for readers in the same interpreter). 0 to 3 cameras take turns within a round; medians of rounds.
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from envs.camera_options import Options
 from envs.cameras import Camera, Frame, start_all
-from robot_server.clock import Clock
+from envs.clock import Clock
 from tools.bench.report import Report, parser
 
 HZ, FPS, MOST = 50, 30, 3
@@ -122,24 +122,11 @@ def processes(count: int) -> Iterator[list[Callable[[], Frame]]]:
         memory.unlink()
 
 
-class Late(Clock):
-    """Remembers how late every step's wait ended."""
-
-    def __init__(self) -> None:
-        super().__init__(HZ)
-        self.late_s: list[float] = []
-
-    def wait(self, idle: Callable[[float], Any] | None = None) -> None:
-        deadline_s = self._deadline_s
-        super().wait(idle)
-        self.late_s.append(time.monotonic() - deadline_s)
-
-
 def loop(
     reads: list[Callable[[], Frame]], seconds: float, work_s: float
 ) -> tuple[list[float], list[float], list[float]]:
     """Seconds: of each read, each frame's age, each step's lateness."""
-    clock, costs, ages = Late(), [], []
+    clock, costs, ages = Clock(HZ), [], []
     clock.start()
     for _ in range(round(seconds * HZ)):
         for read in reads:
@@ -151,7 +138,7 @@ def loop(
         while work_s and time.thread_time() < end:
             total += 1
         clock.wait()
-    return costs, ages, clock.late_s
+    return costs, ages, list(clock.late_s)
 
 
 def percentile(seconds: list[float], at: int) -> float:

@@ -13,7 +13,7 @@ import zmq
 
 from agent.spec import Spec, Transition
 from agent.wire import SOCKET_OPTIONS
-from robot_server.clock import Clock
+from envs.clock import Clock
 from robot_server.link import Link
 from robot_server.outgoing import Outgoing
 from tools.bench import link_agentlace

@@ -28,7 +28,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from robot_server.clock import Clock
+from envs.clock import Clock
 from robot_server.control import Control
 from tools.bench.report import Report, parser
 

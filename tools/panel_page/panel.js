@@ -243,7 +243,7 @@ function show({ away, refused, late, state, vectors }) {
   document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
   $("what").textContent = away ? "away" : WHAT[what] ?? what;
   $("what").className = `pill ${away ? "" : what}`;
-  const trouble = away || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "";
+  const trouble = away || state.fault && `${state.fault}: look, then release` || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "";
   $("trouble").textContent = trouble;
   $("trouble").hidden = !trouble;
   $("stop").textContent = state.stopped ? "release" : "STOP";

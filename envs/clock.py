@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ def natural_hz(env: Any) -> float:
 class Clock:
     """`hz` steps a second by absolute deadlines, so that errors do not add up; hz = 0 does not wait at all.
 
-    misses: steps that ended after their deadline. A step less than one period late is caught up by a shorter one;
-    after a longer stall the rate starts anew, because a burst of commands would make an arm jump.
+    misses: steps that ended after their deadline. late_s: how late the newest ones were woken, or ended. A step less
+    than one period late is caught up by a shorter one; after a longer stall the rate starts anew, because a burst of
+    commands would make an arm jump.
     """
 
     def __init__(
@@ -26,7 +28,8 @@ class Clock:
         sleep: Callable[[float], Any] = time.sleep,
     ):
         self.hz = hz
-        self.misses = 0
+        self.misses = self.steps = 0
+        self.late_s: deque[float] = deque(maxlen=100_000)
         self._now, self._sleep = now, sleep
         self._deadline_s = 0.0
 
@@ -48,4 +51,16 @@ class Clock:
                 idle(left_s - 0.002)
             else:
                 self._sleep(left_s)
+        self.steps += 1
+        self.late_s.append(max(late_s, self._now() - self._deadline_s))
         self._deadline_s += 1 / self.hz
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return "no steps"
+        late_ms = sorted(1000 * late_s for late_s in self.late_s)
+        median, most = (late_ms[int(share * (len(late_ms) - 1))] for share in (0.5, 0.99))
+        return (
+            f"{self.misses} of {self.steps} steps took longer than 1/{self.hz:g} s; "
+            f"a step ended {median:.2f} ms after its deadline (median; p99 {most:.2f} ms)"
+        )

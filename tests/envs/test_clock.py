@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from robot_server.clock import Clock
+from envs.clock import Clock
 
 
 class World:

@@ -1,0 +1,143 @@
+"""The mock arm's driver, and the source of its cameras: what a real one has instead of envs.mock_world's socket."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client, Connection
+from typing import Any
+
+import numpy as np
+
+from envs import nearest
+from envs.arm import ArmError, State
+
+START_S = 60.0
+ANSWER_S = 2.0
+AXES = ("x", "y", "z", "gripper")
+SOCKET = os.path.join(tempfile.gettempdir(), f"mock-arm-{os.getuid()}.sock")
+
+
+@dataclass
+class Options:
+    task: str = field(default="Lift", metadata={"help": "of envs.sim"})
+    cameras: list[str] = field(default_factory=lambda: ["agentview", "robot0_eye_in_hand"])
+    size: int = field(default=128, metadata={"help": "pixels a side of a camera's frame"})
+    fps: float = field(default=20.0, metadata={"help": "frames a second of each camera"})
+    latency_s: float = field(default=0.02, metadata={"help": "from a command to the motors"})
+    camera_delay_s: float = field(default=0.03, metadata={"help": "from a picture to its frame"})
+    noise: float = field(default=0.0005, metadata={"help": "standard deviation of a measured position, m"})
+    drop_rate: float = field(default=0.0, metadata={"help": "share of commands that get lost"})
+    late_s: float = field(default=0.4, metadata={"help": "of the fault 'late'"})
+    socket: str = field(default=SOCKET, metadata={"help": "Unix socket"})
+
+
+def mock_options(given: Mapping[str, Any]) -> Options:
+    """Raises ValueError for one that there is not."""
+    known = [entry.name for entry in dataclasses.fields(Options)]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"arm 'mock' has no option '{key}'{nearest(key, known)}; there are {', '.join(known)}")
+    return Options(**given)
+
+
+class MockArm:
+    """Options are those of envs.mock_world; starts that if it does not run. Raises ValueError for one there is not."""
+
+    axes = AXES
+
+    def __init__(self, **options: Any) -> None:
+        self._options = dataclasses.asdict(mock_options(options))
+        self._line: Connection | None = None
+
+    def connect(self) -> None:
+        path = self._options["socket"]
+        try:
+            line = Client(path, "AF_UNIX")
+        except OSError:
+            start_world(self._options)
+            line = Client(path, "AF_UNIX")
+        line.send(("arm",))
+        if (said := line.recv()) != "ready":
+            line.close()
+            raise ArmError(f"the mock arm: {said}")
+        self._line = line
+
+    def state(self) -> State:
+        return self._ask("state")
+
+    def command(self, target: np.ndarray) -> np.ndarray:
+        self._ask("command", target)
+        return target
+
+    def hold(self) -> None:
+        if self._line:
+            self._ask("hold")
+
+    def reset_scene(self, seed: int) -> None:
+        """Puts the objects somewhere else, as a person would between two episodes."""
+        self._ask("scene", seed)
+
+    def disconnect(self) -> None:
+        if self._line:
+            self._line.close()
+            self._line = None
+
+    def _ask(self, *words: Any) -> State:
+        if not self._line:
+            raise ArmError("the mock arm is not connected")
+        try:
+            self._line.send(words)
+            if not self._line.poll(ANSWER_S):
+                raise ArmError(f"the mock arm has not answered for {ANSWER_S:g} s")
+            error, position, success, thing = self._line.recv()
+        except (EOFError, OSError):
+            raise ArmError("the mock arm's line is dead: is its cable in?") from None
+        if error:
+            raise ArmError(f"the mock arm reports {error}")
+        return State(position, time.monotonic(), success=success, thing=thing)
+
+
+def start_world(options: dict[str, Any]) -> None:
+    """Raises ArmError when it does not start."""
+    command = [sys.executable, "-m", "envs.mock_world", "--options", json.dumps(options)]
+    world = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert world.stdout
+    if world.stdout.readline() != "ready\n":
+        raise ArmError("the mock arm does not start; what it said is above")
+    world.stdout.close()
+
+
+class MockCamera:
+    """A Source of envs.camera_sources: the frames of the camera `device` of the mock world at `socket`."""
+
+    def __init__(self, device: str, socket: str, size: int) -> None:
+        self._device, self._socket, self._size = device, socket, size
+        self._line: Connection | None = None
+
+    def open(self) -> None:
+        line = Client(self._socket, "AF_UNIX")
+        line.send(("camera", self._device))
+        if (said := line.recv()) != "ready":
+            line.close()
+            raise ValueError(said)
+        self._line = line
+
+    def read(self) -> np.ndarray:
+        assert self._line
+        if not self._line.poll(ANSWER_S):
+            raise TimeoutError(f"no frame for {ANSWER_S:g} s")
+        rows = np.frombuffer(self._line.recv_bytes(), np.uint8).reshape(self._size, self._size, 3)
+        return rows[:, :, ::-1]  # BGR, as OpenCV's
+
+    def close(self) -> None:
+        if self._line:
+            self._line.close()
+            self._line = None

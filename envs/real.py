@@ -1,0 +1,317 @@
+"""A real arm as a Gymnasium environment: an arm, cameras, the safety filter, a success source and a reset.
+
+`step` returns at the end of its control period, with what is seen then: whoever calls it does not wait, but acts. Its
+deadlines are absolute, so that errors do not add up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from envs import RobotFault, nearest
+from envs.arm import ArmError, State
+from envs.arm_process import ArmProcess, Setup
+from envs.camera_options import CameraError, parse
+from envs.clock import Clock
+from envs.real_options import Axis, Options, check, limits_of, read_axis
+
+GRIP = 0.2  # an action beyond it closes the gripper, below its negative opens it: in between, the gripper stays
+ARRIVED = 0.02  # of an axis's range: so near is there
+
+
+class RealEnv(gymnasium.Env):
+    """Observation: each camera uint8 (size, size, 3); "proprio" float32 (n,): the axes, measured, in their units.
+    Action float32 (m,) in [-1, 1], of the axes that are named: motion, as a share of `speed`; a gripper: open, closed.
+    Reward 1 on success, where the arm's own world tells it, else 0: a classifier or a person says it then.
+
+    info: "action" as it left the safety filter; "observation_age_s", of the oldest part of what was seen;
+    "action_latency_s", from what was seen to the command that followed.
+
+    paused: called while a step or a reset waits, with the seconds left; answers whether the arm must not move now.
+    ask: called with the prompt of a reset; returns when that is done.
+    Raises ValueError, one line, for bad options and an arm or camera that is not there; RobotFault in step and reset.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}
+    paced = True  # step takes a control period
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.task_name = options, str(options.arm_options.get("task", options.arm))
+        self.paused: Callable[[float], bool] = _sleep
+        self.ask: Callable[[str], Any] = lambda prompt: input(f"{prompt} (Enter) ")
+        check(options)
+        self._named = {name: read_axis(name, given) for name, given in options.axes.items()}
+        self._period_s = 1 / options.control_hz
+        self.clock = Clock(options.control_hz)
+        self._cameras: dict[str, Any] = {}
+        self._arm = self._start_arm()
+        try:
+            self._start_cameras()
+            self._action = [self._arm.axes.index(name) for name in self._named]
+            self._scale = np.array([axis.speed for axis in self._named.values()]) * self._period_s
+            self._grips = np.array([axis.gripper for axis in self._named.values()])
+            self._target = self._arm.first.position
+            self._grip = self._target[self._action].copy()
+            self._steps, self._seen_s, self._held = 0, time.monotonic(), True
+            first, _ = self._observe()
+        except (ArmError, RuntimeError) as error:
+            self.close()
+            raise ValueError(str(error)) from None
+        except BaseException:
+            self.close()
+            raise
+        boxes: dict[str, gymnasium.Space] = {
+            name: gymnasium.spaces.Box(0, 255, image.shape, np.uint8)
+            for name, image in first.items()
+            if image.ndim == 3
+        }
+        boxes["proprio"] = gymnasium.spaces.Box(-np.inf, np.inf, first["proprio"].shape, np.float32)
+        self.observation_space = gymnasium.spaces.Dict(boxes)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (len(self._named),), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Home, by way of `via`, through the safety filter; then the prompt, and a bounded random start."""
+        super().reset(seed=seed)
+        start = {
+            name: axis.home + self.np_random.uniform(-axis.start, axis.start) for name, axis in self._named.items()
+        }
+        with self._faults():
+            self._rest(self._arm.hold())
+            self.clock.start()
+            for place in [*self.options.via, {name: axis.home for name, axis in self._named.items()}]:
+                self._go(place)
+            self._rest(self._arm.scene(int(self.np_random.integers(2**31))))
+            if self.options.prompt:
+                self._rest(self._arm.hold())
+                self.ask(self.options.prompt)
+                self.clock.start()
+            self._go(start)
+            self._rest(self._arm.hold())
+            self.clock.start()
+            self._wait()
+            observation, age_s = self._observe()
+        self._steps = 0
+        return observation, {"success": False, "observation_age_s": age_s}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        action = np.asarray(action, np.float64)
+        if action.shape != (len(self._named),):
+            raise ValueError(f"action must be {len(self._named)} numbers, not of the shape {action.shape}")
+        with self._faults():
+            begun = self._target
+            wish = self._wish(action)
+            latency_s = time.monotonic() - self._seen_s
+            self._target, _ = self._arm.command(wish)
+            self._held = False
+            self._wait()
+            observation, age_s = self._observe()
+        self._steps += 1
+        success = bool(self.state.success)
+        truncated = not success and self._steps >= self.options.horizon
+        info = {
+            "success": success,
+            "action": self._executed(begun, action),
+            "observation_age_s": age_s,
+            "action_latency_s": latency_s,
+        }
+        return observation, float(success), success, truncated, info
+
+    def hold(self) -> None:
+        """Stand still, until the next step. Raises RobotFault."""
+        if not self._held:
+            with self._faults():
+                self._rest(self._arm.hold())
+
+    def clear(self) -> None:
+        """A person has looked at what had raised a RobotFault. Raises it again when it is still there."""
+        with self._faults():
+            self._rest(self._arm.clear())
+            self._observe()
+
+    def towards(self, position: Mapping[str, float]) -> np.ndarray:
+        """The action (m,) that moves the named axes towards `position`: a leader arm's, say."""
+        action = np.zeros(len(self._named))
+        for number, (name, axis) in enumerate(self._named.items()):
+            if name in position and axis.gripper:
+                action[number] = 1.0 if 2 * position[name] > axis.low + axis.high else -1.0
+            elif name in position:
+                action[number] = (position[name] - self._target[self._action[number]]) / self._scale[number]
+        return np.clip(action, -1, 1)
+
+    def close(self) -> None:
+        """The arm is held, and let go."""
+        self._arm.close()
+        for camera in self._cameras.values():
+            camera.close()
+
+    def _start_arm(self) -> ArmProcess:
+        options, kind = self.options, self.options.arm
+        from envs.arm import make_arm
+
+        axes = make_arm(kind, options.arm_options).axes  # not connected: only its names
+        for name in self._named:
+            if name not in axes:
+                raise ValueError(
+                    f"axes: arm '{kind}' has no axis '{name}'{nearest(name, axes)}; it has {', '.join(axes)}"
+                )
+        every = [self._named.get(name, Axis(low=-1e9, high=1e9, lag=1e9)) for name in axes]
+        bounds = limits_of(every, self._period_s)
+        bounds.check(axes)
+        setup = Setup(
+            kind=kind,
+            options=options.arm_options,
+            limits=bounds,
+            period_s=self._period_s,
+            watchdog_s=options.watchdog_s,
+            release_s=options.release_s,
+            setpoint_hz=options.setpoint_hz,
+            lag=np.array([axis.lag if axis.lag is not None else (axis.high - axis.low) / 4 for axis in every]),
+            lag_s=options.lag_s,
+        )
+        try:
+            return ArmProcess(setup)
+        except ArmError as error:
+            raise ValueError(f"arm '{kind}': {error}") from None
+
+    def _start_cameras(self) -> None:
+        from envs.cameras import Camera, start_all
+        from envs.mock_arm import MockCamera, mock_options
+
+        for name, given in self.options.cameras.items():
+            given = dict(given)
+            if given.get("source") == "arm":
+                continue
+            source = None
+            if given.get("source") == "mock":
+                mock = mock_options(self.options.arm_options)
+                given = {**given, "source": "file", "device": name, "width": mock.size, "height": mock.size}
+                source = MockCamera(name, mock.socket, mock.size)
+            self._cameras[name] = Camera(name, parse(name, given), source)
+        start_all(list(self._cameras.values()))
+
+    def _wish(self, action: np.ndarray) -> np.ndarray:
+        wish = self._target.copy()
+        axes = list(self._named.values())
+        for number, (place, grips) in enumerate(zip(self._action, self._grips, strict=True)):
+            if not grips:
+                wish[place] += np.clip(action[number], -1, 1) * self._scale[number]
+            elif abs(action[number]) > GRIP:
+                wish[place] = axes[number].high if action[number] > 0 else axes[number].low
+            else:  # as it was asked for last; what is no number reaches the filter, which refuses it
+                wish[place] = self._grip[number] + 0 * action[number]
+        self._grip = np.where(np.isfinite(wish[self._action]), wish[self._action], self._grip)
+        return wish
+
+    def _executed(self, begun: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """float32 (m,): what left the filter, as the action that would have asked for it."""
+        moved = (self._target - begun)[self._action] / self._scale
+        ends = np.array([(axis.low + axis.high) / 2 for axis in self._named.values()])
+        gripped = np.where(self._grip > ends, 1.0, -1.0)
+        return np.clip(np.where(self._grips, gripped, moved), -1, 1).astype(np.float32)
+
+    def _rest(self, state: State) -> None:
+        self._target, self._held = state.position.copy(), True
+        if self._steps == 0:
+            self._grip = self._target[self._action].copy()
+
+    def _go(self, place: Mapping[str, float]) -> None:
+        """Move the named axes there, evenly. Raises ArmError when it does not arrive."""
+        goal = self._target.copy()
+        for name, value in place.items():
+            goal[self._arm.axes.index(name)] = value
+        speed = np.array([self._named[name].speed if name in self._named else np.inf for name in self._arm.axes])
+        ranges = np.array(
+            [
+                self._named[name].high - self._named[name].low if name in self._named else np.inf
+                for name in self._arm.axes
+            ]
+        )
+        stride = speed * self.options.reset_speed * self._period_s
+        needed = int(np.ceil(np.max(np.abs(goal - self._target) / stride, initial=0))) or 1
+        patience = needed + int(5 / self._period_s)
+        begun, done = self._target.copy(), 0
+        for _ in range(patience):
+            done = min(done + 1, needed)
+            self._target, state = self._arm.command(begun + (goal - begun) * done / needed)
+            self._held = False
+            if done == needed and np.all(np.abs(state.position - goal) <= ARRIVED * ranges):
+                return
+            while self._wait():  # a person has stopped or paused it: from here again, when they let go
+                done, begun = 0, self._target.copy()
+                needed = int(np.ceil(np.max(np.abs(goal - begun) / stride, initial=0))) or 1
+        axis = int(np.argmax(np.abs(state.position - goal) / ranges))
+        raise ArmError(
+            f"axis '{self._arm.axes[axis]}' does not reach {goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
+        )
+
+    def _wait(self) -> bool:
+        """Until the deadline; whether the arm had to be held meanwhile."""
+        held = False
+
+        def idle(left_s: float) -> None:
+            nonlocal held
+            if self.paused(left_s):
+                held = True
+                if not self._held:
+                    self._rest(self._arm.hold())
+
+        self.clock.wait(idle)
+        return held
+
+    def _observe(self) -> tuple[dict[str, np.ndarray], float]:
+        """(observation, age of its oldest part, s)"""
+        self.state = state = self._arm.state()
+        observation, times = {}, [state.time_s]
+        for name, given in self.options.cameras.items():
+            if name in self._cameras:
+                frame = self._cameras[name].read()
+                observation[name] = frame.image
+                times.append(frame.time_s)
+            elif name in state.images:
+                observation[name] = _shrunk(state.images[name], int(given.get("size", 128)))
+            else:
+                there = ", ".join(state.images) or "none"
+                raise ArmError(f"camera '{name}': the arm's driver has none of that name; it has {there}")
+        observation["proprio"] = state.position.astype(np.float32)
+        self._seen_s = time.monotonic()
+        return observation, self._seen_s - min(times)
+
+    def _faults(self) -> _Faults:
+        return _Faults(self)
+
+
+def _sleep(left_s: float) -> bool:
+    time.sleep(left_s)
+    return False
+
+
+class _Faults:
+    """What goes wrong with an arm or a camera holds the arm and becomes a RobotFault."""
+
+    def __init__(self, env: RealEnv) -> None:
+        self._env = env
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return
+        env = self._env
+        try:
+            env._rest(env._arm.hold())
+        except (ArmError, OSError):
+            env._held = True
+        if isinstance(error, (RuntimeError, OSError)):
+            raise RobotFault(str(error), by_itself=isinstance(error, CameraError)) from None
+
+
+def _shrunk(image: np.ndarray, size: int) -> np.ndarray:
+    import cv2
+
+    return image if image.shape[:2] == (size, size) else cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

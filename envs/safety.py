@@ -1,0 +1,98 @@
+"""The safety filter: the last thing before the arm, for policy, person and reset alike.
+
+Every axis has a range, and limits on what a command may change: its step, velocity and acceleration. Whatever is asked
+for, the target that comes out stays inside all of them, and the arm could always still brake before the end of its
+range: `Filter` keeps  p + v^2 / 2a <= high  (and the same below) after each command, so that braking with a is possible
+from everywhere. Braking reduces v before it moves, which needs less room than v^2 / 2a; so the way out never closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+EPSILON = 1e-9  # of rounding, in the axes' units
+
+
+@dataclass(frozen=True)
+class Limits:
+    """float64 (n,) each, in the arm's units (m, rad, degrees, ...) and seconds; n axes.
+
+    low, high: the workspace, or the joints' range. step: of one command. velocity, acceleration: of the target.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    step: np.ndarray
+    velocity: np.ndarray
+    acceleration: np.ndarray
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises ValueError naming the axis and the limit."""
+        for key in ("low", "high", "step", "velocity", "acceleration"):
+            for name, value in zip(names, getattr(self, key), strict=True):
+                if not np.isfinite(value) or (key not in ("low", "high") and value <= 0):
+                    raise ValueError(
+                        f"axis '{name}': {key} is {value:g}; it must be finite"
+                        + " and above 0" * (key not in ("low", "high"))
+                    )
+        for name, low, high in zip(names, self.low, self.high, strict=True):
+            if low > high:
+                raise ValueError(f"axis '{name}': low {low:g} is above high {high:g}")
+
+
+class Filter:
+    """Turns wishes into targets within `limits`, for an arm that gets a command every `period_s`.
+
+    position, velocity: float64 (n,), of the target that was given last. refused: wishes that were no numbers.
+    """
+
+    def __init__(self, limits: Limits, period_s: float) -> None:
+        self.limits, self.period_s = limits, period_s
+        # A command that comes late still covers no more than one and a half periods.
+        self._longest_s = 1.5 * period_s
+        self._velocity = np.minimum(limits.velocity, limits.step / self._longest_s)
+        self.position = np.clip(np.zeros(len(limits.low)), limits.low, limits.high)
+        self.velocity = np.zeros_like(self.position)
+        self._time_s = -np.inf
+        self.refused = 0
+
+    def rest(self, position: np.ndarray, time_s: float) -> None:
+        """The arm stands at `position` (n,), measured; it may lie outside of the limits, and then only comes back."""
+        self.position, self.velocity = np.array(position, np.float64), np.zeros(len(position))
+        self._time_s = time_s
+
+    def target(self, wish: np.ndarray, time_s: float) -> np.ndarray:
+        """The target (n,) nearest to `wish` that may be commanded at `time_s`. What is no number asks to stand still.
+
+        Raises ValueError for another shape: a program's mistake, no wish.
+        """
+        wish = np.asarray(wish, np.float64)
+        if wish.shape != self.position.shape:
+            raise ValueError(f"the wish has the shape {wish.shape}, the arm {self.position.shape}")
+        if not np.isfinite(wish).all():
+            self.refused += 1
+            wish = self.position
+        elapsed_s = min(max(time_s - self._time_s, 0.0), self._longest_s)
+        if elapsed_s <= 0:
+            return self.position.copy()
+        limits, now, before = self.limits, self.position, self.velocity
+        low, high = np.minimum(limits.low, now), np.maximum(limits.high, now)
+        # The least and the most velocity that leaves room to brake, |v| t + v^2 / 2a = room:
+        fastest = np.minimum(self._velocity, _into(high - now, limits.acceleration, elapsed_s))
+        slowest = -np.minimum(self._velocity, _into(now - low, limits.acceleration, elapsed_s))
+        change = limits.acceleration * elapsed_s
+        lowest, highest = np.maximum(slowest, before - change), np.minimum(fastest, before + change)
+        velocity = np.clip(
+            (np.clip(wish, limits.low, limits.high) - now) / elapsed_s, lowest, np.maximum(lowest, highest)
+        )
+        self.position = np.clip(now + velocity * elapsed_s, low, high)
+        self.velocity, self._time_s = velocity, time_s
+        return self.position.copy()
+
+
+def _into(room: np.ndarray, acceleration: np.ndarray, time_s: float) -> np.ndarray:
+    """v >= 0 of v t + v^2 / 2a = room."""
+    return acceleration * (np.sqrt(time_s**2 + 2 * np.maximum(room, 0) / acceleration) - time_s)
