@@ -153,6 +153,14 @@ def test_nothing_that_is_there_is_overwritten(foreign, tmp_path, refused):
     assert "none of episodes, lerobot" in refused("convert", tmp_path / "empty.hdf5", "--out", tmp_path / "y")
 
 
+def test_what_a_killed_conversion_left_half_written_is_replaced(foreign, tmp_path):
+    (tmp_path / ".x.part").mkdir()
+    (tmp_path / ".x.part" / "episode_000009.hdf5").write_bytes(b"half")
+    convert(foreign(), tmp_path / "x", Choices(success="end"))
+    assert len(list(read_episodes([tmp_path / "x"]))) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs.hdf5", "x"]
+
+
 def test_a_damaged_source_leaves_nothing_behind(tmp_path, refused):
     convert_from = tmp_path / "lerobot"
     for number in range(2):
