@@ -42,6 +42,23 @@ def operator(control):
         each.close()
 
 
+class Time:
+    """In the place of the module `time` for both ends of the socket: it stands, or moves by `tick_s` at each look."""
+
+    def __init__(self, monkeypatch, tick_s=0.0):
+        self.now_s, self.tick_s = 1000.0, tick_s
+        monkeypatch.setattr(control_module, "time", self)
+
+    def monotonic(self):
+        self.now_s += self.tick_s
+        return self.now_s
+
+    def monotonic_ns(self):
+        return int(self.monotonic() * 1e9)
+
+    time = monotonic
+
+
 def until(control, condition, seconds=20.0):
     end_s = time.monotonic() + seconds
     while not condition():
@@ -112,6 +129,38 @@ def test_one_person_drives_at_a_time(control, operator, monkeypatch):
     drive(control, second, LEFT)
     monkeypatch.setattr(control_module, "DRIVES_S", 0.0)  # gone without a word
     drive(control, first, LEFT)
+
+
+@pytest.mark.parametrize(("silent_s", "taken"), [(1.5, False), (2.5, True)])
+def test_who_falls_silent_keeps_the_arm_for_two_seconds(control, operator, monkeypatch, silent_s, taken):
+    first, second = operator(), operator()
+    now = Time(monkeypatch)
+    drive(control, first, LEFT)
+    now.now_s += silent_s
+    second.socket.send(question("drive", motion=[0, 1, 0, 0, 0, 0], gripper=0, enabled=True))
+    until(control, lambda: second.socket.poll(0) or control._commanded_s == now.now_s)
+    assert bool(second.socket.poll(0)) != taken  # an answer is a refusal
+    assert control._command.motion.tolist() == ([0, 1, 0, 0, 0, 0] if taken else LEFT.motion.tolist())
+
+
+def test_a_flood_of_questions_takes_a_few_milliseconds_of_a_step(control, monkeypatch):
+    """The time is counted in looks at it, half a millisecond each: a busy machine changes nothing."""
+    answered, send = [], control._answer
+    monkeypatch.setattr(control, "_answer", lambda *asked: answered.append(send(*asked)))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 0
+        stranger.connect(control.address)
+        for _ in range(300):
+            stranger.send(question("state"))
+        assert control._socket.poll(20_000)
+        time.sleep(0.2)  # until most of them have arrived
+        now, taken_s = Time(monkeypatch, tick_s=0.0005), []
+        while len(answered) < 300:
+            assert control._socket.poll(20_000), "not all of them are answered"
+            before_s = now.now_s
+            control.serve()
+            taken_s.append(now.now_s - before_s)
+    assert max(taken_s) < 0.005 < sum(taken_s)
 
 
 def test_a_stop_is_latched_and_acknowledged(control, operator):
@@ -188,11 +237,33 @@ def test_what_was_long_under_way_does_not_drive(control, operator, late_s):
     assert ask(control, person, "state")["state"]["driven"] == "" and same(control.read(), Command())
 
 
-def test_a_stop_is_never_too_late(control, operator):
+@pytest.mark.parametrize(("event", "state"), [("stop", "stopped"), ("pause", "paused")])
+def test_what_holds_the_arm_is_never_too_late(control, operator, event, state):
     control._since_s -= 7200
     person = operator()
-    person.socket.send(question("event", event="stop", sent_s=time.monotonic() - 3600))
-    until(control, lambda: control.stopped)
+    person.socket.send(question("event", event=event, sent_s=time.monotonic() - 3600))
+    until(control, lambda: control.read().events == (event,))
+    assert getattr(control, state) and not control.faults.counts
+
+
+@pytest.mark.parametrize("event", ["success", "failure", "discard", "end", "resume"])
+def test_what_else_a_person_asked_long_ago_is_not_done(control, operator, monkeypatch, event):
+    person, now = operator(), Time(monkeypatch)
+    ask(control, person, "event", event="stop")
+    control.read()
+    person.socket.send(question("event", event=event, sent_s=now.now_s - 3))
+    until(control, lambda: control.faults.counts)
+    assert control.stopped and control.read().events == ()
+    ask(control, person, "event", event=event, sent_s=now.now_s - 1)
+    assert control.stopped == (event != "resume") and control.read().events == (event,)
+
+
+def test_events_that_nobody_reads_do_not_fill_the_memory(control, operator):
+    person = operator()
+    for _ in range(150):
+        ask(control, person, "event", event="pause")
+    assert ask(control, person, "event", event="stop")["stopped"] and control.stopped  # it counts all the same
+    assert control.read().events == ("pause",) * 100 and control.read().events == ()
 
 
 @pytest.mark.parametrize("event", ["stop", "pause"])
@@ -448,6 +519,63 @@ def test_a_pause_ends_when_the_robot_server_does(acting, control, operator):
 
     summary, episode = acting({1: lambda: ask(control, person, "event", event="pause")}, stop=stop)
     assert summary.cut and not summary.word and len(episode) == 2
+
+
+def test_the_link_goes_on_in_a_pause(bench, acting, control, operator, monkeypatch, quick):
+    """Newer weights arrive, and what has been recorded is delivered: a learner would take a robot for lost."""
+    person, (mailbox,), wait = operator(), bench.mailboxes, control.wait
+    end_s = time.monotonic() + 20
+
+    def learn_and_resume(timeout_s):
+        wait(timeout_s)
+        bench.episodes.extend(mailbox.drain())
+        if control.paused and (acting.link._have == 2 or time.monotonic() > end_s):
+            person.socket.send(question("event", event="resume"))
+
+    def pause():
+        ask(control, person, "event", event="pause")
+        mailbox.offer(2, {"w": np.array(0.2, np.float32)})
+        monkeypatch.setattr(control, "wait", learn_and_resume)
+
+    once = [pause]
+    _, episode = acting({2: lambda: once and once.pop()()})
+    assert episode.policy_versions.tolist() == [1, 1, 1, 2, 2]
+
+
+class Asking:
+    """A link whose learner asks for no more steps until `done()`, for so many waits at most."""
+
+    def __init__(self, link, done):
+        self._link, self._done, self.waits, self.free = link, done, 0, 2
+
+    def __getattr__(self, name):
+        return getattr(self._link, name)
+
+    @property
+    def hold_s(self):
+        """Two steps are free."""
+        self.free -= 1
+        return 0.0 if self.free >= 0 or self._done() or self.waits > 1000 else 0.02
+
+    def wait(self, timeout_s):
+        self.waits += 1
+        self._link.wait(timeout_s)
+
+
+def test_a_stop_arrives_while_the_learner_asks_to_hold(acting, control, operator, tiny_env, tiny_policy):
+    person = operator()
+    told = []
+
+    def done():
+        if person.socket.poll(0):
+            told.append(answer(person.socket.recv_multipart()))
+        return bool(told)
+
+    tiny_env.on_step = lambda step: step == 1 and person.socket.send(question("event", event="stop"))
+    asking = Asking(acting.link, done)
+    summary = run_episode(tiny_env, tiny_policy, asking, Clock(0), seed=0, control=control)
+    assert told == [{"done": "stop", "stopped": True, "paused": False}] and control.stopped
+    assert summary.word == "stop" and len(tiny_env.actions) == summary.steps == 2
 
 
 def test_after_a_stop_nothing_moves_until_a_person_resumes(acting, control, operator, capsys):

@@ -1,5 +1,6 @@
 """The real `python -m robot_server --env fake`, as a process of its own; the learner's end is here."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from agent.episode_file import episode_paths
 from agent.mailbox import Mailbox
 from agent.policy import Policy
 from agent.spec import Spec
+from robot_server.operator import Operator
 
 ROOT = Path(__file__).parent.parent.parent
 NETWORK = {"features": 8, "state_features": 8, "channels": [4], "strides": [2], "actor_hidden": [8]}
@@ -39,10 +41,11 @@ class Learner:
         self.mailbox = None
         self.start(address)
 
-    def start(self, address):
+    def start(self, address, offers=True):
         stored = [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in self.episodes]
         self.mailbox = Mailbox(address, self.spec, NETWORK, stored=stored)
-        self.mailbox.offer(1, self.weights)
+        if offers:
+            self.mailbox.offer(1, self.weights)
         self.address = self.mailbox.address
 
     def stop(self):
@@ -256,3 +259,89 @@ def test_a_deterministic_robot_acts_with_the_mean_of_the_policy(learner, start, 
     for step in episode.transitions():
         mean = policy.act(step.observation, deterministic=True)
         np.testing.assert_allclose(step.action, mean, atol=1e-5)
+
+
+# A driver, in a third process ----------------------------------------------------------------------------------------
+
+DRIVER = """
+import sys, time
+import numpy as np
+from robot_server.operator import Operator
+from robot_server.teleop import Command
+operator = Operator(sys.argv[1])
+while True:
+    operator.drive(Command(np.float32([0.01, 0, 0, 0, 0, 0]), enabled=True))
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """A person's tool that drives whatever robot server has its operator's socket there."""
+    address = f"ipc://@driver-{os.getpid()}-{time.monotonic_ns()}"
+    process = subprocess.Popen([sys.executable, "-c", DRIVER, address], cwd=ROOT)
+    process.address = address
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """made(): the resets and steps that the environment has really made."""
+    monkeypatch.setenv("FAKE_ENV_LOG", str(tmp_path / "made.jsonl"))
+
+    def read():
+        text = (tmp_path / "made.jsonl").read_text() if (tmp_path / "made.jsonl").exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    return read
+
+
+def test_a_driver_who_falls_silent_in_a_motion_holds_the_arm(learner, start, driver, made):
+    """Frozen, not killed: its connection stays. The arm stands soon after, and the time of the hold makes no data."""
+    learner.stop()
+    learner.start(learner.address, offers=False)
+    flags = ["--control", driver.address, "--hz", "20", "--horizon", "100000", "--seed", "1"]
+    process, other = start(learner.address, *flags), Operator(driver.address)
+
+    def state():
+        return other.ask("state", timeout_s=0.5).get("state", {})
+
+    def quiet_for(seconds):
+        """Whether no step is made in that time."""
+        before, end_s = len(made()), time.monotonic() + seconds
+        learner.until(lambda: time.monotonic() > end_s)
+        return len(made()) == before
+
+    learner.until(lambda: "connected to the learner" in process.said() and state().get("driven") == "driven")
+    learner.mailbox.offer(1, learner.weights)  # the policy makes no step before the driver's
+    learner.until(lambda: len(made()) > 20)
+
+    os.kill(driver.pid, signal.SIGSTOP)
+    silent_s = time.time()
+    learner.until(lambda: state().get("driven") == "held")
+    learner.until(lambda: quiet_for(0.3))
+    assert quiet_for(1.0), "twenty periods"
+    before = len(made())
+    assert not any(made()[-1]["action"])  # the last step was to stand still
+
+    back_s = time.time()
+    os.kill(driver.pid, signal.SIGCONT)
+    learner.until(lambda: len(made()) > before + 10)
+    os.kill(driver.pid, signal.SIGSTOP)
+    learner.until(lambda: state().get("driven") == "held")
+    assert other.ask("event", event="stop")["stopped"]
+    learner.until(lambda: learner.episodes)
+    os.kill(driver.pid, signal.SIGCONT)
+    learner.until(lambda: state().get("driven") == "driven")
+    assert quiet_for(0.5) and state()["stopped"]  # whoever drives does not release a stop
+    other.close()
+
+    (episode,), (reset, *steps) = learner.episodes, made()
+    assert reset["seed"] == 1 and episode.actions.tolist() == [step["action"] for step in steps]
+    assert episode.interventions.all() and episode.truncated[-1] and not episode.truncated[:-1].any()
+    begun_s, moves = episode.times_s, episode.actions.any(axis=1)
+    assert len(begun_s[begun_s < back_s]) == before - 1 and back_s - begun_s[begun_s < back_s][-1] > 1.0
+    assert begun_s[moves & (begun_s < back_s)][-1] < silent_s + 1.0  # HELD_S, several times over: a busy machine
+    assert moves[begun_s > back_s].any()

@@ -221,6 +221,19 @@ def test_a_latched_stop_ends_the_episode_and_not_the_recording(env):
     assert take.word == "end" and len(take.episode) == 1 and take.episode.truncated[-1]
 
 
+def test_the_action_is_recorded_as_it_was_executed(env, monkeypatch):
+    """An arm's safety limits have the last word, and say it in info."""
+    step = env.step
+
+    def limited(action):
+        *seen, info = step(0.5 * action)
+        return *seen, {**info, "action": 0.5 * np.asarray(action, np.float64)}
+
+    monkeypatch.setattr(env, "step", limited)
+    episode = record(env, go(0.5, 0.25), go(-1, 0), go(0, 0, "end")).episode
+    assert episode.actions.tolist() == [[0.25, 0.125], [-0.5, 0]] and episode.actions.dtype == np.float32
+
+
 def test_what_could_not_be_read_back_is_not_recorded(env, monkeypatch):
     step = env.step
 

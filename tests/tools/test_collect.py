@@ -12,7 +12,7 @@ import envs.experts
 from agent import cli
 from agent.config import CollectConfig
 from agent.episode_file import episode_paths, read_episode
-from tools.collect import Scripted, collect, record
+from tools.collect import Scripted, collect, record, recording_folder
 from tools.rollout import make_env
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +97,15 @@ def test_kill_9_keeps_every_finished_episode_and_the_next_go_continues(tmp_path)
     collect("fake", {}, "scripted", CollectConfig(episodes=1), tmp_path)
     assert names(tmp_path) == [f"episode_{k:06d}.hdf5" for k in range(len(before) + 1)]
     assert all(read_episode(tmp_path / name).equals(episode) for name, episode in before.items())
+
+
+def test_what_a_killed_process_left_half_written_goes_and_nothing_else(tmp_path):
+    half = [".episode_000000.hdf5.123.part", ".episode_000007.hdf5.9.part"]
+    others = [".notes.part", "episode_000001.hdf5.part", ".episode_000002.hdf5", "readme.txt", ".lift.part.mp4"]
+    for name in [*half, *others]:
+        (tmp_path / name).write_bytes(b"x")
+    with recording_folder(tmp_path) as first:
+        assert first == 0 and names(tmp_path) == sorted(others)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agent.episode_file import episode_paths, read_episode
+from agent.spec import STEP_COLUMNS
 from tools import edit, marks
 from tools.collect import recording_folder
 from tools.marks import COLUMNS
@@ -114,6 +115,41 @@ def test_a_cut_takes_a_marked_success_with_its_end_and_leaves_a_failure(folder, 
     assert not read_episode(path).succeeded and read_episode(path).meta["marked"] == "failure"
     run("--success", path.stem)  # of the part that is left
     assert read_episode(path).rewards.tolist() == whole.rewards[1:].tolist()
+
+
+@pytest.mark.parametrize("words", [("failure", "success"), ("success", "failure"), ("failure", "failure", "success")])
+def test_marked_again_the_environments_word_is_still_the_environments(folder, words):
+    good, bad = number(folder, pick(folder, True)), number(folder, pick(folder, False))
+    for path, env_success in ((good, True), (bad, False)):
+        for word in words:
+            edit.mark(path, word)
+        again = read_episode(path)
+        assert again.meta["env_success"] is env_success and again.meta["marked"] == words[-1]
+        assert again.succeeded == (words[-1] == "success")
+
+
+def broken_end(episode):
+    return dataclasses.replace(episode, truncated=episode.truncated & False, terminated=episode.terminated & False)
+
+
+def no_steps(episode):
+    return dataclasses.replace(episode, **{name: getattr(episode, name)[:0] for name in ("actions", *STEP_COLUMNS)})
+
+
+def not_finite(episode):
+    return dataclasses.replace(episode, actions=episode.actions * np.float32(np.nan))
+
+
+def other_names(episode):
+    return dataclasses.replace(episode, observations={f"{key}2": rows for key, rows in episode.observations.items()})
+
+
+@pytest.mark.parametrize("breaks", [broken_end, no_steps, not_finite, other_names])
+def test_what_could_not_be_read_back_does_not_take_an_episodes_place(folder, breaks):
+    before = contents(folder)
+    with pytest.raises(edit.UserError):
+        edit.change(number(folder, 0), breaks)
+    assert contents(folder) == before and not (folder / "originals").exists() and not edit.edited(folder)
 
 
 def test_a_cut_keeps_the_steps_asked_for(folder, run):

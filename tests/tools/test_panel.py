@@ -389,6 +389,37 @@ def test_a_token_is_asked_for(arm, start_panel):
     assert talk(status(plain + "?token=sesam"))[0] == 403
 
 
+def test_so_many_pages_and_no_more(arm, start_panel):
+    """A page that is left open by a loop must not take the robot's computer: what is refused is told so, in words."""
+    url = start_panel(arm.control.address)
+
+    async def open_many():
+        async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as pages:
+
+            async def one_more():
+                socket = await session.ws_connect(url + "ws", headers={"Origin": url.rstrip("/")})
+                await socket.receive()  # it is served
+                return await pages.enter_async_context(socket)
+
+            opened = []
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+                while len(opened) < 60:
+                    opened.append(await one_more())
+            async with session.get(url + "ws", headers={"Origin": url.rstrip("/")}) as refused:
+                assert "too many pages are open" in await refused.text()
+            await opened[0].close()
+            end_s = time.monotonic() + SECONDS / 2
+            while True:  # there is room again
+                try:
+                    await one_more()
+                    return len(opened)
+                except aiohttp.WSServerHandshakeError:
+                    assert time.monotonic() < end_s
+                    await asyncio.sleep(0.05)
+
+    assert 10 <= talk(open_many()) <= 50
+
+
 DRIVE = {"motion": [1, 0, 0, 0, 0, 0], "gripper": 1, "enabled": True}
 
 

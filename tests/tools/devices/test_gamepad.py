@@ -96,6 +96,18 @@ def test_marks(pad):
     assert pad.device.read().events == () and pad.device.read().enabled
 
 
+def test_a_new_episode_has_the_gripper_as_it_is_and_is_not_paused(pad):
+    for gripper in (1.0, -1.0):
+        pad.press("BACK")
+        assert pad.device.read().events == ("pause",)
+        pad.device.reset(gripper)
+        assert pad.device.read().gripper == gripper
+        pad.press("A")
+        assert pad.device.read().gripper == -gripper
+    pad.device.reset()
+    assert pad.device.read().gripper == -1
+
+
 def test_with_an_enable_key_the_bumper_must_be_held():
     pad = Pad(enable_key=True)
     try:

@@ -74,6 +74,15 @@ def test_a_key_that_repeats_moves_until_it_has_not_repeated_for_a_while(keys):
     assert keys.motion(HOLD_S / 3) == axes()
 
 
+def test_a_key_that_is_let_go_of_stops_the_hand_within_a_few_tenths_of_a_second(keys):
+    """In seconds: a usual keyboard repeats each 25 to 40 ms, and a repeat may be late."""
+    for _ in range(5):
+        keys.press("w")
+        keys.read(after_s=0.04)
+    assert keys.motion(after_s=0.08) == axes(x=1)
+    assert keys.motion(after_s=0.22) == axes()
+
+
 def test_the_delay_before_the_first_repeat_is_not_filled(keys):
     keys.press("r")
     assert keys.motion() == axes(z=1)
@@ -156,6 +165,18 @@ def test_a_new_episode_is_not_paused(keys):
     assert keys.read().events == ("pause", "discard")
     keys.press("p")
     assert keys.read(ONCE_S).events == ("pause",)
+
+
+def test_a_new_episode_has_the_gripper_as_it_is(keys):
+    for gripper in (1.0, -1.0):
+        keys.press("p")
+        assert keys.read().events == ("pause",)
+        keys.device.reset(gripper)
+        assert keys.read().gripper == gripper
+        keys.press(" ")
+        assert keys.read().gripper == -gripper
+    keys.device.reset()
+    assert keys.read().gripper == -1
 
 
 def test_slower_and_faster(keys):

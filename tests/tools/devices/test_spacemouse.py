@@ -100,6 +100,36 @@ def test_a_mouse_that_is_silent_while_deflected_has_lost_its_radio():
     assert not device.read().motion.any()
 
 
+def test_a_radio_that_is_lost_stops_the_hand_within_a_few_tenths_of_a_second():
+    hid = Hid(RECEIVER)
+    device, time = mouse(hid)
+    hid.reports = axes_reports(RECEIVER, 0, -350, 0, 0, 0, 0)
+    assert device.read().motion[0] == 1
+    time.now_s = 0.1  # several of its reports
+    assert device.read().motion[0] == 1
+    time.now_s = 0.4
+    assert not device.read().motion.any()
+    hid.reports = axes_reports(RECEIVER, 0, -350, 0, 0, 0, 0)
+    assert device.read().motion[0] == 1  # and back
+
+
+def test_a_new_episode_has_the_gripper_as_it_is_and_is_not_paused():
+    hid = Hid(COMPACT)
+    device, _ = mouse(hid)
+    typed = []
+    device._terminal = SimpleNamespace(keys=lambda: [typed.pop()] if typed else [])
+    for gripper in (1.0, -1.0):
+        typed.append("p")
+        assert device.read().events == ("pause",)
+        device.reset(gripper)
+        assert device.read().gripper == gripper
+        hid.reports = [b"\x03\x01\x00", b"\x03\x00\x00"]
+        assert device.read().gripper == -gripper
+    typed.append("p")
+    device.reset()
+    assert device.read().events == ("pause",) and device.read().gripper == -1
+
+
 def test_buttons_toggle_the_gripper_and_end_the_episode_also_between_two_commands():
     hid = Hid(COMPACT)
     device, _ = mouse(hid)

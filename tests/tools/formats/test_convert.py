@@ -90,6 +90,32 @@ def test_actions_beyond_one_need_a_decision(foreign, tmp_path):
     assert nine.meta["action_range"] == [[1.8, -1.0], [2.0, -0.9]]
 
 
+def test_scaled_each_dimension_has_the_range_of_the_whole_source_and_one_that_never_moves_is_0(foreign, tmp_path):
+    path = foreign()
+    with h5py.File(path, "a") as file:
+        for name, first in (("demo_9", [[-1, 0.3], [1, 0.3], [0, 0.3], [2, 0.3]]), ("demo_10", [[3, 0.3]] * 4)):
+            del file[f"data/{name}/actions"]
+            file[f"data/{name}/actions"] = np.array(first, np.float64)
+    with np.errstate(all="raise"):
+        convert(path, tmp_path / "x", Choices(success="end", actions="scale"))
+    nine, ten = read_episodes([tmp_path / "x"])
+    assert nine.actions.tolist() == [[-1, 0], [0, 0], [-0.5, 0], [0.5, 0]] and ten.actions.tolist() == [[1, 0]] * 4
+    assert nine.meta["action_range"] == ten.meta["action_range"] == [[-1, 0.3], [3, 0.3]]
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_an_episode_that_just_stops_is_truncated_and_what_its_end_says_stays(foreign, tmp_path, terminated, truncated):
+    path = foreign()
+    with h5py.File(path, "a") as file:
+        for demo in file["data"].values():
+            demo["terminated"], demo["truncated"] = [False] * 3 + [terminated], [False] * 3 + [truncated]
+    convert(path, tmp_path / "x", Choices(success="never"))
+    for episode in read_episodes([tmp_path / "x"]):
+        assert episode.terminated.tolist() == [False] * 3 + [terminated]
+        assert episode.truncated.tolist() == [False] * 3 + [truncated or not terminated]
+
+
 def test_the_last_action_can_be_dropped_instead(foreign, tmp_path):
     convert(foreign(), tmp_path / "x", Choices(success="never", final="drop"))
     episode = next(read_episodes([tmp_path / "x"]))
