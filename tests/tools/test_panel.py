@@ -254,7 +254,9 @@ def test_a_person_records_an_episode_in_the_browser_and_it_trains(tmp_path, chro
         until(lambda: re.search(r"step (1[5-9]|[2-9]\d)", page.inner_text("#episode")))
         page.keyboard.up("f")
         page.keyboard.press("Space")
-        page.wait_for_timeout(300)
+        shown = lambda: int(re.search(r"step (\d+)", page.inner_text("#episode"))[1])  # noqa: E731
+        before = shown()
+        until(lambda: shown() > before + 10)  # with the gripper closed, however slowly this machine makes steps
         page.keyboard.press("y")
         said, wrong = collect.communicate(timeout=60)
     finally:
