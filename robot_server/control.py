@@ -39,6 +39,7 @@ LEAST_S = 0.05  # a command counts for so long however long a step is
 LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
 MAX_BYTES = 4096  # of a question
+FORGET_S = 0.5  # against a flood that never ends
 SERVE_S = 0.002  # answering takes at most this much of a control step
 
 
@@ -139,6 +140,15 @@ class Control:
                 self.faults.note(kind, self.address, error)
             except zmq.ZMQError:  # it has gone, or does not read
                 pass
+
+    def forget(self) -> None:
+        """Drop all events so far, also those that wait behind more than `serve` takes at once: they were meant for what
+        has ended. What a driver asks for stays.
+        """
+        end_s = time.monotonic() + FORGET_S
+        while self._socket.poll(0) and time.monotonic() < end_s:
+            self.serve()
+        self._events.clear()
 
     def wait(self, timeout_s: float) -> None:
         """Serve, and return when something has been asked or the time is over."""

@@ -76,7 +76,7 @@ class Recorder:
         observation = own(self._env.reset(seed=seed)[0], self._spec)
         self._spec.check_observation(observation)
         ready()
-        self._device.read()  # with it goes what was pressed during the reset
+        getattr(self._device, "forget", self._device.read)()  # with it goes what was pressed during the reset
         if open_gripper := getattr(self._device, "reset", None):
             open_gripper()
         gripper = self._device.read().gripper

@@ -39,6 +39,8 @@ def teleoperate(device: Any, operator: Operator, stop: cli.Stop) -> None:
         if command.enabled and not enabled and (action := operator.ask("state").get("state", {}).get("action")):
             device.reset(1.0 if action[-1] > 0 else -1.0)  # the gripper stays as it is
             command = dataclasses.replace(device.read(), events=command.events)
+        if {"pause", "resume"} & set(command.events):
+            command = dataclasses.replace(command, events=paused_or_not(command.events, operator))
         if command.enabled or enabled or command.events:
             operator.drive(command)
         enabled = command.enabled
@@ -46,6 +48,13 @@ def teleoperate(device: Any, operator: Operator, stop: cli.Stop) -> None:
             shown_s = time.monotonic()
             show(operator, enabled)
         clock.wait()
+
+
+def paused_or_not(events: tuple[str, ...], operator: Operator) -> tuple[str, ...]:
+    """One key pauses and goes on: which of the two, the robot knows, whoever paused it."""
+    state = operator.ask("state", timeout_s=0.2).get("state", {})
+    word = "resume" if state.get("paused") or state.get("stopped") else "pause"
+    return tuple(word if event in ("pause", "resume") else event for event in events)
 
 
 def show(operator: Operator, enabled: bool) -> None:

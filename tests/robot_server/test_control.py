@@ -14,6 +14,7 @@ from agent.spec import UserError
 from envs.clock import Clock
 from robot_server import actor
 from robot_server import control as control_module
+from robot_server import operator as operator_module
 from robot_server.actor import run_episode
 from robot_server.control import Control
 from robot_server.operator import Operator, answer, question
@@ -46,8 +47,9 @@ class Time:
     """In the place of the module `time` for both ends of the socket: it stands, or moves by `tick_s` at each look."""
 
     def __init__(self, monkeypatch, tick_s=0.0):
-        self.now_s, self.tick_s = 1000.0, tick_s
+        self.now_s, self.tick_s = time.monotonic() + 1000, tick_s  # the control was there before
         monkeypatch.setattr(control_module, "time", self)
+        monkeypatch.setattr(operator_module, "time", self)
 
     def monotonic(self):
         self.now_s += self.tick_s
@@ -272,6 +274,16 @@ def test_what_was_asked_of_the_robot_server_before_is_not_for_this_one(control, 
     person.socket.send(question("event", event=event, sent_s=control._since_s - 0.01))
     assert not ask(control, person, "state")["state"]["stopped"] and not control.paused
     assert control.read().events == () and sum(control.faults.counts.values()) == 1
+
+
+def test_what_is_to_be_forgotten_may_be_more_than_is_served_at_once(control, operator, monkeypatch):
+    person = operator()
+    for _ in range(300):
+        person.socket.send(question("event", event="success"))
+    time.sleep(0.3)
+    monkeypatch.setattr(control_module, "SERVE_S", 0.0005)
+    control.forget()
+    assert control.read().events == () and control.read().events == ()
 
 
 def test_a_word_without_an_episode_is_ignored_and_a_stop_is_not(control, operator):

@@ -87,6 +87,12 @@ def test_words_reach_the_robot_and_stop_ends_the_tool_only(arm):
     assert [event for command in read for event in command.events] == ["success"] and device.turns == 2
 
 
+def test_one_key_pauses_and_goes_on_whoever_paused(arm):
+    read, address = arm
+    run(Script(Command(events=("pause",)), Command(events=("pause",)), Command(events=("stop",))), address)
+    assert [event for command in read for event in command.events] == ["pause", "resume"]
+
+
 def test_somebody_else_who_drives_is_said(arm, capsys):
     _, address = arm
     other, over = Operator(address), threading.Event()

@@ -51,6 +51,10 @@ class Browser:
             raise UserError("device 'browser': the page's process has ended")
         return self._control.read()
 
+    def forget(self) -> None:
+        """What was pressed so far."""
+        self._control.forget()
+
     def reset(self, gripper: float = -1.0) -> None:
         """A new episode begins, with the gripper open."""
         self._control.reset(gripper)

@@ -170,7 +170,7 @@ def test_a_new_episode_is_not_paused(keys):
 def test_a_new_episode_has_the_gripper_as_it_is(keys):
     for gripper in (1.0, -1.0):
         keys.press("p")
-        assert keys.read().events == ("pause",)
+        assert keys.read(2 * ONCE_S).events == ("pause",)
         keys.device.reset(gripper)
         assert keys.read().gripper == gripper
         keys.press(" ")
