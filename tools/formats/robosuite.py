@@ -108,7 +108,8 @@ def _check_controller(path: Path, config: Any) -> None:
     reach = [STEP_M] * 3 + [STEP_RAD] * 3
     delta = arm.get("control_delta", arm.get("input_type", "delta") == "delta")
     if arm.get("type") != "OSC_POSE" or not delta or not np.allclose(arm.get("output_max", reach), reach):
-        raise UserError(f"{path}: its controller is {arm.get('type')}, not OSC_POSE with relative steps of 5 cm, 0.5 rad")
+        kind = arm.get("type")
+        raise UserError(f"{path}: its controller is {kind}, not OSC_POSE with relative steps of 5 cm and 0.5 rad")
 
 
 def _shown(name: str, demo: h5py.Group, env: Any, choices: Choices, report: Report) -> Raw:
