@@ -56,7 +56,8 @@ class Keeper:
         self.arm.connect()
         return self._rest(self.arm.state())
 
-    def command(self, wish: np.ndarray, sent_s: float) -> tuple[np.ndarray, State]:
+    def command(self, wish: np.ndarray, sent_s: float) -> tuple[np.ndarray, np.ndarray, State]:
+        """(where it was sent before, where it is sent now, its state before). The driver's own limits count, too."""
         if self.error:
             raise self.error
         now_s = time.monotonic()
@@ -67,13 +68,12 @@ class Keeper:
         if self._held:
             self._rest(state)
             self.filter.rest(state.position, now_s - self.setup.period_s)
-        begun = self._setpoint(now_s)
-        target = self.filter.target(wish, now_s)
-        self._from, self._to, self._from_s = begun, target, now_s
+        begun, self._from = self.filter.position, self._setpoint(now_s)
+        self._to, self._from_s = self.filter.target(wish, now_s), now_s
         self._held, self._commanded_s = False, now_s
-        self._sent.append((now_s, target))
         self._send(now_s)
-        return target, state
+        self._sent.append((now_s, self._to))
+        return begun, self._to, state
 
     def state(self) -> State:
         if self.error:
@@ -134,8 +134,11 @@ class Keeper:
         return self._from + min(max(share, 0.0), 1.0) * (self._to - self._from)
 
     def _send(self, now_s: float) -> None:
-        ahead_s = 1 / self.setup.setpoint_hz if self.setup.setpoint_hz else 0.0
-        self._driver(lambda: self.arm.command(self._setpoint(now_s + ahead_s)))
+        setpoint = self._setpoint(now_s + (1 / self.setup.setpoint_hz if self.setup.setpoint_hz else 0.0))
+        sent = self._driver(lambda: self.arm.command(setpoint))
+        if (short := np.asarray(sent, np.float64) - setpoint).any():
+            self.filter.position = self._to = self._to + short
+            self._from = self._from + short
 
     def _rest(self, state: State) -> State:
         self.filter.rest(state.position, state.time_s)

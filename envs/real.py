@@ -103,10 +103,9 @@ class RealEnv(gymnasium.Env):
         if action.shape != (len(self._named),):
             raise ValueError(f"action must be {len(self._named)} numbers, not of the shape {action.shape}")
         with self._faults():
-            begun = self._target
             wish = self._wish(action)
             latency_s = time.monotonic() - self._seen_s
-            self._target, _ = self._arm.command(wish)
+            begun, self._target, _ = self._arm.command(wish)
             self._held = False
             self._wait()
             observation, age_s = self._observe()
@@ -237,7 +236,7 @@ class RealEnv(gymnasium.Env):
         begun, done = self._target.copy(), 0
         for _ in range(patience):
             done = min(done + 1, needed)
-            self._target, state = self._arm.command(begun + (goal - begun) * done / needed)
+            _, self._target, state = self._arm.command(begun + (goal - begun) * done / needed)
             self._held = False
             if done == needed and np.all(np.abs(state.position - goal) <= ARRIVED * ranges):
                 return

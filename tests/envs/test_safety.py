@@ -1,0 +1,140 @@
+"""The safety filter against wishes that are out to get past it."""
+
+import numpy as np
+import pytest
+
+from envs.safety import Filter, Limits
+
+AXES = 5
+PERIOD_S = 0.1
+
+
+def limits(rng):
+    low = rng.uniform(-2, 1, AXES)
+    speed = rng.uniform(0.05, 2, AXES)
+    return Limits(
+        low=low,
+        high=low + rng.uniform(0.01, 3, AXES),
+        step=speed * PERIOD_S * rng.uniform(0.3, 3, AXES),
+        velocity=speed,
+        acceleration=speed * rng.uniform(0.5, 40, AXES),
+    )
+
+
+def wishes(rng, filter):
+    """For ever: random, far away, jumping, at the limits, no numbers at all."""
+    bounds = filter.limits
+    while True:
+        kind = rng.integers(8)
+        if kind == 0:
+            yield rng.normal(0, 10, AXES)
+        elif kind == 1:
+            yield rng.choice([-1e300, 1e300, -np.inf, np.inf, np.nan, 0.0], AXES)
+        elif kind == 2:
+            yield np.where(rng.random(AXES) < 0.5, bounds.low, bounds.high)
+        elif kind == 3:
+            yield filter.position + rng.choice([-1, 1], AXES) * bounds.step * rng.uniform(0.9, 1.1)
+        elif kind == 4:
+            yield filter.position.copy()
+        elif kind == 5:
+            yield filter.position + filter.velocity * PERIOD_S
+        elif kind == 6:
+            yield np.nextafter(np.where(rng.random(AXES) < 0.5, bounds.low, bounds.high), rng.choice([-9, 9], AXES))
+        else:
+            goal = rng.uniform(bounds.low, bounds.high)
+            for _ in range(rng.integers(1, 30)):
+                yield goal
+
+
+def violations(filter, bounds, steps, rng, exact=False):
+    """How many of `steps` commands lay outside of any of `bounds`."""
+    time_s, found, velocity = 0.0, 0, filter.velocity.copy()
+    source = wishes(rng, filter)
+    for _ in range(steps):
+        elapsed_s = PERIOD_S if exact else float(rng.choice([PERIOD_S, rng.uniform(0, 3 * PERIOD_S), 0.0, 1e-6]))
+        time_s += elapsed_s
+        before = filter.position.copy()
+        target = filter.target(next(source), time_s)
+        counted_s, moved = min(elapsed_s, 1.5 * PERIOD_S), target - before
+        bad = ~np.isfinite(target) | (target < bounds.low) | (target > bounds.high)
+        bad |= np.abs(moved) > bounds.step * (1 + 1e-9) + 1e-12
+        bad |= np.abs(moved) > bounds.velocity * counted_s * (1 + 1e-9) + 1e-12
+        if counted_s:
+            change, velocity = np.abs(moved / counted_s - velocity), moved / counted_s
+            bad |= change > bounds.acceleration * counted_s + 1e-6 * bounds.velocity + 1e-12 / counted_s
+        found += int(bad.any())
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_command_leaves_a_limit(seed):
+    rng = np.random.default_rng(seed)
+    filter = Filter(limits(rng), PERIOD_S)
+    filter.rest(rng.uniform(filter.limits.low, filter.limits.high), 0.0)
+    assert violations(filter, filter.limits, 3000, rng, exact=seed % 2 == 0) == 0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"low": -9}, {"high": 9}, {"velocity": 9, "step": 9, "acceleration": 900}, {"acceleration": 900}, {"step": 9}],
+    ids=lambda broken: next(iter(broken)),
+)
+def test_the_check_above_sees_a_limit_that_is_not_kept(broken):
+    ones = np.ones(AXES)
+    kept = {"low": -ones, "high": ones, "step": 0.02 * ones, "velocity": 0.3 * ones, "acceleration": 2 * ones}
+    filter = Filter(Limits(**{**kept, **{key: value * ones for key, value in broken.items()}}), PERIOD_S)
+    filter.rest(0 * ones, 0.0)
+    assert violations(filter, Limits(**kept), 2000, np.random.default_rng(0), exact=True)
+
+
+@pytest.fixture
+def one():
+    """One axis from 0 to 1: 0.5 a second at most, 1 a second squared."""
+    return Filter(Limits(*(np.array([value]) for value in (0.0, 1.0, 0.2, 0.5, 1.0))), PERIOD_S)
+
+
+def test_what_may_be_asked_for_is_done_exactly(one):
+    one.rest(np.array([0.5]), 0.0)
+    assert one.target(np.array([0.508]), 0.1) == pytest.approx(0.508)
+    assert one.target(np.array([0.52]), 0.2) == pytest.approx(0.52)
+
+
+def test_it_speeds_up_and_brakes_before_the_end(one):
+    one.rest(np.array([0.0]), 0.0)
+    at = [0.0]
+    for step in range(1, 60):
+        at.append(float(one.target(np.array([9.0]), step * PERIOD_S)[0]))
+    speeds = np.diff(at) / PERIOD_S
+    assert speeds[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5]) and speeds.max() == pytest.approx(0.5)
+    assert at[-1] == pytest.approx(1.0, abs=1e-3) and max(at) <= 1.0 and np.diff(speeds).min() > -0.1 - 1e-9
+
+
+def test_what_is_no_number_asks_to_stand_still(one):
+    one.rest(np.array([0.5]), 0.0)
+    assert one.target(np.array([np.nan]), 0.1) == 0.5 and one.target(np.array([np.inf]), 0.2) == 0.5
+    assert one.refused == 2
+    with pytest.raises(ValueError, match="shape"):
+        one.target(np.zeros(2), 0.3)
+
+
+def test_an_arm_that_stands_outside_only_comes_back(one):
+    one.rest(np.array([1.4]), 0.0)
+    assert one.target(np.array([2.0]), 0.1) <= 1.4
+    at = [float(one.target(np.array([0.9]), 0.1 * step)[0]) for step in range(2, 60)]
+    inside = next(step for step, place in enumerate(at) if place <= 1.0)
+    assert np.diff(at[: inside + 1]).max() < 0 and max(at[inside:]) <= 1.0 and at[-1] == pytest.approx(0.9, abs=0.02)
+
+
+def test_two_commands_at_once_move_no_farther_than_one(one):
+    one.rest(np.array([0.0]), 0.0)
+    first = one.target(np.array([1.0]), 0.1)
+    assert one.target(np.array([1.0]), 0.1) == first
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"), [({"low": 2.0}, "low 2 is above high 1"), ({"step": 0.0}, "above 0"), ({"high": np.nan}, "finite")]
+)
+def test_limits_that_make_no_sense_are_named(bad, says):
+    given = {"low": 0.0, "high": 1.0, "step": 0.1, "velocity": 1.0, "acceleration": 1.0, **bad}
+    with pytest.raises(ValueError, match=f"axis 'x': .*{says}|axis 'x': {says}"):
+        Limits(**{key: np.array([value]) for key, value in given.items()}).check(["x"])
