@@ -21,6 +21,7 @@ from envs.clock import Clock
 from envs.real_options import Axis, Options, check, limits_of, read_axis
 
 GRIP = 0.2  # an action beyond it closes the gripper, below its negative opens it: in between, the gripper stays
+LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
 ARRIVED = 0.02  # of an axis's range: so near is there
 
 
@@ -254,7 +255,9 @@ class RealEnv(gymnasium.Env):
 
         def idle(left_s: float) -> None:
             nonlocal held
-            if self.paused(left_s):
+            for camera in self._cameras.values():
+                camera.read()  # one that has gone ends the step now
+            if self.paused(min(left_s, LOOK_S)):
                 held = True
                 if not self._held:
                     self._rest(self._arm.hold())

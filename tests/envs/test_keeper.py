@@ -1,0 +1,192 @@
+"""What keeps an arm safe, with an arm that only remembers, and a clock of the test's own."""
+
+import numpy as np
+import pytest
+
+from envs import keeper as keeper_module
+from envs.arm import ArmError, State
+from envs.keeper import Keeper, Setup
+from envs.safety import Limits
+
+PERIOD_S = 0.1
+
+
+class Arm:
+    """Goes where it is sent at once, unless `stuck`; `clips` what it is sent, as some drivers do."""
+
+    axes = ("x", "y")
+
+    def __init__(self, now):
+        self.now, self.log, self.error = now, [], None
+        self.at, self.stuck, self.clips = np.zeros(2), False, np.inf
+
+    def _say(self, what):
+        self.log.append(what)
+        if self.error:
+            raise self.error
+
+    def connect(self):
+        self._say("connect")
+
+    def state(self):
+        if self.error:
+            raise self.error
+        return State(self.at.copy(), self.now.monotonic())
+
+    def command(self, target):
+        self._say("command")
+        sent = np.clip(target, -self.clips, self.clips)
+        if not self.stuck:
+            self.at = sent.copy()
+        return sent
+
+    def hold(self):
+        self._say("hold")
+
+    def disconnect(self):
+        self.log.append("disconnect")
+
+
+class Now:
+    def __init__(self):
+        self.now_s = 100.0
+
+    def monotonic(self):
+        return self.now_s
+
+
+@pytest.fixture
+def now(monkeypatch):
+    now = Now()
+    monkeypatch.setattr(keeper_module, "time", now)
+    return now
+
+
+@pytest.fixture
+def arm(now):
+    return Arm(now)
+
+
+@pytest.fixture
+def made(arm):
+    def make(**changed):
+        ones = np.ones(2)
+        limits = Limits(-ones, ones, 0.2 * ones, 1.0 * ones, 100 * ones)
+        given = {"watchdog_s": 0.15, "release_s": 0.0, "setpoint_hz": 0.0, "lag": 0.1 * ones, "lag_s": 0.3}
+        keeper = Keeper(Setup("", {}, limits, PERIOD_S, **{**given, **changed}), arm)
+        keeper.connect()
+        arm.log.clear()
+        return keeper
+
+    return make
+
+
+def go(keeper, now, x, y=0.0, after_s=PERIOD_S):
+    now.now_s += after_s
+    return keeper.command(np.array([x, y]), now.now_s)
+
+
+def test_a_command_goes_through_the_filter_to_the_arm(made, arm, now):
+    keeper = made()
+    begun, target, state = go(keeper, now, 0.05)
+    assert begun.tolist() == [0, 0] and target == pytest.approx([0.05, 0]) and state.position.tolist() == [0, 0]
+    begun, target, state = go(keeper, now, 9.0)
+    assert begun == pytest.approx([0.05, 0]) and target == pytest.approx([0.15, 0]) and arm.at == pytest.approx(target)
+
+
+def test_setpoints_lead_evenly_to_the_target(made, arm, now):
+    keeper = made(setpoint_hz=50.0)
+    go(keeper, now, 0.1)
+    seen = [arm.at[0]]
+    for _ in range(5):
+        now.now_s += 0.02
+        keeper.turn()
+        seen.append(arm.at[0])
+    assert seen == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+
+
+def test_without_a_command_the_arm_is_held_once_and_goes_on_with_the_next(made, arm, now):
+    keeper = made()
+    go(keeper, now, 0.05)
+    now.now_s += 0.14
+    keeper.turn()
+    assert arm.log == ["command"] and 0 < keeper.wait_s < 0.02
+    now.now_s += 0.02
+    keeper.turn()
+    keeper.turn()
+    assert arm.log == ["command", "hold"] and keeper.holds == 1
+    arm.at = np.array([0.3, 0.0])  # it coasted
+    begun, target, _ = go(keeper, now, 0.35)
+    assert begun == pytest.approx([0.3, 0]) and target == pytest.approx([0.35, 0]) and arm.log[-1] == "command"
+
+
+def test_a_command_that_was_under_way_for_too_long_is_not_carried_out(made, arm, now):
+    keeper = made()
+    with pytest.raises(TimeoutError, match=r"0\.20 s under way"):
+        keeper.command(np.array([0.05, 0.0]), now.now_s - 0.2)
+    assert arm.log == []
+
+
+@pytest.mark.parametrize("how", ["command", "state", "turn"])
+def test_what_the_driver_reports_is_latched_until_a_person_clears_it(made, arm, now, how):
+    keeper = made(setpoint_hz=50.0)
+    go(keeper, now, 0.05)
+    arm.error = OSError("no such device")
+    arm.log.clear()
+    if how == "turn":
+        keeper.turn()
+    else:
+        with pytest.raises(ArmError, match="no such device"):
+            go(keeper, now, 0.1) if how == "command" else keeper.state()
+    assert arm.log[-1] == "hold" and "hold" in arm.log
+    arm.error = None
+    arm.log.clear()
+    for call in (lambda: go(keeper, now, 0.1), keeper.state, keeper.hold):
+        with pytest.raises(ArmError, match="no such device"):
+            call()
+    assert "command" not in arm.log
+    keeper.clear()
+    assert arm.log[-2:] == ["disconnect", "connect"]
+    go(keeper, now, 0.1)
+    assert arm.log[-1] == "command"
+
+
+def test_what_is_still_broken_is_not_cleared(made, arm, now):
+    keeper = made()
+    arm.error = ArmError("motor 3")
+    with pytest.raises(ArmError):
+        keeper.state()
+    with pytest.raises(ArmError, match="motor 3"):
+        keeper.clear()
+    arm.error = None
+    with pytest.raises(ArmError, match="motor 3"):
+        keeper.state()
+
+
+def test_an_arm_that_does_not_follow_is_stuck(made, arm, now):
+    keeper = made()
+    go(keeper, now, 0.1)
+    arm.stuck = True
+    for step in range(1, 4):
+        go(keeper, now, 0.1 + 0.1 * step)
+    with pytest.raises(ArmError, match="axis 'x' is 0.2 from .* stuck, or pushed"):
+        for step in range(4, 9):
+            go(keeper, now, 0.1 + 0.1 * step)
+    assert arm.log[-1] == "hold" and keeper.error
+
+
+def test_one_that_follows_late_is_not(made, arm, now):
+    keeper = made()
+    arm.stuck, sent = True, []
+    for step in range(30):
+        sent.append(go(keeper, now, 0.9 * np.sin(step / 6))[1])
+        arm.at = sent[max(0, step - 2)]
+    assert keeper.error is None
+
+
+def test_what_a_driver_cuts_off_is_not_taken_for_sent(made, arm, now):
+    keeper = made()
+    arm.clips = 0.03
+    assert go(keeper, now, 0.05)[1] == pytest.approx([0.03, 0])
+    begun, target, _ = go(keeper, now, 0.02)
+    assert begun == pytest.approx([0.03, 0]) and target == pytest.approx([0.02, 0]) and keeper.error is None

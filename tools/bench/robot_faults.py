@@ -1,0 +1,185 @@
+"""What the mock arm does when something breaks while a person drives it, and after how many milliseconds it stands.
+
+  python -m tools.bench.robot_faults CKPT [--rounds 3] [--json FILE]
+
+Real processes: a learner that starts from CKPT, a robot server with `--env mock`, the mock world. The operator drives in
+circles through the robot server's socket. Each fault is made while the arm moves; how the arm moved is read from the mock
+world's own log, a line each 20 ms. It stands from when its speed falls below STILL_MPS, for good; "-" means that it went on,
+which is right for a learner that has gone. After each fault the run is brought back, by "resume" or a new process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.mock_world import send_fault
+from robot_server.operator import Operator
+from robot_server.teleop import Command
+from tools.bench.report import machine, parser
+from tools.demo import free_port
+
+STILL_MPS = 0.02
+WATCHED_S = 2.0
+CAMERA = {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2, "max_age_s": 0.15, "frozen_s": 0.15}
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+
+
+class Rehearsal:
+    """Learner, robot server and driver, in `folder`."""
+
+    def __init__(self, folder: Path, ckpt: Path, hz: float) -> None:
+        self.folder, self.ckpt, self.hz = folder, ckpt, hz
+        self.socket, self.log = folder / "mock.sock", folder / "mock.jsonl"
+        self.ports = free_port(), free_port()
+        self.control = f"tcp://127.0.0.1:{self.ports[1]}"
+        self.learner = self.start_learner()
+        self.robot = self.start_robot()
+        self.driving, self._over = threading.Event(), threading.Event()
+        self._driver = threading.Thread(target=self._drive, daemon=True)
+        self._driver.start()
+
+    def _start(self, name: str, *command: str, **environment: str) -> subprocess.Popen:
+        log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115: the process has it
+        words = [sys.executable, "-m", *command]
+        return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
+
+    def start_learner(self) -> subprocess.Popen:
+        address = f"tcp://127.0.0.1:{self.ports[0]}"
+        run = str(self.folder / f"run-{time.monotonic_ns()}")
+        words = ["--ckpt", str(self.ckpt), "--run", run, "--address", address, "--env-steps", "1000000"]
+        return self._start("learner", "agent.learner", *words)
+
+    def start_robot(self) -> subprocess.Popen:
+        cameras = json.dumps({name: CAMERA for name in CAMERAS})
+        words = ["--env", "mock", "--cameras", cameras, "--control-hz", str(self.hz), "--horizon", "100000"]
+        words += ["--arm-options", json.dumps({"socket": str(self.socket)}), "--control", self.control]
+        words += ["--address", f"tcp://127.0.0.1:{self.ports[0]}", "--spool", str(self.folder / "spool")]
+        return self._start("robot", "robot_server", *words, MOCK_LOG=str(self.log))
+
+    def _drive(self) -> None:
+        operator = Operator(self.control)
+        while not self._over.wait(0.04):
+            if self.driving.is_set():
+                angle = time.monotonic() * 1.5
+                motion = np.array([np.sin(angle), np.cos(angle), 0, 0, 0, 0], np.float32)
+                operator.drive(Command(motion, -1.0, True))
+
+    def event(self, event: str) -> None:
+        operator = Operator(self.control)
+        operator.ask("event", event=event)
+        operator.close()
+
+    def moves(self, since_s: float) -> list[tuple[float, float]]:
+        """(time, speed in m/s over 40 ms) from then on."""
+        rows = [json.loads(line) for line in self.log.read_text().splitlines()[-1000:] if line.endswith("}")]
+        times = np.array([row["t"] for row in rows])
+        places = np.array([row["position"][:3] for row in rows])
+        speeds = np.linalg.norm(places[2:] - places[:-2], axis=1) / (times[2:] - times[:-2])
+        return [(t, v) for t, v in zip(times[2:].tolist(), speeds.tolist(), strict=True) if t >= since_s]
+
+    def wait_for_motion(self, timeout_s: float = 90.0) -> None:
+        end_s, fast = time.monotonic() + timeout_s, 0
+        while fast < 10:
+            if time.monotonic() > end_s:
+                raise SystemExit(f"the arm does not move: see {self.folder}")
+            time.sleep(0.2)
+            if self.robot.poll() is None and self.log.exists():
+                self.event("resume")
+                self.driving.set()
+                moved = self.moves(time.monotonic() - 0.3)
+                fast = fast + 1 if moved and min(v for _, v in moved) > 2 * STILL_MPS else 0
+
+    def close(self) -> None:
+        self._over.set()
+        for process in (self.robot, self.learner):
+            process.terminate()
+        for process in (self.robot, self.learner):
+            process.wait(60)
+
+
+def stands_after_ms(moved: list[tuple[float, float]], since_s: float) -> float | None:
+    """From when on it stood, for good; None if it did not."""
+    fast = [t for t, v in moved if v > STILL_MPS]
+    if not fast or moved[-1][0] - fast[-1] < 0.5:
+        return None if fast else 0.0
+    return 1000 * (fast[-1] - since_s)
+
+
+def faults(rehearsal: Rehearsal) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Name -> (make it, bring all back)."""
+    r = rehearsal
+
+    def hardware(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        return lambda: send_fault(str(r.socket), name, WATCHED_S), lambda: None
+
+    def restart_robot() -> None:
+        r.robot.wait()
+        r.robot = r.start_robot()
+
+    def restart_learner() -> None:
+        r.learner.wait()
+        r.learner = r.start_learner()
+
+    def to_robot(number: int) -> Callable[[], Any]:
+        return lambda: r.robot.send_signal(number)
+
+    return {
+        "motors stall": hardware("stall"),
+        "arm unplugged": hardware("disconnect"),
+        "arm reports an error": hardware("fault"),
+        "state comes 0.4 s late": hardware("late"),
+        "camera frozen": hardware(f"freeze:{CAMERAS[0]}"),
+        "camera unplugged": hardware(f"unplug:{CAMERAS[0]}"),
+        "stop button": (lambda: r.event("stop"), lambda: None),
+        "driver gone": (r.driving.clear, lambda: None),
+        "learner killed": (r.learner.kill, restart_learner),
+        "robot server stalls": (to_robot(signal.SIGSTOP), to_robot(signal.SIGCONT)),
+        "robot server killed": (to_robot(signal.SIGKILL), restart_robot),
+        "robot server: Ctrl-C": (to_robot(signal.SIGINT), restart_robot),
+    }
+
+
+def main() -> None:
+    made = parser(__doc__ or "")
+    made.add_argument("ckpt", type=Path)
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--hz", type=float, default=10.0)
+    flags = made.parse_args()
+    found: dict[str, list[float | None]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        rehearsal = Rehearsal(Path(folder), flags.ckpt, flags.hz)
+        try:
+            for _ in range(flags.rounds):
+                for name in faults(rehearsal):
+                    rehearsal.wait_for_motion()
+                    break_, mend = faults(rehearsal)[name]
+                    since_s = time.monotonic()
+                    break_()
+                    time.sleep(WATCHED_S)
+                    after_ms = stands_after_ms(rehearsal.moves(since_s), since_s)
+                    found.setdefault(name, []).append(after_ms)
+                    print(f"{name:26}{'-' if after_ms is None else f'{after_ms:.0f} ms'}", flush=True)
+                    mend()
+        finally:
+            rehearsal.close()
+    print(f"\n{machine()}, {flags.hz:g} Hz; stands after (each round)")
+    for name, times in found.items():
+        print(f"{name:26}" + ", ".join("goes on" if t is None else f"{t:.0f} ms" for t in times))
+    if flags.json:
+        Path(flags.json).write_text(json.dumps({"machine": machine(), "hz": flags.hz, "stands_after_ms": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
