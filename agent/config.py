@@ -168,6 +168,7 @@ class CollectConfig:
     failure_rate: float = _f(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
     retry_rate: float = _f(0.0, "scripted: share of the others that miss once, then try again", low=0, high=1)
     seed: int = _f(0, "seed of the first episode; each next one adds 1", low=0, high=2**31)
+    leader: dict = _f({}, "device lerobot:<type>: options of that teleoperator, such as {port: /dev/ttyACM1}")
     hz: float = _f(0.0, "by hand: steps a second; 0: the environment's own rate, else 20", low=0)
     speed: float = _f(
         0.5, "by hand: the hand's speed at full deflection, as a share of what an action can ask", low=0.01, high=1

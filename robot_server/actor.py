@@ -14,7 +14,7 @@ from agent.spec import Observation, Transition, UserError, executed, own
 from envs.clock import Clock, natural_hz
 from robot_server.control import Control
 from robot_server.link import Link
-from robot_server.teleop import ENDINGS, SUCCESS_REWARD, to_action
+from robot_server.teleop import ENDINGS, SUCCESS_REWARD, action_of
 
 SAY_S = 0.5  # a shorter hold is not worth a line: a driver's connection that stutters makes many
 
@@ -113,10 +113,10 @@ def run_episode(
             if not np.isfinite(action).all():  # an arm must never be sent it
                 raise UserError(f"the policy (version {link.version}) answers {action}: stopped before moving")
             if driven := command is not None and command.enabled:
-                action = to_action(command, len(action))
+                action = action_of(command, env)
             elif not clock.hz:
                 real_time.start()
-            moved = driven and command is not None and bool(command.motion.any())  # then the next step holds it
+            moved = driven and command is not None and bool(command.moves)  # then the next step holds it
             time_s = time.time()
             seen, reward, terminated, truncated, info = env.step(action)
             seen = own(seen, link.spec)

@@ -9,7 +9,7 @@ state   -                             state: what the robot does, and what Contr
 frames  have: number of the last one  state, number, at_s, and the observation, unless it is that one
 event   event: of teleop.EVENTS       done, or ignored (no episode is running): the event; stopped, paused
 drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
-        (gripper nil: as it is)
+        (gripper nil: as it is), place
 
 A question has "sent_s", time.monotonic() of this computer: what comes late does not drive, and what was asked of a
 robot server that ran before is not for this one. An answer repeats the "id" of its question, if it had one.
@@ -98,8 +98,9 @@ class Control:
         self.serve()
         events, self._events = tuple(self._events), []
         command = self._command
-        motion = STILL if self.held else command.motion
-        return Command(motion, command.gripper, command.enabled, events)
+        if self.held:
+            command = dataclasses.replace(command, motion=STILL, place=None)
+        return dataclasses.replace(command, events=events)
 
     @property
     def waiting(self) -> bool:
@@ -222,7 +223,8 @@ class Control:
         if 0 <= age_s <= HELD_S:
             numbers = np.clip(numbers, -1, 1)
             self._driver, self._commanded_s = route, now - age_s
-            self._command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True)
+            place = _place(question.get("place"))
+            self._command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True, place=place)
         return True
 
     def _state(self) -> dict[str, Any]:
@@ -236,3 +238,15 @@ class Control:
             "gripper": self._command.gripper,
             **self.about(),
         }
+
+
+def _place(given: object) -> dict[str, float] | None:
+    """Of a leader arm. Raises WireError for anything but names and finite numbers."""
+    if given is None:
+        return None
+    if not isinstance(given, dict) or not all(
+        isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
+        for name, value in given.items()
+    ):
+        raise WireError(f"drive: place {given!r:.80}")
+    return {name: float(value) for name, value in given.items()}

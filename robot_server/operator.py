@@ -42,7 +42,8 @@ class Operator:
         """Give the newest command; its events, too. Never waits; to be repeated well within HELD_S."""
         for event in command.events:
             self._put(question("event", event=event))
-        self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled))
+        placed = {} if command.place is None else {"place": dict(command.place)}
+        self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled, **placed))
         while self.socket.poll(0):
             self._receive()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,13 +27,19 @@ STILL.flags.writeable = False
 class Command:
     """One moment. motion: float32 (6,) in [-1, 1], x y z of the robot's base and the rotations about them, the hand's
     displacement; the env scales it. gripper: -1 open, 1 closed. enabled: the person drives, instead of the policy.
-    events: of EVENTS, since the last command, in order.
+    events: of EVENTS, since the last command, in order. place: of a leader arm instead of motion and gripper, the arm's
+    axes by name and where they are to go.
     """
 
     motion: np.ndarray = field(default_factory=lambda: STILL)
     gripper: float = -1.0
     enabled: bool = False
     events: tuple[str, ...] = ()
+    place: Mapping[str, float] | None = None
+
+    @property
+    def moves(self) -> bool:
+        return self.place is not None or bool(self.motion.any())
 
 
 class Device(Protocol):
@@ -44,6 +51,18 @@ class Device(Protocol):
         """The newest command; never blocks. Raises UserError when the device has gone."""
 
     def close(self) -> None: ...
+
+
+def action_of(command: Command, env: Any) -> np.ndarray:
+    """float32 (A,) in [-1, 1] for `env` (a gymnasium.Env). Raises UserError for an env that cannot be driven so."""
+    size = env.action_space.shape[0]
+    if command.place is None and size not in LAYOUTS and not command.moves:
+        return np.zeros(size, np.float32)  # of a leader, that the arm is to stand
+    if command.place is None:
+        return to_action(command, size)
+    if not hasattr(env.unwrapped, "towards"):
+        raise UserError("a leader arm drives an arm of its own kind: --env real, lerobot:<type> or mock")
+    return env.unwrapped.towards(command.place).astype(np.float32)
 
 
 def to_action(command: Command, size: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, SpecError, Transition, UserError, executed, own
 from envs.clock import Clock, natural_hz
-from robot_server.teleop import ENDINGS, Command, Device, to_action
+from robot_server.teleop import ENDINGS, Command, Device, action_of
 from tools.marks import marked
 
 Show = Callable[[Observation, dict[str, Any]], None]
@@ -92,7 +92,7 @@ class Recorder:
                 break
             begun = steps or self._config.idle_steps or _moves(command, gripper)
             if begun and not paused and (moved or not self._held):
-                moved = bool(command.enabled and command.motion.any())  # an arm that is to be held gets one more step
+                moved = bool(command.enabled and command.moves)  # an arm that is to be held gets one more step
                 try:
                     steps.append(self._step(observation, command))
                 except (SpecError, RuntimeError, OSError) as error:  # what a robot's drivers raise, too
@@ -123,8 +123,8 @@ class Recorder:
     def _step(self, observation: Observation, command: Command) -> Transition:
         """final_observation is set on every one: what came after it."""
         if not command.enabled:
-            command = dataclasses.replace(command, motion=np.zeros(6, np.float32))
-        action = to_action(command, self._spec.action_dim)
+            command = dataclasses.replace(command, motion=np.zeros(6, np.float32), place=None)
+        action = action_of(command, self._env)
         time_s = time.time()
         following, reward, terminated, truncated, info = self._env.step(action)
         transition = Transition(
@@ -181,4 +181,4 @@ class Recorder:
 
 
 def _moves(command: Command, gripper: float) -> bool:
-    return bool(command.enabled and command.motion.any()) or command.gripper != gripper
+    return bool(command.enabled and command.moves) or command.gripper != gripper

@@ -46,10 +46,10 @@ from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
-from robot_server.teleop import Command, Device, to_action
+from robot_server.teleop import Command, Device, action_of
 from tools.by_hand import Recorder
 from tools.devices.scripted import Scripted
-from tools.devices.table import DEVICES
+from tools.devices.table import DEVICES, LEROBOT, known, opened
 from tools.display import Display
 from tools.rollout import Act, env_options, env_record, make_env, rollout
 from tools.writer import Writer
@@ -196,10 +196,10 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
         spec = Spec.from_spaces(env.observation_space, env.action_space)
         display = Display(config.view)
-        device = DEVICES[device_name](env, config)
+        device = opened(device_name, env, config)
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))
-            to_action(Command(), spec.action_dim)  # what a hand cannot drive is refused now
+            action_of(Command(place={} if device_name.startswith(LEROBOT) else None), env)  # refused now, if at all
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
         check_continues(out, spec, origin)
@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> None:
     config, device, out = arguments.section("collect"), arguments.flags.device, arguments.flags.out
     if not device or not out:
         raise UserError("both --device NAME and --out FOLDER are needed")
-    if device not in DEVICES:
+    if not known(device):
         raise UserError(f"--device {device}: the devices are {', '.join(DEVICES)}{cli.nearest(device, DEVICES)}")
     if config.episodes < 1:
         raise UserError(f"--episodes {config.episodes}: at least one")

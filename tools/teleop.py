@@ -22,7 +22,7 @@ from agent.spec import UserError
 from envs.clock import Clock
 from robot_server.operator import Operator
 from robot_server.teleop import Command, Device
-from tools.devices.table import BY_A_PERSON, DEVICES
+from tools.devices.table import BY_A_PERSON, LEROBOT, opened
 
 HZ = 25.0
 SHOWN_S = 0.2
@@ -79,11 +79,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> None:
     arguments = cli.parse(argv, __doc__, ["collect", "robot"], add_flags, prog="python -m tools.teleop")
     name = arguments.flags.device
-    if name not in BY_A_PERSON:
+    if name not in BY_A_PERSON and not (name or "").startswith(LEROBOT):
         wrong = f"--device {name}" if name else "--device NAME is needed"
         raise UserError(f"{wrong}: the devices are {', '.join(BY_A_PERSON)}{cli.nearest(name or '', BY_A_PERSON)}")
     config = dataclasses.replace(arguments.section("collect"), enable_key=True)
-    device: Device = DEVICES[name](None, config)  # type: ignore[assignment]
+    device: Device = opened(name, None, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(device))
         operator = stack.enter_context(contextlib.closing(Operator(arguments.section("robot").control)))

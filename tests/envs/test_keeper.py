@@ -169,7 +169,7 @@ def test_an_arm_that_does_not_follow_is_stuck(made, arm, now):
     arm.stuck = True
     for step in range(1, 4):
         go(keeper, now, 0.1 + 0.1 * step)
-    with pytest.raises(ArmError, match="axis 'x' is 0.2 from .* stuck, or pushed"):
+    with pytest.raises(ArmError, match=r"axis 'x' is 0\.2 from .* stuck, or pushed"):
         for step in range(4, 9):
             go(keeper, now, 0.1 + 0.1 * step)
     assert arm.log[-1] == "hold" and keeper.error

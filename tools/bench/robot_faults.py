@@ -3,9 +3,9 @@
   python -m tools.bench.robot_faults CKPT [--rounds 3] [--json FILE]
 
 Real processes: a learner that starts from CKPT, a robot server with `--env mock`, the mock world. The operator drives in
-circles through the robot server's socket. Each fault is made while the arm moves; how the arm moved is read from the mock
-world's own log, a line each 20 ms. It stands from when its speed falls below STILL_MPS, for good; "-" means that it went on,
-which is right for a learner that has gone. After each fault the run is brought back, by "resume" or a new process.
+circles through the robot server's socket. Each fault is made while the arm moves; how the arm moved is read from the
+mock world's own log, a line each 20 ms. It stands from when its speed falls below STILL_MPS, for good. That it goes on
+is right for a learner that has gone. After each fault the run is brought back, by "resume" or a new process.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Rehearsal:
         self._driver.start()
 
     def _start(self, name: str, *command: str, **environment: str) -> subprocess.Popen:
-        log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115: the process has it
+        log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115
         words = [sys.executable, "-m", *command]
         return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
 
@@ -178,7 +178,9 @@ def main() -> None:
     for name, times in found.items():
         print(f"{name:26}" + ", ".join("goes on" if t is None else f"{t:.0f} ms" for t in times))
     if flags.json:
-        Path(flags.json).write_text(json.dumps({"machine": machine(), "hz": flags.hz, "stands_after_ms": found}, indent=1))
+        Path(flags.json).write_text(
+            json.dumps({"machine": machine(), "hz": flags.hz, "stands_after_ms": found}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -46,4 +46,18 @@ DEVICES: dict[str, Callable[[Any, CollectConfig], Device | Scripted]] = {
     "spacemouse": _spacemouse,
     "browser": _browser,
 }
+LEROBOT = "lerobot:"  # and a type of teleoperator
 BY_A_PERSON = [name for name in DEVICES if name not in ("scripted", "browser")]  # those of tools.teleop
+
+
+def known(name: str) -> bool:
+    return name in DEVICES or name.startswith(LEROBOT)
+
+
+def opened(name: str, env: gymnasium.Env | None, config: CollectConfig) -> Any:
+    """The device `name` for `env`. Raises UserError when it is not there."""
+    if name.startswith(LEROBOT):
+        from tools.devices.leader import Leader
+
+        return Leader(name.removeprefix(LEROBOT), config)
+    return DEVICES[name](env, config)

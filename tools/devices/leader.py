@@ -1,0 +1,49 @@
+"""Device `lerobot:<type>`: a leader arm, or whatever else LeRobot calls a teleoperator, by its public API.
+
+What it says is where the follower's axes are to go; the arm's own limits decide how fast. In LeRobot's own environment.
+"""
+
+from __future__ import annotations
+
+from agent.config import CollectConfig
+from agent.spec import UserError
+from robot_server.teleop import Command
+from tools.devices.terminal import Marks, terminal_if_any
+
+
+class Leader:
+    """Connects the teleoperator `kind` with the options collect.leader. Raises UserError, one line."""
+
+    def __init__(self, kind: str, config: CollectConfig) -> None:
+        from envs.arm_lerobot import SUFFIX, configuration, load
+
+        self._kind, self._suffix = kind, SUFFIX
+        try:
+            package = load("teleoperators")
+            self._leader = package.make_teleoperator_from_config(
+                configuration(package.TeleoperatorConfig, "teleoperator", kind, config.leader)
+            )
+            self._leader.connect(calibrate=False)
+        except (ValueError, OSError, RuntimeError) as error:
+            raise UserError(f"device 'lerobot:{kind}': {' '.join(str(error).split())}") from None
+        self._terminal, self._marks, self._enabled = terminal_if_any(), Marks(), False
+        self.keys = f"lerobot:{kind}: the arm follows it\n  e           from now on / not any more\n{Marks.keys}"
+
+    def read(self) -> Command:
+        keys = self._terminal.keys() if self._terminal else []
+        self._enabled ^= bool(keys.count("e") % 2)
+        try:
+            told = self._leader.get_action()
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"device 'lerobot:{self._kind}': {' '.join(str(error).split())}") from None
+        place = {key.removesuffix(self._suffix): float(value) for key, value in told.items()}
+        return Command(enabled=self._enabled, events=self._marks.events(keys), place=place if self._enabled else None)
+
+    def reset(self, gripper: float = -1.0) -> None:
+        """A new episode begins, or the person takes over."""
+        self._marks.reset()
+
+    def close(self) -> None:
+        if self._terminal:
+            self._terminal.close()
+        self._leader.disconnect()
