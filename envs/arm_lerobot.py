@@ -28,7 +28,10 @@ class LeRobotArm:
     def __init__(self, kind: str, **options: Any) -> None:
         robots = load("robots")
         config = configuration(robots.RobotConfig, "robot", kind, options)
-        self._kind, self._robot = kind, robots.make_robot_from_config(config)
+        try:
+            self._kind, self._robot = kind, robots.make_robot_from_config(config)
+        except Exception as error:  # its motors' own package is missing, say
+            raise ValueError(f"lerobot:{kind}: {' '.join(str(error).split())}") from None
         self._keys = [key for key, what in self._robot.action_features.items() if what is float]
         if not self._keys:
             raise ValueError(f"arm 'lerobot:{kind}': its actions are no numbers: {self._robot.action_features}")

@@ -121,6 +121,7 @@ class MockCamera:
     def __init__(self, device: str, socket: str, size: int) -> None:
         self._device, self._socket, self._size = device, socket, size
         self._line: Connection | None = None
+        self._newest: np.ndarray | None = None
 
     def open(self) -> None:
         line = Client(self._socket, "AF_UNIX")
@@ -136,6 +137,14 @@ class MockCamera:
             raise TimeoutError(f"no frame for {ANSWER_S:g} s")
         rows = np.frombuffer(self._line.recv_bytes(), np.uint8).reshape(self._size, self._size, 3)
         return rows[:, :, ::-1]  # BGR, as OpenCV's
+
+    def newest(self) -> np.ndarray:
+        """The newest of those that have come, after waiting for one at the first call."""
+        if self._newest is None:
+            self._newest = self.read()
+        while self._line and self._line.poll(0):
+            self._newest = self.read()
+        return self._newest
 
     def close(self) -> None:
         if self._line:

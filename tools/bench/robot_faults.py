@@ -2,10 +2,11 @@
 
   python -m tools.bench.robot_faults CKPT [--rounds 3] [--json FILE]
 
-Real processes: a learner that starts from CKPT, a robot server with `--env mock`, the mock world. The operator drives in
-circles through the robot server's socket. Each fault is made while the arm moves; how the arm moved is read from the
-mock world's own log, a line each 20 ms. It stands from when its speed falls below STILL_MPS, for good. That it goes on
-is right for a learner that has gone. After each fault the run is brought back, by "resume" or a new process.
+Real processes: a learner that starts from CKPT, a robot server with `--env mock`, the mock world. The operator drives
+in circles through the robot server's socket. Each fault is made while the arm moves; how the arm moved is read from the
+mock world's own log, a line each 20 ms. It stands from when it stays within STILL_M of where it is WATCHED_S later.
+That it goes on is right for a learner that has gone. After each fault the run is brought back, by "resume" or a new
+process.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from robot_server.teleop import Command
 from tools.bench.report import machine, parser
 from tools.demo import free_port
 
-STILL_MPS = 0.02
+STILL_M = 0.005
+STOOD_S = 1.0
+MOVES_MPS = 0.04
 WATCHED_S = 2.0
 CAMERA = {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2, "max_age_s": 0.15, "frozen_s": 0.15}
 CAMERAS = ("agentview", "robot0_eye_in_hand")
@@ -81,13 +84,10 @@ class Rehearsal:
         operator.ask("event", event=event)
         operator.close()
 
-    def moves(self, since_s: float) -> list[tuple[float, float]]:
-        """(time, speed in m/s over 40 ms) from then on."""
+    def places(self, since_s: float) -> list[tuple[float, np.ndarray]]:
+        """(time, the hand's position) from then on."""
         rows = [json.loads(line) for line in self.log.read_text().splitlines()[-1000:] if line.endswith("}")]
-        times = np.array([row["t"] for row in rows])
-        places = np.array([row["position"][:3] for row in rows])
-        speeds = np.linalg.norm(places[2:] - places[:-2], axis=1) / (times[2:] - times[:-2])
-        return [(t, v) for t, v in zip(times[2:].tolist(), speeds.tolist(), strict=True) if t >= since_s]
+        return [(row["t"], np.array(row["position"][:3])) for row in rows if row["t"] >= since_s]
 
     def wait_for_motion(self, timeout_s: float = 90.0) -> None:
         end_s, fast = time.monotonic() + timeout_s, 0
@@ -98,8 +98,9 @@ class Rehearsal:
             if self.robot.poll() is None and self.log.exists():
                 self.event("resume")
                 self.driving.set()
-                moved = self.moves(time.monotonic() - 0.3)
-                fast = fast + 1 if moved and min(v for _, v in moved) > 2 * STILL_MPS else 0
+                way = self.places(time.monotonic() - 0.3)
+                speeds = [np.linalg.norm(b - a) / (t - s) for (s, a), (t, b) in zip(way, way[2:], strict=False)]
+                fast = fast + 1 if speeds and min(speeds) > MOVES_MPS else 0
 
     def close(self) -> None:
         self._over.set()
@@ -109,12 +110,13 @@ class Rehearsal:
             process.wait(60)
 
 
-def stands_after_ms(moved: list[tuple[float, float]], since_s: float) -> float | None:
-    """From when on it stood, for good; None if it did not."""
-    fast = [t for t, v in moved if v > STILL_MPS]
-    if not fast or moved[-1][0] - fast[-1] < 0.5:
-        return None if fast else 0.0
-    return 1000 * (fast[-1] - since_s)
+def stands_after_ms(moved: list[tuple[float, np.ndarray]], since_s: float) -> float | None:
+    """From when on it stood; None if it did not."""
+    end_s, end = moved[-1]
+    away = [t for t, place in moved if np.linalg.norm(place - end) > STILL_M]
+    if not away:
+        return 0.0
+    return None if end_s - away[-1] < STOOD_S else 1000 * (away[-1] - since_s)
 
 
 def faults(rehearsal: Rehearsal) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -168,7 +170,7 @@ def main() -> None:
                     since_s = time.monotonic()
                     break_()
                     time.sleep(WATCHED_S)
-                    after_ms = stands_after_ms(rehearsal.moves(since_s), since_s)
+                    after_ms = stands_after_ms(rehearsal.places(since_s), since_s)
                     found.setdefault(name, []).append(after_ms)
                     print(f"{name:26}{'-' if after_ms is None else f'{after_ms:.0f} ms'}", flush=True)
                     mend()
