@@ -91,8 +91,8 @@ def split(succeeded: np.ndarray, shares: tuple[float, float], seed: int) -> tupl
         held = [max(LEAST, round(share * len(numbers))) for share in shares]
         if len(numbers) - sum(held) < LEAST:
             raise UserError(
-                f"{len(numbers)} {name} episodes are too few: {LEAST} or more each to train on, to choose the "
-                f"threshold from and to measure on are needed (validation_share {shares[0]:g}, test_share {shares[1]:g})"
+                f"{len(numbers)} {name} episodes are too few: {LEAST} or more each are needed to train on, to choose "
+                f"the threshold from and to measure on (validation_share {shares[0]:g}, test_share {shares[1]:g})"
             )
         cuts = np.split(numbers, np.cumsum(held))
         for part, some in zip(parts, (cuts[2], cuts[0], cuts[1])):
