@@ -191,11 +191,11 @@ class CollectConfig:
 @dataclass
 class SuccessConfig:
     cameras: list[str] = _f([], "those that the classifier looks at; empty: all of the recordings")
-    updates: int = _f(2000, "gradient updates", low=1)
+    updates: int = _f(3000, "gradient updates", low=1)
     batch: int = _f(64, "frames per update", low=2)
     negatives: float = _f(2.5, "frames without success for each with, in a batch", low=0.1, high=100)
-    lr: float = _f(1e-3, "learning rate", low=0)
-    augment_pad: int = _f(4, "random shift of images by up to this many pixels; 0 is off", low=0)
+    lr: float = _f(2e-3, "learning rate at its highest, a third of the way", low=0)
+    augment_pad: int = _f(2, "random shift of images by up to this many pixels; 0 is off", low=0)
     jitter: float = _f(0.2, "brightness, contrast and each colour vary by up to this share; 0 is off", low=0, high=1)
     validation_share: float = _f(0.2, "of the episodes, from which the threshold is chosen", low=0.01, high=0.8)
     test_share: float = _f(0.2, "of the episodes, on which it is measured", low=0.01, high=0.8)

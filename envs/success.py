@@ -18,22 +18,22 @@ import gymnasium
 import numpy as np
 
 KIND, FORMAT = "success classifier", 1
-CHANNELS, GRID, HIDDEN = (16, 32, 32, 32), 4, 64
+CHANNELS, STRIDES, GRID, HIDDEN = (16, 32, 32, 32), (2, 2, 2, 1), 8, 64
 
 
 def network(cameras: Mapping[str, tuple[int, int, int]]) -> Any:
     """An untrained torch.nn.Module: `cameras` (name -> (H, W, 3)), in the order of their names, -> one logit.
 
-    Each camera has four convolutions, averaged over a grid of 4 x 4. Called with a list of uint8 (B, H, W, 3) tensors,
-    it answers (B,).
+    Each camera has four convolutions, averaged over a grid of 8 x 8: where something is, is what tells. Called with a
+    list of uint8 (B, H, W, 3) tensors, it answers (B,).
     """
     import torch
     from torch import Tensor, nn
 
     def eye() -> nn.Module:
         layers: list[nn.Module] = []
-        for inputs, outputs in zip((3, *CHANNELS), CHANNELS):
-            layers += [nn.Conv2d(inputs, outputs, 3, 2, padding=1), nn.GroupNorm(4, outputs), nn.ReLU()]
+        for inputs, outputs, stride in zip((3, *CHANNELS), CHANNELS, STRIDES):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(4, outputs), nn.ReLU()]
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID), nn.Flatten())
 
     class Network(nn.Module):

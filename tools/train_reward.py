@@ -138,9 +138,12 @@ def frame_figures(scores: np.ndarray, success: np.ndarray, threshold: float) -> 
 
 
 def episode_figures(scores: np.ndarray, frames: Labelled, classifier: SuccessClassifier) -> dict[str, Any]:
-    """JSON-able: what k of n would have made of each episode. late_steps: of each success that it found, in steps."""
-    failed = called = succeeded = early = 0
+    """JSON-able: what k of n would have made of each episode. late_steps: of each success that it found, in steps;
+    early_steps: of each that it called before it was one.
+    """
+    failed = called = succeeded = 0
     late: list[int] = []
+    early: list[int] = []
     for number in np.unique(frames.episode):
         mine = frames.episode == number
         recent = classifier.recent()
@@ -151,7 +154,7 @@ def episode_figures(scores: np.ndarray, frames: Labelled, classifier: SuccessCla
         succeeded += 1
         first = int(np.argmax(frames.success[mine]))
         if fired is not None and fired < first:
-            early += 1
+            early.append(first - fired)
         elif fired is not None:
             late.append(fired - first)
     return {
@@ -159,8 +162,9 @@ def episode_figures(scores: np.ndarray, frames: Labelled, classifier: SuccessCla
         "failed_called_success": called,
         "successful": succeeded,
         "found": len(late),
-        "found_too_early": early,
         "late_steps": late,
+        "found_too_early": len(early),
+        "early_steps": early,
     }
 
 
