@@ -235,7 +235,7 @@ def test_a_file_that_is_none_is_named(always, tmp_path, damage):
     else:
         content = torch.load(path, weights_only=True)
         torch.save({**content, "cameras": {"top": [24, 24, 3], "wrist": [24, 24, 3]}}, path)
-    with pytest.raises(ValueError, match="not a classifier of tools.train_reward, or damaged") as error:
+    with pytest.raises(ValueError, match=r"not a classifier of tools\.train_reward, or damaged") as error:
         SuccessClassifier.load(path)
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 
 import imageio.v3 as iio
@@ -10,12 +12,13 @@ from agent.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import Episode, Transition, UserError
 from envs.success import SuccessClassifier, network
 from tools.collect import collect
+from tools import evaluate as evaluation
 from tools.evaluate import evaluate
 from tools.labelled import Labelled, labels, split
-from tools.train_reward import choose_threshold, draw_batch, episode_figures, frame_figures, jitter
+from tools.train_reward import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main
 
 SIZE = {"image_size": 32}
-TRAINING = ["--updates", 250, "--lr", 0.003, "--augment-pad", 1, "--threads", 1]
+TRAINING = ["--updates", "250", "--lr", "0.003", "--augment-pad", "1", "--threads", "1"]
 
 
 def episode(words, meta=None, cameras=("front",)):
@@ -158,15 +161,14 @@ def test_another_light_changes_within_its_bounds_and_image_by_image():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, command):
-    """(folder of recordings, classifier's file, report) from the commands, on the fake environment."""
+def trained(tmp_path_factory):
+    """(folder of recordings, classifier's file, report) on the fake environment."""
     place = tmp_path_factory.mktemp("trained")
-    flags = ["--image-size", 32, "--noise", 0.3, "--failure-rate", 0.4, "--after-success", 4, "--episodes", 80]
-    done = command("collect", "--env", "fake", "--device", "scripted", "--out", place / "demos", *flags)
-    assert done.returncode == 0, done.stderr
-    done = command("train_reward", place / "demos", "--out", place / "reward.pt", "--json", *TRAINING)
-    assert done.returncode == 0, done.stderr
-    return place / "demos", place / "reward.pt", json.loads(done.stdout)
+    config = CollectConfig(episodes=80, noise=0.3, failure_rate=0.4)
+    collect("fake", {**SIZE, "after_success": 4}, "scripted", config, place / "demos")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        main([str(place / "demos"), "--out", str(place / "reward.pt"), "--json", *TRAINING])
+    return place / "demos", place / "reward.pt", json.loads(said.getvalue())
 
 
 def test_from_recordings_to_a_classifier(trained):
@@ -185,7 +187,7 @@ def test_from_recordings_to_a_classifier(trained):
     assert report["mistakes"] == str(file.parent / "reward_mistakes.png") and sheet.shape[0] > 6 * 96
 
 
-def test_a_policy_is_measured_by_the_truth_and_the_classifier_is_told_beside_it(trained, command):
+def test_a_policy_is_measured_by_the_truth_and_the_classifier_is_told_beside_it(trained, capsys):
     _, file, _ = trained
     plain = evaluate("scripted", "fake", SIZE, episodes=12)
     judged = evaluate("scripted", "fake", {**SIZE, "classifier": str(file)}, episodes=12)
@@ -194,10 +196,11 @@ def test_a_policy_is_measured_by_the_truth_and_the_classifier_is_told_beside_it(
         [attempt.classifier_success for attempt in judged.attempts]
     )
     assert judged.episode_return == judged.classifier_success  # it pays, and nothing else does
-    flags = ["--policy", "scripted", "--env", "fake", "--episodes", 4]
-    done = command("evaluate", *flags, "--image-size", 32, "--classifier", file)
-    assert done.returncode == 0 and "wrongly called a success" in done.stdout
-    assert json.loads(command("evaluate", *flags, "--json").stdout)["classifier_success"] is None
+    flags = ["--policy", "scripted", "--env", "fake", "--episodes", "4"]
+    evaluation.main([*flags, "--image-size", "32", "--classifier", str(file)])
+    assert "wrongly called a success" in capsys.readouterr().out
+    evaluation.main([*flags, "--json"])
+    assert json.loads(capsys.readouterr().out)["classifier_success"] is None
 
 
 def test_a_classifier_that_calls_everything_a_success_gains_nothing(trained, tmp_path):
@@ -209,7 +212,7 @@ def test_a_classifier_that_calls_everything_a_success_gains_nothing(trained, tmp
     assert "5 wrongly called a success, 0 successes missed" in found.verdicts()
 
 
-def test_recordings_know_their_classifier_and_those_without_go_on(trained, tmp_path, refused):
+def test_recordings_know_their_classifier_and_those_without_go_on(trained, tmp_path):
     demos, file, _ = trained
     options = {**SIZE, "classifier": str(file)}
     collect("fake", options, "scripted", CollectConfig(episodes=1), tmp_path / "judged")
@@ -217,7 +220,7 @@ def test_recordings_know_their_classifier_and_those_without_go_on(trained, tmp_p
     assert read_episode(path).meta["env"]["options"]["classifier"] == str(file)
     with pytest.raises(UserError, match="classifier"):
         collect("fake", SIZE, "scripted", CollectConfig(episodes=1), tmp_path / "judged")
-    says = refused("train_reward", path, "--out", tmp_path / "again.pt")
+    says = refusal(path, "--out", tmp_path / "again.pt")
     assert str(path) in says and "word of classifier" in says
     old = read_episode(episode_paths([demos])[0])
     for option in ("classifier", "after_success"):
@@ -226,20 +229,28 @@ def test_recordings_know_their_classifier_and_those_without_go_on(trained, tmp_p
     collect("fake", SIZE, "scripted", CollectConfig(episodes=1), tmp_path / "old")
 
 
-def test_too_few_episodes_are_one_line(folder, refused):
+def refusal(*arguments):
+    """The line with which train_reward refuses."""
+    with pytest.raises(UserError) as error:
+        main([str(argument) for argument in arguments])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_too_few_episodes_are_one_line(folder):
     for number in range(1, 6):
         (folder / f"success_{number}.hdf5").unlink()
-    assert "1 successful episodes are too few" in refused("train_reward", folder, "--out", folder / "reward.pt")
+    assert "1 successful episodes are too few" in refusal(folder, "--out", folder / "reward.pt")
     assert not (folder / "reward.pt").exists()
 
 
 def test_what_is_wrong_is_named(folder, refused, tmp_path):
     assert "--out FILE is needed" in refused("train_reward", folder)
-    assert f"{tmp_path}/none" in refused("train_reward", tmp_path / "none", "--out", "x.pt")
-    says = refused("train_reward", folder, "--out", "x.pt", "--cameras", "frnt")
+    assert f"{tmp_path}/none" in refusal(tmp_path / "none", "--out", "x.pt")
+    says = refusal(folder, "--out", "x.pt", "--cameras", "frnt")
     assert "no camera 'frnt' (did you mean 'front'?)" in says and ".hdf5" in says
-    assert "success.k is 4" in refused("train_reward", folder, "--out", "x.pt", "--k", 4)
+    assert "success.k is 4" in refusal(folder, "--out", "x.pt", "--k", 4)
     write_episode(folder / "wide.hdf5", episode([False], cameras=("front", "wrist")))
-    assert f"{folder}/wide.hdf5: differs from" in refused("train_reward", folder, "--out", "x.pt")
+    assert f"{folder}/wide.hdf5: differs from" in refusal(folder, "--out", "x.pt")
     (folder / "wide.hdf5").write_bytes(b"cut")
-    assert f"{folder}/wide.hdf5" in refused("train_reward", folder, "--out", "x.pt")
+    assert f"{folder}/wide.hdf5" in refusal(folder, "--out", "x.pt")
