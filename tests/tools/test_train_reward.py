@@ -11,8 +11,8 @@ from agent.config import CollectConfig, SuccessConfig
 from agent.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import Episode, Transition, UserError
 from envs.success import SuccessClassifier, network
-from tools.collect import collect
 from tools import evaluate as evaluation
+from tools.collect import collect
 from tools.evaluate import evaluate
 from tools.labelled import Labelled, labels, split
 from tools.train_reward import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main
