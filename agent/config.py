@@ -189,6 +189,26 @@ class CollectConfig:
     )
 
 
+@dataclass
+class SuccessConfig:
+    cameras: list[str] = _f([], "those that the classifier looks at; empty: all of the recordings")
+    updates: int = _f(3000, "gradient updates", low=1)
+    batch: int = _f(64, "frames per update", low=2)
+    negatives: float = _f(2.5, "frames without success for each with, in a batch", low=0.1, high=100)
+    lr: float = _f(2e-3, "learning rate at its highest, a third of the way", low=0)
+    augment_pad: int = _f(2, "random shift of images by up to this many pixels; 0 is off", low=0)
+    jitter: float = _f(0.2, "brightness, contrast and each colour vary by up to this share; 0 is off", low=0, high=1)
+    validation_share: float = _f(0.2, "of the episodes, from which the threshold is chosen", low=0.01, high=0.8)
+    test_share: float = _f(0.2, "of the episodes, on which it is measured", low=0.01, high=0.8)
+    max_false_positive_rate: float = _f(
+        0.01, "of frames without success, by which the threshold is chosen", low=0, high=1
+    )
+    k: int = _f(2, "frames of the last n that must show a success", low=1)
+    n: int = _f(3, "see k", low=1)
+    seed: int = _f(0, "random seed", low=0, high=2**31)
+    threads: int = _f(0, "CPU threads; 0: torch's choice", low=0)
+
+
 SECTIONS: dict[str, type] = {
     "network": NetworkConfig,
     "calql": CalQLConfig,
@@ -199,6 +219,7 @@ SECTIONS: dict[str, type] = {
     "link": LinkConfig,
     "robot": RobotConfig,
     "collect": CollectConfig,
+    "success": SuccessConfig,
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,33 @@ class RobotFault(RuntimeError):
         self.by_itself = by_itself
 
 
+@dataclass
+class Common:
+    """What every environment can be told."""
+
+    classifier: str | None = field(
+        default=None,
+        metadata={"help": "file of tools.train_reward: what it sees gives the reward; empty: the environment"},
+    )
+    after_success: int | None = field(
+        default=None, metadata={"help": "go on for so many steps after a success: recordings for tools.train_reward"}
+    )
+
+
 def options(name: str) -> type:
-    """The environment's Options, a dataclass; loads no simulator. Raises ValueError for an unknown name."""
+    """The environment's Options with the Common ones, a dataclass; loads no simulator.
+
+    Raises ValueError for an unknown name.
+    """
+    return _with_common(_own_options(name))
+
+
+@functools.cache
+def _with_common(kind: type) -> type:
+    return dataclasses.make_dataclass("Options", [], bases=(Common, kind))
+
+
+def _own_options(name: str) -> type:
     if name == "sim":
         from envs.sim import Options as SimOptions
 
@@ -56,6 +83,29 @@ def make(name: str, **chosen: Any) -> Any:
         if key not in known:
             raise ValueError(f"environment '{name}' has no option '{key}'{nearest(key, known)}")
     asked = kind(**chosen)
+    if asked.classifier and asked.after_success is not None:
+        raise ValueError("after_success is for the environment's own success, not for that of a classifier")
+    env = _own_env(name, asked)
+    try:
+        return _judged(env, asked)
+    except BaseException:
+        env.close()
+        raise
+
+
+def _judged(env: Any, asked: Common) -> Any:
+    if asked.classifier:
+        from envs.success import ClassifierReward, SuccessClassifier
+
+        return ClassifierReward(env, SuccessClassifier.load(asked.classifier))
+    if asked.after_success is not None:
+        from envs.success import AfterSuccess
+
+        return AfterSuccess(env, asked.after_success)
+    return env
+
+
+def _own_env(name: str, asked: Any) -> Any:
     if name == "sim":
         from envs.sim import SimEnv
 

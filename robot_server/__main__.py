@@ -23,6 +23,7 @@ import itertools
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +126,8 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
         print("the learner's run is over", flush=True)
     if clock.hz:
         print(clock, flush=True)
+    if tally.judged:
+        print(tally.verdicts(), flush=True)
 
 
 def cleared(fault: envs.RobotFault, arm: Any, link: Link, control: Control | None, over: Callable[[], bool]) -> None:
@@ -232,12 +235,20 @@ class Tally:
     def __init__(self, name: str, link: Link) -> None:
         self._name, self._link = name, link
         self.episodes = self.successes = self.discarded = 0
+        self.judged: Counter[tuple[bool, bool]] = Counter()  # episodes, by the classifier's word and the environment's
         self._version, self._since_s = 0, time.monotonic()
 
     def count(self, summary: Summary) -> None:
         self.discarded += summary.word == "discard"
         self.episodes += summary.word != "discard"
         self.successes += summary.success and summary.word != "discard"
+        if summary.true_success is not None:
+            self.judged[summary.success, summary.true_success] += 1
+
+    def verdicts(self) -> str:
+        right, wrong, missed = (self.judged[words] for words in ((True, True), (True, False), (False, True)))
+        called = f"{right + wrong} of {self.judged.total()} episodes called a success, {wrong} of them wrongly"
+        return f"classifier: {called}; {missed} successes missed"
 
     def about(self) -> dict[str, Any]:
         link = self._link

@@ -31,7 +31,8 @@ class Acting(Protocol):
 class Summary:
     """One episode. policy_version: of its last step. cut: it was stopped before its own end.
 
-    word: of teleop.ENDINGS, if a person ended it. by_hand: steps of a person.
+    word: of teleop.ENDINGS, if a person ended it. by_hand: steps of a person. true_success: the environment's own word,
+    where a classifier judges in its place.
     """
 
     number: int
@@ -42,11 +43,14 @@ class Summary:
     cut: bool
     word: str = ""
     by_hand: int = 0
+    true_success: bool | None = None
 
     def __str__(self) -> str:
         outcome = "success" if self.success else "cut short" if self.cut else "failure"
         if self.word:
             outcome = f"{outcome} ({self.word})" if self.word != outcome else f"{outcome} (a person's word)"
+        if self.true_success is not None:
+            outcome += f" (in truth {'success' if self.true_success else 'failure'})"
         figures = f"{self.steps} steps, return {self.episode_return:g}"
         if self.by_hand:
             figures += f", {self.by_hand} by hand"
@@ -85,6 +89,7 @@ def run_episode(
     number = link.begin({"seed": seed, **({"fps": clock.hz} if clock.hz else {})})
     clock.start()
     steps, by_hand, episode_return, success, last, cut, word = 0, 0, 0.0, False, stop(), stop(), ""
+    true_success: bool | None = None
     real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
     moved = False  # a person moved the arm in the last step
     if control:
@@ -140,6 +145,8 @@ def run_episode(
             observation = seen
             steps, by_hand, episode_return = steps + 1, by_hand + driven, episode_return + float(reward)
             success = success or bool(info.get("success", False))
+            if "true_success" in info:
+                true_success = bool(true_success or info["true_success"])
             if control:
                 status = {"episode": number, "step": steps, "return": episode_return, "success": success}
                 control.show(observation, {**status, "action": action, "policy_version": link.version})
@@ -155,7 +162,7 @@ def run_episode(
         link.keep()
     if word == "success":
         episode_return, success = episode_return + (not success) * SUCCESS_REWARD, True
-    return Summary(number, steps, episode_return, success, link.version, cut, word, by_hand)
+    return Summary(number, steps, episode_return, success, link.version, cut, word, by_hand, true_success)
 
 
 class Pauses:

@@ -8,8 +8,10 @@ env.reset(SEED + k), and the figures do not depend on --workers. A checkpoint ac
 --stochastic it samples. --policy scripted or random stands in for --ckpt, as a baseline.
 
 --json prints one JSON object on stdout and nothing else (progress goes to stderr). --video writes
-DIR/episode_000000.mp4 and so on. Only a simulated robot should be evaluated like this: no person is asked to reset the
-scene. To stop, press Ctrl-C: the running episodes are dropped, nothing is printed, and the exit code is 1.
+DIR/episode_000000.mp4 and so on. Where a classifier judges (--classifier, or the recorded environment's), it ends the
+episodes, but the success reported is the environment's own, and the classifier's beside it. Only a simulated robot
+should be evaluated like this: no person is asked to reset the scene. To stop, press Ctrl-C: the running episodes are
+dropped, nothing is printed, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
-import dataclasses
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -25,10 +26,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist, fmean
 from typing import Any
 
 import numpy as np
@@ -36,54 +36,11 @@ import numpy as np
 from agent import cli
 from agent.progress import Progress
 from agent.spec import Spec, UserError
+from tools.outcome import Attempt, Result
 from tools.rollout import Act, env_options, make_env, one_thread, private_seed, rollout
 from tools.video import UNKNOWN_FPS, mp4, picture, require_cameras
 
 BASELINES = ("scripted", "random")
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One episode."""
-
-    seed: int
-    success: bool
-    episode_return: float
-    length: int
-    video: str | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    attempts: list[Attempt]
-    episodes: int
-    success: float
-    low: float
-    high: float
-    episode_return: float
-    length: float
-
-    @classmethod
-    def of(cls, attempts: list[Attempt]) -> Result:
-        successes = sum(a.success for a in attempts)
-        low, high = wilson(successes, len(attempts))
-        mean_return, mean_length = fmean(a.episode_return for a in attempts), fmean(a.length for a in attempts)
-        return cls(attempts, len(attempts), successes / len(attempts), low, high, mean_return, mean_length)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `return` is the key, as in log.jsonl."""
-        values = dataclasses.asdict(self)
-        attempts = [{"return" if k == "episode_return" else k: v for k, v in a.items()} for a in values.pop("attempts")]
-        return {"return": values.pop("episode_return"), **values, "attempts": attempts}
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a success rate."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / trials
-    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
 
 
 @dataclass(frozen=True)
@@ -141,6 +98,13 @@ class Stage:
             self.plan.video / f"episode_{number:06d}.mp4" if self.plan.video and seed in self.plan.video_seeds else None
         )
         success, episode_return, length = False, 0.0, 0
+        words: dict[str, bool | None] = {"true": None, "classifier": None}
+
+        def told(info: Mapping[str, Any]) -> None:
+            if "true_success" in info:
+                words["true"] = bool(words["true"] or info["true_success"])
+                words["classifier"] = bool(words["classifier"] or info["success"])
+
         with contextlib.ExitStack() as stack:
             if self._policy:
                 stack.enter_context(one_thread())
@@ -150,15 +114,16 @@ class Stage:
                 if write:
                     write(picture(observation, list(self.spec.cameras), f"seed {seed}   step {length}", success))
 
-            for transition in rollout(self.env, self.act, seed):
+            for transition in rollout(self.env, self.act, seed, told=told):
                 show(transition.observation)
-                success, length = success or transition.success, length + 1
+                word = transition.success if words["true"] is None else words["true"]
+                success, length = success or word, length + 1
                 episode_return += transition.reward
                 if stopped():
                     raise InterruptedError
                 if transition.final_observation is not None:
                     show(transition.final_observation)
-        return Attempt(seed, success, episode_return, length, str(path) if path else None)
+        return Attempt(seed, success, episode_return, length, str(path) if path else None, words["classifier"])
 
 
 _worker: dict[str, Any] = {}  # in a worker process: its plan, its stop event, its stage
@@ -287,6 +252,8 @@ def main(argv: list[str] | None = None) -> int:
     interval = f"95 % interval {result.low:.2f} to {result.high:.2f}"
     print(f"success rate {result.success:.2f} ({interval}) over {result.episodes} episodes")
     print(f"mean return {result.episode_return:.2f}, mean length {result.length:.1f} steps")
+    if result.classifier_success is not None:
+        print(result.verdicts())
     for attempt in result.attempts:
         if attempt.video:
             print(f"video: {attempt.video}")

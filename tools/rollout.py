@@ -41,12 +41,17 @@ def env_record(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rollout(
-    env: gymnasium.Env, begin: Callable[[int], Act], seed: int, start: dict[str, Any] | None = None
+    env: gymnasium.Env,
+    begin: Callable[[int], Act],
+    seed: int,
+    start: dict[str, Any] | None = None,
+    told: Callable[[Mapping[str, Any]], Any] = lambda info: None,
 ) -> Iterator[Transition]:
     """The transitions of one episode from `env.reset(seed)`; an action is recorded as executed, after clipping.
 
     `begin(seed)` is called once the environment is reset (an expert looks at the scene then), and returns what acts.
-    start: options of the reset, such as the simulator's state.
+    start: options of the reset, such as the simulator's state. told(info) is called after each step, before its
+    transition.
     """
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     observation = own(env.reset(seed=seed, options=start)[0], spec)
@@ -55,6 +60,7 @@ def rollout(
         action = np.clip(np.asarray(act(observation), np.float32), -1, 1)
         time_s = time.time()
         following, reward, terminated, truncated, info = env.step(action)
+        told(info)
         following = own(following, spec)
         last = bool(terminated or truncated)
         yield Transition(

@@ -3,11 +3,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import robot_server.__main__
 from agent.config import RobotConfig
 from agent.spec import SpecError, UserError
 from envs.clock import Clock
+from envs.success import ClassifierReward, SuccessClassifier, network
 from robot_server.actor import run_episode
 
 
@@ -239,3 +241,30 @@ def test_the_summary_names_the_outcome(bench, bench_pair, tiny_env, tiny_policy)
     summary = run_episode(tiny_env, tiny_policy, bench_pair[1], Clock(0), seed=0)
     assert "failure" in str(summary)
     assert "cut short" in str(dataclasses.replace(summary, cut=True))
+
+
+def test_what_a_classifier_calls_a_success_is_sent_and_what_truly_was_one_is_said(
+    bench, bench_pair, tiny_env, tiny_policy, empty
+):
+    mailbox, link = bench_pair
+    offer(bench, mailbox, link, 1)
+    tally = robot_server.__main__.Tally("robot", link)
+    said = []
+    for answer in (9.0, -9.0):
+        net = network({"front": (8, 8, 3)})
+        torch.nn.init.zeros_(net.head[-1].weight)
+        torch.nn.init.constant_(net.head[-1].bias, answer)
+        env = ClassifierReward(tiny_env, SuccessClassifier(net, {"front": (8, 8, 3)}))
+        summary = run_episode(env, tiny_policy, link, Clock(0), seed=0)
+        tally.count(summary)
+        said.append(str(summary))
+    bench.turn(lambda: empty(link))
+    assert said == [
+        "episode 0: 2 steps, return 1, success (in truth failure), policy 1",
+        "episode 1: 5 steps, return 0, failure (in truth success), policy 1",
+    ]
+    assert tally.verdicts() == "classifier: 1 of 2 episodes called a success, 1 of them wrongly; 1 successes missed"
+    called, missed = bench.episodes
+    assert (called.rewards.tolist(), called.success.tolist()) == ([0, 1], [False, True])
+    assert called.terminated[-1] and not called.truncated[-1]
+    assert not missed.rewards.any() and not missed.success.any() and missed.truncated[-1]

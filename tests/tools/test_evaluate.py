@@ -9,7 +9,8 @@ from agent.checkpoint import Checkpoint
 from agent.config import NetworkConfig
 from agent.policy import Policy
 from agent.spec import Spec, UserError
-from tools.evaluate import Result, evaluate, main, wilson
+from tools.evaluate import evaluate, main
+from tools.outcome import Result, wilson
 from tools.rollout import env_record, make_env
 
 TINY = {"channels": [4, 4], "strides": [2, 2], "features": 4, "state_features": 4, "actor_hidden": [8]}
