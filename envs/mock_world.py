@@ -236,7 +236,8 @@ class Lines:
             line.send_bytes(image.tobytes())
 
     def close(self) -> None:
-        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):  # its folder went first
+            self._listener.close()
 
 
 def send_fault(path: str, fault: str, for_s: float) -> None:

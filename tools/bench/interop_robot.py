@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 from agent.episode_file import episode_paths, read_episode
-from envs.mock_arm import Options, start_world
+from envs.mock_arm import MockCamera, Options, start_world
 from envs.real_options import MOCK_AXES
 from tools.bench.report import machine, parser
 from tools.demo import free_port
@@ -43,6 +43,8 @@ def main() -> int:
         socket, run = str(at / "mock.sock"), at / "run"
         address, control = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
         start_world({**vars(Options()), "socket": socket})
+        someone = MockCamera(VIEWS[0], socket, Options().size)
+        someone.open()  # the world ends when nobody is there
         cameras = json.dumps({view: {"source": "arm", "size": 84} for view in VIEWS})
         robot = [
             "--env",
@@ -52,7 +54,7 @@ def main() -> int:
         ]
         robot += ["--axes", json.dumps(MOCK_AXES), "--cameras", cameras, "--horizon", "60", "--address", address]
         robot += ["--control", control, "--spool", str(at / "spool")]
-        learner = ["--ckpt", str(flags.ckpt), "--run", str(run), "--address", address]
+        learner = ["--ckpt", str(flags.ckpt), "--run", str(run), "--address", address, "--other-env"]
         theirs = {**os.environ, "PYTHONPATH": str(ROOT)}
         log, robot_log = (at / "log").open("w"), (at / "robot.log").open("w")
         processes = [
@@ -68,10 +70,10 @@ def main() -> int:
         time.sleep(8.0)
         os.write(terminal, b"e")
         time.sleep(flags.seconds / 2)
-        for process in reversed(processes):
+        for process in reversed(processes):  # the robot server first, so that the learner takes its last episode
             process.terminate()
-        for process in processes:
             process.wait(60)
+        someone.close()
         print((at / "robot.log").read_text()[-3000:])
         episodes = [read_episode(path) for path in episode_paths([run / "episodes"])]
         last = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-1]
