@@ -21,6 +21,7 @@ import numpy as np
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 
 SUFFIX = ".hdf5"
+NEWER = ("observation_ages_s", "action_latencies_s")  # columns that older files have not: 0 then
 
 
 class EpisodeFileError(UserError):
@@ -57,7 +58,7 @@ def _write(data: h5py.Group, episode: Episode) -> None:
     env = episode.meta.get("env") or {}
     env_args = {"env_name": env.get("name", ""), "env_kwargs": env.get("options", {}), "type": 1}
     data.attrs.update(total=steps, env_args=json.dumps(env_args), meta=json.dumps(episode.meta))
-    data.attrs["crc32"] = _checksum(episode)
+    data.attrs["crc32"] = _checksum(episode, STEP_COLUMNS)
     demo = data.create_group("demo_0")
     demo.attrs["num_samples"] = steps
     demo["actions"] = episode.actions
@@ -73,10 +74,10 @@ def _write(data: h5py.Group, episode: Episode) -> None:
         demo[f"final_obs/{key}"] = rows[steps]
 
 
-def _checksum(episode: Episode) -> int:
-    """CRC-32 of all that is in the arrays: a byte that flipped on a disk would be learnt from in silence."""
+def _checksum(episode: Episode, names: Iterable[str]) -> int:
+    """CRC-32 of observations, actions and the columns `names`: a flipped byte would be learnt from in silence."""
     checksum = 0
-    columns = {name: getattr(episode, name) for name in ("actions", *STEP_COLUMNS)}
+    columns = {name: getattr(episode, name) for name in ("actions", *names)}
     for _, rows in sorted({**episode.observations, **columns}.items()):
         checksum = zlib.crc32(np.ascontiguousarray(rows).view(np.uint8).data, checksum)
     return checksum
@@ -106,7 +107,8 @@ def read_episode(path: str | Path) -> Episode:
     with _opened(path) as data:
         demo = data["demo_0"]
         episode = _rows(demo, 0, len(demo["actions"]), json.loads(data.attrs["meta"]))
-        if data.attrs.get("crc32") not in (None, _checksum(episode)):
+        there = [name for name in STEP_COLUMNS if name in demo]
+        if data.attrs.get("crc32") not in (None, _checksum(episode, there)):
             raise ValueError("its arrays do not have their checksum")
     try:
         if not episode.observations or episode.actions.ndim != 2:
@@ -134,7 +136,12 @@ def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:
 def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any]) -> Episode:
     """Steps `first` to `end` (exclusive), with the observation after them."""
     whole = end == len(demo["actions"])
-    columns = {name: demo[name][first:end].astype(dtype, copy=False) for name, dtype in STEP_COLUMNS.items()}
+    columns = {
+        name: np.zeros(end - first, dtype)
+        if name in NEWER and name not in demo
+        else demo[name][first:end].astype(dtype, copy=False)
+        for name, dtype in STEP_COLUMNS.items()
+    }
     observations = {}
     for key, rows in demo["obs"].items():
         after = demo["final_obs"][key][()] if whole else rows[end]

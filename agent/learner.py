@@ -182,6 +182,8 @@ class Learner:
             interventions=int(episode.interventions.sum()),
             policy_version=int(episode.policy_versions[-1]),
             staleness=self.version - int(episode.policy_versions[-1]),
+            observation_age_s=float(episode.observation_ages_s.max()),
+            action_latency_s=float(episode.action_latencies_s.max()),
             **{"return": episode.episode_return},
         )
 

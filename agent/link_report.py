@@ -7,7 +7,7 @@ from collections import Counter
 
 from agent.log import RunLog
 from agent.mailbox import Mailbox
-from agent.robots import Robot
+from agent.robots import REPORTED, Robot
 
 EVERY_S = 60.0
 
@@ -33,10 +33,7 @@ class LinkReport:
                 updates,
                 robot=robot.name,
                 steps=robot.steps,
-                unacknowledged=robot.unacknowledged,
-                spooled=robot.spooled,
-                reconnects=robot.reconnects,
-                round_trip_s=robot.round_trip_s,
+                **{name: getattr(robot, name) for name in REPORTED if name != "acting"},
                 policy_version=robot.acting,
                 policy_age_s=age_s,
                 silent_s=robot.age_s,
@@ -51,8 +48,12 @@ class LinkReport:
 def line(robot: Robot, policy_age_s: float) -> str:
     if not robot.live:
         return f"robot {robot.name}: not heard of for {robot.age_s:.0f} s"
+    timing = ""
+    if robot.steps_timed:
+        timing = f", {robot.deadlines_missed} of {robot.steps_timed} deadlines missed"
+        timing += f", late {1000 * robot.late_p50_s:.1f} ms (median; p99 {1000 * robot.late_p99_s:.1f})"
     return (
         f"robot {robot.name}: {robot.steps} steps received, {robot.unacknowledged} unacknowledged, "
         f"{robot.spooled} episodes spooled, {robot.reconnects} reconnects, round trip "
-        f"{1000 * robot.round_trip_s:.0f} ms, policy {robot.acting} ({policy_age_s:.0f} s old)"
+        f"{1000 * robot.round_trip_s:.0f} ms, policy {robot.acting} ({policy_age_s:.0f} s old){timing}"
     )

@@ -21,7 +21,7 @@ from agent.assembly import Assembly
 from agent.faults import Faults, shown
 from agent.keys import Guard
 from agent.patience import Patience
-from agent.robots import Refused, Robot, Robots
+from agent.robots import REPORTED, Refused, Robot, Robots
 from agent.spec import Episode, Spec, SpecError, UserError
 from agent.wire import (
     PROTOCOL,
@@ -297,7 +297,7 @@ class Mailbox:
     def _pull(self, robot: Robot, message: Message) -> None:
         fields = message.fields
         robot.version, robot.ask = fields["have"], fields["ask"]
-        for name in ("acting", "unacknowledged", "spooled", "reconnects", "round_trip_s"):
+        for name in REPORTED:
             setattr(robot, name, fields[name])
         self._send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
         self._answer_outbox(robot, message.fields["outbox"])

@@ -13,6 +13,17 @@ from agent.spec import Spec, SpecError, env_differences
 
 LIVE_S = 10.0  # a robot not heard of for so long is gone, if its connection is not known to have ended before
 FORGET_S = 60.0  # one not heard of for so long is asked WHO it is when it comes back
+REPORTED = (  # by a robot, of itself, in every PULL
+    "acting",
+    "unacknowledged",
+    "spooled",
+    "reconnects",
+    "round_trip_s",
+    "steps_timed",
+    "deadlines_missed",
+    "late_p50_s",
+    "late_p99_s",
+)
 MAX_ROBOTS = 1000  # then the one not heard of for longest is forgotten
 
 log = logging.getLogger(__name__)
@@ -32,7 +43,8 @@ class Robot:
 
     version: of the weights it has, acting: of those that it acts with (-1, 0: none yet). steps: received from it in
     this life of the learner, each once. As it says itself: unacknowledged (steps), spooled (episodes), reconnects,
-    round_trip_s (median, from its question to the learner's answer, which comes between two updates).
+    round_trip_s (median, from its question to the learner's answer, which comes between two updates); of the steps
+    that it made at a fixed rate: steps_timed, deadlines_missed, late_p50_s and late_p99_s (how late the newest ended).
     """
 
     name: str
@@ -46,6 +58,10 @@ class Robot:
     spooled: int = 0
     reconnects: int = 0
     round_trip_s: float = 0.0
+    steps_timed: int = 0
+    deadlines_missed: int = 0
+    late_p50_s: float = 0.0
+    late_p99_s: float = 0.0
     seen_s: float = 0.0  # time.monotonic() at its last message
     ask: int = field(default=-1, repr=False)  # number of its newest PULL
     answered: int = field(default=-1, repr=False)  # number of the PULL that got the last WEIGHTS

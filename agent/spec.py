@@ -129,19 +129,6 @@ def _check_array(name: str, value: np.ndarray, shape: tuple, dtype: np.dtype, li
         raise SpecError(f"'{name}' has values outside [-1, 1]: {value[np.abs(value) > limit][0]:g}")
 
 
-def own(observation: Mapping[str, Any], spec: Spec) -> Observation:
-    """A copy (environments reuse their buffers), with float64 vectors as float32. Raises SpecError for other dtypes."""
-    try:
-        return {key: np.array(value).astype(spec.dtype(key), casting="same_kind") for key, value in observation.items()}
-    except TypeError as error:
-        raise SpecError(f"observation: {error}") from None
-
-
-def executed(info: Mapping[str, Any], action: np.ndarray) -> np.ndarray:
-    """The action as executed: the env's word (info["action"]: a person's or a safety limit's) over the policy's."""
-    return np.array(info.get("action", action), np.float32)
-
-
 def env_differences(env: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two environments {"name", "options"}: option -> "mine against theirs"; or "env" alone."""
     if env.get("name") != other.get("name"):
@@ -159,6 +146,9 @@ def env_differences(env: Mapping[str, Any], other: Mapping[str, Any]) -> dict[st
 class Transition:
     """One step. `observation` is what was seen before `action` (float32 (A,), as executed, in [-1, 1]).
 
+    time_s: wall clock (Unix time) at which the action was sent. observation_age_s: how old the oldest part of
+    `observation` was when it was put together; action_latency_s: from then to the command that the arm was given; both
+    are 0 where time stands still meanwhile.
     `final_observation` is what was seen after the last action, and is set on an episode's last transition only.
     """
 
@@ -170,7 +160,9 @@ class Transition:
     success: bool = False
     policy_version: int = 0
     intervention: bool = False
-    time_s: float = 0.0  # wall clock (Unix time) at which the action was sent
+    time_s: float = 0.0
+    observation_age_s: float = 0.0
+    action_latency_s: float = 0.0
     final_observation: Observation | None = None
 
     @property
@@ -189,7 +181,7 @@ class Transition:
             spec.check_observation(self.final_observation)
 
 
-# Per-step columns of an episode besides observations and actions: name -> dtype.
+# Per-step columns of an episode besides observations and actions: name -> dtype, and -> the name in a Transition.
 STEP_COLUMNS: dict[str, Any] = {
     "rewards": np.float32,
     "terminated": np.bool_,
@@ -198,6 +190,19 @@ STEP_COLUMNS: dict[str, Any] = {
     "policy_versions": np.int64,
     "interventions": np.bool_,
     "times_s": np.float64,
+    "observation_ages_s": np.float32,
+    "action_latencies_s": np.float32,
+}
+STEP_FIELDS = {
+    "rewards": "reward",
+    "terminated": "terminated",
+    "truncated": "truncated",
+    "success": "success",
+    "policy_versions": "policy_version",
+    "interventions": "intervention",
+    "times_s": "time_s",
+    "observation_ages_s": "observation_age_s",
+    "action_latencies_s": "action_latency_s",
 }
 
 
@@ -218,6 +223,8 @@ class Episode:
     policy_versions: np.ndarray
     interventions: np.ndarray
     times_s: np.ndarray
+    observation_ages_s: np.ndarray
+    action_latencies_s: np.ndarray
     meta: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -230,31 +237,23 @@ class Episode:
         return cls(
             observations={key: np.stack([row[key] for row in rows]) for key in rows[0]},
             actions=np.stack([step.action for step in steps]).astype(np.float32),
-            rewards=np.array([step.reward for step in steps], np.float32),
-            terminated=np.array([step.terminated for step in steps]),
-            truncated=np.array([step.truncated for step in steps]),
-            success=np.array([step.success for step in steps]),
-            policy_versions=np.array([step.policy_version for step in steps], np.int64),
-            interventions=np.array([step.intervention for step in steps]),
-            times_s=np.array([step.time_s for step in steps], np.float64),
+            **{
+                column: np.array([getattr(step, name) for step in steps], STEP_COLUMNS[column])
+                for column, name in STEP_FIELDS.items()
+            },
             meta=dict(meta or {}),
         )
 
     def transitions(self) -> list[Transition]:
         """The inverse of from_transitions."""
         last = len(self) - 1
+        columns = {name: getattr(self, column).tolist() for column, name in STEP_FIELDS.items()}
         return [
             Transition(
                 observation={key: rows[t] for key, rows in self.observations.items()},
                 action=self.actions[t],
-                reward=float(self.rewards[t]),
-                terminated=bool(self.terminated[t]),
-                truncated=bool(self.truncated[t]),
-                success=bool(self.success[t]),
-                policy_version=int(self.policy_versions[t]),
-                intervention=bool(self.interventions[t]),
-                time_s=float(self.times_s[t]),
                 final_observation={key: rows[-1] for key, rows in self.observations.items()} if t == last else None,
+                **{name: values[t] for name, values in columns.items()},
             )
             for t in range(len(self))
         ]

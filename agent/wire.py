@@ -40,26 +40,23 @@ import numpy as np
 import zmq
 
 from agent.layout import WireError, declare, read_layout
-from agent.spec import Transition, UserError
+from agent.spec import STEP_COLUMNS, STEP_FIELDS, Transition, UserError
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAX_HEADER_BYTES = 1 << 20
 MAX_MAP_BYTES = 1 << 14  # of a field that is a map (env, meta, spec, ...), as JSON
 MAX_REPORTED = 5000  # episodes in one outbox report
 
 EPISODE = {"robot": str, "boot": str, "episode": int}
+STEP_TYPES: dict[str, type] = {
+    name: type(np.zeros((), STEP_COLUMNS[column]).item()) for column, name in STEP_FIELDS.items()
+}
 KINDS: dict[str, dict[str, type]] = {
     "HELLO": {"robot": str, "boot": str, "spec": dict, "env": dict, "outbox": list},
     "STEP": {
         **EPISODE,
         "step": int,
-        "reward": float,
-        "terminated": bool,
-        "truncated": bool,
-        "success": bool,
-        "policy_version": int,
-        "intervention": bool,
-        "time_s": float,
+        **STEP_TYPES,
         "meta": dict,
     },
     "PULL": {
@@ -72,6 +69,10 @@ KINDS: dict[str, dict[str, type]] = {
         "spooled": int,
         "reconnects": int,
         "round_trip_s": float,
+        "steps_timed": int,
+        "deadlines_missed": int,
+        "late_p50_s": float,
+        "late_p99_s": float,
     },
     "BYE": {},
     "WELCOME": {"run": str, "learner_boot": str, "spec": dict, "network": dict},
@@ -214,13 +215,7 @@ def pack_step(key: EpisodeKey, step: int, transition: Transition, meta: Mapping[
         boot=key[1],
         episode=key[2],
         step=step,
-        reward=float(transition.reward),
-        terminated=bool(transition.terminated),
-        truncated=bool(transition.truncated),
-        success=bool(transition.success),
-        policy_version=int(transition.policy_version),
-        intervention=bool(transition.intervention),
-        time_s=float(transition.time_s),
+        **{name: kind(getattr(transition, name)) for name, kind in STEP_TYPES.items()},
         meta=dict(meta or {}),
     )
 
@@ -239,12 +234,11 @@ def read_step(message: Message) -> Transition:
             raise WireError(f"STEP: unexpected array '{name}'")
     if action is None:
         raise WireError("STEP: no action")
-    columns = ("reward", "terminated", "truncated", "success", "policy_version", "intervention", "time_s")
     return Transition(
         observation=parts["obs"],
         action=action,
         final_observation=parts["final"] or None,
-        **{name: message.fields[name] for name in columns},
+        **{name: message.fields[name] for name in STEP_TYPES},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -55,12 +56,16 @@ class Clock:
         self.late_s.append(max(late_s, self._now() - self._deadline_s))
         self._deadline_s += 1 / self.hz
 
+    def late(self, newest: int | None = None) -> tuple[float, float]:
+        """Median and 99th percentile of how late the `newest` steps (all that are kept) ended, in seconds."""
+        late_s = sorted(itertools.islice(reversed(self.late_s), newest)) or [0.0]
+        return late_s[int(0.5 * (len(late_s) - 1))], late_s[int(0.99 * (len(late_s) - 1))]
+
     def __str__(self) -> str:
         if not self.steps:
             return "no steps"
-        late_ms = sorted(1000 * late_s for late_s in self.late_s)
-        median, most = (late_ms[int(share * (len(late_ms) - 1))] for share in (0.5, 0.99))
+        median_s, most_s = self.late()
         return (
             f"{self.misses} of {self.steps} steps took longer than 1/{self.hz:g} s; "
-            f"a step ended {median:.2f} ms after its deadline (median; p99 {most:.2f} ms)"
+            f"a step ended {1000 * median_s:.2f} ms after its deadline (median; p99 {1000 * most_s:.2f} ms)"
         )

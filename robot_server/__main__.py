@@ -94,7 +94,7 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
         control.about = tally.about
     policy = first_policy(link, robot, stop, control)
     arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None
-    clock = arm.clock if arm else Clock(robot.hz)
+    clock = link.clock = arm.clock if arm else Clock(robot.hz)
 
     def over() -> bool:
         return stop() or link.done

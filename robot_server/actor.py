@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from agent.spec import Observation, Transition, UserError, executed, own
+from agent.spec import Observation, UserError
+from agent.stepping import Stepper
 from envs.clock import Clock, natural_hz
 from robot_server.control import Control
 from robot_server.link import Link
@@ -83,7 +85,8 @@ def run_episode(
     arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None  # a real one, whose step takes its time
     if arm:
         arm.paused, arm.ask = Pauses(link, control, stop), Prompt(link, control, stop)
-    observation = own(env.reset(seed=seed)[0], link.spec)
+    stepper = Stepper(env, link.spec)
+    observation = stepper.reset(seed)
     if arm:
         arm.paused = Pauses(link, control)
     number = link.begin({"seed": seed, **({"fps": clock.hz} if clock.hz else {})})
@@ -122,34 +125,26 @@ def run_episode(
             elif not clock.hz:
                 real_time.start()
             moved = driven and command is not None and bool(command.moves)  # then the next step holds it
-            time_s = time.time()
-            seen, reward, terminated, truncated, info = env.step(action)
-            seen = own(seen, link.spec)
-            cut = stop() and not (terminated or truncated)
-            last = bool(terminated or truncated or cut)
-            action = executed(info, action)
+            made = stepper.step(action)
+            cut = stop() and not made.last
+            last = made.last or cut
             link.send(
-                Transition(
-                    observation=observation,
-                    action=action,
-                    reward=float(reward),
-                    terminated=bool(terminated),
-                    truncated=bool(truncated or cut),
-                    success=bool(info.get("success", False)),
+                dataclasses.replace(
+                    made,
+                    truncated=made.truncated or cut,
                     policy_version=link.version,
-                    intervention=driven or bool(info.get("intervention", False)),
-                    time_s=time_s,
-                    final_observation=seen if last else None,
+                    intervention=driven or made.intervention,
+                    final_observation=made.final_observation if last else None,
                 )
             )
-            observation = seen
-            steps, by_hand, episode_return = steps + 1, by_hand + driven, episode_return + float(reward)
-            success = success or bool(info.get("success", False))
+            observation, info = stepper.observation, stepper.info
+            steps, by_hand, episode_return = steps + 1, by_hand + driven, episode_return + made.reward
+            success = success or made.success
             if "true_success" in info:
                 true_success = bool(true_success or info["true_success"])
             if control:
                 status = {"episode": number, "step": steps, "return": episode_return, "success": success}
-                control.show(observation, {**status, "action": action, "policy_version": link.version})
+                control.show(observation, {**status, "action": made.action, "policy_version": link.version})
             link.pump()
             if not arm:
                 clock.wait(link.wait)

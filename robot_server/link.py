@@ -36,12 +36,14 @@ from agent.wire import (
     pack,
     unpack,
 )
+from envs.clock import Clock
 from robot_server.outbox import Outbox
 from robot_server.watch import Watch
 
 HELLO_EVERY_S = 1.0
 RECONNECT_S = 1.0  # after a handshake that failed
 PULL_EVERY_S = 2.0
+TIMED = 600  # newest steps that lateness is reported of
 PULLS_A_QUESTION = 5  # weights that got lost are asked for anew after so many PULLs
 REFUSED_FOR_S = 15.0  # how long "that name is in use" may last: longer than the learner remembers a crashed robot
 LONGEST_HOLD_S = 60.0
@@ -80,6 +82,7 @@ class Link:
         self.network: dict[str, Any] | None = None
         self.run = ""
         self.version = 0
+        self.clock: Clock | None = None  # of whoever makes the steps: how well it keeps its deadlines is reported
         self._heard_s = time.monotonic()
         self.spool = Path(spool)
         self._outbox = Outbox(self.spool, spec, robot_name, self.boot, spool_gb * 1e9)
@@ -308,10 +311,18 @@ class Link:
                     spooled=sum(out.file is not None for out in held),
                     reconnects=self.reconnects,
                     round_trip_s=self.round_trip_s,
+                    **self._timing(),
                 )
             )
         spec = self.spec.to_dict()
         return self._put(pack("HELLO", robot=self.name, boot=self.boot, spec=spec, env=self.env, outbox=outbox))
+
+    def _timing(self) -> dict[str, Any]:
+        if not self.clock:
+            return {"steps_timed": 0, "deadlines_missed": 0, "late_p50_s": 0.0, "late_p99_s": 0.0}
+        median_s, most_s = self.clock.late(TIMED)
+        counts = {"steps_timed": self.clock.steps, "deadlines_missed": self.clock.misses}
+        return {**counts, "late_p50_s": median_s, "late_p99_s": most_s}
 
     def _receive(self, frames: list[bytes]) -> None:
         kind = "malformed"

@@ -12,6 +12,7 @@ NETWORK = {"features": 16, "channels": [8, 8]}
 PULL = {
     **{"have": -1, "ask": 0, "outbox": [], "sent_s": 0.0, "acting": 0},
     **{"unacknowledged": 0, "spooled": 0, "reconnects": 0, "round_trip_s": 0.0},
+    **{"steps_timed": 0, "deadlines_missed": 0, "late_p50_s": 0.0, "late_p99_s": 0.0},
 }
 
 

@@ -47,9 +47,12 @@ def test_the_check_above_sees_every_kind_of_import(tmp_path, monkeypatch):
     assert set(imported(path)) == {"a.b", "c", "c.d", "agent", "agent.e", "agent.f", "agent.f.g", "i"}
 
 
+LEROBOT_PLUGIN = "lerobot_robot_rehearsal"  # a distribution of its own, which registers its classes when imported
+
+
 @pytest.mark.parametrize("package", ["agent", "robot_server", "tools"])
 def test_package_inits_import_nothing(package):
-    inits = list((ROOT / package).rglob("__init__.py"))
+    inits = [path for path in (ROOT / package).rglob("__init__.py") if path.parent.name != LEROBOT_PLUGIN]
     assert ROOT / package / "__init__.py" in inits
     for path in inits:
         assert list(imported(path)) == []

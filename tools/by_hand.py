@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,8 @@ import gymnasium
 import numpy as np
 
 from agent.config import CollectConfig
-from agent.spec import Episode, Observation, Spec, SpecError, Transition, UserError, executed, own
+from agent.spec import Episode, Observation, Spec, SpecError, Transition, UserError
+from agent.stepping import Stepper
 from envs.clock import Clock, natural_hz
 from robot_server.teleop import ENDINGS, Command, Device, action_of
 from tools.marks import marked
@@ -54,6 +54,7 @@ class Recorder:
     ) -> None:
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
+        self._stepper = Stepper(env, self._spec)
         self._clock = Clock(rate(env, config))
         self._seen: Observation = {}  # at the end of the last episode
         if hasattr(device, "step_s"):
@@ -73,7 +74,7 @@ class Recorder:
         while self._held and not self._stop():  # the environment's reset would move the arm
             self._say(f"no reset: {self._held}", self._seen, [], self._device.read())
             self._clock.wait()
-        observation = own(self._env.reset(seed=seed)[0], self._spec)
+        observation = self._stepper.reset(seed)
         self._spec.check_observation(observation)
         ready()
         getattr(self._device, "forget", self._device.read)()  # with it goes what was pressed during the reset
@@ -94,7 +95,7 @@ class Recorder:
             if begun and not paused and (moved or not self._held):
                 moved = bool(command.enabled and command.moves)  # an arm that is to be held gets one more step
                 try:
-                    steps.append(self._step(observation, command))
+                    steps.append(self._step(command))
                 except (SpecError, RuntimeError, OSError) as error:  # what a robot's drivers raise, too
                     if not steps:
                         raise
@@ -120,25 +121,13 @@ class Recorder:
         """Why a device that can say so wants no steps now."""
         return getattr(self._device, "held", "")
 
-    def _step(self, observation: Observation, command: Command) -> Transition:
+    def _step(self, command: Command) -> Transition:
         """final_observation is set on every one: what came after it."""
         if not command.enabled:
             command = dataclasses.replace(command, motion=np.zeros(6, np.float32), place=None)
-        action = action_of(command, self._env)
-        time_s = time.time()
-        following, reward, terminated, truncated, info = self._env.step(action)
-        transition = Transition(
-            observation=observation,
-            action=executed(info, action),
-            reward=float(reward),
-            terminated=bool(terminated),
-            truncated=bool(truncated),
-            success=bool(info.get("success", False)),
-            time_s=time_s,
-            final_observation=own(following, self._spec),
-        )
-        self._spec.check_observation(transition.final_observation or {})  # what cannot be read back is not recorded
-        return transition
+        made = self._stepper.step(action_of(command, self._env))
+        self._spec.check_observation(made.final_observation or {})  # what cannot be read back is not recorded
+        return made
 
     def _events(self, command: Command, paused: bool) -> tuple[bool, str]:
         """Whether it is paused now, and the word that ends the episode or the recording, or ''."""

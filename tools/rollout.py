@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ import gymnasium
 import numpy as np
 
 import envs
-from agent.spec import Observation, Spec, Transition, UserError, executed, own
+from agent.spec import Observation, Spec, Transition, UserError
+from agent.stepping import Stepper
 
 Act = Callable[[Observation], np.ndarray]
 
@@ -54,28 +54,15 @@ def rollout(
     transition.
     """
     spec = Spec.from_spaces(env.observation_space, env.action_space)
-    observation = own(env.reset(seed=seed, options=start)[0], spec)
+    stepper = Stepper(env, spec)
+    stepper.reset(seed, start)
     act = begin(seed)
     while True:
-        action = np.clip(np.asarray(act(observation), np.float32), -1, 1)
-        time_s = time.time()
-        following, reward, terminated, truncated, info = env.step(action)
-        told(info)
-        following = own(following, spec)
-        last = bool(terminated or truncated)
-        yield Transition(
-            observation=observation,
-            action=executed(info, action),
-            reward=float(reward),
-            terminated=bool(terminated),
-            truncated=bool(truncated),
-            success=bool(info.get("success", False)),
-            time_s=time_s,
-            final_observation=following if last else None,
-        )
-        if last:
+        made = stepper.step(np.clip(np.asarray(act(stepper.observation), np.float32), -1, 1))
+        told(stepper.info)
+        yield made if made.last else dataclasses.replace(made, final_observation=None)
+        if made.last:
             return
-        observation = following
 
 
 def private_seed(seed: int) -> int:

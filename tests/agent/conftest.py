@@ -83,6 +83,8 @@ def make_episode() -> Callable[..., Episode]:
             policy_versions=np.zeros(steps, np.int64),
             interventions=np.zeros(steps, bool),
             times_s=np.arange(steps, dtype=np.float64),
+            observation_ages_s=np.zeros(steps, np.float32),
+            action_latencies_s=np.zeros(steps, np.float32),
             meta={"robot": "arm", "boot": "b0", "number": number, "env": {"name": "fake", "options": {}}},
         )
 

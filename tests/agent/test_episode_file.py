@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent import episode_file
-from agent.episode_file import EpisodeFileError, episode_paths, read_episode, read_episodes, write_episode
+from agent.episode_file import EpisodeFileError, episode_paths, read_episode, read_episodes, read_steps, write_episode
 from agent.spec import STEP_COLUMNS, Episode, UserError
 
 META = {"robot": "r", "boot": "b", "number": 3, "seed": 5, "env": {"name": "fake", "options": {"size": 8}}}
@@ -31,6 +31,8 @@ def make(steps=6, seed=0, size=8, meta=META):
         policy_versions=np.arange(steps),
         interventions=np.arange(steps) % 2 == 0,
         times_s=1.7e9 + np.arange(steps) / 10,
+        observation_ages_s=np.arange(steps, dtype=np.float32),
+        action_latencies_s=np.arange(steps, dtype=np.float32) / 8,
         meta=dict(meta),
     )
 
@@ -264,3 +266,25 @@ def test_episodes_of_another_shape_are_named(tmp_path):
 def test_every_column_is_compared():
     """The tests above compare with Episode.equals: it must not be blind to one."""
     assert {f.name for f in dataclasses.fields(Episode)} == {"observations", "actions", "meta", *STEP_COLUMNS}
+
+
+def test_files_from_before_ages_were_recorded_are_read(tmp_path, monkeypatch):
+    """Their checksum is of the columns that they have."""
+    older = {name: dtype for name, dtype in STEP_COLUMNS.items() if name not in episode_file.NEWER}
+    assert len(older) == len(STEP_COLUMNS) - 2
+    with monkeypatch.context() as then:
+        then.setattr(episode_file, "STEP_COLUMNS", older)
+        write_episode(tmp_path / "a.hdf5", make())
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        assert "observation_ages_s" not in file["data/demo_0"]
+    zeros = np.zeros(6, np.float32)
+    expected = dataclasses.replace(make(), observation_ages_s=zeros, action_latencies_s=zeros)
+    assert read_episode(tmp_path / "a.hdf5").equals(expected)
+    assert [step.observation_age_s for step in read_steps(tmp_path / "a.hdf5", 2, 2)] == [0.0, 0.0]
+
+
+def test_any_other_column_must_be_there(tmp_path):
+    for name in STEP_COLUMNS:
+        edit(tmp_path / "a.hdf5", lambda file, name=name: file["data/demo_0"].__delitem__(name))
+        with pytest.raises(EpisodeFileError, match=r"a\.hdf5"):
+            read_episode(tmp_path / "a.hdf5")

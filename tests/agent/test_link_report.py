@@ -22,6 +22,7 @@ def clock(monkeypatch):
 
 def test_a_line_a_minute_for_each_robot(tmp_path, clock, capsys):
     facts = {"steps": 1234, "unacknowledged": 12, "spooled": 3, "reconnects": 1, "round_trip_s": 0.023, "acting": 57}
+    facts |= {"steps_timed": 1300, "deadlines_missed": 2, "late_p50_s": 0.0001, "late_p99_s": 0.0021}
     arm = Robot("arm1", "b", {}, b"r", **facts, seen_s=clock.s)
     gone = Robot("arm2", "b", {}, b"s", seen_s=clock.s)
     mailbox = SimpleNamespace(known=[arm, gone], faults=Faults(), policy_age_s=lambda robot: 3.2)
@@ -37,7 +38,7 @@ def test_a_line_a_minute_for_each_robot(tmp_path, clock, capsys):
         report.tell(20, 6)
     assert capsys.readouterr().out.splitlines() == [
         "robot arm1: 1234 steps received, 12 unacknowledged, 3 episodes spooled, 1 reconnects, round trip 23 ms, "
-        "policy 57 (3 s old)",
+        "policy 57 (3 s old), 2 of 1300 deadlines missed, late 0.1 ms (median; p99 2.1)",
         "robot arm2: not heard of for 60 s",
         "3 bad messages in the last minute: 3 from arm1",
     ]

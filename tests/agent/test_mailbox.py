@@ -420,6 +420,7 @@ def test_close_frees_the_port(make_mailbox):
 def test_every_pull_is_answered_and_says_how_its_robot_is(mailbox, robot):
     robot.wants_pongs = True
     facts = {"acting": 7, "unacknowledged": 12, "spooled": 3, "reconnects": 2, "round_trip_s": 0.25}
+    facts |= {"steps_timed": 40, "deadlines_missed": 3, "late_p50_s": 0.001, "late_p99_s": 0.5}
     robot.send("PULL", **{**PULL, **facts, "sent_s": 5.5})
     assert robot.expect(mailbox, "PONG").fields == {"sent_s": 5.5}
     (seen,) = mailbox.robots

@@ -41,6 +41,8 @@ def labelled(number: int, steps: int, terminated: bool, success: bool) -> Episod
         policy_versions=np.zeros(steps, np.int64),
         interventions=np.zeros(steps, bool),
         times_s=np.zeros(steps),
+        observation_ages_s=np.zeros(steps, np.float32),
+        action_latencies_s=np.zeros(steps, np.float32),
     )
 
 

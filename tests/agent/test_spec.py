@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from agent.spec import STEP_COLUMNS, Episode, Spec, SpecError, Transition, UserError, env_differences
+from agent.spec import STEP_COLUMNS, STEP_FIELDS, Episode, Spec, SpecError, Transition, UserError, env_differences
 
 SPEC = Spec({"front": (4, 6, 3)}, {"state": 3}, 2)
 ACTIONS = Box(-1, 1, (2,), np.float32)
@@ -216,7 +216,7 @@ def test_an_episode_is_its_transitions(end):
     for mine, theirs in zip(steps, back, strict=True):
         theirs.check(SPEC)
         np.testing.assert_array_equal(mine.action, theirs.action)
-        for name in ("reward", "terminated", "truncated", "success", "policy_version", "intervention", "time_s"):
+        for name in STEP_FIELDS.values():
             assert getattr(mine, name) == getattr(theirs, name), name
     assert Episode.from_transitions(back, episode.meta).equals(episode)
 

@@ -12,7 +12,7 @@ from link_data import PULL
 
 from agent import layout, wire
 from agent.faults import Faults, shown
-from agent.spec import Transition, UserError
+from agent.spec import STEP_FIELDS, Transition, UserError
 from agent.wire import ProtocolError, WireError, check_address, episode_name, pack, pack_step, read_step, unpack
 
 KEY = ("robot", "ab12", 3)
@@ -51,20 +51,20 @@ json_values = st.recursive(
     flags=st.tuples(*[st.booleans()] * 4),
     version=st.integers(0, 2**63 - 1),
     step=st.integers(0, 10**9),
-    time_s=st.floats(0, 4e9),
+    times=st.tuples(*[st.floats(0, 4e9)] * 3),
     meta=st.dictionaries(st.text(max_size=5), json_values, max_size=3),
 )
-def test_a_transition_comes_back(reward, flags, version, step, time_s, meta):
+def test_a_transition_comes_back(reward, flags, version, step, times, meta):
     terminated, truncated, success, intervention = flags
     observation = {"front": np.arange(48, dtype=np.uint8).reshape(4, 4, 3), "state": np.arange(2, dtype=np.float32)}
     final = {key: value + 1 for key, value in observation.items()} if terminated or truncated else None
     action = np.array([0.5, -1], np.float32)
-    sent = Transition(observation, action, reward, terminated, truncated, success, version, intervention, time_s, final)
+    sent = Transition(observation, action, reward, terminated, truncated, success, version, intervention, *times, final)
     message = unpack(pack_step(KEY, step, sent, meta))
     assert (message.fields["step"], message.fields["meta"]) == (step, meta)
     assert (message.fields["robot"], message.fields["boot"], message.fields["episode"]) == KEY
     back = read_step(message)
-    for name in ("reward", "terminated", "truncated", "success", "policy_version", "intervention", "time_s"):
+    for name in STEP_FIELDS.values():
         assert getattr(back, name) == getattr(sent, name), name
     np.testing.assert_array_equal(back.action, action)
     for mine, theirs in ((observation, back.observation), (final or {}, back.final_observation or {})):

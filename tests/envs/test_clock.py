@@ -83,3 +83,11 @@ def test_with_real_time():
     for _ in range(20):
         clock.wait()
     assert time.monotonic() - started_s >= 0.1 - 1e-6
+
+
+def test_lateness_is_told_of_the_newest_steps():
+    clock = Clock(10)
+    assert clock.late(600) == (0.0, 0.0) and str(clock) == "no steps"
+    clock.late_s.extend([5.0] * 10 + [i / 1000 for i in range(100, -1, -1)])
+    assert clock.late(101) == (0.05, 0.099)
+    assert clock.late()[1] == 5.0

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from agent import wire
+from envs.clock import Clock
 from tools.keys import main
 
 
@@ -75,6 +76,17 @@ def test_the_learner_knows_what_the_robot_holds(bench, quick, episode_steps):
     bench.turn(lambda: mailbox.robots[0].unacknowledged == 5 and mailbox.robots[0].round_trip_s > 0)
     (robot,) = mailbox.robots
     assert (robot.spooled, robot.reconnects, robot.steps) == (1, 0, 5)
+
+
+def test_the_learner_knows_how_well_the_robot_keeps_its_deadlines(bench, quick):
+    mailbox, link = bench.pair()
+    assert mailbox.robots[0].steps_timed == 0
+    link.clock = Clock(10)
+    link.clock.steps, link.clock.misses = 40, 2
+    link.clock.late_s.extend([0.001] * 30 + [0.25])
+    bench.turn(lambda: mailbox.robots[0].steps_timed == 40)
+    (robot,) = mailbox.robots
+    assert (robot.deadlines_missed, robot.late_p50_s, robot.late_p99_s) == (2, 0.001, 0.001)
 
 
 def test_a_learner_with_nothing_to_say_is_not_away(bench, quick):

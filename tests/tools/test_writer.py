@@ -20,7 +20,7 @@ def episode():
     one, no = np.ones(1), np.zeros(1, bool)
     states = {"proprio": np.ones((2, 3), np.float32)}
     return Episode(states, one[:, None].astype(np.float32), one.astype(np.float32), ~no, no, ~no,
-                   np.zeros(1, np.int64), no, one)  # fmt: skip
+                   np.zeros(1, np.int64), no, one, one.astype(np.float32), one.astype(np.float32))  # fmt: skip
 
 
 def test_put_does_not_wait_and_settle_does(tmp_path, episode, monkeypatch):

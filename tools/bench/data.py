@@ -30,6 +30,8 @@ def episode(seed: int, spec: Spec) -> Episode:
         policy_versions=np.zeros(steps, np.int64),
         interventions=none,
         times_s=np.arange(steps, dtype=np.float64),
+        observation_ages_s=np.zeros(steps, np.float32),
+        action_latencies_s=np.zeros(steps, np.float32),
     )
 
 

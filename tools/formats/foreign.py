@@ -14,7 +14,13 @@ import numpy as np
 
 from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
 
-SIMPLE = {name: 0 for name in ("policy_versions", "interventions", "times_s")}  # what a source need not have
+SIMPLE = [  # what a source need not have
+    "policy_versions",
+    "interventions",
+    "times_s",
+    "observation_ages_s",
+    "action_latencies_s",
+]
 
 
 class FormatError(UserError):

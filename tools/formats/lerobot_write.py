@@ -33,6 +33,8 @@ COLUMNS = {  # feature -> our column
     "policy_version": "policy_versions",
     "intervention": "interventions",
     "time_s": "times_s",
+    "observation_age_s": "observation_ages_s",
+    "action_latency_s": "action_latencies_s",
 }
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 SAMPLED = 32  # frames of an episode that statistics look at

@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from agent.progress import Progress
-from agent.spec import Episode, Spec, UserError, own
+from agent.spec import Episode, Spec, UserError
+from agent.stepping import own
 from envs.sim import STEP_M, STEP_RAD, TASKS
 from tools.formats.foreign import Choices, FormatError, Raw, Report, to_episode
 from tools.formats.robomimic import demos

@@ -29,6 +29,8 @@ def made(steps, cameras=(), states=(("proprio", 5),), action_dim=3, seed=0, succ
         policy_versions=rng.integers(9, size=steps),
         interventions=rng.random(steps) < 0.5,
         times_s=1.7e9 + rng.random(steps).cumsum(),
+        observation_ages_s=rng.random(steps, dtype=np.float32),
+        action_latencies_s=rng.random(steps, dtype=np.float32),
         meta={"seed": seed, "env": {"name": "sim", "options": {"control_hz": 10.0}}} if meta is None else meta,
     )
 
