@@ -18,6 +18,7 @@ disconnected.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -36,11 +37,14 @@ import numpy as np
 
 from envs.arm import ArmError, State, make_arm
 from envs.keeper import BRAKES, Keeper, Setup
+from envs.priority import real_time
 
+NOTICE_S = 1.0  # within which a process notices that its robot server has gone
+LET_GO_S = 10.0  # within which it lets the arm go when it is told to
 CONNECT_S = 60.0  # an arm may take so long to get ready
 
 
-def serve(connection: Connection, keeper: Keeper) -> None:
+def serve(connection: Connection, keeper: Keeper, claim: Claim) -> None:
     """Until "close" or the robot server's end."""
     deeds: dict[str, Callable[..., Any]] = {
         "command": keeper.command,
@@ -63,46 +67,60 @@ def serve(connection: Connection, keeper: Keeper) -> None:
         except (EOFError, ConnectionError):
             with contextlib.suppress(ArmError):
                 keeper.hold()
-            alone(keeper)
+            alone(keeper.setup.release_s, claim)
             return
         keeper.turn()
 
 
-def alone(keeper: Keeper) -> None:
+def alone(release_s: float, claim: Claim) -> None:
     """Hold for `release_s`, or until SIGTERM, or until the next robot server takes the arm over."""
-    release_s, left = keeper.setup.release_s, _note(keeper.setup)
-    left.write_text(str(os.getpid()))
+    claim.say({"pid": os.getpid(), "alone": True})
     print(
         f"the robot server has gone: the arm is held for {release_s:g} s, then let go (kill {os.getpid()}: now)",
         file=sys.stderr,
         flush=True,
     )
-    end_s = time.monotonic() + release_s
-    try:
-        while (left_s := end_s - time.monotonic()) > 0:
-            time.sleep(min(0.2, left_s))
-    finally:
-        left.unlink(missing_ok=True)
+    time.sleep(release_s)
 
 
-def take_over(setup: Setup, timeout_s: float = 5.0) -> None:
-    """From a process that was left alone with this arm, and still holds it."""
-    note = _note(setup)
-    try:
-        holder = int(note.read_text())
-        os.kill(holder, signal.SIGTERM)
-    except (OSError, ValueError):
-        return
-    end_s = time.monotonic() + timeout_s
-    while note.exists() and time.monotonic() < end_s:
-        time.sleep(0.02)
-    time.sleep(0.2)  # it disconnects now
+class Claim:
+    """That this process, and no other of this user, drives the arm of `setup`: a locked file, let go when it ends.
 
+    Takes the arm over from a process that was left alone with it. Raises ValueError when another one drives it.
+    """
 
-def _note(setup: Setup) -> Path:
-    """Where a process says that it holds the arm alone."""
-    which = zlib.crc32(json.dumps([setup.kind, setup.options], sort_keys=True, default=str).encode())
-    return Path(tempfile.gettempdir(), f"arm-{os.getuid()}-{which:08x}.held")
+    def __init__(self, setup: Setup) -> None:
+        which = zlib.crc32(json.dumps([setup.kind, setup.options], sort_keys=True, default=str).encode())
+        self._file = open(Path(tempfile.gettempdir(), f"arm-{os.getuid()}-{which:08x}.lock"), "a+")  # noqa: SIM115
+        begun_s = time.monotonic()
+        while not self._locked():
+            holder = self._read()
+            if holder.get("alone"):
+                with contextlib.suppress(OSError):  # it has just ended
+                    os.kill(holder["pid"], signal.SIGTERM)
+            if time.monotonic() - begun_s > (LET_GO_S if holder.get("alone") else NOTICE_S):
+                raise ValueError(f"arm '{setup.kind}': another process ({holder.get('pid', 'unknown')}) drives it")
+            time.sleep(0.05)
+        self.say({"pid": os.getpid(), "alone": False})
+
+    def _locked(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _read(self) -> dict[str, Any]:
+        self._file.seek(0)
+        try:
+            return dict(json.loads(self._file.read()))
+        except ValueError:
+            return {}  # it is being written
+
+    def say(self, holder: dict[str, Any]) -> None:
+        self._file.truncate(0)
+        self._file.write(json.dumps(holder))
+        self._file.flush()
 
 
 def main() -> None:
@@ -110,8 +128,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     connection = Connection(int(sys.argv[1]))
     setup: Setup = connection.recv()
+    if setup.realtime:
+        real_time()
     try:
-        take_over(setup)
+        claim = Claim(setup)
         arm = make_arm(setup.kind, setup.options)
         keeper = Keeper(setup, arm)
     except ValueError as error:
@@ -123,7 +143,7 @@ def main() -> None:
         except BRAKES as error:
             connection.send((0, ArmError(" ".join(str(error).split()))))
             return
-        serve(connection, keeper)
+        serve(connection, keeper, claim)
     finally:
         with contextlib.suppress(*BRAKES):
             arm.hold()

@@ -37,6 +37,7 @@ class Setup:
     setpoint_hz: float
     lag: np.ndarray
     lag_s: float
+    realtime: bool = True
 
 
 class Keeper:

@@ -31,6 +31,7 @@ import numpy as np
 
 from envs.clock import Clock
 from envs.mock_arm import SOCKET, Options
+from envs.priority import real_time
 from envs.sim import STEP_M, SimEnv
 from envs.sim import Options as SimOptions
 
@@ -261,6 +262,7 @@ def main() -> None:
             sys.exit(f"error: {flags.socket}: {error.strerror or error}: does a mock arm run?")
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is hardware
+    real_time(False)  # of which it must not take any time that the loop would have
     options = Options(**json.loads(flags.options))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)

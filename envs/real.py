@@ -18,6 +18,7 @@ from envs.arm import ArmError, State
 from envs.arm_process import ArmProcess, Setup
 from envs.camera_options import CameraError, parse
 from envs.clock import Clock
+from envs.priority import real_time
 from envs.real_options import Axis, Options, check, limits_of, read_axis
 
 GRIP = 0.2  # an action beyond it closes the gripper, below its negative opens it: in between, the gripper stays
@@ -50,8 +51,10 @@ class RealEnv(gymnasium.Env):
         self._period_s = 1 / options.control_hz
         self.clock = Clock(options.control_hz)
         self._cameras: dict[str, Any] = {}
+        self.realtime = False
         self._arm = self._start_arm()
         try:
+            self.realtime = options.realtime and real_time()
             self._start_cameras()
             self._action = [self._arm.axes.index(name) for name in self._named]
             self._scale = np.array([axis.speed for axis in self._named.values()]) * self._period_s
@@ -148,6 +151,8 @@ class RealEnv(gymnasium.Env):
         self._arm.close()
         for camera in self._cameras.values():
             camera.close()
+        if self.realtime:
+            real_time(False)
 
     def _start_arm(self) -> ArmProcess:
         options, kind = self.options, self.options.arm
@@ -172,6 +177,7 @@ class RealEnv(gymnasium.Env):
             setpoint_hz=options.setpoint_hz,
             lag=np.array([axis.lag if axis.lag is not None else (axis.high - axis.low) / 4 for axis in every]),
             lag_s=options.lag_s,
+            realtime=options.realtime,
         )
         try:
             return ArmProcess(setup)

@@ -47,6 +47,7 @@ class Options:
     setpoint_hz: float = _o(50.0, "how often the arm is told where it should be on its way; 0: once an action")
     watchdog_s: float = _o(0.15, "no command for so long: the arm is held")
     release_s: float = _o(30.0, "held for so long after the robot server has gone, then let go")
+    realtime: bool = _o(True, "real-time scheduling of the loop and of the arm's process, where the system allows it")
     lag_s: float = _o(0.4, "an axis that is not where it was sent so long ago is stuck")
     reset_speed: float = _o(0.5, "of a reset, as a share of each axis's speed")
     via: list = _o([], "reset: axes ({x: 0.5}) to pass on the way home, in order")

@@ -95,6 +95,8 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
     policy = first_policy(link, robot, stop, control)
     arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None
     clock = link.clock = arm.clock if arm else Clock(robot.hz)
+    if arm and arm.options.realtime and not arm.realtime:
+        print("no real-time scheduling (ulimit -r): other work on this machine can make a step late", flush=True)
 
     def over() -> bool:
         return stop() or link.done

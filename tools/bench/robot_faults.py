@@ -12,10 +12,7 @@ process.
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,48 +25,25 @@ import numpy as np
 from envs.mock_world import send_fault
 from robot_server.operator import Operator
 from robot_server.teleop import Command
+from tools.bench import rehearsal
+from tools.bench.rehearsal import CAMERAS, Rehearsal
 from tools.bench.report import machine, parser
-from tools.demo import free_port
 
 STILL_M = 0.005
 STOOD_S = 1.0
 MOVES_MPS = 0.04
 WATCHED_S = 2.0
-CAMERA = {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2, "max_age_s": 0.15, "frozen_s": 0.15}
-CAMERAS = ("agentview", "robot0_eye_in_hand")
+CAMERA = {**rehearsal.CAMERA, "max_age_s": 0.15, "frozen_s": 0.15}
 
 
-class Rehearsal:
-    """Learner, robot server and driver, in `folder`."""
+class Driven(Rehearsal):
+    """A rehearsal in which a person drives in circles, while `driving` is set; episodes are long."""
 
     def __init__(self, folder: Path, ckpt: Path, hz: float) -> None:
-        self.folder, self.ckpt, self.hz = folder, ckpt, hz
-        self.socket, self.log = folder / "mock.sock", folder / "mock.jsonl"
-        self.ports = free_port(), free_port()
-        self.control = f"tcp://127.0.0.1:{self.ports[1]}"
-        self.learner = self.start_learner()
-        self.robot = self.start_robot()
+        super().__init__(folder, ckpt, hz, CAMERA, horizon=100_000)
         self.driving, self._over = threading.Event(), threading.Event()
         self._driver = threading.Thread(target=self._drive, daemon=True)
         self._driver.start()
-
-    def _start(self, name: str, *command: str, **environment: str) -> subprocess.Popen:
-        log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115
-        words = [sys.executable, "-m", *command]
-        return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
-
-    def start_learner(self) -> subprocess.Popen:
-        address = f"tcp://127.0.0.1:{self.ports[0]}"
-        run = str(self.folder / f"run-{time.monotonic_ns()}")
-        words = ["--ckpt", str(self.ckpt), "--run", run, "--address", address, "--env-steps", "1000000"]
-        return self._start("learner", "agent.learner", *words)
-
-    def start_robot(self) -> subprocess.Popen:
-        cameras = json.dumps({name: CAMERA for name in CAMERAS})
-        words = ["--env", "mock", "--cameras", cameras, "--control-hz", str(self.hz), "--horizon", "100000"]
-        words += ["--arm-options", json.dumps({"socket": str(self.socket)}), "--control", self.control]
-        words += ["--address", f"tcp://127.0.0.1:{self.ports[0]}", "--spool", str(self.folder / "spool")]
-        return self._start("robot", "robot_server", *words, MOCK_LOG=str(self.log))
 
     def _drive(self) -> None:
         operator = Operator(self.control)
@@ -104,10 +78,7 @@ class Rehearsal:
 
     def close(self) -> None:
         self._over.set()
-        for process in (self.robot, self.learner):
-            process.terminate()
-        for process in (self.robot, self.learner):
-            process.wait(60)
+        super().close()
 
 
 def stands_after_ms(moved: list[tuple[float, np.ndarray]], since_s: float) -> float | None:
@@ -119,7 +90,7 @@ def stands_after_ms(moved: list[tuple[float, np.ndarray]], since_s: float) -> fl
     return None if end_s - away[-1] < STOOD_S else 1000 * (away[-1] - since_s)
 
 
-def faults(rehearsal: Rehearsal) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+def faults(rehearsal: Driven) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Name -> (make it, bring all back)."""
     r = rehearsal
 
@@ -161,7 +132,7 @@ def main() -> None:
     flags = made.parse_args()
     found: dict[str, list[float | None]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        rehearsal = Rehearsal(Path(folder), flags.ckpt, flags.hz)
+        rehearsal = Driven(Path(folder), flags.ckpt, flags.hz)
         try:
             for _ in range(flags.rounds):
                 for name in faults(rehearsal):

@@ -1,0 +1,109 @@
+"""How the control loop keeps its time in a whole rehearsal: mock arm, two cameras, a learner that trains beside it.
+
+  python -m tools.bench.rehearsal CKPT [--hz 10] [--minutes 10] [--json FILE]
+
+Real processes: a learner that starts from CKPT (made from demonstrations of `--env mock` with two cameras), a robot
+server with `--env mock`, the mock world. The policy acts. A step is missed when what it had to do was not done by its
+deadline; late is how long after its deadline a step ended. Ages and latencies are those that the transitions carry.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.episode_file import episode_paths, read_episode
+from tools.bench.report import Report, parser
+from tools.demo import free_port
+
+CAMERA = {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2}
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+
+
+class Rehearsal:
+    """Learner and robot server, in `folder`; log: the mock world's own, a line each 20 ms."""
+
+    def __init__(self, folder: Path, ckpt: Path, hz: float, camera: Mapping[str, Any], horizon: int) -> None:
+        self.folder, self.ckpt, self.hz, self._camera, self._horizon = folder, ckpt, hz, camera, horizon
+        self.socket, self.log = folder / "mock.sock", folder / "mock.jsonl"
+        self.ports = free_port(), free_port()
+        self.control = f"tcp://127.0.0.1:{self.ports[1]}"
+        self.learner = self.start_learner()
+        self.robot = self.start_robot()
+
+    def _start(self, name: str, *command: str, **environment: str) -> subprocess.Popen:
+        log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115
+        words = [sys.executable, "-m", *command]
+        return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
+
+    def start_learner(self) -> subprocess.Popen:
+        address = f"tcp://127.0.0.1:{self.ports[0]}"
+        self.run = self.folder / f"run-{time.monotonic_ns()}"
+        words = ["--ckpt", str(self.ckpt), "--run", str(self.run), "--address", address, "--env-steps", "1000000"]
+        return self._start("learner", "agent.learner", *words)
+
+    def start_robot(self) -> subprocess.Popen:
+        cameras = json.dumps({name: self._camera for name in CAMERAS})
+        words = ["--env", "mock", "--cameras", cameras, "--control-hz", str(self.hz), "--horizon", str(self._horizon)]
+        words += ["--arm-options", json.dumps({"socket": str(self.socket)}), "--control", self.control]
+        words += ["--address", f"tcp://127.0.0.1:{self.ports[0]}", "--spool", str(self.folder / "spool")]
+        return self._start("robot", "robot_server", *words, MOCK_LOG=str(self.log))
+
+    def close(self) -> None:
+        for process in (self.robot, self.learner):  # the learner takes the last episode
+            process.terminate()
+            process.wait(60)
+
+
+def shares(values: np.ndarray) -> dict[str, float]:
+    return {name: float(np.quantile(values, share)) for name, share in (("median", 0.5), ("p99", 0.99), ("most", 1.0))}
+
+
+def main() -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("ckpt", type=Path)
+    made.add_argument("--hz", type=float, default=10.0)
+    made.add_argument("--minutes", type=float, default=10.0)
+    flags = made.parse_args()
+    report = Report(f"rehearsal at {flags.hz:g} Hz for {flags.minutes:g} minutes")
+    with tempfile.TemporaryDirectory() as folder:
+        rehearsal = Rehearsal(Path(folder), flags.ckpt, flags.hz, CAMERA, horizon=int(10 * flags.hz))
+        try:
+            end_s = time.monotonic() + 60 * flags.minutes
+            while time.monotonic() < end_s and rehearsal.robot.poll() is None:
+                time.sleep(1.0)
+        finally:
+            rehearsal.close()
+        print((Path(folder) / "robot.log").read_text()[-600:])
+        rows = [json.loads(line) for line in (rehearsal.run / "log.jsonl").read_text().splitlines()]
+        episodes = [read_episode(path) for path in episode_paths([rehearsal.run / "episodes"])]
+        told = [row for row in rows if row["kind"] == "robot"][-1]
+    report.add("steps timed", told["steps_timed"], "")
+    report.add("steps in episodes", sum(map(len, episodes)), "")
+    report.add("updates of the learner", rows[-1]["updates"], "")
+    missed = 100 * told["deadlines_missed"] / max(1, told["steps_timed"])
+    report.add("deadlines missed", missed, "%", 0.1 if flags.hz == 10 else None)
+    late_ms = 1e3 * np.array([(row["late_p50_s"], row["late_p99_s"]) for row in rows if row["kind"] == "robot"])
+    report.add("late, median (of the minutes' medians)", float(np.median(late_ms[:, 0])), "ms")
+    report.add(
+        "late, p99 (median of the minutes)", float(np.median(late_ms[:, 1])), "ms", 2.0 if flags.hz == 10 else None
+    )
+    report.add("late, p99 (the worst minute)", float(late_ms[:, 1].max()), "ms")
+    for what in ("observation_ages_s", "action_latencies_s"):
+        for name, value in shares(np.concatenate([getattr(episode, what) for episode in episodes])).items():
+            report.add(f"{what[:-2].replace('_', ' ')}, {name}", 1e3 * value, "ms")
+    report.finish(flags.json)
+    return 0 if rehearsal.robot.returncode == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
