@@ -4,66 +4,7 @@ import numpy as np
 import pytest
 
 from envs.safety import Filter, Limits
-
-AXES = 5
-PERIOD_S = 0.1
-
-
-def limits(rng):
-    low = rng.uniform(-2, 1, AXES)
-    speed = rng.uniform(0.05, 2, AXES)
-    return Limits(
-        low=low,
-        high=low + rng.uniform(0.01, 3, AXES),
-        step=speed * PERIOD_S * rng.uniform(0.3, 3, AXES),
-        velocity=speed,
-        acceleration=speed * rng.uniform(0.5, 40, AXES),
-    )
-
-
-def wishes(rng, filter):
-    """For ever: random, far away, jumping, at the limits, no numbers at all."""
-    bounds = filter.limits
-    while True:
-        kind = rng.integers(8)
-        if kind == 0:
-            yield rng.normal(0, 10, AXES)
-        elif kind == 1:
-            yield rng.choice([-1e300, 1e300, -np.inf, np.inf, np.nan, 0.0], AXES)
-        elif kind == 2:
-            yield np.where(rng.random(AXES) < 0.5, bounds.low, bounds.high)
-        elif kind == 3:
-            yield filter.position + rng.choice([-1, 1], AXES) * bounds.step * rng.uniform(0.9, 1.1)
-        elif kind == 4:
-            yield filter.position.copy()
-        elif kind == 5:
-            yield filter.position + filter.velocity * PERIOD_S
-        elif kind == 6:
-            yield np.nextafter(np.where(rng.random(AXES) < 0.5, bounds.low, bounds.high), rng.choice([-9, 9], AXES))
-        else:
-            goal = rng.uniform(bounds.low, bounds.high)
-            for _ in range(rng.integers(1, 30)):
-                yield goal
-
-
-def violations(filter, bounds, steps, rng, exact=False):
-    """How many of `steps` commands lay outside of any of `bounds`."""
-    time_s, found, velocity = 0.0, 0, filter.velocity.copy()
-    source = wishes(rng, filter)
-    for _ in range(steps):
-        elapsed_s = PERIOD_S if exact else float(rng.choice([PERIOD_S, rng.uniform(0, 3 * PERIOD_S), 0.0, 1e-6]))
-        time_s += elapsed_s
-        before = filter.position.copy()
-        target = filter.target(next(source), time_s)
-        counted_s, moved = min(elapsed_s, 1.5 * PERIOD_S), target - before
-        bad = ~np.isfinite(target) | (target < bounds.low) | (target > bounds.high)
-        bad |= np.abs(moved) > bounds.step * (1 + 1e-9) + 1e-12
-        bad |= np.abs(moved) > bounds.velocity * counted_s * (1 + 1e-9) + 1e-12
-        if counted_s:
-            change, velocity = np.abs(moved / counted_s - velocity), moved / counted_s
-            bad |= change > bounds.acceleration * counted_s + 1e-6 * bounds.velocity + 1e-12 / counted_s
-        found += int(bad.any())
-    return found
+from tools.bench.safety import AXES, PERIOD_S, limits, violations
 
 
 @pytest.mark.parametrize("seed", range(8))
