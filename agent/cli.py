@@ -154,7 +154,9 @@ def parse(
     parser.add_argument("--config", action="append", default=[], metavar="FILE.yaml", help="settings; may be repeated")
     if env_options:
         parser.add_argument(
-            "--env", metavar="NAME", help="sim, fake, gym:<id>; its options are flags too (--task Lift)"
+            "--env",
+            metavar="NAME",
+            help="sim, fake, gym:<id>, mock, real, lerobot:<type>; its options are flags too (--task Lift)",
         )
     parser.add_argument("--help-config", action="store_true", help="list every config field and its default")
     add_flags(parser)

@@ -1,8 +1,9 @@
 """What keeps an arm safe, whoever commands it: the safety filter, the watchdog, the latch of an error.
 
-An arm that gets no command for `watchdog_s` is held, until the next one. After an error (the driver's, or an axis that
-does not follow) it is held until a person clears that. A command that was under way for longer than `watchdog_s` is
-refused: what it was meant for has passed.
+An arm that gets no command for `watchdog_s` is held, until the next one. Its target is never farther ahead of it than
+`lag`: it presses on what is in its way no harder than that, and does not jump when that gives way. After an error (the
+driver's, or an axis that does not follow at all) it is held until a person clears that. A command that was under way
+for longer than `watchdog_s` is refused: what it was meant for has passed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ BRAKES = (OSError, RuntimeError)  # of a driver: the arm is held, a person has t
 class Setup:
     """kind, options: of make_arm. setpoint_hz: targets are reached in so many even steps a second; 0: at once.
 
-    lag: float64 (n,), how far the arm may be from where it was sent `lag_s` before; then it is stuck.
+    lag: float64 (n,), how far ahead of the arm its target may be; one that stands there for `stuck_s` is stuck.
     """
 
     kind: str
@@ -36,7 +37,7 @@ class Setup:
     release_s: float
     setpoint_hz: float
     lag: np.ndarray
-    lag_s: float
+    stuck_s: float
     realtime: bool = True
 
 
@@ -51,7 +52,8 @@ class Keeper:
         self._held = True
         self._commanded_s = 0.0
         self._from, self._to, self._from_s = self.filter.position, self.filter.position, 0.0
-        self._sent: list[tuple[float, np.ndarray]] = []  # targets, to compare with what the arm does
+        # Of each axis whose wishes were too far ahead of it: since when, and where it was then.
+        self._behind_s, self._behind_at = np.full(len(setup.lag), np.nan), np.zeros(len(setup.lag))
 
     def connect(self) -> State:
         self.arm.connect()
@@ -65,23 +67,19 @@ class Keeper:
         if now_s - sent_s > self.setup.watchdog_s:
             raise TimeoutError(f"a command was {now_s - sent_s:.2f} s under way, and was not carried out")
         state = self._driver(self.arm.state)
-        self._follow(state)
         if self._held:
             self._rest(state)
             self.filter.rest(state.position, now_s - self.setup.period_s)
         begun, self._from = self.filter.position, self._setpoint(now_s)
-        self._to, self._from_s = self.filter.target(wish, now_s), now_s
+        self._to, self._from_s = self.filter.target(self._near(wish, state, now_s), now_s), now_s
         self._held, self._commanded_s = False, now_s
         self._send(now_s)
-        self._sent.append((now_s, self._to))
         return begun, self._to, state
 
     def state(self) -> State:
         if self.error:
             raise self.error
-        state = self._driver(self.arm.state)
-        self._follow(state)
-        return state
+        return self._driver(self.arm.state)
 
     def hold(self) -> State:
         """Also after an error; but then it is raised."""
@@ -144,23 +142,25 @@ class Keeper:
     def _rest(self, state: State) -> State:
         self.filter.rest(state.position, state.time_s)
         self._from = self._to = self.filter.position.copy()
-        self._sent.clear()
+        self._behind_s[:] = np.nan
         return state
 
-    def _follow(self, state: State) -> None:
-        """Latches an error when the arm is far from where it was sent a while ago: stuck, pushed or without power."""
-        due = [target for sent_s, target in self._sent if sent_s <= state.time_s - self.setup.lag_s]
-        if not due:
-            return
-        self._sent = self._sent[len(due) - 1 :]
-        reach = np.stack([due[-1], *(target for _, target in self._sent[1:]), self._setpoint(state.time_s)])
-        off = np.maximum(reach.min(axis=0) - state.position, state.position - reach.max(axis=0))
-        beyond = off - self.setup.lag
-        if (axis := int(beyond.argmax())) >= 0 and beyond[axis] > 0:
-            name, lag_s = self.arm.axes[axis], self.setup.lag_s
+    def _near(self, wish: np.ndarray, state: State, now_s: float) -> np.ndarray:
+        """`wish`, no farther than `lag` from where the arm is. Latches an error when an axis stands in spite of it."""
+        lag, at = self.setup.lag, state.position
+        cut = np.isfinite(wish) & (np.abs(wish - at) > lag)  # what is no number is for the filter to refuse
+        moves = np.abs(at - self._behind_at) > lag / 2
+        begins = cut & (np.isnan(self._behind_s) | moves)
+        self._behind_s = np.where(begins, now_s, np.where(cut, self._behind_s, np.nan))
+        self._behind_at = np.where(begins, at, self._behind_at)
+        stood_s = np.nan_to_num(now_s - self._behind_s)
+        if self.setup.stuck_s and stood_s.max() >= self.setup.stuck_s:
+            axis = int(stood_s.argmax())
+            name, where = self.arm.axes[axis], f"{at[axis]:.3g}, and is to go to {wish[axis]:.3g}"
             raise self._broken(
-                ArmError(f"axis '{name}' is {off[axis]:.3g} from where it was sent {lag_s:g} s ago: stuck, or pushed")
+                ArmError(f"axis '{name}' stands at {where}, for {stood_s[axis]:.1f} s: stuck, or pushed")
             )
+        return np.where(cut, at + np.clip(wish - at, -lag, lag), wish)
 
     def _driver(self, call: Callable[[], Any]) -> Any:
         try:

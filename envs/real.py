@@ -176,7 +176,7 @@ class RealEnv(gymnasium.Env):
             release_s=options.release_s,
             setpoint_hz=options.setpoint_hz,
             lag=np.array([axis.lag if axis.lag is not None else (axis.high - axis.low) / 4 for axis in every]),
-            lag_s=options.lag_s,
+            stuck_s=options.stuck_s,
             realtime=options.realtime,
         )
         try:

@@ -30,7 +30,7 @@ class Axis:
     velocity: float | None = _o(None, "limit; empty: 1.2 times speed")
     acceleration: float | None = _o(None, "limit; empty: the speed in 0.1 s")
     step: float | None = _o(None, "limit of one command; empty: 1.5 times what speed makes of a period")
-    lag: float | None = _o(None, "how far behind it may be before it counts as stuck; empty: a quarter of its range")
+    lag: float | None = _o(None, "how far ahead of it its target may be; empty: a quarter of its range")
     home: float = _o(0.0, "where a reset takes it")
     start: float = _o(0.0, "how far from home an episode starts at most, at random")
     gripper: bool = _o(False, "an action opens it (to low) or closes it (to high), instead of moving it")
@@ -48,7 +48,7 @@ class Options:
     watchdog_s: float = _o(0.15, "no command for so long: the arm is held")
     release_s: float = _o(30.0, "held for so long after the robot server has gone, then let go")
     realtime: bool = _o(True, "real-time scheduling of the loop and of the arm's process, where the system allows it")
-    lag_s: float = _o(0.4, "an axis that is not where it was sent so long ago is stuck")
+    stuck_s: float = _o(1.5, "an axis that stands for so long with its target `lag` ahead is stuck; 0: may press on")
     reset_speed: float = _o(0.5, "of a reset, as a share of each axis's speed")
     via: list = _o([], "reset: axes ({x: 0.5}) to pass on the way home, in order")
     prompt: str = _o("", "reset: what a person has to do before each episode; it waits for them")
@@ -107,9 +107,9 @@ def check(options: Options) -> None:
 
 
 MOCK_AXES = {
-    "x": {"low": 0.40, "high": 0.72, "speed": 0.25, "lag": 0.1, "home": 0.46, "start": 0.02},
-    "y": {"low": -0.20, "high": 0.20, "speed": 0.25, "lag": 0.1, "home": 0.0, "start": 0.02},
-    "z": {"low": -0.095, "high": 0.22, "speed": 0.25, "lag": 0.1, "home": 0.09, "start": 0.01},
+    "x": {"low": 0.40, "high": 0.72, "speed": 0.25, "lag": 0.06, "home": 0.46, "start": 0.02},
+    "y": {"low": -0.20, "high": 0.20, "speed": 0.25, "lag": 0.06, "home": 0.0, "start": 0.02},
+    "z": {"low": -0.095, "high": 0.22, "speed": 0.25, "lag": 0.06, "home": 0.09, "start": 0.01},
     "gripper": {"low": 0.0, "high": 1.0, "speed": 5.0, "lag": 2.0, "home": 0.0, "gripper": True},
 }
 

@@ -72,7 +72,7 @@ def made(arm):
     def make(**changed):
         ones = np.ones(2)
         limits = Limits(-ones, ones, 0.2 * ones, 1.0 * ones, 100 * ones)
-        given = {"watchdog_s": 0.15, "release_s": 0.0, "setpoint_hz": 0.0, "lag": 0.1 * ones, "lag_s": 0.3}
+        given = {"watchdog_s": 0.15, "release_s": 0.0, "setpoint_hz": 0.0, "lag": 0.1 * ones, "stuck_s": 0.5}
         keeper = Keeper(Setup("", {}, limits, PERIOD_S, **{**given, **changed}), arm)
         keeper.connect()
         arm.log.clear()
@@ -163,24 +163,61 @@ def test_what_is_still_broken_is_not_cleared(made, arm, now):
         keeper.state()
 
 
-def test_an_arm_that_does_not_follow_is_stuck(made, arm, now):
+def test_the_target_is_no_farther_ahead_than_lag_and_an_arm_that_stands_there_is_stuck(made, arm, now):
     keeper = made()
     go(keeper, now, 0.1)
     arm.stuck = True
-    for step in range(1, 4):
-        go(keeper, now, 0.1 + 0.1 * step)
-    with pytest.raises(ArmError, match=r"axis 'x' is 0\.2 from .* stuck, or pushed"):
-        for step in range(4, 9):
-            go(keeper, now, 0.1 + 0.1 * step)
+    targets = [go(keeper, now, 0.1 + 0.1 * step)[1][0] for step in range(1, 7)]
+    assert targets == pytest.approx([0.2] * 6)
+    with pytest.raises(ArmError, match=r"axis 'x' stands at 0\.1, and is to go to 0\.8, for 0\.\d s: stuck, or push"):
+        go(keeper, now, 0.8)
     assert arm.log[-1] == "hold" and keeper.error
 
 
-def test_one_that_follows_late_is_not(made, arm, now):
+def test_it_does_not_jump_when_what_was_in_its_way_is_gone(made, arm, now):
+    keeper = made(stuck_s=0.0)
+    arm.stuck = True
+    for _ in range(30):
+        go(keeper, now, 0.9)
+    arm.stuck = False
+    _, target, _ = go(keeper, now, 0.9)
+    assert keeper.error is None and arm.at == pytest.approx(target) and target[0] <= 0.1 + 1e-9
+
+
+def test_an_arm_that_is_pushed_is_not_pulled_back_harder_than_lag(made, arm, now):
     keeper = made()
-    arm.stuck, sent = True, []
-    for step in range(30):
+    go(keeper, now, 0.1)
+    arm.stuck, arm.at = True, np.array([-0.5, 0.0])
+    for step in range(3):
+        _, target, _ = go(keeper, now, 0.1)
+        assert target[0] <= (0.0 if step == 0 else -0.1) + 1e-9  # the filter's own pace, then at the leash
+    assert go(keeper, now, 0.1)[1][0] <= -0.2
+
+
+@pytest.mark.parametrize("wish", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_asks_to_stand_still_here_too(made, arm, now, wish):
+    keeper = made()
+    go(keeper, now, 0.05)
+    assert go(keeper, now, wish)[1] == pytest.approx([0.05, 0]) and keeper.filter.refused == 1
+
+
+def test_one_that_follows_late_is_slower_but_not_stuck(made, arm, now):
+    keeper = made()
+    arm.stuck, sent = True, [np.zeros(2)]
+    for step in range(40):
         sent.append(go(keeper, now, 0.9 * np.sin(step / 6))[1])
-        arm.at = sent[max(0, step - 2)]
+        arm.at = sent[max(0, len(sent) - 3)]
+    assert keeper.error is None and np.ptp([target[0] for target in sent]) > 0.5
+
+
+def test_one_that_presses_on_for_a_moment_is_not(made, arm, now):
+    keeper = made()
+    for _ in range(4):
+        arm.stuck = True
+        for _ in range(4):
+            go(keeper, now, 0.9)
+        arm.stuck = False
+        go(keeper, now, 0.0)  # back: not ahead any more
     assert keeper.error is None
 
 
