@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from agent.config import CollectConfig
-from agent.spec import Episode, Observation, Spec, SpecError, Transition, UserError
+from agent.spec import Episode, Observation, Spec, Transition, UserError
 from agent.stepping import Stepper
 from envs.clock import Clock, natural_hz
 from robot_server.teleop import ENDINGS, Command, Device, action_of
@@ -55,8 +56,12 @@ class Recorder:
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
         self._stepper = Stepper(env, self._spec)
+        real: Any = env.unwrapped
+        self._arm = real if getattr(real, "paced", False) else None  # whose step takes its time
         self._clock = Clock(rate(env, config))
         self._seen: Observation = {}  # at the end of the last episode
+        if self._arm:
+            self._arm.ask = self._prompt
         if hasattr(device, "step_s"):
             device.step_s = 1 / self._clock.hz
 
@@ -91,20 +96,22 @@ class Recorder:
                 return Take(None, "stop")
             if word:
                 break
+            stepped = len(steps)
             begun = steps or self._config.idle_steps or _moves(command, gripper)
             if begun and not paused and (moved or not self._held):
                 moved = bool(command.enabled and command.moves)  # an arm that is to be held gets one more step
                 try:
                     steps.append(self._step(command))
-                except (SpecError, RuntimeError, OSError) as error:  # what a robot's drivers raise, too
+                except (UserError, RuntimeError, OSError) as error:  # what a robot's drivers raise, too
                     if not steps:
                         raise
                     trouble = f"step {len(steps)}: {' '.join(str(error).split())}"
                     break
                 observation = steps[-1].final_observation or observation
+            stepped = len(steps) > stepped
             held = paused or self._held
             self._say("paused" if held else "recording" if begun else "waiting", observation, steps, command)
-            self._clock.wait()
+            self._wait(stepped)
         else:
             word = self._ask(observation, steps) if self._config.confirm else ""
         self._seen = observation
@@ -120,6 +127,28 @@ class Recorder:
     def _held(self) -> str:
         """Why a device that can say so wants no steps now."""
         return getattr(self._device, "held", "")
+
+    def _wait(self, stepped: bool) -> None:
+        """Until the next period. A real arm's step took one; without a step it is held."""
+        if self._arm and stepped:
+            self._clock.start()
+            return
+        if self._arm:
+            with contextlib.suppress(RuntimeError):  # its next step says it again
+                self._arm.hold()
+        self._clock.wait()
+
+    def _prompt(self, prompt: str) -> None:
+        """What a reset asks the person to do: any word, or a motion, says that it is done."""
+        while not self._stop():
+            command = self._device.read()
+            if "stop" in command.events:
+                break
+            if command.events or (command.enabled and command.moves):
+                return
+            self._say(f"{prompt} (then Enter)", self._seen, [], command)
+            self._clock.wait()
+        raise KeyboardInterrupt  # the arm must not go on to where the episode would start
 
     def _step(self, command: Command) -> Transition:
         """final_observation is set on every one: what came after it."""

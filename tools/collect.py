@@ -46,7 +46,7 @@ from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
-from robot_server.teleop import Command, Device, action_of
+from robot_server.teleop import Command, Device, action_of, to_action
 from tools.by_hand import Recorder
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES, LEROBOT, known, opened
@@ -199,7 +199,10 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         device = opened(device_name, env, config)
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))
-            action_of(Command(place={} if device_name.startswith(LEROBOT) else None), env)  # refused now, if at all
+            if device_name.startswith(LEROBOT):  # refused now, if at all
+                action_of(Command(place={}), env)
+            else:
+                to_action(Command(), spec.action_dim)
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
         check_continues(out, spec, origin)

@@ -27,11 +27,28 @@ def env_options(name: str) -> type:
 
 
 def make_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env:
-    """Raises UserError for options that the environment does not accept."""
+    """Raises UserError for options that the environment does not accept; so do its steps, when a real arm is held."""
     try:
-        return envs.make(name, **options)
+        env = envs.make(name, **options)
     except ValueError as error:
         raise UserError(f"environment '{name}': {error}") from None
+    return Held(env) if getattr(env.unwrapped, "paced", False) else env
+
+
+class Held(gymnasium.Wrapper):
+    """A RobotFault ends a tool: there is nobody that it could ask to look."""
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except envs.RobotFault as fault:
+            raise UserError(f"the arm is held: {fault}") from None
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        try:
+            return self.env.step(action)
+        except envs.RobotFault as fault:
+            raise UserError(f"the arm is held: {fault}") from None
 
 
 def env_record(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

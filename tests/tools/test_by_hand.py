@@ -1,10 +1,12 @@
 """A person at the fake environment: the device's commands are a list."""
 
+import gymnasium
 import numpy as np
 import pytest
 
 from agent.config import CollectConfig
 from agent.spec import UserError
+from envs import RobotFault
 from robot_server.teleop import Command
 from tools.by_hand import Recorder, rate
 from tools.rollout import make_env
@@ -276,3 +278,64 @@ def test_an_episode_that_waits_for_its_word_outlives_the_device(env):
     assert take.episode.succeeded and take.word == ""
     with pytest.raises(UserError, match="has gone"):
         Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED)
+
+
+class Paced(gymnasium.Wrapper):
+    """The fake environment as a real arm: a step takes a period, and the arm can be held."""
+
+    paced = True
+    unwrapped = property(lambda self: self)
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.log, self.ask, self.fault_at = [], None, None
+
+    def reset(self, **how):
+        if self.ask:
+            self.ask("put it back")
+        self.log.append("reset")
+        return self.env.reset(**how)
+
+    def step(self, action):
+        if len(self.log) == self.fault_at:
+            raise RobotFault("motor 3 is hot")
+        self.log.append("step")
+        return self.env.step(action)
+
+    def hold(self):
+        self.log.append("hold")
+
+
+def by_hand(env, *commands, waits=None, **config):
+    hand = Hand(*commands)
+    recorder = Recorder(
+        env, hand, CollectConfig(hz=1e6, **config), lambda observation, status: None, lambda: hand.stopped
+    )
+    recorder._clock.wait = lambda: waits.append(1)
+    return recorder.record(SEED)
+
+
+def test_a_real_arm_paces_the_steps_itself_and_is_held_between_them(env):
+    arm, waits = Paced(env), []
+    enter = go(0, 0, "end")
+    take = by_hand(
+        arm, NOTHING, enter, NOTHING, NOTHING, go(0.5), go(0.5), go(0, 0, "pause"), NOTHING, go(0, 0, "resume"), enter,
+        waits=waits,
+    )  # fmt: skip
+    assert arm.log == ["reset", "step", "step", "hold", "hold", "step"] and len(take.episode) == 3
+    assert len(waits) == 3  # for the person's word on the prompt, and twice while paused
+
+
+def test_nothing_moves_when_a_person_stops_at_the_prompt(env):
+    for commands in ([NOTHING, go(0, 0, "stop")], [NOTHING]):
+        arm = Paced(env)
+        with pytest.raises(KeyboardInterrupt):
+            by_hand(arm, *commands, waits=[])
+        assert arm.log == []
+
+
+def test_what_an_arm_did_before_its_fault_is_kept(env):
+    arm = Paced(env)
+    arm.fault_at = 3
+    take = by_hand(arm, go(0, 0, "end"), NOTHING, NOTHING, *[go(0.5)] * 9, waits=[])
+    assert len(take.episode) == 2 and take.trouble == "step 2: motor 3 is hot" and take.episode.truncated[-1]
