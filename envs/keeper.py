@@ -3,7 +3,7 @@
 An arm that gets no command for `watchdog_s` is held, until the next one. Its target is never farther ahead of it than
 `lag`: it presses on what is in its way no harder than that, and does not jump when that gives way. After an error (the
 driver's, or an axis that does not follow at all) it is held until a person clears that. A command that was under way
-for longer than `watchdog_s` is refused: what it was meant for has passed.
+for longer than `watchdog_s` is not followed, the arm is held: what it was meant for has passed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Keeper:
             raise self.error
         now_s = time.monotonic()
         if now_s - sent_s > self.setup.watchdog_s:
-            raise TimeoutError(f"a command was {now_s - sent_s:.2f} s under way, and was not carried out")
+            state = self.hold()
+            return self._to, self._to, state
         state = self._driver(self.arm.state)
         if self._held:
             self._rest(state)
@@ -148,10 +149,11 @@ class Keeper:
     def _near(self, wish: np.ndarray, state: State, now_s: float) -> np.ndarray:
         """`wish`, no farther than `lag` from where the arm is. Latches an error when an axis stands in spite of it."""
         lag, at = self.setup.lag, state.position
-        cut = np.isfinite(wish) & (np.abs(wish - at) > lag)  # what is no number is for the filter to refuse
+        ahead = np.where(np.isfinite(wish), np.abs(wish - at), 0.0)  # what is no number is for the filter to refuse
+        behind = ahead > 0.9 * lag  # measured places are noisy
         moves = np.abs(at - self._behind_at) > lag / 2
-        begins = cut & (np.isnan(self._behind_s) | moves)
-        self._behind_s = np.where(begins, now_s, np.where(cut, self._behind_s, np.nan))
+        begins = behind & (np.isnan(self._behind_s) | moves)
+        self._behind_s = np.where(begins, now_s, np.where(behind, self._behind_s, np.nan))
         self._behind_at = np.where(begins, at, self._behind_at)
         stood_s = np.nan_to_num(now_s - self._behind_s)
         if self.setup.stuck_s and stood_s.max() >= self.setup.stuck_s:
@@ -160,7 +162,7 @@ class Keeper:
             raise self._broken(
                 ArmError(f"axis '{name}' stands at {where}, for {stood_s[axis]:.1f} s: stuck, or pushed")
             )
-        return np.where(cut, at + np.clip(wish - at, -lag, lag), wish)
+        return np.where(ahead > lag, at + np.clip(wish - at, -lag, lag), wish)
 
     def _driver(self, call: Callable[[], Any]) -> Any:
         try:

@@ -50,12 +50,15 @@ class RealEnv(gymnasium.Env):
         self._named = {name: read_axis(name, given) for name, given in options.axes.items()}
         self._period_s = 1 / options.control_hz
         self.clock = Clock(options.control_hz)
-        self._cameras: dict[str, Any] = {}
+        self._cameras = {name: self._camera(name, given) for name, given in options.cameras.items() if not _arms(given)}
         self.realtime = False
         self._arm = self._start_arm()
         try:
             self.realtime = options.realtime and real_time()
-            self._start_cameras()
+            if self._cameras:
+                from envs.cameras import start_all
+
+                start_all(list(self._cameras.values()))
             self._action = [self._arm.axes.index(name) for name in self._named]
             self._scale = np.array([axis.speed for axis in self._named.values()]) * self._period_s
             self._grips = np.array([axis.gripper for axis in self._named.values()])
@@ -184,21 +187,15 @@ class RealEnv(gymnasium.Env):
         except ArmError as error:
             raise ValueError(f"arm '{kind}': {error}") from None
 
-    def _start_cameras(self) -> None:
-        from envs.cameras import Camera, start_all
+    def _camera(self, name: str, given: Mapping[str, Any]) -> Any:
+        from envs.cameras import Camera
         from envs.mock_arm import MockCamera, mock_options
 
-        for name, given in self.options.cameras.items():
-            given = dict(given)
-            if given.get("source") == "arm":
-                continue
-            source = None
-            if given.get("source") == "mock":
-                mock = mock_options(self.options.arm_options)
-                given = {**given, "source": "file", "device": name, "width": mock.size, "height": mock.size}
-                source = MockCamera(name, mock.socket, mock.size)
-            self._cameras[name] = Camera(name, parse(name, given), source)
-        start_all(list(self._cameras.values()))
+        if given.get("source") != "mock":
+            return Camera(name, parse(name, given))
+        mock = mock_options(self.options.arm_options)
+        given = {**given, "source": "file", "device": name, "width": mock.size, "height": mock.size}
+        return Camera(name, parse(name, given), MockCamera(name, mock.socket, mock.size))
 
     def _wish(self, action: np.ndarray) -> np.ndarray:
         wish = self._target.copy()
@@ -230,13 +227,10 @@ class RealEnv(gymnasium.Env):
         goal = self._target.copy()
         for name, value in place.items():
             goal[self._arm.axes.index(name)] = value
-        speed = np.array([self._named[name].speed if name in self._named else np.inf for name in self._arm.axes])
-        ranges = np.array(
-            [
-                self._named[name].high - self._named[name].low if name in self._named else np.inf
-                for name in self._arm.axes
-            ]
-        )
+        named = [self._named.get(name) for name in self._arm.axes]
+        speed = np.array([axis.speed if axis else np.inf for axis in named])
+        # A gripper may have something between its fingers.
+        near = np.array([ARRIVED * (axis.high - axis.low) if axis and not axis.gripper else np.inf for axis in named])
         stride = speed * self.options.reset_speed * self._period_s
         needed = int(np.ceil(np.max(np.abs(goal - self._target) / stride, initial=0))) or 1
         patience = needed + int(5 / self._period_s)
@@ -245,12 +239,12 @@ class RealEnv(gymnasium.Env):
             done = min(done + 1, needed)
             _, self._target, state = self._arm.command(begun + (goal - begun) * done / needed)
             self._held = False
-            if done == needed and np.all(np.abs(state.position - goal) <= ARRIVED * ranges):
+            if done == needed and np.all(np.abs(state.position - goal) <= near):
                 return
             while self._wait():  # a person has stopped or paused it: from here again, when they let go
                 done, begun = 0, self._target.copy()
                 needed = int(np.ceil(np.max(np.abs(goal - begun) / stride, initial=0))) or 1
-        axis = int(np.argmax(np.abs(state.position - goal) / ranges))
+        axis = int(np.argmax(np.abs(state.position - goal) / near))
         raise ArmError(
             f"axis '{self._arm.axes[axis]}' does not reach {goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
         )
@@ -317,6 +311,11 @@ class _Faults:
             env._held = True
         if isinstance(error, (RuntimeError, OSError)):
             raise RobotFault(str(error), by_itself=isinstance(error, CameraError)) from None
+
+
+def _arms(camera: Mapping[str, Any]) -> bool:
+    """Whether it is one that the arm's driver reads."""
+    return camera.get("source") == "arm"
 
 
 def _shrunk(image: np.ndarray, size: int) -> np.ndarray:

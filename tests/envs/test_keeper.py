@@ -122,9 +122,11 @@ def test_without_a_command_the_arm_is_held_once_and_goes_on_with_the_next(made, 
 
 def test_a_command_that_was_under_way_for_too_long_is_not_carried_out(made, arm, now):
     keeper = made()
-    with pytest.raises(TimeoutError, match=r"0\.20 s under way"):
-        keeper.command(np.array([0.05, 0.0]), now.now_s - 0.2)
-    assert arm.log == []
+    go(keeper, now, 0.05)
+    now.now_s += PERIOD_S
+    begun, target, state = keeper.command(np.array([0.1, 0.0]), now.now_s - 0.2)
+    assert begun.tolist() == target.tolist() == state.position.tolist() == [0.05, 0] and arm.log == ["command", "hold"]
+    assert go(keeper, now, 0.1)[1] == pytest.approx([0.1, 0])
 
 
 @pytest.mark.parametrize("how", ["command", "state", "turn"])
@@ -182,6 +184,15 @@ def test_it_does_not_jump_when_what_was_in_its_way_is_gone(made, arm, now):
     arm.stuck = False
     _, target, _ = go(keeper, now, 0.9)
     assert keeper.error is None and arm.at == pytest.approx(target) and target[0] <= 0.1 + 1e-9
+
+
+def test_one_that_stands_although_nobody_asks_for_more_is_stuck_too(made, arm, now):
+    keeper = made()
+    arm.stuck = True
+    target = go(keeper, now, 0.3)[1][0]
+    with pytest.raises(ArmError, match="stuck"):
+        for _ in range(8):
+            target = go(keeper, now, target)[1][0]
 
 
 def test_an_arm_that_is_pushed_is_not_pulled_back_harder_than_lag(made, arm, now):

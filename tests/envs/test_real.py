@@ -1,0 +1,247 @@
+"""A real arm's environment, with the mock world as hardware: processes, sockets and wall-clock time as they are."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import envs
+from envs.mock_arm import MockCamera, Options, start_world
+from envs.mock_world import send_fault
+from envs.real_options import MOCK_AXES
+
+SIZE = 48
+VIEWS = ("agentview", "robot0_eye_in_hand")
+CAMERA = {"source": "mock", "size": SIZE, "fps": 20, "warmup_frames": 1, "max_age_s": 0.5, "frozen_s": 0.5}
+STILL = np.array([0, 0, 0, -1], np.float32)
+FORWARD = np.array([1, 0, 0, -1], np.float32)
+
+
+class World:
+    def __init__(self, folder):
+        self.socket, self.log = str(folder / "mock.sock"), folder / "mock.jsonl"
+        os.environ["MOCK_LOG"] = str(self.log)
+        try:
+            start_world({**vars(Options()), "socket": self.socket, "size": SIZE})
+        finally:
+            del os.environ["MOCK_LOG"]
+        self._someone = MockCamera(VIEWS[0], self.socket, SIZE)
+        self._someone.open()  # it ends when nobody is there
+
+    def options(self, **changed):
+        arm = {"socket": self.socket, "size": SIZE}
+        given = {"arm_options": arm, "cameras": {view: CAMERA for view in VIEWS}, "realtime": False, "stuck_s": 0.6}
+        given["watchdog_s"] = 0.5  # the machine that tests may be busy
+        return {**given, **changed}
+
+    def env(self, **changed):
+        return envs.make("mock", **self.options(**changed))
+
+    def fault(self, name, for_s=1.5):
+        send_fault(self.socket, name, for_s)
+
+    def places(self, newest=25):
+        """Of the hand, 50 a second."""
+        lines = self.log.read_text().splitlines()
+        return np.array([json.loads(line)["position"][:3] for line in lines[-newest - 1 : -1]])
+
+    def close(self):
+        self._someone.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("world"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(world):
+    env = world.env(horizon=1000)
+    yield env
+    env.close()
+
+
+@pytest.fixture
+def env(shared):
+    shared.reset(seed=3)
+    return shared
+
+
+def cleared(env, timeout_s=20.0):
+    end_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return env.unwrapped.clear()
+        except envs.RobotFault:
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+
+
+def test_it_is_an_environment_in_wall_clock_time(world, env):
+    observation, info = env.reset(seed=5)
+    assert env.observation_space.contains(observation) and info["success"] is False
+    assert {key: value.shape for key, value in observation.items()} == {
+        **{view: (SIZE, SIZE, 3) for view in VIEWS},
+        "proprio": (4,),
+    }
+    for number, name in enumerate(("x", "y", "z")):
+        axis = MOCK_AXES[name]
+        assert abs(observation["proprio"][number] - axis["home"]) < axis["start"] + 0.01
+    begun_s = time.monotonic()
+    for _ in range(5):
+        observation, reward, terminated, truncated, info = env.step(STILL)
+        assert env.observation_space.contains(observation) and (reward, terminated, truncated) == (0.0, False, False)
+        assert 0 < info["observation_age_s"] < 0.4 and 0 < info["action_latency_s"] < 0.1
+    assert time.monotonic() - begun_s > 0.4
+
+
+def test_seeds_decide_where_an_episode_starts(env):
+    first, again, other = (env.reset(seed=seed)[0]["proprio"] for seed in (1, 1, 2))
+    assert np.allclose(first, again, atol=0.006) and not np.allclose(first, other, atol=0.006)
+
+
+def test_what_left_the_filter_is_the_action_that_is_told(env):
+    unwrapped, scale = env.unwrapped, MOCK_AXES["x"]["speed"] / 10
+    env.step(STILL)  # the first after a reset begins where the arm is
+    begun, told = unwrapped._target[0], []
+    for _ in range(25):
+        told.append(env.step(FORWARD)[4]["action"])
+        assert unwrapped._target[0] <= MOCK_AXES["x"]["high"] + 1e-9
+    assert unwrapped._target[0] - begun == pytest.approx(scale * sum(action[0] for action in told), abs=1e-5)
+    assert told[5][0] > 0.9 and abs(told[-1][0]) < 0.05  # it cannot go beyond the end of its range
+    assert all(action[3] == -1 and action.dtype == np.float32 for action in told)
+    assert unwrapped.state.position[0] == pytest.approx(MOCK_AXES["x"]["high"], abs=0.02)
+
+
+def test_what_is_no_number_does_not_move_it(env):
+    env.step(STILL)
+    before = env.unwrapped.state.position.copy()
+    for _ in range(3):
+        action = env.step(np.full(4, np.nan, np.float32))[4]["action"]
+        assert np.abs(action[:3]).max() < 0.05
+    assert np.abs(env.unwrapped.state.position - before)[:3].max() < 0.01
+    with pytest.raises(ValueError, match="action must be 4 numbers"):
+        env.step(np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says", "by_itself"),
+    [
+        ("stall", "axis 'x' stands at .*: stuck, or pushed", False),
+        ("disconnect", "mock arm|cable|Connection|Broken|away|EOF", False),
+        ("fault", "fault|motor", False),
+        ("freeze:agentview", "camera 'agentview'.*same", True),
+        ("unplug:robot0_eye_in_hand", "camera 'robot0_eye_in_hand'", True),
+    ],
+)
+def test_what_breaks_holds_the_arm_and_is_said_until_it_is_cleared(world, env, fault, says, by_itself):
+    for _ in range(2):
+        env.step(FORWARD)
+    world.fault(fault)
+    with pytest.raises(envs.RobotFault, match=f"(?i){says}") as caught:
+        for number in range(30):
+            env.step(FORWARD if number < 6 else STILL)
+    assert caught.value.by_itself is by_itself and "\n" not in str(caught.value)
+    time.sleep(0.5)
+    assert np.ptp(world.places(12), axis=0).max() < 0.01
+    cleared(env)
+    env.reset(seed=0)
+    assert env.step(STILL)[4]["observation_age_s"] < 0.4
+
+
+def test_an_arm_that_answers_late_moves_no_farther_than_it_was_told(world, env):
+    env.step(FORWARD)
+    world.fault("late")
+    try:
+        for _ in range(3):
+            env.step(FORWARD)
+    except envs.RobotFault:
+        pass
+    assert env.unwrapped._target[0] < MOCK_AXES["x"]["home"] + 0.025 * 6
+    time.sleep(1.5)
+    cleared(env)
+
+
+def test_a_second_process_is_refused(world, env):
+    with pytest.raises(ValueError, match=r"arm 'mock': another process \(\d+\) drives it"):
+        world.env()
+    env.step(STILL)
+
+
+def test_a_pause_within_a_step_holds_it_at_once(env):
+    unwrapped, asked = env.unwrapped, []
+    for _ in range(3):
+        env.step(FORWARD)
+
+    def pause(left_s):
+        time.sleep(left_s)
+        asked.append(left_s)
+        return True
+
+    unwrapped.paused, before = pause, unwrapped.paused
+    try:
+        env.step(FORWARD)
+    finally:
+        unwrapped.paused = before
+    assert asked and unwrapped._held
+
+
+DRIVE = """
+import json, sys
+import numpy as np
+import envs
+env = envs.make("mock", **json.loads(sys.argv[1]))
+env.reset(seed=0)
+print("moving", flush=True)
+while True:
+    for y in [1] * 12 + [-1] * 12:
+        env.step(np.array([0, y, 0, -1], np.float32))
+"""
+
+
+def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_it_over(world, shared):
+    shared.close()
+    given = json.dumps(world.options(release_s=60.0))
+    process = subprocess.Popen([sys.executable, "-c", DRIVE, given], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "moving\n"
+        time.sleep(0.6)
+        assert np.ptp(world.places(), axis=0)[1] > 0.01
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1.5)
+        assert np.ptp(world.places(50), axis=0).max() < 0.005  # noise is 0.0005
+    finally:
+        process.kill()
+    env = world.env()
+    env.reset(seed=0)
+    env.step(STILL)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"axes": {}}, "axes: none"),
+        ({"axes": {"w": {"low": 0, "high": 1}}}, "'w'"),
+        ({"axes": {"x": {"low": 0, "high": 1, "hi": 2}}}, "'x' has no 'hi'"),
+        ({"axes": {"x": {"low": 0, "high": 1, "home": 3}}}, "home 3"),
+        ({"control_hz": 0}, "control_hz"),
+        ({"watchdog_s": 0.1}, r"watchdog_s is 0\.1; at 10 Hz it must be 0\.15 or more"),
+        ({"via": [{"w": 1}]}, "via"),
+        ({"arm_options": {"sokcet": "/x"}}, "sokcet.*socket"),
+        ({"cameras": {"top": {"source": "usb"}}}, "camera 'top': source is 'usb'"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(tmp_path, given, says):
+    given = {"arm_options": {"socket": str(tmp_path / "nobody")}, "realtime": False, **given}
+    with pytest.raises(ValueError, match=says) as caught:
+        envs.make("mock", **given).close()
+    assert "\n" not in str(caught.value)
