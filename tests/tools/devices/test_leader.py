@@ -1,0 +1,78 @@
+"""A leader arm as a device: it says where the follower's axes are to go."""
+
+import fake_lerobot
+import gymnasium
+import numpy as np
+import pytest
+
+from agent.config import CollectConfig
+from agent.spec import UserError
+from robot_server.teleop import Command, action_of
+from tools.devices import leader
+from tools.devices.leader import Leader
+
+
+class Terminal:
+    def __init__(self):
+        self.pressed = []
+
+    def keys(self):
+        pressed, self.pressed = self.pressed, []
+        return pressed
+
+    def close(self):
+        self.pressed = None
+
+
+@pytest.fixture
+def terminal(tmp_path, monkeypatch):
+    fake_lerobot.install(tmp_path, monkeypatch)
+    made = Terminal()
+    monkeypatch.setattr(leader, "terminal_if_any", lambda: made)
+    yield made
+    fake_lerobot.forget()
+
+
+def test_the_arm_follows_while_it_is_enabled(terminal):
+    device = Leader("so9_leader", CollectConfig())
+    assert device.read().place is None and not device.read().enabled
+    terminal.pressed = ["e"]
+    command = device.read()
+    assert command.enabled and command.place == {"pan": 3.0, "lift": -4.0}
+    assert device.read().enabled
+    terminal.pressed = ["e", "y"]
+    command = device.read()
+    assert not command.enabled and command.place is None and command.events == ("success",)
+    device.close()
+    assert not device._leader.connected and terminal.pressed is None
+
+
+def test_one_that_goes_away_or_is_not_there_is_one_line(terminal):
+    device = Leader("so9_leader", CollectConfig())
+    device._leader.broken = True
+    with pytest.raises(UserError, match="device 'lerobot:so9_leader': no answer from motor 2"):
+        device.read()
+    with pytest.raises(UserError, match="could not open /dev/none"):
+        Leader("so9_leader", CollectConfig(leader={"port": "/dev/none"}))
+    with pytest.raises(UserError, match="LeRobot knows no teleoperator 'so8_leader'"):
+        Leader("so8_leader", CollectConfig())
+
+
+class Arm(gymnasium.Env):
+    action_space = gymnasium.spaces.Box(-1, 1, (5,), np.float32)
+
+    def towards(self, place):
+        return np.array([place["pan"], place["lift"], 0, 0, 0]) / 10
+
+
+def test_the_action_leads_towards_the_place():
+    assert action_of(Command(place={"pan": 3.0, "lift": -4.0}), Arm()) == pytest.approx([0.3, -0.4, 0, 0, 0])
+    assert action_of(Command(enabled=False), Arm()).tolist() == [0] * 5  # not enabled: it stands
+
+
+def test_an_environment_without_places_refuses_a_leader():
+    class Other(gymnasium.Env):
+        action_space = Arm.action_space
+
+    with pytest.raises(UserError, match="a leader arm drives an arm of its own kind"):
+        action_of(Command(place={"pan": 1.0}), Other())
