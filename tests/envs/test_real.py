@@ -50,6 +50,13 @@ class World:
         lines = self.log.read_text().splitlines()
         return np.array([json.loads(line)["position"][:3] for line in lines[-newest - 1 : -1]])
 
+    def stands(self, timeout_s=20.0):
+        """Until it does; a world on a busy machine is slow."""
+        end_s = time.monotonic() + timeout_s
+        while np.ptp(self.places(), axis=0).max() > 0.005:  # noise is 0.0005
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+
     def close(self):
         self._someone.close()
 
@@ -149,8 +156,7 @@ def test_what_breaks_holds_the_arm_and_is_said_until_it_is_cleared(world, env, f
         for number in range(30):
             env.step(FORWARD if number < 6 else STILL)
     assert caught.value.by_itself is by_itself and "\n" not in str(caught.value)
-    time.sleep(0.5)
-    assert np.ptp(world.places(12), axis=0).max() < 0.01
+    world.stands()
     cleared(env)
     env.reset(seed=0)
     assert env.step(STILL)[4]["observation_age_s"] < 0.4
@@ -206,18 +212,18 @@ while True:
 """
 
 
-def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_it_over(world, shared):
+def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_it_over(world, shared, capfd):
     shared.close()
     given = json.dumps(world.options(release_s=60.0))
     process = subprocess.Popen([sys.executable, "-c", DRIVE, given], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "moving\n"
-        time.sleep(0.6)
-        assert np.ptp(world.places(), axis=0)[1] > 0.01
+        while np.ptp(world.places(), axis=0)[1] < 0.02:
+            time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        time.sleep(1.5)
-        assert np.ptp(world.places(50), axis=0).max() < 0.005  # noise is 0.0005
+        world.stands()
+        assert "the robot server has gone: the arm is held for 60 s" in capfd.readouterr().err
     finally:
         process.kill()
     env = world.env()

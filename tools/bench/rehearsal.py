@@ -3,8 +3,9 @@
   python -m tools.bench.rehearsal CKPT [--hz 10] [--minutes 10] [--json FILE]
 
 Real processes: a learner that starts from CKPT (made from demonstrations of `--env mock` with two cameras), a robot
-server with `--env mock`, the mock world. The policy acts. A step is missed when what it had to do was not done by its
-deadline; late is how long after its deadline a step ended. Ages and latencies are those that the transitions carry.
+server with `--env mock`, the mock world. The policy acts; when the arm asks for a person, they say resume. A step is
+missed when what it had to do was not done by its deadline; late is how long after its deadline a step ended. Ages and
+latencies are those that the transitions carry.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from agent.episode_file import episode_paths, read_episode
+from robot_server.operator import Operator
 from tools.bench.report import Report, parser
 from tools.demo import free_port
 
@@ -37,6 +39,7 @@ class Rehearsal:
         self.socket, self.log = folder / "mock.sock", folder / "mock.jsonl"
         self.ports = free_port(), free_port()
         self.control = f"tcp://127.0.0.1:{self.ports[1]}"
+        self._asked = 0
         self.learner = self.start_learner()
         self.robot = self.start_robot()
 
@@ -58,6 +61,16 @@ class Rehearsal:
         words += ["--address", f"tcp://127.0.0.1:{self.ports[0]}", "--spool", str(self.folder / "spool")]
         return self._start("robot", "robot_server", *words, MOCK_LOG=str(self.log))
 
+    def event(self, event: str) -> None:
+        operator = Operator(self.control)
+        operator.ask("event", event=event)
+        operator.close()
+
+    def asks(self) -> bool:
+        """Whether the robot server has asked for a person since the last time."""
+        before, self._asked = self._asked, (self.folder / "robot.log").read_text().count("resume, on the page")
+        return self._asked > before
+
     def close(self) -> None:
         for process in (self.robot, self.learner):  # the learner takes the last episode
             process.terminate()
@@ -77,10 +90,14 @@ def main() -> int:
     report = Report(f"rehearsal at {flags.hz:g} Hz for {flags.minutes:g} minutes")
     with tempfile.TemporaryDirectory() as folder:
         rehearsal = Rehearsal(Path(folder), flags.ckpt, flags.hz, CAMERA, horizon=int(10 * flags.hz))
+        resumed = 0
         try:
             end_s = time.monotonic() + 60 * flags.minutes
             while time.monotonic() < end_s and rehearsal.robot.poll() is None:
                 time.sleep(1.0)
+                if rehearsal.asks():
+                    resumed += 1
+                    rehearsal.event("resume")
         finally:
             rehearsal.close()
         print((Path(folder) / "robot.log").read_text()[-600:])
@@ -90,6 +107,7 @@ def main() -> int:
     report.add("steps timed", told["steps_timed"], "")
     report.add("steps in episodes", sum(map(len, episodes)), "")
     report.add("updates of the learner", rows[-1]["updates"], "")
+    report.add("times that the arm asked for a person", resumed, "")
     missed = 100 * told["deadlines_missed"] / max(1, told["steps_timed"])
     report.add("deadlines missed", missed, "%", 0.1 if flags.hz == 10 else None)
     late_ms = 1e3 * np.array([(row["late_p50_s"], row["late_p99_s"]) for row in rows if row["kind"] == "robot"])

@@ -53,11 +53,6 @@ class Driven(Rehearsal):
                 motion = np.array([np.sin(angle), np.cos(angle), 0, 0, 0, 0], np.float32)
                 operator.drive(Command(motion, -1.0, True))
 
-    def event(self, event: str) -> None:
-        operator = Operator(self.control)
-        operator.ask("event", event=event)
-        operator.close()
-
     def places(self, since_s: float) -> list[tuple[float, np.ndarray]]:
         """(time, the hand's position) from then on."""
         rows = [json.loads(line) for line in self.log.read_text().splitlines()[-1000:] if line.endswith("}")]
