@@ -5,8 +5,12 @@ import math
 import threading
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
+from agent.episode_file import read_episodes
+from agent.returns import rewards_and_returns
 from agent.spec import UserError
 from tools.bench import learning, learning_data, learning_report, learning_run, learning_suite
 from tools.bench.learning_report import Run, interval, largest_drop, regret, steps_to
@@ -150,6 +154,43 @@ def test_what_a_resumed_learner_went_back_over_counts_once(tmp_path):
     lines = [{"kind": "episode", "env_steps": steps, "success": 0} for steps in (10, 20, 30, 20, 35)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"kind": "epi')
     assert [record["env_steps"] for record in learning_run.records(tmp_path, "episode")] == [10, 20, 20, 35]
+
+
+def minari(path, lengths, at_goal):
+    """A folder as Minari's D4RL AntMaze is: nested observations of T + 1 rows, the reward stays 1 at the goal."""
+    rng = np.random.default_rng(0)
+    (path / "data").mkdir(parents=True)
+    with h5py.File(path / "data" / "main_data.hdf5", "w") as file:
+        for number, (steps, first) in enumerate(zip(lengths, at_goal)):
+            episode = file.create_group(f"episode_{number}")
+            for key, size in (("achieved_goal", 2), ("desired_goal", 2), ("observation", 27)):
+                episode[f"observations/{key}"] = rng.normal(size=(steps + 1, size))
+            episode["actions"] = rng.uniform(-1, 1, (steps, 8)).astype(np.float32)
+            reached = np.arange(steps) >= first if first is not None else np.zeros(steps, bool)
+            episode["rewards"], episode["infos/success"] = reached.astype(float), np.append(False, reached)
+            episode["terminations"], episode["truncations"] = np.zeros(steps, bool), np.arange(steps) == steps - 1
+    (path / "data" / "metadata.json").write_text(json.dumps({"dataset_id": "D4RL/antmaze/test-v0"}))
+
+
+def test_a_dataset_in_minaris_format_becomes_demonstrations_of_the_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    minari(tmp_path / "umaze-v1", lengths=[9, 7], at_goal=[4, None])
+    suite = learning_suite.read("antmaze")
+    folder = tmp_path / "results" / "data" / "umaze"
+    means = learning_run.Means(threading.Event(), 1)
+    learning_data.prepare(folder, "umaze", suite.tasks["umaze"], 0, {"umaze": tmp_path / "umaze-v1"}, means)
+    reached, failed = read_episodes([folder])
+    assert reached.rewards.tolist() == [0, 0, 0, 0, 1] and reached.terminated[-1] and reached.succeeded
+    assert len(failed) == 7 and failed.truncated[-1] and not failed.succeeded
+    assert reached.meta["env"]["name"] == "gym:gymnasium_robotics:AntMaze_UMaze-v4"
+    assert reached.meta["env"]["options"]["binary"] is True
+    config = learning_run.settings((*suite.tasks["umaze"].configs, *suite.presets["paper"]))
+    rewards, returns = rewards_and_returns(reached, config["reward"], 0.99)
+    assert rewards.tolist() == [-5, -5, -5, -5, 5]  # calql.md's AntMaze: R_0 = -500 (1 - g^4) + 5 g^4
+    assert returns[0] == pytest.approx(-500 * (1 - 0.99**4) + 5 * 0.99**4, rel=1e-5)
+    assert rewards_and_returns(failed, config["reward"], 0.99)[1] == pytest.approx(-500)
+    with pytest.raises(UserError, match="--source umaze=PATH"):
+        learning_data.prepare(tmp_path / "other", "umaze", suite.tasks["umaze"], 0, {}, means)
 
 
 TINY = """

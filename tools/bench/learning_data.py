@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from agent import cli
 from agent.episode_file import SUFFIX
 from agent.spec import UserError
 from tools.bench.learning_run import Means, Process, config_words, fine_tune, once, settings, train_offline
 from tools.bench.learning_suite import Suite, Task
+from tools.rollout import env_options
 
 SEED_STRIDE = 10_000  # between the scenes of two seeds
 
@@ -48,7 +50,8 @@ def scripted(folder: Path, work: Path, task: Task, seed: int, means: Means) -> N
 
 def converted(folder: Path, work: Path, task: Task, source: Path, means: Means) -> None:
     if not folder.exists():  # it appears whole
-        words = [source, "--out", folder, *task.convert]
+        name = cli.parse(config_words(task.configs), "", [], env_options=env_options).env()[0]
+        words = [source, "--out", folder, *config_words(task.configs), "--env", name, *task.convert]
         Process(work, "convert", "tools.convert", *words).finish(means)
 
 

@@ -7,7 +7,7 @@
     door:
       configs: [configs/adroit_door.yaml]
       demonstrations: convert                 # by tools.convert, from what --source door=PATH names
-      convert: [--actions, clip]              # its flags
+      convert: [--actions, clip]              # its flags, besides --config and --env
       rollouts: {configs: [configs/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
   presets:                     name -> config files that come after the task's
     calql: [configs/paper.yaml]
