@@ -196,7 +196,7 @@ def test_a_dataset_in_minaris_format_becomes_demonstrations_of_the_task(tmp_path
 TINY = """
 env: {name: fake, horizon: 12, image_size: 12}
 collect: {episodes: 4, noise: 0.3}
-network: {channels: [4], strides: [4], features: 8, state_features: 8, critics: 2, actor_hidden: [8], critic_hidden: [8]}
+network: {channels: [4], strides: [4], features: 8, state_features: 8, critics: 2, actor_hidden: [8]}
 offline: {updates: 20, batch: 16}
 online: {env_steps: 200, utd: 0.2, batch: 16}
 """
@@ -227,7 +227,7 @@ def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys):
     assert outcome.stopped == 1 and not outcome.failed and not list(root.glob("*.json")), capsys.readouterr().out
     assert call(threading.Event()).failed == []
     found = json.loads((root / "reach-robot-0.json").read_text())
-    assert [e["env_steps"] for e in found["evaluations"]][0] == 0 and len(found["evaluations"]) == 2
+    assert found["evaluations"][0]["env_steps"] == 0 and len(found["evaluations"]) == 2
     assert found["evaluations"][-1]["env_steps"] >= 190 and found["training"][-1][0] >= 200
     assert found["died"] is None and "q_data" in found["offline"] and found["minutes"] > 0
     assert not (root / "work" / "reach-robot-0").exists()

@@ -148,7 +148,10 @@ def main(argv: list[str] | None = None) -> int:
         clock.start()
     outcome = run_all(suite, jobs, have, root, flags.parallel, Means(stop, threads, flags.device), flags.keep)
     done = sum((root / f"{job.name}.json").exists() for job in jobs)
-    say(f"{done} of {len(jobs)} results in {root}" + (f"; failed: {', '.join(outcome.failed)}" if outcome.failed else ""))
+    say(
+        f"{done} of {len(jobs)} results in {root}"
+        + (f"; failed: {', '.join(outcome.failed)}" if outcome.failed else "")
+    )
     if done < len(jobs) and not outcome.failed:
         print("the same command goes on", file=sys.stderr)
     return 1 if outcome.failed else 0

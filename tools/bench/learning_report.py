@@ -9,7 +9,7 @@ and the policy's mean action, unless a line says otherwise.
   offline -> online   success before the first online step, and after the last; mean over seeds with a 95 % interval:
                       the wider one of Student's over the seeds and Wilson's over all of their episodes
   regret              mean of 1 - success over the online env steps, as in the Cal-QL paper: 0 is best, 1 worst
-                      (area above the curve of evaluations; in training: the mean over training episodes, as CORL has it)
+                      (area above the curve of evaluations; in training: the mean over training episodes)
   drop                how far success fell below that of the offline policy in the first fifth of the online env steps
   steps to 90 %       env steps to the first evaluation with so much; how many of the runs got there
 """
@@ -175,7 +175,9 @@ def plot(task: str, presets: dict[str, list[Run]], out: Path) -> None:
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
     axes.text(0, 1.045, "offline | online", ha="center", fontsize=8, color="0.3")
-    axes.set(title=task, xlabel="online environment steps", ylabel="success rate", ylim=(-0.03, 1.03), xlim=(stub, None))
+    axes.set(
+        title=task, xlabel="online environment steps", ylabel="success rate", ylim=(-0.03, 1.03), xlim=(stub, None)
+    )
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     axes.grid(alpha=0.3)

@@ -59,7 +59,7 @@ class Process:
         return self.process.poll() is not None
 
     def finish(self, means: Means) -> str:
-        """Its standard output, once it has ended. Raises Stopped, or UserError with the last line of one that failed."""
+        """Its standard output, once it has ended. Raises Stopped, or UserError with the last line if it failed."""
         while not self.ended():
             if means.stop.wait(POLL_S):
                 self.end()
@@ -138,7 +138,17 @@ def evaluate(folder: Path, ckpt: Path, env_steps: int, episodes: int, means: Mea
     """Success of the policy in `ckpt`, with its mean action and fixed seeds; kept in a file."""
     kept = folder / "evaluations" / f"{env_steps:08d}.json"
     if once(kept):
-        words = ["--ckpt", ckpt, "--episodes", episodes, "--seed", EVALUATION_SEED, "--workers", means.threads, "--json"]
+        words = [
+            "--ckpt",
+            ckpt,
+            "--episodes",
+            episodes,
+            "--seed",
+            EVALUATION_SEED,
+            "--workers",
+            means.threads,
+            "--json",
+        ]
         found = json.loads(Process(folder, "evaluate", "tools.evaluate", *words).finish(means))
         figures = {key: found[key] for key in ("success", "low", "high", "episodes", "return", "length")}
         _write(kept, {"env_steps": env_steps, **figures})
