@@ -70,7 +70,8 @@ class Outcome:
 
 
 def say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")  # in one piece: threads say things
+    sys.stdout.flush()
 
 
 def sources(given: list[str], suite: Suite) -> dict[str, Path]:
