@@ -1,7 +1,7 @@
 """Cal-QL as d3rlpy has it, trained on our demonstrations for as many updates as ours: do the policies do equally well?
 
-  python -m tools.bench.peer_calql --config configs/state_lift.yaml --config configs/cpu.yaml --data demos/lift \\
-      --peer ~/d3rlpy/bin/python --updates 4000 --seeds 3
+  python -m tools.bench.peer_calql --config configs/state_lift.yaml --config configs/paper.yaml --data demos/lift \\
+      --peer X/bin/python --updates 4000 --seeds 3
 
 --peer is a Python with d3rlpy and nothing of ours (python -m venv X; X/bin/pip install d3rlpy); without it
 only ours is trained. Vector observations only. Both see the same steps, with the same rewards and returns (ours), have
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from agent import cli
 from agent.config import CalQLConfig, OfflineConfig
@@ -104,8 +105,11 @@ def trained_by_them(peer: str, replay: Replay, asked: dict[str, Any]) -> Iterato
         yield Theirs(Path(folder) / "policy.pt", steps["mean"], steps["std"], list(replay.spec.states))
 
 
-def train_ours(words: list[str], data: list[str], updates: int, seed: int, out: Path) -> None:
-    command = ["agent.pretrain", *words, "--data", *data, "--out", str(out), "--run", str(out.with_suffix(""))]
+def train_ours(sections: dict[str, Any], data: list[str], updates: int, seed: int, out: Path) -> None:
+    config = out.with_name("config.yaml")
+    config.write_text(yaml.safe_dump({name: dataclasses.asdict(section) for name, section in sections.items()}))
+    command = ["agent.pretrain", "--config", str(config), "--data", *data, "--out", str(out)]
+    command += ["--run", str(out.with_suffix(""))]
     command += ["--offline.updates", str(updates), "--learner.seed", str(seed)]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
     if done.returncode:
@@ -132,13 +136,12 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{flags.data[0]}: has cameras; d3rlpy's part is for vectors")
     if found := differences(calql):
         print(f"d3rlpy's has no such thing: {', '.join(found)}")
-    words = [word for path in flags.config for word in ("--config", path)]
     results: dict[str, list[Result]] = {"ours": [], "d3rlpy": []}
     run = {"episodes": flags.episodes, "workers": 1}
     for seed in range(flags.seeds):
         with tempfile.TemporaryDirectory() as folder:
             ckpt = Path(folder) / "ours.pt"
-            train_ours(words, flags.data, flags.updates, seed, ckpt)
+            train_ours(sections, flags.data, flags.updates, seed, ckpt)
             results["ours"].append(evaluate(str(ckpt), *name_options, **run))
         if flags.peer:
             with trained_by_them(flags.peer, replay, asked_of_them(sections, flags.updates, seed)) as theirs:
