@@ -89,6 +89,11 @@ def test_a_file_that_is_no_result_is_named(tmp_path):
         learning_report.read([tmp_path / "none"])
 
 
+def test_a_run_that_diverged_ends_without_success():
+    run = Run.of(result(curve=CURVE[:2], died="learning has diverged"))
+    assert run.died and run.points == [*CURVE[:2], (1000.0, 0.0)]
+
+
 def test_a_run_is_read_as_it_was_written():
     run = Run.of(result(seed=3))
     assert run.points == CURVE and run.episodes == 10 and run.seed == 3 and not run.died

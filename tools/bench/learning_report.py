@@ -3,7 +3,7 @@
   python -m tools.bench.learning_report runs/learning/cpu                 # Markdown on stdout, plots beside the results
   python -m tools.bench.learning_report runs/learning/lift runs/learning/can --out docs/learning
 
-Reads every result there is, also of a suite that is not finished yet. All figures are of evaluations with fixed seeds
+Reads every result there is, also of a suite that is not finished yet; a run that diverged ends without success. All figures are of evaluations with fixed seeds
 and the policy's mean action, unless a line says otherwise.
 
   offline -> online   success before the first online step, and after the last; mean over seeds with a 95 % interval:
@@ -58,6 +58,8 @@ class Run:
     @classmethod
     def of(cls, result: dict[str, Any]) -> Run:
         points = [(float(e["env_steps"]), float(e["success"])) for e in result["evaluations"]]
+        if result["died"]:  # from there on it has no policy
+            points.append((float(result["env_steps"]), 0.0))
         training = [(float(steps), float(success)) for steps, success in result["training"]]
         same = {key: result[key] for key in ("task", "preset", "seed", "env_steps", "warnings", "minutes")}
         episodes = result["evaluations"][0]["episodes"]

@@ -191,6 +191,17 @@ def run(
     `offline`, where the values were at its end; `warnings` of both parts; `died`, why a run that diverged ended.
     """
     began = time.monotonic()
+    try:
+        found = stages(job, folder, data, means, episodes, at)
+    finally:
+        minutes = spent(folder, began)
+    _write(result, {**found, "minutes": round(minutes, 1), "machine": machine()})
+    if not keep:
+        shutil.rmtree(folder)
+
+
+def stages(job: Job, folder: Path, data: Path, means: Means, episodes: int, at: Sequence[float]) -> dict[str, Any]:
+    """See run."""
     config = settings(job.configs)
     steps = config["online"].env_steps
     ckpt = train_offline(folder, job.configs, data, job.seed, means)
@@ -208,23 +219,19 @@ def run(
             evaluations.append(evaluate(folder, path, number, episodes, means))
     offline = (records(folder / "pretrain", "update") or [{}])[-1]
     episodes_online = records(folder / "online", "episode")
-    spent = folder / "minutes.json"
-    minutes = (json.loads(spent.read_text())["minutes"] if spent.exists() else 0) + (time.monotonic() - began) / 60
-    content = {
+    return {
         "task": job.task, "preset": job.preset, "seed": job.seed, "configs": list(job.configs), "died": died,
         "offline_updates": config["offline"].updates, "env_steps": steps, "evaluations": evaluations,
         "training": [[record["env_steps"], record["success"]] for record in episodes_online],
         "offline": {key: offline[key] for key in OF_OFFLINE if key in offline},
         "warnings": [r["line"] for part in ("pretrain", "online") for r in records(folder / part, "warning")],
-        "minutes": round(minutes, 1), "machine": machine(),
     }  # fmt: skip
-    _write(result, content)
-    if not keep:
-        shutil.rmtree(folder)
 
 
-def note_minutes(folder: Path, minutes: float) -> None:
-    """Of a slice that was stopped."""
+def spent(folder: Path, began: float) -> float:
+    """Minutes of all slices so far, the one that `began` then included."""
     path = folder / "minutes.json"
     before = json.loads(path.read_text())["minutes"] if path.exists() else 0.0
-    _write(path, {"minutes": before + minutes})
+    minutes = before + (time.monotonic() - began) / 60
+    _write(path, {"minutes": minutes})
+    return float(minutes)
