@@ -3,8 +3,8 @@
   python -m tools.bench.learning_report runs/learning/cpu                 # Markdown on stdout, plots beside the results
   python -m tools.bench.learning_report runs/learning/lift runs/learning/can --out docs/learning
 
-Reads every result there is, also of a suite that is not finished yet; a run that diverged ends without success. All figures are of evaluations with fixed seeds
-and the policy's mean action, unless a line says otherwise.
+Reads every result there is, also of a suite that is not finished yet; a run that diverged ends without success. All
+figures are of evaluations with fixed seeds and the policy's mean action, unless a line says otherwise.
 
   offline -> online   success before the first online step, and after the last; mean over seeds with a 95 % interval:
                       the wider one of Student's over the seeds and Wilson's over all of their episodes
