@@ -30,6 +30,7 @@ from agent import checkpoint, cli
 from agent.calql import Weights
 from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
+from agent.health import Health
 from agent.link_report import LinkReport
 from agent.log import RunLog
 from agent.mailbox import Mailbox
@@ -86,6 +87,7 @@ class Learner:
         )
         self.mailbox.offer(self.version, self.agent.average.weights())
         self.report = LinkReport(self.mailbox, self.log)
+        self.health = Health(self.calql, self.agent.action_dim, self._warn)
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
@@ -186,6 +188,10 @@ class Learner:
             action_latency_s=float(episode.action_latencies_s.max()),
             **{"return": episode.episode_return},
         )
+        self.health.episode(episode.succeeded)
+
+    def _warn(self, line: str) -> None:
+        self.log.warn(line, self.env_steps, self.updates)
 
     def update(self) -> None:
         learning_steps = max(0, self.seen - self.online.warmup_steps)
@@ -216,7 +222,7 @@ class Learner:
         last_time, last_updates, last_steps = self._rates
         self._rates = (now, self.updates, steps)
         elapsed = max(now - last_time, 1e-9)
-        self.log.write(
+        record = self.log.write(
             "update",
             steps,
             self.updates,
@@ -229,6 +235,7 @@ class Learner:
             set_aside=self.store.set_aside,
             **metrics,
         )
+        self.health.update(record, self.trainer.reward_range)
 
     def keep_pace(self) -> None:
         """In simulation, hold robots that have run too far ahead of the updates due (a real robot ignores it)."""

@@ -47,8 +47,10 @@ class RunLog:
     def time_s(self) -> float:
         return time.monotonic() - self._started
 
-    def write(self, kind: str, env_steps: int, updates: int, **values: Any) -> None:
-        """Tensors, () or (E,), are read here as float32, in one wait for the device; (E,) ones as their list."""
+    def write(self, kind: str, env_steps: int, updates: int, **values: Any) -> dict[str, Any]:
+        """Returns the record. Tensors, () or (E,), are read here as float32, in one wait for the device; (E,) ones as
+        their list.
+        """
         tensors = {name: value.float() for name, value in values.items() if isinstance(value, torch.Tensor)}
         read = torch.cat([value.flatten() for value in tensors.values()]).cpu() if tensors else torch.empty(0)
         parts = read.split([value.numel() for value in tensors.values()])
@@ -64,6 +66,12 @@ class RunLog:
             self._failing = True
         where = f"robot/{plain['robot']}" if kind == "robot" else kind  # each robot has its curves
         self._curves(where, env_steps if kind in ("episode", "robot") else updates, plain)
+        return record
+
+    def warn(self, line: str, env_steps: int, updates: int) -> None:
+        """To people, and into the log."""
+        self.say(f"warning: {line}")
+        self.write("warning", env_steps, updates, line=line)
 
     def _write(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, default=str).encode() + b"\n"

@@ -25,6 +25,7 @@ from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
 from agent.episode_file import episode_paths, read_episodes, read_head
+from agent.health import Health
 from agent.log import RunLog
 from agent.prefetch import Prefetch
 from agent.progress import Progress
@@ -161,6 +162,7 @@ def main(argv: list[str] | None = None) -> None:
         env = dict(episodes[0].meta.get("env") or {})
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
 
+    health = Health(calql, agent.action_dim, lambda line: log.warn(line, 0, done))
     weights, at, saved = Weights(calql.cql_weight, calql.bc_weight), (done, time.monotonic()), time.monotonic()
     stop = cli.Stop()
     try:
@@ -172,7 +174,8 @@ def main(argv: list[str] | None = None) -> None:
                 if done % config["learner"].log_every == 0 or done == offline.updates:
                     now = time.monotonic()
                     rate = (done - at[0]) / (now - at[1])
-                    log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)
+                    record = log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)
+                    health.update(record, replay.reward_range)
                     at = (done, now)
                     progress.show(done, summary(metrics))
                 if done % offline.save_every == 0 if offline.save_every else time.monotonic() - saved > SAVE_EVERY_S:

@@ -6,6 +6,7 @@ episode's last, so the sampleable rows are exactly the steps.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Replay:
         self._steps = 0
         self._index: Tensor | None = None  # rows that are steps; made when needed
         self.added = 0  # episodes taken in so far
+        self.reward_range = (math.inf, -math.inf)  # of all of them, as learning sees them
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -154,6 +156,8 @@ class Replay:
         }
         for name, value in per_step.items():
             self._columns[name].rows[first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
+        low, high = self.reward_range
+        self.reward_range = (min(low, float(rewards.min())), max(high, float(rewards.max())))
         self._episodes.append((first, steps))
         self._head = end
         self._steps += steps

@@ -56,6 +56,12 @@ class Trainer:
         """Random state of what samples."""
         return self.batches.generators()
 
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """The lowest and highest reward that there was, as learning sees it."""
+        ranges = [replay.reward_range for replay in (self.offline, self.replay) if replay is not None]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
     def restore(self, generators: dict[str, torch.Tensor]) -> None:
         for name, replay in (("offline", self.offline), ("online", self.replay)):
             if replay is not None and name in generators:

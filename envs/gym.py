@@ -14,6 +14,7 @@ from envs import clipped, nearest
 @dataclass
 class Options:
     kwargs: dict = field(default_factory=dict, metadata={"help": "keyword arguments of gymnasium.make"})
+    binary: bool = field(default=False, metadata={"help": "reward 1 at the first success, which ends it; else 0"})
     max_episode_steps: int | None = field(default=None, metadata={"help": "time limit; empty: the environment's own"})
 
 
@@ -28,7 +29,7 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
         known = "" if environment_id in gymnasium.registry else nearest(environment_id, gymnasium.registry)
         raise ValueError(f"gym:{environment_id}{known}: {_line(error)}") from None
     try:
-        return DictEnv(env, environment_id)
+        return DictEnv(env, environment_id, options.binary)
     except ValueError:
         env.close()
         raise
@@ -37,13 +38,14 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
 class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Observation: each uint8 (H, W, 3) box stays a camera (a lone one is "image"); every other box becomes a flat
     float32 vector (a lone one is "proprio"; nested keys are joined by "."). Action: [-1, 1]^A onto the environment's
-    range. info["success"] is the environment's "success" or "is_success", else False.
+    range. info["success"] is the environment's "success" or "is_success", or that no "tasks_to_complete" are left, else
+    False. binary: the first success ends the episode with a reward of 1; every other reward is 0.
     """
 
-    def __init__(self, env: gymnasium.Env, name: str) -> None:
-        gymnasium.utils.RecordConstructorArgs.__init__(self, name=name)  # Gymnasium can then make it again
+    def __init__(self, env: gymnasium.Env, name: str, binary: bool = False) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, name=name, binary=binary)  # Gymnasium can make it again
         gymnasium.Wrapper.__init__(self, env)
-        self.task_name = name
+        self.task_name, self._binary = name, binary
         action = env.action_space
         if not isinstance(action, gymnasium.spaces.Box):
             raise ValueError(f"gym:{name}: its action space is {action}; only a Box can be rescaled to [-1, 1]")
@@ -65,6 +67,8 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         scaled = (self._low + share * (self._high - self._low)).reshape(self._shape).astype(self._dtype)
         observation, reward, terminated, truncated, info = self.env.step(scaled)
         info = {**info, "success": _success(info)}
+        if self._binary:
+            reward, terminated = float(info["success"]), terminated or info["success"]
         terminated = bool(terminated)  # on the last allowed step Gymnasium's time limit says both
         return self._observation(observation), float(reward), terminated, bool(truncated and not terminated), info
 
@@ -79,6 +83,8 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
 
 def _success(info: dict) -> bool:
+    if "tasks_to_complete" in info:  # Franka Kitchen's
+        return not info["tasks_to_complete"]
     return bool(info.get("success", info.get("is_success", False)))
 
 

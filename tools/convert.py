@@ -12,7 +12,8 @@ Formats:  episodes   a folder of our own episode files (what --to means where no
 The source's format is found out; --from says it where that fails.
 
 What a source does not say is never made up. It is asked for, by
-  --reward sparse-at-end | zero      1 at each episode's last step (which is a success then), or no reward at all
+  --reward sparse-at-end | success | zero      1 at each episode's last step (which is a success then), 1 where there is
+                                     a success and 0 elsewhere, or no reward at all
   --success end | never | NUMBER     every episode at its last step, none, or where the reward reaches NUMBER
   --actions clip | scale             for values beyond [-1, 1]; scale maps each dimension's range to [-1, 1]
   --end success                      each episode ends at its first success, as the simulator's do
@@ -48,7 +49,7 @@ READS = ("episodes", "lerobot", "minari", "robosuite", "robomimic")  # in the or
 SAID = ("reward", "success", "actions", "final", "end", "no_ops", "env")  # what is asked of other formats only
 WRITES = ("episodes", "robomimic", "lerobot", "minari")
 OPTIONS = {
-    "reward": ("sparse-at-end", "zero"),
+    "reward": ("sparse-at-end", "success", "zero"),
     "actions": ("clip", "scale"),
     "final": ("repeat", "drop"),
     "end": ("source", "success"),
@@ -206,7 +207,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="PATH", help="file or folder to write")
     parser.add_argument("--from", dest="reads", metavar="FORMAT", help=", ".join(READS))
     parser.add_argument("--to", dest="writes", default="episodes", metavar="FORMAT", help=", ".join(WRITES))
-    parser.add_argument("--reward", metavar="HOW", help="sparse-at-end or zero")
+    parser.add_argument("--reward", metavar="HOW", help="sparse-at-end, success or zero")
     parser.add_argument("--success", metavar="WHEN", help="end, never, or a reward that means success")
     parser.add_argument("--actions", metavar="HOW", help="clip or scale")
     parser.add_argument("--final", default="repeat", metavar="HOW", help="repeat or drop")

@@ -54,6 +54,15 @@ class Words(Nested):
     observation_space = gymnasium.spaces.Dict({"said": gymnasium.spaces.Text(5)})
 
 
+class Chores(Nested):
+    """Says what is left to do, as Franka Kitchen does."""
+
+    def step(self, action):
+        observation, reward, _, _, _ = super().step(action)
+        return observation, reward, False, False, {"tasks_to_complete": [] if action[1, 0] > 9.9 else ["kettle"]}
+
+
+gymnasium.register("test/Chores-v0", Chores, max_episode_steps=6)
 gymnasium.register("test/Boundless-v0", Boundless)
 gymnasium.register("test/Words-v0", Words)
 gymnasium.register("test/Nested-v0", Nested, max_episode_steps=6)
@@ -255,3 +264,20 @@ def test_bad_input_is_one_line_that_names_it(name, options, named):
     with pytest.raises(ValueError, match=named) as caught:
         envs.make(name, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gym:test/Nested-v0", "gym:test/Chores-v0"])
+def test_binary_a_success_is_the_only_reward_and_the_end(name):
+    env = envs.make(name, binary=True)
+    env.reset(seed=0)
+    assert env.step(np.array([0.9, 0.0]))[1:4] == (0.0, False, False)
+    _, reward, terminated, truncated, info = env.step(np.ones(2))
+    assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
+
+
+def test_success_is_that_nothing_is_left_to_do():
+    env = envs.make("gym:test/Chores-v0")
+    env.reset(seed=0)
+    assert env.step(np.zeros(2))[4]["success"] is False
+    _, reward, terminated, _, info = env.step(np.ones(2))
+    assert info["success"] and not terminated and reward == 12.0

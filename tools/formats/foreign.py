@@ -33,7 +33,7 @@ class Choices:
 
     rename: dict[str, str] = field(default_factory=dict)  # the source's name -> the name that is written
     drop: list[str] = field(default_factory=list)  # observations left out, by the source's names
-    reward: str | None = None  # sparse-at-end | zero
+    reward: str | None = None  # sparse-at-end | success | zero
     success: str | None = None  # end | never | a reward that means success
     actions: str | None = None  # clip | scale
     final: str = "repeat"  # repeat | drop
@@ -115,6 +115,9 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         report.count("ends inside an episode: {} steps say 'done' before the last; ignored", int(early), steps)
     rewards = _rewards(raw.name, columns, steps, choices, report)
     success = _success(raw.name, columns, rewards, choices, report)
+    if choices.reward == "success":
+        rewards = success.astype(np.float32)
+        report.say("rewards: 1 where there is a success, else 0, as asked (the source's own are not used)")
     if "terminated" in columns and "truncated" in columns:
         terminated, truncated = (np.array(columns[name], np.bool_) for name in ("terminated", "truncated"))
         truncated[-1] |= not terminated[-1]
@@ -221,8 +224,10 @@ def picture(data: bytes) -> np.ndarray:
 
 
 def _rewards(name: str, columns: Mapping[str, np.ndarray], steps: int, choices: Choices, report: Report) -> np.ndarray:
-    if "rewards" in columns and choices.reward is None:
+    if "rewards" in columns and choices.reward in (None, "success"):
         return np.asarray(columns["rewards"], np.float32)
+    if choices.reward == "success":
+        return np.zeros(steps, np.float32)
     if choices.reward is None:
         raise UserError(
             f"{name}: no rewards in it; --reward sparse-at-end (1 at the last step, a success) or --reward zero says "

@@ -76,6 +76,16 @@ def test_rewards_and_success_are_never_made_up(foreign, tmp_path, refused):
         assert not episode.rewards.any() and not episode.succeeded and episode.truncated[-1]
 
 
+def test_a_dense_reward_can_be_made_the_binary_one_of_the_success_that_it_shows(foreign, tmp_path):
+    report = convert(foreign(), tmp_path / "binary", Choices(reward="success", success="0.5", end="success"))
+    assert "rewards: 1 where there is a success, else 0, as asked" in report
+    nine, ten = read_episodes([tmp_path / "binary"])
+    assert nine.rewards.tolist() == [0, 0, 0, 1] and nine.terminated[-1] and nine.succeeded
+    assert ten.rewards.tolist() == [0, 0, 0, 0] and ten.truncated[-1] and not ten.succeeded
+    convert(foreign(rewards=False), tmp_path / "end", Choices(reward="success", success="end"))
+    assert [e.rewards.sum() for e in read_episodes([tmp_path / "end"])] == [1, 1]
+
+
 def test_actions_beyond_one_need_a_decision(foreign, tmp_path):
     path = foreign(scale=2.0)
     with pytest.raises(UserError, match=r"demo_9: actions reach 1\.8; --actions clip or --actions scale"):
@@ -136,7 +146,7 @@ def test_dones_inside_an_episode_are_reported(foreign, tmp_path):
         (["--drop", "nobody"], "no observation 'nobody'"),
         (["--to", "lerobo"], "did you mean 'lerobot'"),
         (["--from", "robosuit"], "did you mean 'robosuite'"),
-        (["--reward", "sparse"], "sparse-at-end or zero"),
+        (["--reward", "sparse"], "sparse-at-end or success or zero"),
         (["--success", "sometimes"], "end, never, or a number"),
         (["--to", "lerobot"], "--fps says how many"),
         (["--from", "minari"], "metadata.json is missing"),

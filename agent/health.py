@@ -1,0 +1,91 @@
+"""Is this run still alive? Learning that died looks busy: its own figures say so before the success rate does.
+
+Looks at every record of an update and at every finished episode. A complaint that has been true for a while is made
+once, as one line with what to try; and again only after it had been over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+from agent.config import CalQLConfig
+
+PATIENCE = 10  # records of updates in a row with the same complaint
+BOUND_LOW, BOUND_HIGH = 0.001, 0.999
+MULTIPLIER_LIMIT = 1e6  # where losses.multiplier clips alpha'
+NO_SPREAD = -4.0  # nats an action dimension: a standard deviation of about 0.004
+EPISODES = 20  # in a row without a success, after as many
+ONCE_GOOD = 0.3  # of which so large a share had one
+
+LINES = {
+    "q": "Q of the data ({q_data:.4g}) is far from their returns ({return_to_go:.4g}): lower calql.critic_lr or "
+    "calql.target_rate, and see that reward.scale, reward.bias and calql.gamma are meant so",
+    "bound low": "no policy sample lies below the return, so calibration does nothing: raise calql.cql_weight, or see "
+    "that reward.bias and calql.gamma are meant so",
+    "bound high": "every policy sample lies below the return: lower calql.cql_weight, or set calql.lagrange_threshold",
+    "multiplier": "alpha' is at its clip, {alpha_prime:.0e}: raise calql.lagrange_threshold, or leave it empty",
+    "entropy": "the policy hardly varies any more (entropy {entropy:.4g}): raise calql.target_entropy or "
+    "calql.temperature_lr",
+    "success": "none of the last {episodes} episodes succeeded, and {best:.0%} of as many had: go on from a checkpoint "
+    "before (checkpoints/) with a larger calql.bc_weight_online or online.offline_share, or lower learning rates",
+}
+
+
+def complaints(
+    record: Mapping[str, Any], config: CalQLConfig, rewards: tuple[float, float], actions: int
+) -> dict[str, str]:
+    """Key of LINES -> the line, of what a record of an update shows.
+
+    rewards: the lowest and highest that learning has seen. Q is far from the returns when it is farther than any two
+    returns can be from each other. actions: how many dimensions they have.
+    """
+    found = set()
+    span = (max(rewards) - min(rewards)) / (1 - config.gamma)
+    if abs(record["q_data"] - record["return_to_go"]) > span > 0:
+        found.add("q")
+    if config.calibrate and "bound_rate_current" in record and _travelled(record["updates"], config):
+        rate = fmean(record["bound_rate_current"])
+        found |= {"bound low"} if rate < BOUND_LOW else {"bound high"} if rate > BOUND_HIGH else set()
+    if record.get("alpha_prime", 0.0) >= MULTIPLIER_LIMIT:
+        found.add("multiplier")
+    if record.get("entropy", math.inf) < NO_SPREAD * actions:
+        found.add("entropy")
+    return {key: LINES[key].format(**record) for key in found}
+
+
+def _travelled(updates: int, config: CalQLConfig) -> bool:
+    """Whether Q has had the updates that it takes from where it begins to where the returns are."""
+    return updates * config.target_rate * (1 - config.gamma) > 1
+
+
+class Health:
+    """tell(line) gets each warning. actions: dimensions of an action."""
+
+    def __init__(self, config: CalQLConfig, actions: int, tell: Callable[[str], None]) -> None:
+        self._config, self._actions, self._tell = config, actions, tell
+        self._seen: Counter[str] = Counter()  # records in a row, or 1: of episodes
+        self._recent: deque[bool] = deque(maxlen=EPISODES)
+        self._best = 0.0
+
+    def update(self, record: Mapping[str, Any], rewards: tuple[float, float]) -> None:
+        """A record of an update, as it is in log.jsonl; see complaints."""
+        found = complaints(record, self._config, rewards, self._actions)
+        for key in LINES:
+            if key != "success":
+                self._seen[key] = self._seen[key] + 1 if key in found else 0
+            if key in found and self._seen[key] == PATIENCE:
+                self._tell(found[key])
+
+    def episode(self, success: bool) -> None:
+        self._recent.append(success)
+        if len(self._recent) < EPISODES:
+            return
+        rate = fmean(self._recent)
+        if rate == 0 and self._best >= ONCE_GOOD and not self._seen["success"]:
+            self._tell(LINES["success"].format(episodes=EPISODES, best=self._best))
+        self._seen["success"] = int(rate == 0)
+        self._best = max(self._best, rate)

@@ -1,0 +1,112 @@
+"""What a dying run is told by, and that a healthy one is left alone."""
+
+import json
+
+import pytest
+
+from agent import health
+from agent.config import CalQLConfig
+from agent.health import EPISODES, PATIENCE, Health, complaints
+from agent.log import RunLog
+
+CONFIG = CalQLConfig(gamma=0.9, target_rate=0.1)  # Q has travelled after 100 updates
+REWARDS = (-1.0, 0.0)  # so returns lie within 10 of each other
+WELL = {
+    "updates": 1000, "q_data": -4.0, "return_to_go": -5.0, "bound_rate_current": [0.2, 0.4], "entropy": -3.0,
+    "alpha_prime": 2.0,
+}  # fmt: skip
+
+
+def found(config=CONFIG, rewards=REWARDS, **changed):
+    return set(complaints({**WELL, **changed}, config, rewards, actions=3))
+
+
+def test_a_healthy_record_has_no_complaint():
+    assert found() == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "changed", "still_well"),
+    [
+        ("q", {"q_data": 5.1}, {"q_data": 4.9}),
+        ("q", {"q_data": -15.1}, {"q_data": -14.9}),
+        ("bound low", {"bound_rate_current": [0.0, 0.0]}, {"bound_rate_current": [0.0, 0.01]}),
+        ("bound high", {"bound_rate_current": [1.0, 1.0]}, {"bound_rate_current": [1.0, 0.99]}),
+        ("multiplier", {"alpha_prime": 1e6}, {"alpha_prime": 9e5}),
+        ("entropy", {"entropy": -12.1}, {"entropy": -11.9}),
+    ],
+)
+def test_each_complaint_begins_where_it_says(key, changed, still_well):
+    assert found(**changed) == {key} and found(**still_well) == set()
+
+
+def test_bounds_are_looked_at_when_calibrating_and_once_q_has_had_time_to_get_there():
+    assert found(bound_rate_current=[1.0], updates=99) == set()
+    assert found(bound_rate_current=[1.0], updates=101) == {"bound high"}
+    assert found(CalQLConfig(gamma=0.9, target_rate=0.1, calibrate=False), bound_rate_current=[1.0]) == set()
+
+
+def test_without_two_rewards_nothing_can_be_said_of_q():
+    assert found(rewards=(0.0, 0.0), q_data=100.0) == set()
+
+
+def test_updates_without_a_conservative_term_or_an_actor_are_read_too():
+    assert complaints({"updates": 9, "q_data": 90.0, "return_to_go": 0.0}, CONFIG, REWARDS, 3).keys() == {"q"}
+
+
+@pytest.fixture
+def told():
+    lines = []
+    return lines, Health(CONFIG, 3, lines.append)
+
+
+def test_a_warning_comes_once_and_again_only_after_it_had_been_over(told):
+    lines, run = told
+    for _ in range(PATIENCE - 1):
+        run.update({**WELL, "entropy": -20.0}, REWARDS)
+    run.update(WELL, REWARDS)
+    assert lines == []
+    for _ in range(5 * PATIENCE):
+        run.update({**WELL, "entropy": -20.0}, REWARDS)
+    assert len(lines) == 1 and "entropy -20" in lines[0] and "calql.target_entropy" in lines[0]
+    run.update(WELL, REWARDS)
+    for _ in range(PATIENCE):
+        run.update({**WELL, "entropy": -20.0}, REWARDS)
+    assert len(lines) == 2
+
+
+def test_two_warnings_do_not_hide_each_other(told):
+    lines, run = told
+    for _ in range(PATIENCE):
+        run.update({**WELL, "q_data": 99.0, "alpha_prime": 1e6}, REWARDS)
+    assert len(lines) == 2
+
+
+def test_success_that_is_gone_is_told_and_success_that_never_was_is_not(told):
+    lines, run = told
+    for _ in range(3 * EPISODES):
+        run.episode(False)
+    assert lines == []
+    for number in range(EPISODES):
+        run.episode(number % 2 == 1)
+    for _ in range(EPISODES - 1):
+        run.episode(False)
+    assert lines == []  # the last success is still among them
+    for _ in range(EPISODES):
+        run.episode(False)
+    assert len(lines) == 1 and f"none of the last {EPISODES} episodes succeeded, and 50% of as many had" in lines[0]
+
+
+def test_every_complaint_has_a_line_that_names_a_field_of_the_config():
+    fields = [word.strip(",") for line in health.LINES.values() for word in line.split() if word.count(".") == 1]
+    named = [word.split(".")[1].strip(":()") for word in fields if word.startswith("calql.")]
+    assert len(named) >= len(health.LINES) and all(hasattr(CalQLConfig, name) for name in named)
+
+
+def test_a_warning_is_said_and_written(tmp_path, capsys):
+    log = RunLog(tmp_path)
+    log.warn("it is dead", 30, 4)
+    log.close()
+    assert "warning: it is dead" in capsys.readouterr().out
+    record = json.loads((tmp_path / "log.jsonl").read_text())
+    assert (record["kind"], record["line"], record["env_steps"], record["updates"]) == ("warning", "it is dead", 30, 4)

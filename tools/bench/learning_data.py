@@ -1,0 +1,67 @@
+"""The data that learning runs start from: scripted, or converted from what the user has, with rollouts or without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent import cli
+from agent.episode_file import SUFFIX
+from agent.spec import UserError
+from tools.bench.learning_run import Means, Process, config_words, fine_tune, once, settings, train_offline
+from tools.bench.learning_suite import Suite, Task
+from tools.rollout import env_options
+
+SEED_STRIDE = 10_000  # between the scenes of two seeds
+
+
+def place(root: Path, suite: Suite, name: str, seed: int) -> Path:
+    """The folder of the demonstrations: every seed has its own, unless they are a given file's alone."""
+    task: Task = suite.tasks[name]
+    own = task.demonstrations == "scripted" or task.rollouts is not None
+    return root / "data" / (f"{name}-{seed}" if own else name)
+
+
+def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str, Path], means: Means) -> None:
+    """Put the demonstrations into `folder`, or what is missing of them. Raises Stopped, UserError."""
+    work, done = folder.with_name(f"{folder.name}-work"), folder.with_name(f"{folder.name}.done")
+    if not once(done):
+        return
+    if task.demonstrations == "scripted":
+        scripted(folder, work, task, seed, means)
+    else:
+        source = sources.get(name)
+        if source is None:
+            raise UserError(f"task {name} needs data of yours: --source {name}=PATH")
+        converted(folder, work, task, source, means)
+    if task.rollouts is not None:
+        rolled_out(folder, work, task, seed, means)
+    done.touch()
+
+
+def scripted(folder: Path, work: Path, task: Task, seed: int, means: Means) -> None:
+    wanted = settings(task.configs)["collect"].episodes
+    left = wanted - sum(1 for _ in folder.glob(f"[!.]*{SUFFIX}"))
+    if left > 0:
+        words = ["--device", "scripted", "--out", folder, "--collect.seed", SEED_STRIDE * seed]
+        words += ["--collect.episodes", left]
+        Process(work, "collect", "tools.collect", *config_words(task.configs), *words).finish(means)
+
+
+def converted(folder: Path, work: Path, task: Task, source: Path, means: Means) -> None:
+    if not folder.exists():  # it appears whole
+        name = cli.parse(config_words(task.configs), "", [], env_options=env_options).env()[0]
+        words = [source, "--out", folder, *config_words(task.configs), "--env", name, *task.convert]
+        Process(work, "convert", "tools.convert", *words).finish(means)
+
+
+def rolled_out(folder: Path, work: Path, task: Task, seed: int, means: Means) -> None:
+    """Add episodes of a policy that was trained on the demonstrations: a learner that makes no updates takes them."""
+    asked = task.rollouts
+    assert asked is not None
+    configs = (*task.configs, *asked.configs)  # type: ignore[attr-defined]
+    train_offline(work, configs, folder, seed, means)
+    flags = ["--env-steps", asked.env_steps, "--utd", 0, "--offline-share", 0, "--max-lead-steps", 0]  # type: ignore[attr-defined]
+    online = fine_tune(work, configs, seed, means, *flags)
+    for path in (online / "episodes").glob(f"*{SUFFIX}"):
+        path.replace(folder / f"rollout_{path.name}")

@@ -1,0 +1,237 @@
+"""One learning run, by the commands that users type: offline training, fine-tuning by two processes, evaluations.
+
+Every stage can be stopped and gone on with: what is done already is found in the run's folder. The result is one JSON
+file; `run` says what is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import cli
+from agent.checkpoint import LATEST, OLDER
+from agent.config import SECTIONS
+from agent.spec import UserError
+from tools.bench.learning_suite import Job
+from tools.bench.report import machine
+from tools.demo import EVALUATION_SEED, STOP_S, free_port
+from tools.rollout import env_options
+
+POLL_S = 0.2
+ROBOT_SEEDS = 1_000_000  # above the seeds of collecting and of the evaluation
+DIVERGED = "learning has diverged"
+OF_OFFLINE = ("q_data", "return_to_go", "bound_rate_current", "entropy", "alpha_prime")  # kept, of its last record
+
+
+class Stopped(Exception):
+    """The slice is over; what was done so far is on disk."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What runs share: `stop` is set when the slice is over. threads: of each learner, and workers of an evaluation."""
+
+    stop: threading.Event
+    threads: int
+    device: str = "auto"
+
+
+class Process:
+    """A command as a process of its own, its output in two files of `folder`."""
+
+    def __init__(self, folder: Path, name: str, *words: object) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self.out, self.log = name, folder / f"{name}.out", folder / f"{name}.log"
+        with open(self.out, "w") as out, open(self.log, "a") as log:
+            command = [sys.executable, "-m", *map(str, words)]
+            self.process = subprocess.Popen(command, stdout=out, stderr=log, start_new_session=True)
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def finish(self, means: Means) -> str:
+        """Its standard output, once it has ended. Raises Stopped, or UserError with the last line if it failed."""
+        while not self.ended():
+            if means.stop.wait(POLL_S):
+                self.end()
+                raise Stopped
+        if self.process.returncode:
+            lines = self.log.read_text().strip().splitlines() or ["no message"]
+            raise UserError(f"{self.name} ended with exit code {self.process.returncode}: {lines[-1]} ({self.log})")
+        if means.stop.is_set():  # it may have been stopped by the same Ctrl-C
+            raise Stopped
+        return self.out.read_text()
+
+    def end(self) -> None:
+        """As Ctrl-C does: it writes its checkpoint."""
+        if not self.ended():
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def config_words(configs: Sequence[str]) -> list[str]:
+    return [word for path in configs for word in ("--config", path)]
+
+
+def settings(configs: Sequence[str]) -> dict[str, Any]:
+    """section -> its dataclass, as the commands will read it."""
+    arguments = cli.parse(config_words(configs), "", list(SECTIONS), env_options=env_options)
+    return {name: arguments.section(name) for name in SECTIONS}
+
+
+def once(marker: Path) -> bool:
+    """Whether what leaves `marker` behind when it is done is still to do."""
+    return not marker.exists()
+
+
+def train_offline(folder: Path, configs: Sequence[str], data: Path, seed: int, means: Means) -> Path:
+    """The checkpoint."""
+    ckpt, done = folder / "offline.pt", folder / "offline.done"
+    if once(done):
+        start = ["--resume", ckpt] if ckpt.exists() else [*config_words(configs), "--learner.seed", seed]
+        place = ["--data", data, "--out", ckpt, "--run", folder / "pretrain"]
+        hardware = ["--threads", means.threads, "--device", means.device]
+        Process(folder, "pretrain", "agent.pretrain", *start, *place, *hardware).finish(means)
+        done.touch()
+    return ckpt
+
+
+def fine_tune(folder: Path, configs: Sequence[str], seed: int, means: Means, *flags: object) -> Path:
+    """The run's folder: learner and robot server until the learner has had its env steps."""
+    online, done = folder / "online", folder / "online.done"
+    if not once(done):
+        return online
+    address = f"tcp://127.0.0.1:{free_port()}"
+    start = ["--resume", online] if (online / LATEST).exists() else ["--ckpt", folder / "offline.pt", "--run", online]
+    hardware = ["--threads", means.threads, "--device", means.device]
+    learner = Process(folder, "learner", "agent.learner", *start, "--address", address, *flags, *hardware)
+    number = sum(1 for name in ("episodes", "set_aside") for _ in (online / name).glob("*.hdf5"))
+    scenes = ["--robot.seed", ROBOT_SEEDS * (seed + 1) + number, "--control", ""]
+    place = ["--address", address, "--spool", folder / "spool"]
+    robot = Process(folder, "robot", "robot_server", *config_words(configs), *place, *scenes)
+    try:
+        while not learner.ended() and not means.stop.wait(POLL_S):
+            if robot.ended() and robot.process.returncode:
+                robot.finish(means)
+        learner.finish(means)
+    finally:
+        robot.end()
+        learner.end()
+    done.touch()
+    return online
+
+
+def evaluate(folder: Path, ckpt: Path, env_steps: int, episodes: int, means: Means) -> dict[str, Any]:
+    """Success of the policy in `ckpt`, with its mean action and fixed seeds; kept in a file."""
+    kept = folder / "evaluations" / f"{env_steps:08d}.json"
+    if once(kept):
+        words = [
+            "--ckpt",
+            ckpt,
+            "--episodes",
+            episodes,
+            "--seed",
+            EVALUATION_SEED,
+            "--workers",
+            means.threads,
+            "--json",
+        ]
+        found = json.loads(Process(folder, "evaluate", "tools.evaluate", *words).finish(means))
+        figures = {key: found[key] for key in ("success", "low", "high", "episodes", "return", "length")}
+        _write(kept, {"env_steps": env_steps, **figures})
+    return dict(json.loads(kept.read_text()))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.replace(path)
+
+
+def nearest_checkpoints(folder: Path, wanted: Sequence[float]) -> dict[int, Path]:
+    """env steps -> the checkpoint nearest to each number of env steps that is wanted."""
+    there = {int(path.stem): path for path in (folder / OLDER).glob("[0-9]*.pt")}
+    return {steps: there[steps] for w in wanted if there for steps in [min(there, key=lambda s: abs(s - w))]}
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Those of one kind in the log; what a resumed learner went back over is there once."""
+    kept: list[dict[str, Any]] = []
+    path = folder / "log.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        record = json.loads(line) if line.endswith("}") else {}
+        if record.get("kind") == kind:
+            while kept and kept[-1]["env_steps"] > record["env_steps"]:
+                kept.pop()
+            kept.append(record)
+    return kept
+
+
+def run(
+    job: Job, folder: Path, data: Path, result: Path, means: Means, *, episodes: int, at: Sequence[float], keep: bool
+) -> None:
+    """Do what is left of the run, and write its result. Raises Stopped, UserError.
+
+    The result: `evaluations`, each with env_steps, success and its 95 % interval (the first: before any online step;
+    none other where the config asks for no env steps), `training`, [env steps, success] of every episode online;
+    `offline`, where the values were at its end; `warnings` of both parts; `died`, why a run that diverged ended.
+    """
+    began = time.monotonic()
+    try:
+        found = stages(job, folder, data, means, episodes, at)
+    finally:
+        minutes = spent(folder, began)
+    _write(result, {**found, "minutes": round(minutes, 1), "machine": machine()})
+    if not keep:
+        shutil.rmtree(folder)
+
+
+def stages(job: Job, folder: Path, data: Path, means: Means, episodes: int, at: Sequence[float]) -> dict[str, Any]:
+    """See run."""
+    config = settings(job.configs)
+    steps = config["online"].env_steps
+    ckpt = train_offline(folder, job.configs, data, job.seed, means)
+    evaluations = [evaluate(folder, ckpt, 0, episodes, means)]
+    died = None
+    if steps:
+        every = max(1, round(steps * min(at)))
+        try:
+            fine_tune(folder, job.configs, job.seed, means, "--checkpoint-every", every, "--keep", 10_000)
+        except UserError as error:
+            if DIVERGED not in str(error):
+                raise
+            died = str(error)
+        for number, path in nearest_checkpoints(folder / "online", [share * steps for share in at]).items():
+            evaluations.append(evaluate(folder, path, number, episodes, means))
+    offline = (records(folder / "pretrain", "update") or [{}])[-1]
+    episodes_online = records(folder / "online", "episode")
+    return {
+        "task": job.task, "preset": job.preset, "seed": job.seed, "configs": list(job.configs), "died": died,
+        "offline_updates": config["offline"].updates, "env_steps": steps, "evaluations": evaluations,
+        "training": [[record["env_steps"], record["success"]] for record in episodes_online],
+        "offline": {key: offline[key] for key in OF_OFFLINE if key in offline},
+        "warnings": [r["line"] for part in ("pretrain", "online") for r in records(folder / part, "warning")],
+    }  # fmt: skip
+
+
+def spent(folder: Path, began: float) -> float:
+    """Minutes of all slices so far, the one that `began` then included."""
+    path = folder / "minutes.json"
+    before = json.loads(path.read_text())["minutes"] if path.exists() else 0.0
+    minutes = before + (time.monotonic() - began) / 60
+    _write(path, {"minutes": minutes})
+    return float(minutes)

@@ -1,0 +1,107 @@
+"""What a suite of learning runs is: a YAML file in tools/bench/suites/, or one of your own.
+
+  tasks:                       name -> how its data come
+    lift:
+      configs: [configs/lift.yaml]
+      demonstrations: scripted                # by tools.collect, as the config's `collect` section says
+    door:
+      configs: [configs/adroit_door.yaml]
+      demonstrations: convert                 # by tools.convert, from what --source door=PATH names
+      convert: [--actions, clip]              # its flags, besides --config and --env
+      rollouts: {configs: [configs/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
+  presets:                     name -> config files that come after the task's
+    calql: [configs/paper.yaml]
+    cql: [configs/paper.yaml, configs/cql.yaml]
+  seeds: 3
+  episodes: 50                 of each evaluation
+  at: [0.05, 0.1, 0.2, 0.6, 1]      shares of the online env steps after which there is an evaluation
+
+Every preset gets the same demonstrations; each seed has its own, where a program makes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent import cli
+from agent.spec import UserError
+
+SUITES = Path(__file__).parent / "suites"
+AT = (0.05, 0.1, 0.15, 0.2, 0.4, 0.6, 0.8, 1.0)  # dense where a policy collapses, if it does
+
+
+@dataclass
+class Rollouts:
+    configs: list[str] = field(default_factory=list)
+    env_steps: int = 10_000
+
+
+@dataclass
+class Task:
+    configs: list[str] = field(default_factory=list)
+    demonstrations: str = "scripted"
+    convert: list[str] = field(default_factory=list)
+    rollouts: dict[str, Any] | None = None
+
+
+@dataclass
+class Suite:
+    tasks: dict[str, Any] = field(default_factory=dict)
+    presets: dict[str, Any] = field(default_factory=dict)
+    seeds: int = 3
+    episodes: int = 50
+    at: list[float] = field(default_factory=lambda: list(AT))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. configs: files, in their order."""
+
+    task: str
+    preset: str
+    seed: int
+    configs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.preset}-{self.seed}"
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def read(name: str) -> Suite:
+    """The suite of that name, or in that file. Raises UserError naming what is wrong with it."""
+    path = Path(name) if name.endswith(".yaml") else SUITES / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"--suite {name}: there are {', '.join(names())}{cli.nearest(name, names())}")
+    try:
+        suite = cli.build(Suite, yaml.safe_load(path.read_text()) or {}, f"{path}: ")
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    suite.tasks = {key: cli.build(Task, given, f"{path}: {key}: ") for key, given in suite.tasks.items()}
+    for key, task in suite.tasks.items():
+        if task.demonstrations not in ("scripted", "convert"):
+            raise UserError(f"{path}: {key}: demonstrations: scripted or convert, not {task.demonstrations}")
+        if task.rollouts is not None:
+            task.rollouts = cli.build(Rollouts, task.rollouts, f"{path}: {key}: rollouts: ")  # type: ignore[assignment]
+    if not suite.tasks or not suite.presets or suite.seeds < 1 or suite.episodes < 1:
+        raise UserError(f"{path}: at least one task, preset, seed and episode")
+    if not suite.at or any(not 0 < share <= 1 for share in suite.at) or sorted(suite.at) != suite.at:
+        raise UserError(f"{path}: at: shares above 0, up to 1, in their order; not {suite.at}")
+    return suite
+
+
+def jobs(suite: Suite) -> list[Job]:
+    """All runs, seed by seed: the first results show every preset once."""
+    return [
+        Job(task, preset, seed, (*suite.tasks[task].configs, *files))
+        for seed in range(suite.seeds)
+        for task in suite.tasks
+        for preset, files in suite.presets.items()
+    ]
