@@ -13,13 +13,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import RobotFault, nearest
+from envs import RobotFault
 from envs.arm import ArmError, State
-from envs.arm_process import ArmProcess, Setup
-from envs.camera_options import CameraError, parse
+from envs.camera_options import CameraError
 from envs.clock import Clock
 from envs.priority import real_time
-from envs.real_options import Axis, Options, check, limits_of, read_axis
+from envs.real_options import Options, check, read_axis
+from envs.real_parts import make_camera, start_arm
 
 GRIP = 0.2  # an action beyond it closes the gripper, below its negative opens it: in between, the gripper stays
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
@@ -52,9 +52,11 @@ class RealEnv(gymnasium.Env):
         self._named = {name: read_axis(name, given) for name, given in options.axes.items()}
         self._period_s = 1 / options.control_hz
         self.clock = Clock(options.control_hz)
-        self._cameras = {name: self._camera(name, given) for name, given in options.cameras.items() if not _arms(given)}
+        self._cameras = {
+            name: make_camera(options, name, given) for name, given in options.cameras.items() if not _arms(given)
+        }
         self.realtime = False
-        self._arm = self._start_arm()
+        self._arm = start_arm(options, self._named)
         try:
             self.realtime = options.realtime and real_time()
             if self._cameras:
@@ -159,46 +161,6 @@ class RealEnv(gymnasium.Env):
         if self.realtime:
             real_time(False)
 
-    def _start_arm(self) -> ArmProcess:
-        options, kind = self.options, self.options.arm
-        from envs.arm import make_arm
-
-        axes = make_arm(kind, options.arm_options).axes  # not connected: only its names
-        for name in self._named:
-            if name not in axes:
-                raise ValueError(
-                    f"axes: arm '{kind}' has no axis '{name}'{nearest(name, axes)}; it has {', '.join(axes)}"
-                )
-        every = [self._named.get(name, Axis(low=-1e9, high=1e9, lag=1e9)) for name in axes]
-        bounds = limits_of(every, self._period_s)
-        bounds.check(axes)
-        setup = Setup(
-            kind=kind,
-            options=options.arm_options,
-            limits=bounds,
-            period_s=self._period_s,
-            watchdog_s=options.watchdog_s,
-            release_s=options.release_s,
-            setpoint_hz=options.setpoint_hz,
-            lag=np.array([axis.lag if axis.lag is not None else (axis.high - axis.low) / 4 for axis in every]),
-            stuck_s=options.stuck_s,
-            realtime=options.realtime,
-        )
-        try:
-            return ArmProcess(setup)
-        except ArmError as error:
-            raise ValueError(f"arm '{kind}': {error}") from None
-
-    def _camera(self, name: str, given: Mapping[str, Any]) -> Any:
-        from envs.cameras import Camera
-        from envs.mock_arm import MockCamera, mock_options
-
-        if given.get("source") != "mock":
-            return Camera(name, parse(name, given))
-        mock = mock_options(self.options.arm_options)
-        given = {**given, "source": "file", "device": name, "width": mock.size, "height": mock.size}
-        return Camera(name, parse(name, given), MockCamera(name, mock.socket, mock.size))
-
     def _wish(self, action: np.ndarray) -> np.ndarray:
         wish = self._target.copy()
         axes = list(self._named.values())
@@ -235,17 +197,19 @@ class RealEnv(gymnasium.Env):
         near = np.array([ARRIVED * (axis.high - axis.low) if axis and not axis.gripper else np.inf for axis in named])
         stride = speed * self.options.reset_speed * self._period_s
         needed = int(np.ceil(np.max(np.abs(goal - self._target) / stride, initial=0))) or 1
-        patience = needed + int(PATIENCE_S / self._period_s)
-        begun, done = self._target.copy(), 0
-        for _ in range(patience):
+        patience = left = int(PATIENCE_S / self._period_s)  # periods without coming nearer
+        begun, done, closest = self._target.copy(), 0, np.inf
+        while done < needed or left > 0:
             done = min(done + 1, needed)
             _, self._target, state = self._arm.command(begun + (goal - begun) * done / needed)
             self._held = False
             off = np.abs(state.position - goal) / near
             if done == needed and np.all(off <= 1):
                 return
+            nears = off.max() < closest - 0.5
+            left, closest = (patience, off.max()) if nears else (left - 1, closest)
             while self._wait():  # a person has stopped or paused it: from here again, when they let go
-                done, begun = 0, self._target.copy()
+                done, begun, closest = 0, self._target.copy(), np.inf
                 needed = int(np.ceil(np.max(np.abs(goal - begun) / stride, initial=0))) or 1
         if np.any(off > ABOUT):  # arms sag, and touch things; this is neither
             axis = int(np.argmax(off))

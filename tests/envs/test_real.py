@@ -122,7 +122,9 @@ def test_what_left_the_filter_is_the_action_that_is_told(env):
         told.append(env.step(FORWARD)[4]["action"])
         assert unwrapped._target[0] <= MOCK_AXES["x"]["high"] + 1e-9
     assert unwrapped._target[0] - begun == pytest.approx(scale * sum(action[0] for action in told), abs=1e-5)
-    assert max(action[0] for action in told) > 0.9 and abs(told[-1][0]) < 0.05  # it cannot go beyond the end of its range
+    assert (
+        max(action[0] for action in told) > 0.9 and abs(told[-1][0]) < 0.05
+    )  # it cannot go beyond the end of its range
     assert all(action[3] == -1 and action.dtype == np.float32 for action in told)
     assert unwrapped.state.position[0] == pytest.approx(MOCK_AXES["x"]["high"], abs=0.02)
 

@@ -1,0 +1,55 @@
+"""The arm and the cameras of a real arm's environment, made from its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from envs import nearest
+from envs.arm import ArmError, make_arm
+from envs.arm_process import ArmProcess
+from envs.camera_options import parse
+from envs.keeper import Setup
+from envs.real_options import Axis, Options, limits_of
+
+
+def start_arm(options: Options, named: Mapping[str, Axis]) -> ArmProcess:
+    """The arm's process, connected. named: the axes that actions move. Raises ValueError, one line."""
+    kind = options.arm
+    axes = make_arm(kind, options.arm_options).axes  # not connected: only its names
+    for name in named:
+        if name not in axes:
+            raise ValueError(f"axes: arm '{kind}' has no axis '{name}'{nearest(name, axes)}; it has {', '.join(axes)}")
+    every = [named.get(name, Axis(low=-1e9, high=1e9, lag=1e9)) for name in axes]
+    limits = limits_of(every, 1 / options.control_hz)
+    limits.check(axes)
+    setup = Setup(
+        kind=kind,
+        options=options.arm_options,
+        limits=limits,
+        period_s=1 / options.control_hz,
+        watchdog_s=options.watchdog_s,
+        release_s=options.release_s,
+        setpoint_hz=options.setpoint_hz,
+        lag=np.array([axis.lag if axis.lag is not None else (axis.high - axis.low) / 4 for axis in every]),
+        stuck_s=options.stuck_s,
+        realtime=options.realtime,
+    )
+    try:
+        return ArmProcess(setup)
+    except ArmError as error:
+        raise ValueError(f"arm '{kind}': {error}") from None
+
+
+def make_camera(options: Options, name: str, given: Mapping[str, Any]) -> Any:
+    """The camera `name`, not started. Raises ValueError, one line."""
+    from envs.cameras import Camera
+    from envs.mock_arm import MockCamera, mock_options
+
+    if given.get("source") != "mock":
+        return Camera(name, parse(name, given))
+    mock = mock_options(options.arm_options)
+    given = {**given, "source": "file", "device": name, "width": mock.size, "height": mock.size}
+    return Camera(name, parse(name, given), MockCamera(name, mock.socket, mock.size))
