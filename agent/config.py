@@ -192,6 +192,7 @@ class CollectConfig:
 @dataclass
 class SuccessConfig:
     cameras: list[str] = _f([], "those that the classifier looks at; empty: all of the recordings")
+    end_frames: int = _f(1, "of an episode that ends as a success so many last frames show one", low=1)
     updates: int = _f(3000, "gradient updates", low=1)
     batch: int = _f(64, "frames per update", low=2)
     negatives: float = _f(2.5, "frames without success for each with, in a batch", low=0.1, high=100)
