@@ -192,6 +192,7 @@ class CollectConfig:
 @dataclass
 class SuccessConfig:
     cameras: list[str] = _f([], "those that the classifier looks at; empty: all of the recordings")
+    end_frames: int = _f(1, "of an episode that ends as a success so many last frames show one", low=1)
     updates: int = _f(3000, "gradient updates", low=1)
     batch: int = _f(64, "frames per update", low=2)
     negatives: float = _f(2.5, "frames without success for each with, in a batch", low=0.1, high=100)
@@ -201,9 +202,9 @@ class SuccessConfig:
     validation_share: float = _f(0.2, "of the episodes, from which the threshold is chosen", low=0.01, high=0.8)
     test_share: float = _f(0.2, "of the episodes, on which it is measured", low=0.01, high=0.8)
     max_false_positive_rate: float = _f(
-        0.01, "of frames without success, by which the threshold is chosen", low=0, high=1
+        0.005, "of frames without success, by which the threshold is chosen", low=0, high=1
     )
-    k: int = _f(2, "frames of the last n that must show a success", low=1)
+    k: int = _f(3, "frames of the last n that must show a success", low=1)
     n: int = _f(3, "see k", low=1)
     seed: int = _f(0, "random seed", low=0, high=2**31)
     threads: int = _f(0, "CPU threads; 0: torch's choice", low=0)

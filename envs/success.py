@@ -10,7 +10,7 @@ import contextlib
 import os
 import zipfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,19 @@ def network(cameras: Mapping[str, tuple[int, int, int]]) -> Any:
     return Network()
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: with more, rounding depends on their number, and for small work they wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class KofN:
     """Whether at least k of the last n values were at or above the threshold."""
 
@@ -77,7 +90,7 @@ class SuccessClassifier:
         network: Any,
         cameras: Mapping[str, tuple[int, int, int]],
         threshold: float = 0.5,
-        k: int = 2,
+        k: int = 3,
         n: int = 3,
         report: dict[str, Any] | None = None,
         name: str = "the classifier",
@@ -100,7 +113,8 @@ class SuccessClassifier:
 
     def probability(self, observation: Mapping[str, np.ndarray]) -> float:
         """Of one observation, which may have other keys too."""
-        return float(self.probabilities({name: observation[name][None] for name in self.cameras})[0])
+        with one_thread():
+            return float(self.probabilities({name: observation[name][None] for name in self.cameras})[0])
 
     def check(self, space: gymnasium.Space) -> None:
         """Raise ValueError, one line naming the file and the camera, unless `space` has its cameras in their shapes."""

@@ -36,8 +36,9 @@ import numpy as np
 from agent import cli
 from agent.progress import Progress
 from agent.spec import Spec, UserError
+from envs.success import one_thread
 from tools.outcome import Attempt, Result
-from tools.rollout import Act, env_options, make_env, one_thread, private_seed, rollout
+from tools.rollout import Act, env_options, make_env, private_seed, rollout
 from tools.video import UNKNOWN_FPS, mp4, picture, require_cameras
 
 BASELINES = ("scripted", "random")

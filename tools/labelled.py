@@ -29,15 +29,18 @@ class Labelled:
     names: list[str]
 
     @classmethod
-    def read(cls, places: Sequence[str | Path], cameras: Sequence[str] = ()) -> Labelled:
-        """Every frame of these folders and files; of these cameras, or all. Raises UserError naming what is wrong."""
+    def read(cls, places: Sequence[str | Path], cameras: Sequence[str] = (), end_frames: int = 1) -> Labelled:
+        """Every frame of these folders and files; of these cameras, or all. end_frames: see labels.
+
+        Raises UserError naming what is wrong.
+        """
         paths = episode_paths(places)
         rows: list[dict[str, np.ndarray]] = []
         success: list[np.ndarray] = []
         with Progress(len(paths), "read", "episodes") as progress:
             for path, episode in zip(paths, read_episodes(places)):
                 rows.append(_images(path, episode, cameras))
-                success.append(labels(episode))
+                success.append(labels(episode, end_frames))
                 progress.show(len(rows))
         return cls(
             images={name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
@@ -58,11 +61,14 @@ class Labelled:
         return np.bincount(self.episode, self.success, len(self.names)) > 0
 
 
-def labels(episode: Episode) -> np.ndarray:
+def labels(episode: Episode, end_frames: int = 1) -> np.ndarray:
     """bool (T + 1,): what each observation shows. The word after step t is about the observation after it, t + 1; at
-    its reset no episode is a success.
+    its reset no episode is a success. Of one that ends as a success the last `end_frames` show it, whatever was said.
     """
-    return np.concatenate([[False], episode.success])
+    words = np.concatenate([[False], episode.success])
+    if words[-1]:
+        words[max(1, len(words) - end_frames) :] = True
+    return words
 
 
 def _images(path: Path, episode: Episode, cameras: Sequence[str]) -> dict[str, np.ndarray]:

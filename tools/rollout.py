@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -88,16 +87,3 @@ def private_seed(seed: int) -> int:
     Not `seed` itself: env and actor would draw the same numbers, and the noise would depend on where the cube lies.
     """
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: rounding, and with it the figures, would depend on their number."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,7 +7,8 @@
 
 A frame's label is the word on success after the step that led to it. Record successes that go on for some steps
 (--after-success, where the environment can), failures, and whatever nearly looks like a success; cameras and image
-sizes as the policy will have them. Folders of a run (runs/a/episodes) can be taken along.
+sizes as the policy will have them. A person's word is about an episode's last frame only: hold still for half a second
+before it, and say --end-frames 5. Folders of a run (runs/a/episodes) can be taken along.
 
 Episodes, not frames, are split in three, successes and failures alike: most to train on; some from which the threshold
 is chosen, so that at most --max-false-positive-rate of their frames without success are at or above it; and others on
@@ -224,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"success.k is {config.k}, of only n = {config.n} frames")
     if config.threads:
         torch.set_num_threads(config.threads)
-    frames = Labelled.read(flags.paths, config.cameras)
+    frames = Labelled.read(flags.paths, config.cameras, config.end_frames)
     parts = split(frames.succeeded(), (config.validation_share, config.test_share), config.seed)
     training, validation, test = (frames.of(part) for part in parts)
     classifier = train(training, config)

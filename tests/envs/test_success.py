@@ -99,6 +99,14 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     assert list((tmp_path / "made").iterdir()) == [tmp_path / "made" / "reward.pt"]
 
 
+def test_a_look_takes_one_thread_and_gives_the_others_back(always):
+    used, threads = [], torch.get_num_threads()
+    classifier = SuccessClassifier.load(always)
+    classifier.network.register_forward_hook(lambda *_: used.append(torch.get_num_threads()))
+    classifier.probability({"top": np.zeros(CAMERA["top"], np.uint8)})
+    assert used == [1] and torch.get_num_threads() == threads
+
+
 def test_the_classifiers_word_pays_and_ends_and_the_true_one_is_told(always):
     steps = play(envs.make("fake", classifier=always))
     assert [(reward, terminated, truncated) for reward, terminated, truncated, _ in steps] == [

@@ -48,6 +48,12 @@ def test_the_word_after_a_step_is_about_the_frame_after_it():
     assert labels(episode([True, False])).tolist() == [False, True, False]
 
 
+def test_a_persons_word_at_the_end_is_about_some_frames_before_it_too():
+    assert labels(episode([False] * 4 + [True]), 3).tolist() == [False, False, False, True, True, True]
+    assert labels(episode([False, True]), 9).tolist() == [False, True, True]  # the reset never is one
+    assert labels(episode([True, False]), 3).tolist() == [False, True, False]  # did not end as one
+
+
 def test_frames_keep_their_images_words_and_places(folder):
     frames = Labelled.read([folder])
     assert len(frames.success) == 6 * 5 + 6 * 4 and list(frames.images) == ["front"]
@@ -208,7 +214,7 @@ def test_a_classifier_that_calls_everything_a_success_gains_nothing(trained, tmp
     loaded.threshold = 0.0
     loaded.save(tmp_path / "blind.pt")
     found = evaluate("random", "fake", {**SIZE, "classifier": str(tmp_path / "blind.pt")}, episodes=5)
-    assert (found.success, found.classifier_success, found.length) == (0.0, 1.0, 2.0)
+    assert (found.success, found.classifier_success, found.length) == (0.0, 1.0, 3.0)
     assert "5 wrongly called a success, 0 successes missed" in found.verdicts()
 
 
