@@ -48,6 +48,7 @@ class Keeper:
         self.setup, self.arm = setup, arm
         self.filter = Filter(setup.limits, setup.period_s)
         self.error: ArmError | None = None
+        self._lost = False  # the error is the driver's: it has to be connected again
         self.holds = 0  # by the watchdog
         self._held = True
         self._commanded_s = 0.0
@@ -57,7 +58,7 @@ class Keeper:
 
     def connect(self) -> State:
         self.arm.connect()
-        return self._rest(self.arm.state())
+        return self._rest(self._measured(self.arm.state()))
 
     def command(self, wish: np.ndarray, sent_s: float) -> tuple[np.ndarray, np.ndarray, State]:
         """(where it was sent before, where it is sent now, its state before). The driver's own limits count, too."""
@@ -67,7 +68,7 @@ class Keeper:
         if now_s - sent_s > self.setup.watchdog_s:
             state = self.hold()
             return self._to, self._to, state
-        state = self._driver(self.arm.state)
+        state = self._state()
         if self._held:
             self._rest(state)
             self.filter.rest(state.position, now_s - self.setup.period_s)
@@ -80,7 +81,7 @@ class Keeper:
     def state(self) -> State:
         if self.error:
             raise self.error
-        return self._driver(self.arm.state)
+        return self._state()
 
     def hold(self) -> State:
         """Also after an error; but then it is raised."""
@@ -89,7 +90,7 @@ class Keeper:
             self.arm.hold()
         if self.error:
             raise self.error
-        return self._rest(self._driver(self.arm.state))
+        return self._rest(self._state())
 
     def scene(self, seed: int) -> State:
         if rearrange := getattr(self.arm, "reset_scene", None):
@@ -97,14 +98,15 @@ class Keeper:
         return self.state()
 
     def clear(self) -> State:
-        """The arm is connected again, for whatever was the matter."""
-        if self.error:
+        """After an error of the driver the arm is connected again; otherwise it keeps its power: it may hang there."""
+        lost, self.error, self._lost = self._lost, None, False
+        if lost:
             with contextlib.suppress(*BRAKES):
                 self.arm.disconnect()
-            self.error = None
             try:
                 return self.connect()
             except BRAKES as error:
+                self._lost = True
                 raise self._broken(error) from None
         return self.hold()
 
@@ -135,7 +137,11 @@ class Keeper:
 
     def _send(self, now_s: float) -> None:
         setpoint = self._setpoint(now_s + (1 / self.setup.setpoint_hz if self.setup.setpoint_hz else 0.0))
+        if not np.isfinite(setpoint).all():  # the last look: nothing that comes before lets it get here
+            raise self._broken(ArmError(f"the next target would be {setpoint}: not sent"))
         sent = self._driver(lambda: self.arm.command(setpoint))
+        if not np.isfinite(np.asarray(sent, np.float64)).all():
+            raise self._broken(ArmError(f"the arm's driver says that it sent {sent}"))
         if (short := np.asarray(sent, np.float64) - setpoint).any():
             self.filter.position = self._to = self._to + short
             self._from = self._from + short
@@ -164,10 +170,20 @@ class Keeper:
             )
         return np.where(ahead > lag, at + np.clip(wish - at, -lag, lag), wish)
 
+    def _state(self) -> State:
+        return self._driver(lambda: self._measured(self.arm.state()))
+
+    def _measured(self, state: State) -> State:
+        """Raises ArmError for what is no place that the arm could be at."""
+        if state.position.shape != (len(self.arm.axes),) or not np.isfinite(state.position).all():
+            raise ArmError(f"the arm's driver says that it is at {state.position}")
+        return state
+
     def _driver(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except BRAKES as error:
+            self._lost = True
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> ArmError:

@@ -153,6 +153,42 @@ def test_what_the_driver_reports_is_latched_until_a_person_clears_it(made, arm, 
     assert arm.log[-1] == "command"
 
 
+def test_an_arm_that_only_stood_keeps_its_power_when_it_is_cleared(made, arm, now):
+    keeper = made()
+    arm.stuck = True
+    with pytest.raises(ArmError, match="stuck"):
+        for _ in range(12):
+            go(keeper, now, 0.9)
+    arm.log.clear()
+    keeper.clear()
+    assert arm.log == ["hold"]
+    arm.stuck = False
+    go(keeper, now, 0.05)
+    assert arm.at[0] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("place", [[np.nan, 0.0], [0.0, np.inf], [0.0]])
+def test_a_place_where_no_arm_can_be_holds_it(made, arm, now, place):
+    keeper = made()
+    go(keeper, now, 0.05)
+    arm.at, arm.stuck = np.array(place), True
+    arm.log.clear()
+    with pytest.raises(ArmError, match="the arm's driver says that it is at"):
+        go(keeper, now, 0.1)
+    assert "command" not in arm.log and arm.log[-1] == "hold"
+    arm.at = np.zeros(2)
+    keeper.clear()
+    assert go(keeper, now, 0.05)[1] == pytest.approx([0.05, 0])
+
+
+def test_a_driver_that_sent_no_numbers_holds_it(made, arm, now, monkeypatch):
+    keeper = made()
+    monkeypatch.setattr(arm, "command", lambda target: np.full(2, np.nan))
+    with pytest.raises(ArmError, match="the arm's driver says that it sent"):
+        go(keeper, now, 0.05)
+    assert arm.log[-1] == "hold" and np.isfinite(keeper.filter.position).all()
+
+
 def test_what_is_still_broken_is_not_cleared(made, arm, now):
     keeper = made()
     arm.error = ArmError("motor 3")
