@@ -33,7 +33,9 @@ class NetworkConfig:
     strides: list[int] = _f([2, 2, 1, 1], "cnn: their strides", low=1)
     head: Literal["spatial_softmax", "flatten"] = _f("spatial_softmax", "how a feature map becomes a vector")
     features: int = _f(64, "length of each camera's feature vector", low=1)
-    state_features: int = _f(64, "length of the proprioception's feature vector", low=1)
+    state_features: int = _f(
+        64, "length of the proprioception's feature vector; 0: no layer, the standardised numbers themselves", low=0
+    )
     actor_hidden: list[int] = _f([256, 256], "hidden layers of the actor", low=1)
     critic_hidden: list[int] = _f([256, 256], "hidden layers of each critic", low=1)
     critics: int = _f(10, "E, size of the critic ensemble", low=1)

@@ -119,7 +119,7 @@ class ImageEncoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A whole observation -> (B, F): an ImageEncoder per camera; the state vectors, standardised, through one layer."""
+    """A whole observation -> (B, F): an ImageEncoder per camera; states standardised, through one layer or none."""
 
     state_mean: Tensor
     state_std: Tensor
@@ -134,8 +134,8 @@ class Encoder(nn.Module):
         self.dim = len(spec.cameras) * config.features
         if width:
             size = config.state_features
-            self.state = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size), nn.Tanh())
-            self.dim += size
+            self.state = nn.Sequential(*([nn.Linear(width, size), nn.LayerNorm(size), nn.Tanh()] if size else []))
+            self.dim += size or width
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Set what states are centred on and divided by, each (sum of state lengths,)."""

@@ -171,6 +171,15 @@ def test_states_are_standardised(network, state_spec):
     assert torch.equal(other.state_dict()["state_mean"], mean)  # and a robot gets them with the weights
 
 
+def test_without_state_features_states_are_passed_on_standardised(network, state_spec):
+    encoder = Encoder(state_spec, dataclasses.replace(network, state_features=0))
+    width = sum(state_spec.states.values())
+    encoder.standardise(torch.full((width,), 2.0), torch.full((width,), 4.0))
+    states = {key: torch.full((3, length), 10.0) for key, length in state_spec.states.items()}
+    assert encoder.dim == width and not list(encoder.parameters())
+    assert torch.equal(encoder(states), torch.full((3, width), 2.0))
+
+
 def test_channels_and_strides_of_different_lengths_are_refused():
     with pytest.raises(UserError, match=r"network\.channels"):
         ImageEncoder((12, 12, 3), NetworkConfig(channels=[8, 8], strides=[2]))
