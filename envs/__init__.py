@@ -85,19 +85,24 @@ def make(name: str, **chosen: Any) -> Any:
     asked = kind(**chosen)
     if asked.classifier and asked.after_success is not None:
         raise ValueError("after_success is for the environment's own success, not for that of a classifier")
+    classifier = None
+    if asked.classifier:  # before an arm is started
+        from envs.success import SuccessClassifier
+
+        classifier = SuccessClassifier.load(asked.classifier)
     env = _own_env(name, asked)
     try:
-        return _judged(env, asked)
+        return _judged(env, asked, classifier)
     except BaseException:
         env.close()
         raise
 
 
-def _judged(env: Any, asked: Common) -> Any:
-    if asked.classifier:
-        from envs.success import ClassifierReward, SuccessClassifier
+def _judged(env: Any, asked: Common, classifier: Any) -> Any:
+    if classifier is not None:
+        from envs.success import ClassifierReward
 
-        return ClassifierReward(env, SuccessClassifier.load(asked.classifier))
+        return ClassifierReward(env, classifier)
     if asked.after_success is not None:
         from envs.success import AfterSuccess
 

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from envs.arm import ArmError, State, make_arm
-from envs.keeper import BRAKES, Keeper, Setup
+from envs.keeper import Keeper, Setup
 from envs.priority import real_time
 
 NOTICE_S = 1.0  # within which a process notices that its robot server has gone
@@ -61,7 +61,7 @@ def serve(connection: Connection, keeper: Keeper, claim: Claim) -> None:
                     return
                 try:
                     answer = deeds[word](*arguments)
-                except (*BRAKES, ValueError) as error:
+                except Exception as error:
                     answer = error
                 connection.send((number, answer))
         except (EOFError, ConnectionError):
@@ -140,14 +140,14 @@ def main() -> None:
     try:
         try:
             connection.send((0, (arm.axes, keeper.connect())))
-        except BRAKES as error:
-            connection.send((0, ArmError(" ".join(str(error).split()))))
+        except Exception as error:
+            connection.send((0, ArmError(" ".join(str(error).split()) or type(error).__name__)))
             return
         serve(connection, keeper, claim)
     finally:
-        with contextlib.suppress(*BRAKES):
+        with contextlib.suppress(Exception):
             arm.hold()
-        with contextlib.suppress(*BRAKES):
+        with contextlib.suppress(Exception):
             arm.disconnect()
 
 

@@ -19,8 +19,6 @@ import numpy as np
 from envs.arm import Arm, ArmError, State
 from envs.safety import Filter, Limits
 
-BRAKES = (OSError, RuntimeError)  # of a driver: the arm is held, a person has to look
-
 
 @dataclass(frozen=True)
 class Setup:
@@ -74,7 +72,7 @@ class Keeper:
             self.filter.rest(state.position, now_s - self.setup.period_s)
         begun, self._from = self.filter.position, self._setpoint(now_s)
         self._to, self._from_s = self.filter.target(self._near(wish, state, now_s), now_s), now_s
-        self._held, self._commanded_s = False, now_s
+        self._held, self._commanded_s = False, sent_s  # the watchdog's time runs from when it was sent
         self._send(now_s)
         return begun, self._to, state
 
@@ -84,12 +82,13 @@ class Keeper:
         return self._state()
 
     def hold(self) -> State:
-        """Also after an error; but then it is raised."""
+        """Also after an error; but then it is raised. A driver that cannot hold is an error, too."""
         self._held = True
-        with contextlib.suppress(*BRAKES):
-            self.arm.hold()
         if self.error:
+            with contextlib.suppress(Exception):
+                self.arm.hold()
             raise self.error
+        self._driver(self.arm.hold)
         return self._rest(self._state())
 
     def scene(self, seed: int) -> State:
@@ -101,13 +100,9 @@ class Keeper:
         """After an error of the driver the arm is connected again; otherwise it keeps its power: it may hang there."""
         lost, self.error, self._lost = self._lost, None, False
         if lost:
-            with contextlib.suppress(*BRAKES):
+            with contextlib.suppress(Exception):
                 self.arm.disconnect()
-            try:
-                return self.connect()
-            except BRAKES as error:
-                self._lost = True
-                raise self._broken(error) from None
+            return self._driver(self.connect)  # type: ignore[no-any-return]
         return self.hold()
 
     def turn(self) -> None:
@@ -180,15 +175,16 @@ class Keeper:
         return state
 
     def _driver(self, call: Callable[[], Any]) -> Any:
+        """Whatever a driver raises, its own mistakes too, holds the arm: without power it might fall."""
         try:
             return call()
-        except BRAKES as error:
+        except Exception as error:
             self._lost = True
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> ArmError:
         self.error = ArmError(" ".join(str(error).split()) or type(error).__name__)
         self._held = True
-        with contextlib.suppress(*BRAKES):
+        with contextlib.suppress(Exception):
             self.arm.hold()
         return self.error

@@ -12,6 +12,7 @@ from envs import nearest
 from envs.safety import Limits
 
 PERIODS = 1.5  # the shortest watchdog, in control periods
+LONGEST = 3.0  # and the longest, unless that is less than a second
 
 
 def _o(default: Any, help: str) -> Any:
@@ -29,7 +30,7 @@ class Axis:
     speed: float = _o(0.1, "what an action of 1 asks for, a second")
     velocity: float | None = _o(None, "limit; empty: 1.2 times speed")
     acceleration: float | None = _o(None, "limit; empty: the speed in 0.1 s")
-    step: float | None = _o(None, "limit of one command; empty: 1.5 times what speed makes of a period")
+    step: float | None = _o(None, "limit of one command; empty: 1.8 times what speed makes of a period")
     lag: float | None = _o(None, "how far ahead of it its target may be; empty: a quarter of its range")
     home: float = _o(0.0, "where a reset takes it")
     start: float = _o(0.0, "how far from home an episode starts at most, at random")
@@ -58,9 +59,15 @@ def read_axis(name: str, given: Any) -> Axis:
     known = Axis.__dataclass_fields__
     if not isinstance(given, Mapping):
         raise ValueError(f"axes: '{name}' is {given!r}; expected low, high, speed, home, ...")
-    for key in given:
+    for key, value in given.items():
         if key not in known:
             raise ValueError(f"axes: '{name}' has no '{key}'{nearest(key, known)}; there are {', '.join(known)}")
+        if key == "gripper":
+            if not isinstance(value, bool):
+                raise ValueError(f"axes: '{name}': gripper is {value!r}; it must be true or false")
+        elif value is not None or known[key].default is not None:
+            above = key in ("speed", "velocity", "acceleration", "step", "lag")
+            number(f"axes: '{name}': {key}", value, 0.0 if above else -np.inf, above=above)
     axis = Axis(**given)
     if (
         not axis.low <= axis.home <= axis.high
@@ -70,6 +77,16 @@ def read_axis(name: str, given: Any) -> Axis:
             f"axes: '{name}': home {axis.home:g} +- start {axis.start:g} is not within {axis.low:g} to {axis.high:g}"
         )
     return axis
+
+
+def number(what: str, value: Any, low: float, high: float = np.inf, above: bool = False) -> None:
+    """Raises ValueError naming `what` unless `value` is a finite number, `low` to `high`, or `above` low."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{what} is {value!r}; it must be a number")
+    if not np.isfinite(value) or value < low or value > high or (above and value == low):
+        least = f"above {low:.5g}" if above else f"{low:.5g} or more" if np.isfinite(low) else ""
+        most = f"{high:.5g} or less" if np.isfinite(high) else ""
+        raise ValueError(f"{what} is {value:g}; it must be {' and '.join(filter(None, (least, most))) or 'finite'}")
 
 
 def limits_of(axes: list[Axis], period_s: float) -> Limits:
@@ -90,20 +107,20 @@ def check(options: Options) -> None:
         raise ValueError(
             "axes: none; name those that an action moves, as {x: {low: 0.3, high: 0.6, speed: 0.1, home: 0.4}}"
         )
-    if not 0.5 <= options.control_hz <= 1000:
-        raise ValueError(f"control_hz is {options.control_hz}; it must be 0.5 to 1000")
-    if options.horizon < 1:
-        raise ValueError(f"horizon is {options.horizon}; it must be 1 or more")
-    if options.watchdog_s * options.control_hz < PERIODS:
-        shortest = PERIODS / options.control_hz
-        raise ValueError(
-            f"watchdog_s is {options.watchdog_s:g}; at {options.control_hz:g} Hz it must be {shortest:.3g} or more"
-        )
-    if not 0 < options.reset_speed <= 1:
-        raise ValueError(f"reset_speed is {options.reset_speed}; it must be above 0, to 1")
+    number("control_hz", options.control_hz, 0.5, 1000)
+    number("horizon", options.horizon, 1)
+    number("setpoint_hz", options.setpoint_hz, 0, 1000)
+    number("release_s", options.release_s, 0, 86_400)
+    number("stuck_s", options.stuck_s, 0, 3600)
+    number("reset_speed", options.reset_speed, 0, 1, above=True)
+    hz = options.control_hz
+    number(f"watchdog_s (at {hz:g} Hz)", options.watchdog_s, PERIODS / hz, max(1.0, LONGEST / hz))
     for place in options.via:
         if not isinstance(place, Mapping) or not set(place) <= set(options.axes):
             raise ValueError(f"via: {place!r}: expected axes of {', '.join(options.axes)} and where they go")
+        for name, value in place.items():
+            axis = read_axis(name, options.axes[name])
+            number(f"via: {name}", value, axis.low, axis.high)
 
 
 MOCK_AXES = {

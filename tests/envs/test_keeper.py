@@ -129,6 +129,50 @@ def test_a_command_that_was_under_way_for_too_long_is_not_carried_out(made, arm,
     assert go(keeper, now, 0.1)[1] == pytest.approx([0.1, 0])
 
 
+def test_the_watchdogs_time_runs_from_when_a_command_was_sent(made, arm, now):
+    keeper = made()
+    keeper.command(np.array([0.05, 0.0]), now.now_s - 0.1)
+    now.now_s += 0.04
+    keeper.turn()
+    assert arm.log == ["command"]
+    now.now_s += 0.02
+    keeper.turn()
+    assert arm.log == ["command", "hold"]
+
+
+def test_a_driver_that_cannot_hold_is_not_taken_for_one_that_stands(made, arm, now, monkeypatch):
+    keeper = made()
+    go(keeper, now, 0.05)
+
+    def fail():
+        raise OSError("no answer from motor 3")
+
+    monkeypatch.setattr(arm, "hold", fail)
+    with pytest.raises(ArmError, match="motor 3"):
+        keeper.hold()
+    with pytest.raises(ArmError, match="motor 3"):
+        go(keeper, now, 0.1)
+    assert arm.log == ["command"]
+
+
+@pytest.mark.parametrize("error", [KeyError("elbow"), ValueError("a bad packet"), ZeroDivisionError()])
+@pytest.mark.parametrize("how", ["command", "turn"])
+def test_a_drivers_own_mistake_holds_the_arm_and_keeps_its_power(made, arm, now, monkeypatch, error, how):
+    keeper = made(setpoint_hz=50.0)
+    go(keeper, now, 0.05)
+
+    def fail(target):
+        raise error
+
+    monkeypatch.setattr(arm, "command", fail)
+    if how == "turn":
+        keeper.turn()
+    else:
+        with pytest.raises(ArmError):
+            go(keeper, now, 0.1)
+    assert arm.log[-1] == "hold" and "disconnect" not in arm.log and keeper.error
+
+
 @pytest.mark.parametrize("how", ["command", "state", "turn"])
 def test_what_the_driver_reports_is_latched_until_a_person_clears_it(made, arm, now, how):
     keeper = made(setpoint_hz=50.0)
