@@ -129,6 +129,25 @@ def test_a_command_that_was_under_way_for_too_long_is_not_carried_out(made, arm,
     assert go(keeper, now, 0.1)[1] == pytest.approx([0.1, 0])
 
 
+def test_setpoints_after_a_hold_begin_where_the_arm_is_then(made, arm, now):
+    keeper = made(setpoint_hz=50.0)
+    go(keeper, now, 0.05)
+    keeper.hold()
+    arm.at = np.array([0.5, 0.0])  # it was moved by hand
+    go(keeper, now, 0.6)
+    assert arm.at == pytest.approx([0.52, 0])
+
+
+def test_how_long_an_axis_stood_before_a_hold_does_not_count_after_it(made, arm, now):
+    keeper = made()
+    arm.stuck = True
+    for _ in range(4):
+        go(keeper, now, 0.3)
+    keeper.hold()
+    for _ in range(4):
+        go(keeper, now, 0.3)
+
+
 def test_the_watchdogs_time_runs_from_when_a_command_was_sent(made, arm, now):
     keeper = made()
     keeper.command(np.array([0.05, 0.0]), now.now_s - 0.1)
