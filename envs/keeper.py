@@ -72,7 +72,7 @@ class Keeper:
             self.filter.rest(state.position, now_s - self.setup.period_s)
         begun, self._from = self.filter.position, self._setpoint(now_s)
         self._to, self._from_s = self.filter.target(self._near(wish, state, now_s), now_s), now_s
-        self._held, self._commanded_s = False, sent_s  # the watchdog's time runs from when it was sent
+        self._held, self._commanded_s = False, min(sent_s, now_s)  # the watchdog's time runs from when it was sent
         self._send(now_s)
         return begun, self._to, state
 
