@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from envs.arm import ArmError, State
-from envs.arm_process import serve
+from envs.arm_process import ArmProcess, serve
 from envs.keeper import Keeper, Setup
 from envs.safety import Limits
 
@@ -63,7 +63,7 @@ def served(keeper, *words):
 
 
 def test_the_arm_is_held_as_soon_as_the_robot_server_has_gone(kept, capfd):
-    answers, claim = served(kept, ("command", np.full(1, 0.1), 1e12))
+    _, claim = served(kept, ("command", np.full(1, 0.1), 1e12))
     assert kept.arm.log == ["connect", "command", "hold"] and claim.said["alone"]
     assert "the robot server has gone" in capfd.readouterr().err
 
@@ -77,3 +77,15 @@ def test_a_drivers_own_mistake_is_answered_as_the_arms_error(kept, monkeypatch):
     monkeypatch.setattr(kept.arm, "state", lambda: {}["elbow"])
     answers, _ = served(kept, ("state",), ("hold",))
     assert all(isinstance(answer, ArmError) and "elbow" in str(answer) for _, answer in answers)
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_question():
+    process = object.__new__(ArmProcess)  # only its end of the line
+    process._connection, theirs = Pipe()
+    process._timeout_s, process._number = 0.01, 0
+    with pytest.raises(ArmError, match=r"has not answered for 0\.01 s; its last command is not repeated"):
+        process.state()
+    theirs.send((1, "late"))
+    theirs.send((2, "in time"))
+    assert process.state() == "in time"
+    assert [theirs.recv(), theirs.recv()] == [(1, "state"), (2, "state")]
