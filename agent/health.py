@@ -20,6 +20,7 @@ MULTIPLIER_LIMIT = 1e6  # where losses.multiplier clips alpha'
 NO_SPREAD = -4.0  # nats an action dimension: a standard deviation of about 0.004
 EPISODES = 20  # in a row without a success, after as many
 ONCE_GOOD = 0.3  # of which so large a share had one
+NEVER = 50  # episodes from the beginning without a success
 
 LINES = {
     "q": "Q of the data ({q_data:.4g}) is far from their returns ({return_to_go:.4g}): lower calql.critic_lr or "
@@ -32,6 +33,9 @@ LINES = {
     "calql.temperature_lr",
     "success": "none of the last {episodes} episodes succeeded, and {best:.0%} of as many had: go on from a checkpoint "
     "before (checkpoints/) with a larger calql.bc_weight_online or online.offline_share, or lower learning rates",
+    "never": "none of the first {episodes} episodes succeeded: see what the offline policy does without its noise "
+    "(tools.evaluate); if that succeeds, lower calql.target_entropy or raise calql.bc_weight_online, otherwise train "
+    "longer offline or record more",
 }
 
 
@@ -63,29 +67,33 @@ def _travelled(updates: int, config: CalQLConfig) -> bool:
 
 
 class Health:
-    """tell(line) gets each warning. actions: dimensions of an action."""
+    """tell(line) gets each warning. actions: dimensions of an action. sparse: whether success is what is learnt."""
 
-    def __init__(self, config: CalQLConfig, actions: int, tell: Callable[[str], None]) -> None:
-        self._config, self._actions, self._tell = config, actions, tell
+    def __init__(self, config: CalQLConfig, actions: int, tell: Callable[[str], None], sparse: bool = True) -> None:
+        self._config, self._actions, self.tell, self._sparse = config, actions, tell, sparse
         self._seen: Counter[str] = Counter()  # records in a row, or 1: of episodes
         self._recent: deque[bool] = deque(maxlen=EPISODES)
         self._best = 0.0
+        self._failed = 0.0  # episodes before the first success; then no number
 
     def update(self, record: Mapping[str, Any], rewards: tuple[float, float]) -> None:
         """A record of an update, as it is in log.jsonl; see complaints."""
         found = complaints(record, self._config, rewards, self._actions)
         for key in LINES:
-            if key != "success":
+            if key not in ("success", "never"):
                 self._seen[key] = self._seen[key] + 1 if key in found else 0
             if key in found and self._seen[key] == PATIENCE:
-                self._tell(found[key])
+                self.tell(found[key])
 
     def episode(self, success: bool) -> None:
         self._recent.append(success)
+        self._failed = self._failed + 1 if not success else math.nan
+        if self._failed == NEVER and self._sparse:
+            self.tell(LINES["never"].format(episodes=NEVER))
         if len(self._recent) < EPISODES:
             return
         rate = fmean(self._recent)
         if rate == 0 and self._best >= ONCE_GOOD and not self._seen["success"]:
-            self._tell(LINES["success"].format(episodes=EPISODES, best=self._best))
+            self.tell(LINES["success"].format(episodes=EPISODES, best=self._best))
         self._seen["success"] = int(rate == 0)
         self._best = max(self._best, rate)

@@ -77,8 +77,11 @@ class Learner:
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
         self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
-        self.store = Store(folder, trainer.add, trainer.ranks.tell)
+        sparse = config["reward"].sparse
+        self.health = Health(self.calql, self.agent.action_dim, lambda line: None, sparse)  # what was has been said
+        self.store = Store(folder, self._use, trainer.ranks.tell)
         stored = self.store.read_back() if resumed else []
+        self.health.tell = self._warn
         network = dataclasses.asdict(config["network"])
         self.run_id = start.run if resumed else secrets.token_hex(4)
         run = f"{folder.resolve().name}-{self.run_id}"
@@ -87,7 +90,6 @@ class Learner:
         )
         self.mailbox.offer(self.version, self.agent.average.weights())
         self.report = LinkReport(self.mailbox, self.log)
-        self.health = Health(self.calql, self.agent.action_dim, self._warn)
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
@@ -188,6 +190,10 @@ class Learner:
             action_latency_s=float(episode.action_latencies_s.max()),
             **{"return": episode.episode_return},
         )
+
+    def _use(self, episode: Episode) -> None:
+        """Learn from it. Raises UserError."""
+        self.trainer.add(episode)
         self.health.episode(episode.succeeded)
 
     def _warn(self, line: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from agent import health
 from agent.config import CalQLConfig
-from agent.health import EPISODES, PATIENCE, Health, complaints
+from agent.health import EPISODES, NEVER, PATIENCE, Health, complaints
 from agent.log import RunLog
 
 CONFIG = CalQLConfig(gamma=0.9, target_rate=0.1)  # Q has travelled after 100 updates
@@ -82,11 +82,25 @@ def test_two_warnings_do_not_hide_each_other(told):
     assert len(lines) == 2
 
 
-def test_success_that_is_gone_is_told_and_success_that_never_was_is_not(told):
+def test_success_that_never_was_is_told_once_and_not_of_tasks_without_it(told):
     lines, run = told
-    for _ in range(3 * EPISODES):
+    for _ in range(NEVER - 1):
         run.episode(False)
     assert lines == []
+    for _ in range(NEVER):
+        run.episode(False)
+    assert len(lines) == 1 and f"none of the first {NEVER} episodes succeeded" in lines[0]
+    dense = Health(CONFIG, 3, lines.append, sparse=False)
+    late = Health(CONFIG, 3, lines.append)
+    late.episode(True)
+    for _ in range(2 * NEVER):
+        dense.episode(False)
+        late.episode(False)
+    assert len(lines) == 1
+
+
+def test_success_that_is_gone_is_told(told):
+    lines, run = told
     for number in range(EPISODES):
         run.episode(number % 2 == 1)
     for _ in range(EPISODES - 1):

@@ -23,6 +23,7 @@ from agent import checkpoint, cli, learner, pretrain, trainer
 from agent.calql import CalQL
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episode, write_episode
+from agent.health import Health
 from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.prefetch import Prefetch
@@ -385,6 +386,16 @@ def test_p17_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(
         for name, state in run.latest.generators.items():  # where the next batch begins, drawn ahead or not
             getattr(run.learner.trainer, {"online": "replay"}.get(name, name)).generator.set_state(state)
     same(vars(whole.learner.replay.sample(50)), vars(second.learner.replay.sample(50)))
+
+
+def test_what_watches_over_a_run_knows_its_episodes_again_after_a_resume(tune, episodes, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Health, "episode", lambda self, success: seen.append((self.tell.__name__, success)))
+    tune(episodes[:2], "--env-steps", "20", stop_after=10)
+    tune(episodes[2:], resume=True)
+    quiet = [("<lambda>", episode.succeeded) for episode in episodes[:2]]
+    said = [("_warn", episode.succeeded) for episode in episodes]
+    assert seen == said[:2] + quiet + said[2:]
 
 
 def test_resume_continues_counters_log_and_identities(tune, episodes):
