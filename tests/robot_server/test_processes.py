@@ -205,7 +205,9 @@ def test_a_full_spool_stops_the_robot_until_the_learner_has_taken_it(learner, st
     assert process.returncode == 0, process.said()
     numbers = sorted(episode.meta["number"] for episode in learner.episodes)
     assert numbers == list(range(process.said().count("return")))
-    assert all(len(episode) > 1 for episode in learner.episodes) and not list((tmp_path / "spool").glob("*"))
+    *whole, cut = sorted(learner.episodes, key=lambda episode: episode.meta["number"])
+    assert all(len(episode) > 1 for episode in whole) and len(cut) >= 1  # the signal may come after one step
+    assert not list((tmp_path / "spool").glob("*"))
 
 
 def test_a_learner_killed_in_the_middle_gets_everything_once(learner, start):

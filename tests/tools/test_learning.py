@@ -30,8 +30,8 @@ def test_the_drop_is_that_of_the_first_fifth_and_never_below_nothing():
     assert largest_drop(CURVE, 1000) == pytest.approx(0.4)
     assert largest_drop([(0, 0.5), (190, 0.6), (400, 0.0)], 1000) == 0
     assert largest_drop([(0, 0.5), (224, 0.2), (1000, 1)], 1000) == pytest.approx(0.3)  # the checkpoint nearest to 200
-    assert largest_drop([(0, 0.5), (230, 0.2)], 1000) == 0
-    assert largest_drop([(0, 0.5)], 1000) == 0
+    assert largest_drop([(0, 0.5), (230, 0.2)], 1000) is None
+    assert largest_drop([(0, 0.5)], 1000) is None
 
 
 def test_steps_to_a_goal_are_those_of_the_first_evaluation_that_reaches_it():

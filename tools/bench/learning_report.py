@@ -85,10 +85,10 @@ def regret(points: Points) -> float:
     return float(np.trapezoid(1 - success, steps) / (steps[-1] - steps[0]))
 
 
-def largest_drop(points: Points, env_steps: float) -> float:
-    """How far success fell below its first value in the first fifth; 0 if it never did."""
+def largest_drop(points: Points, env_steps: float) -> float | None:
+    """How far success fell below its first value in the first fifth; 0 if it did not, None if nobody looked there."""
     early = [success for steps, success in points[1:] if steps <= (FIRST + SLACK) * env_steps]
-    return max(0.0, points[0][1] - min(early, default=points[0][1]))
+    return max(0.0, points[0][1] - min(early)) if early else None
 
 
 def steps_to(goal: float, points: Points) -> float | None:
@@ -126,7 +126,7 @@ def row(preset: str, runs: Sequence[Run]) -> list[str]:
     if not online:
         return [*cells, *[""] * 5]
     training = [1 - fmean(won for _, won in run.training) for run in online if run.training]
-    drops = [largest_drop(run.points, run.env_steps) for run in online]
+    drops = [drop for run in online if (drop := largest_drop(run.points, run.env_steps)) is not None]
     reached = [steps for run in online if (steps := steps_to(GOAL, run.points)) is not None]
     there = f"{fmean(reached):,.0f} ({len(reached)} of {len(online)})" if reached else f"none of {len(online)}"
     return [
@@ -134,7 +134,7 @@ def row(preset: str, runs: Sequence[Run]) -> list[str]:
         success(online, -1),
         f"{fmean(regret(run.points) for run in online):.2f}",
         f"{fmean(training):.2f}" if training else "",
-        f"{fmean(drops):.0%}, at most {max(drops):.0%}",
+        f"{fmean(drops):.0%}, at most {max(drops):.0%}" if drops else "",
         there,
     ]
 
