@@ -10,11 +10,12 @@ ready := .venv/.ready
 # uv from PATH, otherwise the one in requirements.lock, installed into .venv by pip
 uv = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test smoke lint format lock clean
 
 help:
 	@echo 'make demo    this machine, no robot: demonstrations, training, fine-tuning, evaluation, a plot'
 	@echo 'make test    every test, two at a time; ARGS="-k spool" is handed to pytest, as to the demo'
+	@echo 'make smoke   whole learning runs on the fake environment, by all processes: nothing must crash'
 	@echo 'make lint    ruff and mypy; make format formats'
 	@echo 'make setup   only the set-up that the others do first; PYTHON=python3.12 picks the Python'
 	@echo 'make lock    requirements.lock anew from pyproject.toml'
@@ -26,6 +27,11 @@ demo: $(ready)
 test: $(ready)
 	@$(PYTHON) tools/setup/system_packages.py tests
 	.venv/bin/python -m pytest -n 2 $(ARGS)
+
+smoke: $(ready)
+	rm -rf runs/learning/smoke
+	.venv/bin/python -m tools.bench.learning --suite smoke --parallel 2
+	.venv/bin/python -m tools.bench.learning_report runs/learning/smoke
 
 lint: $(ready)
 	.venv/bin/ruff check

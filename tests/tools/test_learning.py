@@ -40,6 +40,12 @@ def test_steps_to_a_goal_are_those_of_the_first_evaluation_that_reaches_it():
     assert steps_to(0.9, CURVE[:3]) is None
 
 
+def test_success_in_training_is_that_of_each_tenth_of_the_steps():
+    run = Run.of(result(training=[[50, 1], [100, 0], [150, 1], [190, 0], [199, 0], [990, 1], [1000, 0]]))
+    steps, success = learning_report.in_training(run)
+    assert steps.tolist() == [50, 150, 950] and success.tolist() == [1, 0.25, 0.5]
+
+
 def test_the_interval_of_one_run_is_wilsons():
     # p = 0.8, n = 10, z = 1.95996: centre (0.8 + 0.192) / 1.384 = 0.7167, half 0.2266
     assert interval([0.8], 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
@@ -59,7 +65,7 @@ def result(preset="calql", seed=0, curve=CURVE, **changed):
     evaluations = [{"env_steps": steps, "success": success, "episodes": 10} for steps, success in curve]
     return {
         "task": "lift", "preset": preset, "seed": seed, "env_steps": 1000, "evaluations": evaluations, "died": None,
-        "training": [[20, 1], [40, 0], [60, 0], [80, 1]], "warnings": [], "minutes": 1.0, **changed,
+        "died_at": 250, "training": [[20, 1], [40, 0], [60, 0], [80, 1]], "warnings": [], "minutes": 1.0, **changed,
     }  # fmt: skip
 
 
@@ -75,7 +81,7 @@ def test_the_table_has_a_row_for_each_preset_and_names_what_went_wrong(tmp_path,
     row = next(line for line in said.splitlines() if line.startswith("| calql"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:2] == ["calql", "2"] and cells[2].startswith("50% (30 to 70)") and cells[3].startswith("100%")
-    assert cells[4:] == ["0.39", "0.50", "40%, at most 40%", "1,000 (2 of 2)"]
+    assert cells[4:] == ["0.39", "0.50", "40%, at most 40% (of 2)", "1,000 (2 of 2)"]
     assert "| bc | 1 | 20% (6 to 51) |  |  |  |  |  |" in said
     assert "- calql, seed 1: too sure" in said and "- cql, seed 0: diverged" in said
     assert (tmp_path / "lift.png").stat().st_size > 5000
@@ -89,9 +95,23 @@ def test_a_file_that_is_no_result_is_named(tmp_path):
         learning_report.read([tmp_path / "none"])
 
 
-def test_a_run_that_diverged_ends_without_success():
-    run = Run.of(result(curve=CURVE[:2], died="learning has diverged"))
-    assert run.died and run.points == [*CURVE[:2], (1000.0, 0.0)]
+def test_a_run_that_diverged_has_no_success_from_there_on(tmp_path):
+    run = Run.of(result(curve=CURVE[:2], died="learning has diverged", died_at=150))
+    assert run.died and run.points == [*CURVE[:2], (151.0, 0.0), (1000.0, 0.0)] and run.lived == 0.15
+    assert largest_drop(run.points, 1000) == 0.5 and regret(run.points) > 0.9
+    cells = learning_report.row("robot", [run, Run.of(result(seed=1))])
+    assert cells[5] == f"{(1 - 0.15 * 0.5 + 0.5) / 2:.2f}" and cells[6] == "45%, at most 50% (of 2)"
+    assert cells[7] == "not reached (1 of 2)"  # the median run
+
+
+def test_of_several_folders_runs_of_one_name_are_kept_apart(tmp_path):
+    for name, changed in (("small", {}), ("large", {"env_steps": 2000})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lift.json").write_text(json.dumps(result(**changed)))
+    both = learning_report.grouped(learning_report.read([tmp_path / "small", tmp_path / "large"]))
+    assert list(both) == ["small-lift", "large-lift"]
+    with pytest.raises(UserError, match="lift, calql: runs of other lengths"):
+        learning_report.grouped([Run.of(result()), Run.of(result(env_steps=2000))])
 
 
 def test_a_run_is_read_as_it_was_written():
@@ -101,10 +121,10 @@ def test_a_run_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize("name", learning_suite.names())
-def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch):
+def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     suite = learning_suite.read(name)
-    for job in learning_suite.jobs(suite):
+    for job in learning_suite.jobs(suite, tmp_path):
         learning_run.settings(job.configs)
     for task in suite.tasks.values():
         if task.rollouts:
@@ -117,6 +137,10 @@ def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch):
         ("tasks: {a: {configs: []}}", "at least one task, preset"),
         ("tasks: {a: {configs: [], demonstrations: magic}}\npresets: {p: []}", "scripted or convert, not magic"),
         ("tasks: {a: {configs: []}}\npresets: {p: []}\nat: [0.5, 0.2]", "in their order"),
+        (
+            "tasks: {a: {configs: []}}\npresets: {p: configs/cql.yaml}",
+            "presets: p: a list of config files or a mapping",
+        ),
         ("tasks: {a: {config: []}}\npresets: {p: []}", "did you mean 'configs'"),
     ],
 )
@@ -124,6 +148,17 @@ def test_a_suite_that_cannot_be_meant_is_refused(tmp_path, text, says):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match=says):
         learning_suite.read(str(tmp_path / "mine.yaml"))
+
+
+def test_a_preset_may_be_written_out_in_the_suite(tmp_path):
+    suite = Suite(
+        {"lift": Task([str(ROOT / "configs/lift.yaml")])}, {"robot": [], "calm": {"calql": {"gamma": 0.5}}}, 1
+    )
+    robot, calm = (learning_run.settings(job.configs)["calql"] for job in learning_suite.jobs(suite, tmp_path))
+    assert robot.gamma == 0.95 and calm.gamma == 0.5 and calm.bc_weight == robot.bc_weight
+    suite.presets["calm"] = {"calql": {"gama": 0.5}}
+    with pytest.raises(UserError, match=r"calm\.yaml.*gamma"):
+        learning_run.settings(learning_suite.jobs(suite, tmp_path)[1].configs)
 
 
 def test_an_unknown_suite_task_or_preset_is_named():
@@ -135,10 +170,10 @@ def test_an_unknown_suite_task_or_preset_is_named():
 
 def test_tasks_without_their_data_are_left_out_and_named(tmp_path, capsys):
     suite = Suite({"maze": Task([], "convert"), "lift": Task([])}, {"cql": []}, seeds=2)
-    jobs = learning.wanted(suite, {"tasks": [], "presets": []}, {})
+    jobs = learning.wanted(suite, {"tasks": [], "presets": []}, {}, tmp_path)
     assert [job.name for job in jobs] == ["lift-cql-0", "lift-cql-1"]
     assert "--source maze=PATH" in capsys.readouterr().out
-    assert len(learning.wanted(suite, {"tasks": [], "presets": []}, {"maze": tmp_path})) == 4
+    assert len(learning.wanted(suite, {"tasks": [], "presets": []}, {"maze": tmp_path}, tmp_path)) == 4
 
 
 def test_seeds_have_their_own_demonstrations_unless_they_are_a_given_files(tmp_path):
@@ -198,6 +233,193 @@ def test_a_dataset_in_minaris_format_becomes_demonstrations_of_the_task(tmp_path
         learning_data.prepare(tmp_path / "other", "umaze", suite.tasks["umaze"], 0, {}, means)
 
 
+@pytest.fixture
+def stubbed(tmp_path, monkeypatch):
+    """A run whose stages are functions of ours: (job, what was called, go on with it)."""
+    (tmp_path / "tiny.yaml").write_text("online: {env_steps: 2000}\n")
+    job, called = learning_suite.Job("reach", "robot", 0, (str(tmp_path / "tiny.yaml"),)), []
+
+    def stage(name):
+        def work(*given):
+            called.append(f"{name} {given[2]}" if name == "evaluate" else name)
+            if called[-1] in outcomes:
+                raise outcomes[called[-1]]
+            return {"env_steps": given[2], "success": 0.5, "episodes": 5}
+
+        return work
+
+    outcomes: dict = {}
+    for name in ("train_offline", "fine_tune", "evaluate"):
+        monkeypatch.setattr(learning_run, name, stage(name))
+    (tmp_path / "work/online/checkpoints").mkdir(parents=True)
+    (tmp_path / "work/online/checkpoints/00001000.pt").touch()
+    (tmp_path / "work/online/log.jsonl").write_text('{"kind": "update", "env_steps": 1250}{"kind": "epi\n')
+    with open(tmp_path / "work/online/log.jsonl", "a") as log:
+        log.write('{"kind": "update", "env_steps": 1300}\n')
+
+    def go_on(**settings):
+        given = {"episodes": 5, "at": [0.5], "keep": True} | settings
+        means = learning_run.Means(threading.Event(), 1)
+        learning_run.run(job, tmp_path / "work", tmp_path, tmp_path / "result.json", means, **given)
+        return json.loads((tmp_path / "result.json").read_text())
+
+    return called, outcomes, go_on
+
+
+def test_a_run_that_diverged_online_stays_so_when_its_evaluations_go_on_later(stubbed):
+    called, outcomes, go_on = stubbed
+    outcomes["fine_tune"] = UserError("learner ended: learning has diverged: the critic's parameters are not finite")
+    outcomes["evaluate 1000"] = learning_run.Stopped()
+    with pytest.raises(learning_run.Stopped):
+        go_on()
+    outcomes.clear()
+    found = go_on()
+    assert "diverged" in found["died"] and found["died_at"] == 1300 and called.count("fine_tune") == 1
+    assert [e["env_steps"] for e in found["evaluations"]] == [0, 1000]
+
+
+def test_a_run_that_diverges_offline_has_a_result_without_success(stubbed):
+    called, outcomes, go_on = stubbed
+    outcomes["train_offline"] = UserError("pretrain ended: learning has diverged: the actor's parameters")
+    found = go_on()
+    assert "diverged" in found["died"] and [e["success"] for e in found["evaluations"]] == [0.0]
+    assert called == ["train_offline"] and Run.of(found).points[-1] == (2000.0, 0.0)
+
+
+def test_any_other_error_of_a_stage_is_no_result(stubbed, tmp_path):
+    _, outcomes, go_on = stubbed
+    outcomes["fine_tune"] = UserError("learner ended with exit code 2: no such file")
+    with pytest.raises(UserError, match="no such file"):
+        go_on()
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_run_is_not_gone_on_with_when_its_settings_have_changed(stubbed, tmp_path):
+    _, _, go_on = stubbed
+    go_on()
+    with pytest.raises(UserError, match=r"made with other settings \(episodes: 5, now 6\)"):
+        go_on(episodes=6)
+    (tmp_path / "tiny.yaml").write_text("online: {env_steps: 3000}\n")
+    with pytest.raises(UserError, match=r"work.made_of.json.*online.env_steps: 2000, now 3000.*another --out"):
+        go_on()
+
+
+def test_a_result_of_other_settings_is_not_taken_for_this_suites(tmp_path):
+    (tmp_path / "tiny.yaml").write_text("online: {env_steps: 2000}\n")
+    suite = Suite({"reach": Task([str(tmp_path / "tiny.yaml")])}, {"robot": []}, seeds=1)
+    (job,) = learning_suite.jobs(suite, tmp_path)
+    assert not learning.done_before(job, suite, tmp_path)
+    parts = learning_run.depends_on(job, suite.episodes, suite.at)
+    (tmp_path / "reach-robot-0.json").write_text(json.dumps(result(made_of=parts)))
+    assert learning.done_before(job, suite, tmp_path)
+    suite.episodes = 7
+    with pytest.raises(UserError, match=r"reach-robot-0.json: made with other settings \(episodes: 50, now 7\)"):
+        learning.done_before(job, suite, tmp_path)
+
+
+def test_one_tasks_missing_data_leave_the_other_tasks_alone(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def prepare(folder, name, *rest):
+        if name == "bad":
+            raise UserError("its file is damaged")
+
+    monkeypatch.setattr(learning_data, "prepare", prepare)
+    monkeypatch.setattr(learning_run, "run", lambda job, *given, **more: made.append(job.name))
+    suite = Suite({"bad": Task([]), "good": Task([])}, {"robot": []}, seeds=2)
+    means = learning_run.Means(threading.Event(), 1)
+    outcome = learning.run_all(suite, learning_suite.jobs(suite, tmp_path), {}, tmp_path, 1, means, keep=False)
+    assert made == ["good-robot-0", "good-robot-1"] and outcome.failed == ["data bad-0", "data bad-1"]
+    assert "its file is damaged" in capsys.readouterr().out
+
+
+class Ended:
+    """In place of learning_run.Process: a command that has ended well, and said so much."""
+
+    said = ""
+
+    def __init__(self, folder, name, *words):
+        self.words, self.process = words, type("", (), {"returncode": 0})
+        started.append(list(map(str, words)))
+
+    def ended(self):
+        return True
+
+    def finish(self, means):
+        return Ended.said
+
+    def end(self):
+        pass
+
+
+started: list = []
+
+
+def test_a_learner_that_somebody_else_stopped_has_not_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_run, "Process", Ended)
+    means, online = learning_run.Means(threading.Event(), 1), tmp_path / "online"
+    Ended.said = "fine-tuning offline.pt on cpu\nstopped: 36 env steps, 3 episodes"
+    with pytest.raises(learning_run.Stopped):
+        learning_run.fine_tune(tmp_path, [], 0, means)
+    assert not (tmp_path / "online.done").exists()
+    Ended.said = "finished: 2000 env steps, 100 episodes"
+    assert learning_run.fine_tune(tmp_path, [], 0, means) == online and (tmp_path / "online.done").exists()
+
+
+def test_a_learner_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_run, "Process", Ended)
+    Ended.said = "finished: 2000 env steps"
+    (tmp_path / "online").mkdir()
+    (tmp_path / "online/log.jsonl").touch()  # the learner would refuse a folder that has one
+    learning_run.fine_tune(tmp_path, [], 0, learning_run.Means(threading.Event(), 1))
+    learner, robot = started[-2:]
+    assert learner[:2] == ["agent.learner", "--ckpt"] and not (tmp_path / "online").exists()
+    assert robot[robot.index("--robot.seed") + 1] == "1000000"
+    (tmp_path / "online.done").unlink()
+    (tmp_path / "online/episodes").mkdir(parents=True)
+    (tmp_path / "online/episodes/a.hdf5").touch()
+    (tmp_path / "online/latest.pt").touch()
+    learning_run.fine_tune(tmp_path, [], 1, learning_run.Means(threading.Event(), 1))
+    learner, robot = started[-2:]
+    assert learner[:3] == ["agent.learner", "--resume", str(tmp_path / "online")]
+    assert robot[robot.index("--robot.seed") + 1] == "2000001"  # no scene that it had before
+
+
+def test_offline_training_that_somebody_else_stopped_has_not_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_run, "Process", Ended)
+    (tmp_path / "tiny.yaml").write_text("offline: {updates: 30}\n")
+    for updates in (20, 30):
+        counters = type("", (), {"counters": {"offline_updates": updates}})
+        monkeypatch.setattr(learning_run.checkpoint, "load", lambda path, found=counters: found)
+        means = learning_run.Means(threading.Event(), 1)
+        train = (tmp_path, [str(tmp_path / "tiny.yaml")], tmp_path / "data", 4, means)
+        if updates < 30:
+            with pytest.raises(learning_run.Stopped):
+                learning_run.train_offline(*train)
+            (tmp_path / "offline.pt").touch()
+        else:
+            assert learning_run.train_offline(*train) == tmp_path / "offline.pt"
+    first, second = started[-2:]
+    assert first[first.index("--learner.seed") + 1] == "4" and second[1] == "--resume"
+
+
+def test_evaluations_have_scenes_of_their_own_and_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_run, "Process", Ended)
+    Ended.said = json.dumps({"success": 0.5, "low": 0, "high": 1, "episodes": 5, "return": 0, "length": 9, "x": 1})
+    given = (tmp_path, tmp_path / "offline.pt", 70, 5, learning_run.Means(threading.Event(), 1))
+    found = learning_run.evaluate(*given)
+    assert found["env_steps"] == 70 and found["success"] == 0.5 and "x" not in found
+    assert started[-1][started[-1].index("--seed") + 1] == "100000"
+    count = len(started)
+    assert learning_run.evaluate(*given) == found and len(started) == count
+
+
+@pytest.mark.parametrize("seeds", ["11", "-1"])
+def test_seeds_whose_demonstrations_would_be_the_evaluations_scenes_are_refused(seeds):
+    with pytest.raises(UserError, match=f"--seeds {seeds}: 1 to 10"):
+        learning.main(["--suite", "smoke", "--seeds", seeds])
+
+
 TINY = """
 env: {name: fake, horizon: 12, image_size: 12}
 collect: {episodes: 4, noise: 0.3}
@@ -215,7 +437,7 @@ def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys):
 
     def call(stop):
         means = learning_run.Means(stop, 1, "cpu")
-        return learning.run_all(suite, learning_suite.jobs(suite), {}, root, 1, means, keep=False)
+        return learning.run_all(suite, learning_suite.jobs(suite, root), {}, root, 1, means, keep=False)
 
     def stop_online(stop):
         while not list((root / "work").glob("*/online/episodes/*.hdf5")):

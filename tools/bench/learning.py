@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
+import signal
 import sys
 import threading
 import time
@@ -29,7 +30,9 @@ from agent import cli
 from agent.spec import UserError
 from tools.bench import learning_data, learning_run, learning_suite
 from tools.bench.learning_run import Means, Stopped
+from tools.bench.learning_settings import read, same, settings
 from tools.bench.learning_suite import Job, Suite
+from tools.demo import MAX_SEED
 
 Work = Callable[[], Any]
 
@@ -85,7 +88,7 @@ def sources(given: list[str], suite: Suite) -> dict[str, Path]:
     return found
 
 
-def wanted(suite: Suite, only: dict[str, list[str]], have: dict[str, Path]) -> list[Job]:
+def wanted(suite: Suite, only: dict[str, list[str]], have: dict[str, Path], root: Path) -> list[Job]:
     """The suite's runs, less those not asked for, and those whose data are not there."""
     for what, known in (("tasks", suite.tasks), ("presets", suite.presets)):
         for name in only[what]:
@@ -93,7 +96,7 @@ def wanted(suite: Suite, only: dict[str, list[str]], have: dict[str, Path]) -> l
                 raise UserError(f"--{what} {name}: there are {', '.join(known)}{cli.nearest(name, known)}")
     found = [
         job
-        for job in learning_suite.jobs(suite)
+        for job in learning_suite.jobs(suite, root)
         if job.task in (only["tasks"] or suite.tasks) and job.preset in (only["presets"] or suite.presets)
     ]
     lacking = {job.task for job in found if suite.tasks[job.task].demonstrations == "convert" and job.task not in have}
@@ -102,31 +105,35 @@ def wanted(suite: Suite, only: dict[str, list[str]], have: dict[str, Path]) -> l
     return [job for job in found if job.task not in lacking]
 
 
+def done_before(job: Job, suite: Suite, root: Path) -> bool:
+    """Whether its result is there. Raises UserError if that is one of other settings."""
+    result = root / f"{job.name}.json"
+    if result.exists():
+        same(result, read(result).get("made_of", {}), learning_run.depends_on(job, suite.episodes, suite.at))
+    return result.exists()
+
+
 def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, parallel: int, means: Means, keep: bool):
-    """Data first, then the runs, so many at a time."""
+    """Data first, then the runs, so many at a time. Runs whose data could not be had are left out."""
     outcome = Outcome()
-    left = [job for job in jobs if not (root / f"{job.name}.json").exists()]
+    left = [job for job in jobs if not done_before(job, suite, root)]
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} results are there")
-    data = {}
-    for job in left:
-        folder = learning_data.place(root, suite, job.task, job.seed)
-        if not folder.with_name(f"{folder.name}.done").exists():
-            data[f"data {folder.name}"] = (folder, job)
+    folders = {job: learning_data.place(root, suite, job.task, job.seed) for job in left}
+    data = {f"data {folder.name}": (folder, job) for job, folder in folders.items()}
 
     def prepare(folder: Path, job: Job) -> Work:
         return lambda: learning_data.prepare(folder, job.task, suite.tasks[job.task], job.seed, have, means)
 
     def run(job: Job) -> Work:
         folder, result = root / "work" / job.name, root / f"{job.name}.json"
-        demos = learning_data.place(root, suite, job.task, job.seed)
         return lambda: learning_run.run(
-            job, folder, demos, result, means, episodes=suite.episodes, at=suite.at, keep=keep
+            job, folder, folders[job], result, means, episodes=suite.episodes, at=suite.at, keep=keep
         )
 
     outcome.side_by_side({name: prepare(*what) for name, what in data.items()}, parallel, means.stop)
-    if not outcome.failed:
-        outcome.side_by_side({job.name: run(job) for job in left}, parallel, means.stop)
+    ready = [job for job in left if f"data {folders[job].name}" not in outcome.failed]
+    outcome.side_by_side({job.name: run(job) for job in ready}, parallel, means.stop)
     return outcome
 
 
@@ -138,9 +145,14 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--parallel {flags.parallel}, --minutes {flags.minutes:g}: at least 1, and not negative")
     suite = learning_suite.read(flags.suite)
     suite.seeds = flags.seeds or suite.seeds
+    if not 1 <= suite.seeds <= MAX_SEED + 1:  # above, demonstrations have the evaluation's scenes
+        raise UserError(f"--seeds {suite.seeds}: 1 to {MAX_SEED + 1}")
     have = sources(flags.source, suite)
-    jobs = wanted(suite, {"tasks": flags.tasks, "presets": flags.presets}, have)
     root = flags.out or Path("runs/learning") / Path(flags.suite).stem
+    jobs = wanted(suite, {"tasks": flags.tasks, "presets": flags.presets}, have, root)
+    for job in jobs:
+        settings(job.configs)  # what is wrong with one is said before anything begins
+    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is closed ends the children, too
     threads = max(1, len(os.sched_getaffinity(0)) // flags.parallel)
     stop = threading.Event()
     if flags.minutes:

@@ -8,7 +8,8 @@ from pathlib import Path
 from agent import cli
 from agent.episode_file import SUFFIX
 from agent.spec import UserError
-from tools.bench.learning_run import Means, Process, config_words, fine_tune, once, settings, train_offline
+from tools.bench.learning_run import Means, Process, fine_tune, once, train_offline
+from tools.bench.learning_settings import config_words, made_of, pin, settings
 from tools.bench.learning_suite import Suite, Task
 from tools.rollout import env_options
 
@@ -25,14 +26,16 @@ def place(root: Path, suite: Suite, name: str, seed: int) -> Path:
 def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str, Path], means: Means) -> None:
     """Put the demonstrations into `folder`, or what is missing of them. Raises Stopped, UserError."""
     work, done = folder.with_name(f"{folder.name}-work"), folder.with_name(f"{folder.name}.done")
+    source = sources.get(name)
+    if source is None and task.demonstrations == "convert":
+        raise UserError(f"task {name} needs data of yours: --source {name}=PATH")
+    more = {"convert": task.convert, "rollouts": task.rollouts, "source": source, "seed": seed}
+    pin(work, made_of(task.configs, ("env", "collect"), **more))
     if not once(done):
         return
-    if task.demonstrations == "scripted":
+    if source is None:
         scripted(folder, work, task, seed, means)
     else:
-        source = sources.get(name)
-        if source is None:
-            raise UserError(f"task {name} needs data of yours: --source {name}=PATH")
         converted(folder, work, task, source, means)
     if task.rollouts is not None:
         rolled_out(folder, work, task, seed, means)

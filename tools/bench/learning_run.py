@@ -1,7 +1,7 @@
 """One learning run, by the commands that users type: offline training, fine-tuning by two processes, evaluations.
 
-Every stage can be stopped and gone on with: what is done already is found in the run's folder. The result is one JSON
-file; `run` says what is in it.
+Every stage can be stopped and gone on with: what is done already is found in the run's folder, and so is what the run
+is made of: with other settings it is refused, not gone on with. The result is one JSON file; `run` says what is in it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import cli
+from agent import checkpoint
 from agent.checkpoint import LATEST, OLDER
-from agent.config import SECTIONS
 from agent.spec import UserError
+from tools.bench.learning_settings import config_words, made_of, pin, read, settings, write
 from tools.bench.learning_suite import Job
 from tools.bench.report import machine
 from tools.demo import EVALUATION_SEED, STOP_S, free_port
-from tools.rollout import env_options
 
 POLL_S = 0.2
 ROBOT_SEEDS = 1_000_000  # above the seeds of collecting and of the evaluation
-DIVERGED = "learning has diverged"
+DIVERGED = "learning has diverged"  # as CalQL.check_alive says it
+DIED = "died.json"  # in the run's folder
+SECTIONS = ("env", "network", "calql", "reward", "offline", "online", "learner", "robot")  # that a run depends on
 OF_OFFLINE = ("q_data", "return_to_go", "bound_rate_current", "entropy", "alpha_prime")  # kept, of its last record
 
 
@@ -82,16 +83,6 @@ class Process:
                 self.process.wait()
 
 
-def config_words(configs: Sequence[str]) -> list[str]:
-    return [word for path in configs for word in ("--config", path)]
-
-
-def settings(configs: Sequence[str]) -> dict[str, Any]:
-    """section -> its dataclass, as the commands will read it."""
-    arguments = cli.parse(config_words(configs), "", list(SECTIONS), env_options=env_options)
-    return {name: arguments.section(name) for name in SECTIONS}
-
-
 def once(marker: Path) -> bool:
     """Whether what leaves `marker` behind when it is done is still to do."""
     return not marker.exists()
@@ -105,6 +96,8 @@ def train_offline(folder: Path, configs: Sequence[str], data: Path, seed: int, m
         place = ["--data", data, "--out", ckpt, "--run", folder / "pretrain"]
         hardware = ["--threads", means.threads, "--device", means.device]
         Process(folder, "pretrain", "agent.pretrain", *start, *place, *hardware).finish(means)
+        if checkpoint.load(ckpt).counters["offline_updates"] < settings(configs)["offline"].updates:
+            raise Stopped  # by somebody else's signal
         done.touch()
     return ckpt
 
@@ -114,6 +107,8 @@ def fine_tune(folder: Path, configs: Sequence[str], seed: int, means: Means, *fl
     online, done = folder / "online", folder / "online.done"
     if not once(done):
         return online
+    if not (online / LATEST).exists() and not any((online / "episodes").glob("*.hdf5")):
+        shutil.rmtree(online, ignore_errors=True)  # a learner that was stopped before it learnt anything
     address = f"tcp://127.0.0.1:{free_port()}"
     start = ["--resume", online] if (online / LATEST).exists() else ["--ckpt", folder / "offline.pt", "--run", online]
     hardware = ["--threads", means.threads, "--device", means.device]
@@ -126,10 +121,12 @@ def fine_tune(folder: Path, configs: Sequence[str], seed: int, means: Means, *fl
         while not learner.ended() and not means.stop.wait(POLL_S):
             if robot.ended() and robot.process.returncode:
                 robot.finish(means)
-        learner.finish(means)
+        said = learner.finish(means)
     finally:
         robot.end()
         learner.end()
+    if not any(line.startswith("finished") for line in said.splitlines()):
+        raise Stopped  # by somebody else's signal
     done.touch()
     return online
 
@@ -151,15 +148,8 @@ def evaluate(folder: Path, ckpt: Path, env_steps: int, episodes: int, means: Mea
         ]
         found = json.loads(Process(folder, "evaluate", "tools.evaluate", *words).finish(means))
         figures = {key: found[key] for key in ("success", "low", "high", "episodes", "return", "length")}
-        _write(kept, {"env_steps": env_steps, **figures})
-    return dict(json.loads(kept.read_text()))
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+        write(kept, {"env_steps": env_steps, **figures})
+    return read(kept)
 
 
 def nearest_checkpoints(folder: Path, wanted: Sequence[float]) -> dict[int, Path]:
@@ -173,7 +163,10 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     path = folder / "log.jsonl"
     for line in path.read_text().splitlines() if path.exists() else []:
-        record = json.loads(line) if line.endswith("}") else {}
+        try:
+            record = json.loads(line)
+        except ValueError:  # a full disk, or a kill, cut it short
+            continue
         if record.get("kind") == kind:
             while kept and kept[-1]["env_steps"] > record["env_steps"]:
                 kept.pop()
@@ -188,39 +181,44 @@ def run(
 
     The result: `evaluations`, each with env_steps, success and its 95 % interval (the first: before any online step;
     none other where the config asks for no env steps), `training`, [env steps, success] of every episode online;
-    `offline`, where the values were at its end; `warnings` of both parts; `died`, why a run that diverged ended.
+    `offline`, where the values were at its end; `warnings` of both parts; `died`, None or why a run that diverged
+    ended, and `died_at`, after how many env steps; `made_of`, all settings.
     """
+    parts = depends_on(job, episodes, at)
+    pin(folder, parts)
     began = time.monotonic()
     try:
         found = stages(job, folder, data, means, episodes, at)
     finally:
         minutes = spent(folder, began)
-    _write(result, {**found, "minutes": round(minutes, 1), "machine": machine()})
+    write(result, {**found, "minutes": round(minutes, 1), "machine": machine(), "made_of": parts})
     if not keep:
         shutil.rmtree(folder)
+
+
+def depends_on(job: Job, episodes: int, at: Sequence[float]) -> dict[str, Any]:
+    return made_of(job.configs, SECTIONS, seed=job.seed, episodes=episodes, at=list(at))
 
 
 def stages(job: Job, folder: Path, data: Path, means: Means, episodes: int, at: Sequence[float]) -> dict[str, Any]:
     """See run."""
     config = settings(job.configs)
     steps = config["online"].env_steps
-    ckpt = train_offline(folder, job.configs, data, job.seed, means)
-    evaluations = [evaluate(folder, ckpt, 0, episodes, means)]
-    died = None
-    if steps:
-        every = max(1, round(steps * min(at)))
-        try:
-            fine_tune(folder, job.configs, job.seed, means, "--checkpoint-every", every, "--keep", 10_000)
-        except UserError as error:
-            if DIVERGED not in str(error):
-                raise
-            died = str(error)
+    if death(folder, "offline", lambda: train_offline(folder, job.configs, data, job.seed, means)):
+        evaluations = [{"env_steps": 0, "success": 0.0, "low": 0.0, "high": 1.0, "episodes": episodes}]
+    else:
+        evaluations = [evaluate(folder, folder / "offline.pt", 0, episodes, means)]
+        if steps:
+            flags = ["--checkpoint-every", max(1, round(steps * min(at))), "--keep", 10_000]
+            death(folder, "online", lambda: fine_tune(folder, job.configs, job.seed, means, *flags))
         for number, path in nearest_checkpoints(folder / "online", [share * steps for share in at]).items():
             evaluations.append(evaluate(folder, path, number, episodes, means))
     offline = (records(folder / "pretrain", "update") or [{}])[-1]
     episodes_online = records(folder / "online", "episode")
+    died = read(folder / DIED)
     return {
-        "task": job.task, "preset": job.preset, "seed": job.seed, "configs": list(job.configs), "died": died,
+        "task": job.task, "preset": job.preset, "seed": job.seed, "configs": list(job.configs),
+        "died": died.get("why"), "died_at": died.get("env_steps"),
         "offline_updates": config["offline"].updates, "env_steps": steps, "evaluations": evaluations,
         "training": [[record["env_steps"], record["success"]] for record in episodes_online],
         "offline": {key: offline[key] for key in OF_OFFLINE if key in offline},
@@ -228,10 +226,24 @@ def stages(job: Job, folder: Path, data: Path, means: Means, episodes: int, at: 
     }  # fmt: skip
 
 
+def death(folder: Path, stage: str, work: Callable[[], object]) -> bool:
+    """Do the work of a stage, unless the run has died before; whether it died in this one. Its folder remembers."""
+    if once(folder / DIED):
+        try:
+            work()
+        except UserError as error:
+            if DIVERGED not in str(error):
+                raise
+            seen = [
+                record["env_steps"] for kind in ("episode", "update") for record in records(folder / "online", kind)
+            ]
+            write(folder / DIED, {"stage": stage, "why": str(error), "env_steps": max(seen, default=0)})
+    return bool(read(folder / DIED).get("stage") == stage)
+
+
 def spent(folder: Path, began: float) -> float:
     """Minutes of all slices so far, the one that `began` then included."""
     path = folder / "minutes.json"
-    before = json.loads(path.read_text())["minutes"] if path.exists() else 0.0
-    minutes = before + (time.monotonic() - began) / 60
-    _write(path, {"minutes": minutes})
+    minutes = read(path).get("minutes", 0.0) + (time.monotonic() - began) / 60
+    write(path, {"minutes": minutes})
     return float(minutes)

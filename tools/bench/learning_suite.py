@@ -9,9 +9,10 @@
       demonstrations: convert                 # by tools.convert, from what --source door=PATH names
       convert: [--actions, clip]              # its flags, besides --config and --env
       rollouts: {configs: [configs/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
-  presets:                     name -> config files that come after the task's
+  presets:                     name -> config files that come after the task's, or what such a file would say
     calql: [configs/paper.yaml]
     cql: [configs/paper.yaml, configs/cql.yaml]
+    patient: {calql: {gamma: 0.98}}
   seeds: 3
   episodes: 50                 of each evaluation
   at: [0.05, 0.1, 0.2, 0.6, 1]      shares of the online env steps after which there is an evaluation
@@ -90,6 +91,9 @@ def read(name: str) -> Suite:
             raise UserError(f"{path}: {key}: demonstrations: scripted or convert, not {task.demonstrations}")
         if task.rollouts is not None:
             task.rollouts = cli.build(Rollouts, task.rollouts, f"{path}: {key}: rollouts: ")  # type: ignore[assignment]
+    for key, given in suite.presets.items():
+        if not isinstance(given, (list, dict)):
+            raise UserError(f"{path}: presets: {key}: a list of config files or a mapping of sections, not {given!r}")
     if not suite.tasks or not suite.presets or suite.seeds < 1 or suite.episodes < 1:
         raise UserError(f"{path}: at least one task, preset, seed and episode")
     if not suite.at or any(not 0 < share <= 1 for share in suite.at) or sorted(suite.at) != suite.at:
@@ -97,11 +101,20 @@ def read(name: str) -> Suite:
     return suite
 
 
-def jobs(suite: Suite) -> list[Job]:
-    """All runs, seed by seed: the first results show every preset once."""
+def jobs(suite: Suite, root: Path) -> list[Job]:
+    """All runs, seed by seed: the first results show every preset once. Written-out presets become files in `root`."""
+    files = {name: _files(given, root / "presets" / f"{name}.yaml") for name, given in suite.presets.items()}
     return [
-        Job(task, preset, seed, (*suite.tasks[task].configs, *files))
+        Job(task, preset, seed, (*suite.tasks[task].configs, *files[preset]))
         for seed in range(suite.seeds)
         for task in suite.tasks
-        for preset, files in suite.presets.items()
+        for preset in suite.presets
     ]
+
+
+def _files(given: list[str] | dict[str, Any], path: Path) -> list[str]:
+    if isinstance(given, list):
+        return given
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(given))
+    return [str(path)]

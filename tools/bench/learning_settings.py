@@ -1,0 +1,74 @@
+"""What learning runs and their data are made of, written down beside them: nothing goes on with other settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent import cli
+from agent.config import SECTIONS
+from agent.spec import UserError
+from tools.rollout import env_options
+
+
+def config_words(configs: Sequence[str]) -> list[str]:
+    return [word for path in configs for word in ("--config", path)]
+
+
+def settings(configs: Sequence[str]) -> dict[str, Any]:
+    """section -> its dataclass, as the commands will read it; "env" -> its name and options. Raises UserError."""
+    arguments = cli.parse(config_words(configs), "", list(SECTIONS), env_options=env_options)
+    return {name: arguments.section(name) for name in SECTIONS} | {"env": arguments.env()}
+
+
+def made_of(configs: Sequence[str], sections: Sequence[str], **more: Any) -> dict[str, Any]:
+    """As plain JSON, what something depends on: these sections of its configs, and `more`."""
+    found = settings(configs)
+    return dict(json.loads(json.dumps({**{name: found[name] for name in sections}, **more}, default=_plain)))
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)  # type: ignore[arg-type]
+
+
+def pin(folder: Path, parts: dict[str, Any]) -> None:
+    """Write down what `folder` is made of, the first time. Raises UserError if it was begun with other settings."""
+    path = folder / "made_of.json"
+    if path.exists():
+        same(path, read(path), parts)
+    else:
+        write(path, parts)
+
+
+def same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UserError naming the first setting in which they differ."""
+    flat, other = (dict(_leaves(parts, "")) for parts in (before, now))
+    for key in sorted(flat.keys() | other.keys()):
+        if flat.get(key) != other.get(key):
+            raise UserError(
+                f"{path}: made with other settings ({key}: {flat.get(key)!r}, now {other.get(key)!r}); "
+                "give another --out, or delete what is there"
+            )
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.replace(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Empty if it is not there."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
