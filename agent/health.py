@@ -17,14 +17,16 @@ from agent.config import CalQLConfig
 PATIENCE = 10  # records of updates in a row with the same complaint
 BOUND_LOW, BOUND_HIGH = 0.001, 0.999
 MULTIPLIER_LIMIT = 1e6  # where losses.multiplier clips alpha'
+SLACK = 0.1  # of the span of returns
 NO_SPREAD = -4.0  # nats an action dimension: a standard deviation of about 0.004
 EPISODES = 20  # in a row without a success, after as many
 ONCE_GOOD = 0.3  # of which so large a share had one
 NEVER = 50  # episodes from the beginning without a success
 
 LINES = {
-    "q": "Q of the data ({q_data:.4g}) is far from their returns ({return_to_go:.4g}): lower calql.critic_lr or "
-    "calql.target_rate, and see that reward.scale, reward.bias and calql.gamma are meant so",
+    "q": "Q of the data ({q_data:.4g}) is far from their returns ({return_to_go:.4g}), or beyond any that can be: "
+    "lower calql.critic_lr or calql.target_rate, or calql.cql_weight where Q is too low, and see that reward.scale, "
+    "reward.bias and calql.gamma are meant so",
     "bound low": "no policy sample lies below the return, so calibration does nothing: raise calql.cql_weight, or see "
     "that reward.bias and calql.gamma are meant so",
     "bound high": "every policy sample lies below the return: lower calql.cql_weight, or set calql.lagrange_threshold",
@@ -45,11 +47,16 @@ def complaints(
     """Key of LINES -> the line, of what a record of an update shows.
 
     rewards: the lowest and highest that learning has seen. Q is far from the returns when it is farther than any two
-    returns can be from each other. actions: how many dimensions they have.
+    returns can be from each other; it is beyond them when no return of such rewards, for ever or until an episode ends,
+    comes near it. actions: how many dimensions they have.
     """
     found = set()
-    span = (max(rewards) - min(rewards)) / (1 - config.gamma)
-    if abs(record["q_data"] - record["return_to_go"]) > span > 0:
+    low, high = min(rewards), max(rewards)
+    span = (high - low) / (1 - config.gamma)
+    lowest, highest = min(low, low / (1 - config.gamma)), max(high, high / (1 - config.gamma))
+    q, slack = record["q_data"], SLACK * span
+    beyond = not lowest - slack <= q <= highest + slack and not config.entropy_backup  # there Q holds more
+    if span > 0 and (beyond or abs(q - record["return_to_go"]) > span):
         found.add("q")
     if config.calibrate and "bound_rate_current" in record and _travelled(record["updates"], config):
         rate = fmean(record["bound_rate_current"])

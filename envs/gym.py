@@ -37,9 +37,10 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
 
 class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Observation: each uint8 (H, W, 3) box stays a camera (a lone one is "image"); every other box becomes a flat
-    float32 vector (a lone one is "proprio"; nested keys are joined by "."). Action: [-1, 1]^A onto the environment's
-    range. info["success"] is the environment's "success" or "is_success", or that no "tasks_to_complete" are left, else
-    False. binary: the first success ends the episode with a reward of 1; every other reward is 0.
+    float32 vector (a lone one is "proprio"; nested keys are joined by ".", a space in one is "_"). Action: [-1, 1]^A
+    onto the environment's range. info["success"] is the environment's "success" or "is_success", or that no
+    "tasks_to_complete" are left, else False. binary: the first success ends the episode with a reward of 1; every other
+    reward is 0.
     """
 
     def __init__(self, env: gymnasium.Env, name: str, binary: bool = False) -> None:
@@ -107,7 +108,7 @@ def _leaves(space: gymnasium.Space, path: tuple, name: str) -> Any:
             yield from _leaves(inner, (*path, key), name)
     elif isinstance(space, gymnasium.spaces.Box):
         lone = "image" if _is_camera(space) else "proprio"
-        yield ".".join(map(str, path)) or lone, (path, space)
+        yield ".".join(map(str, path)).replace(" ", "_") or lone, (path, space)
     else:
         where = f" '{'.'.join(map(str, path))}'" if path else ""
         raise ValueError(f"gym:{name}: observation{where} is {_line(space)}; only boxes and dicts of them can be used")

@@ -28,8 +28,9 @@ def test_a_healthy_record_has_no_complaint():
 @pytest.mark.parametrize(
     ("key", "changed", "still_well"),
     [
-        ("q", {"q_data": 5.1}, {"q_data": 4.9}),
-        ("q", {"q_data": -15.1}, {"q_data": -14.9}),
+        ("q", {"q_data": 1.1}, {"q_data": 0.9}),  # beyond [-10, 0] by more than a tenth
+        ("q", {"q_data": -11.1}, {"q_data": -10.9}),
+        ("q", {"q_data": 0.9, "return_to_go": -9.2}, {"q_data": 0.9, "return_to_go": -9.0}),  # more than 10 apart
         ("bound low", {"bound_rate_current": [0.0, 0.0]}, {"bound_rate_current": [0.0, 0.01]}),
         ("bound high", {"bound_rate_current": [1.0, 1.0]}, {"bound_rate_current": [1.0, 0.99]}),
         ("multiplier", {"alpha_prime": 1e6}, {"alpha_prime": 9e5}),
@@ -38,6 +39,34 @@ def test_a_healthy_record_has_no_complaint():
 )
 def test_each_complaint_begins_where_it_says(key, changed, still_well):
     assert found(**changed) == {key} and found(**still_well) == set()
+
+
+@pytest.mark.parametrize(
+    ("rewards", "lowest", "highest"),
+    [
+        ((-1.0, 0.0), -11.0, 1.0),
+        ((-5.0, 5.0), -60.0, 60.0),  # a success may be paid for again and again
+        ((1.0, 2.0), 0.0, 21.0),  # an episode may end with its first reward
+        ((-3.0, -2.0), -31.0, -1.0),
+    ],
+)
+def test_q_is_told_where_no_return_can_be(rewards, lowest, highest):
+    for edge, inwards in ((lowest, 0.1), (highest, -0.1)):
+        near = edge + 5 * inwards
+        assert found(rewards=rewards, q_data=edge + inwards, return_to_go=near) == set()
+        assert found(rewards=rewards, q_data=edge - inwards, return_to_go=near) == {"q"}
+
+
+@pytest.mark.parametrize("q", [-25.8, 5.0])
+def test_values_worse_than_the_worst_return_and_better_than_the_best_are_told(q):
+    record = {**WELL, "q_data": q, "return_to_go": -14.5}
+    line = complaints(record, CalQLConfig(gamma=0.95), REWARDS, actions=3)["q"]
+    assert f"({q:.4g})" in line and "(-14.5)" in line and "calql.cql_weight" in line and "\n" not in line
+
+
+def test_with_entropy_in_the_backup_q_may_be_above_every_return():
+    soft = CalQLConfig(gamma=0.9, target_rate=0.1, entropy_backup=True)
+    assert found(soft, q_data=4.9) == set() and found(soft, q_data=5.1) == {"q"}
 
 
 def test_bounds_are_looked_at_when_calibrating_and_once_q_has_had_time_to_get_there():

@@ -388,6 +388,14 @@ def test_p17_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(
     same(vars(whole.learner.replay.sample(50)), vars(second.learner.replay.sample(50)))
 
 
+def test_what_watches_over_a_run_is_shown_each_record_and_the_rewards(tune, episodes, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Health, "update", lambda self, record, rewards: seen.append((record, rewards)))
+    run = tune(episodes, "--utd", "1")
+    assert [record for record, _ in seen] == run.records("update") and len(seen) == 5
+    assert {rewards for _, rewards in seen} == {(-1.0, 0.0)}
+
+
 def test_what_watches_over_a_run_knows_its_episodes_again_after_a_resume(tune, episodes, monkeypatch):
     seen = []
     monkeypatch.setattr(Health, "episode", lambda self, success: seen.append((self.tell.__name__, success)))

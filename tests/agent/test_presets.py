@@ -1,15 +1,19 @@
 """The files in configs/: each is read by the commands, and says what it promises."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 import envs
 from agent import cli
 from agent.config import SECTIONS, check
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+SUITES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "tools/bench/suites").glob("*.yaml"))}
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 
 
@@ -20,6 +24,13 @@ def settings(*names):
     sections = {name: arguments.section(name) for name in SECTIONS}
     check(sections)
     return {name: dataclasses.asdict(section) for name, section in sections.items()} | {"env": arguments.env()}
+
+
+def flat(found):
+    """'section.field' -> its value, and the same of the environment's name and options."""
+    name, options = found["env"]
+    sections = {**found, "env": {"name": name, **options}}
+    return {f"{section}.{field}": value for section, fields in sections.items() for field, value in fields.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,21 +50,122 @@ def test_cql_yaml_changes_one_switch():
     assert plain == cql
 
 
-def test_paper_yaml_has_the_published_numbers():
-    found = settings("paper.yaml")
-    calql, network = found["calql"], found["network"]
-    assert (calql["gamma"], calql["target_rate"], calql["actor_lr"], calql["critic_lr"]) == (0.99, 0.005, 1e-4, 3e-4)
-    assert (calql["cql_actions"], calql["cql_weight"], calql["lagrange_threshold"]) == (10, 5.0, 0.8)
-    assert calql["calibrate"] and calql["max_target_backup"] and not calql["entropy_backup"]
-    assert (calql["bc_weight"], calql["bc_weight_online"], calql["policy_average"]) == (0, 0, 0)
-    assert network["critics"] == 2 and not network["critic_layer_norm"] and network["critic_hidden"] == [256] * 4
-    assert (found["reward"]["scale"], found["reward"]["bias"]) == (10.0, -5.0)
-    assert (found["offline"]["batch"], found["online"]["batch"], found["online"]["offline_share"]) == (256, 256, 0.5)
+PAPER = {  # AntMaze
+    "network.state_features": 0, "network.critics": 2, "network.actor_layer_norm": False,
+    "network.critic_layer_norm": False, "network.actor_hidden": [256, 256], "network.critic_hidden": [256] * 4,
+    "calql.gamma": 0.99, "calql.target_rate": 0.005, "calql.actor_lr": 1e-4, "calql.critic_lr": 3e-4,
+    "calql.temperature_lr": 1e-4, "calql.lagrange_lr": 3e-4, "calql.calibrate": True, "calql.cql_actions": 10,
+    "calql.cql_weight": 5.0, "calql.cql_weight_online": 5.0, "calql.cql_decay_steps": 0,
+    "calql.cql_clip_low": -math.inf, "calql.cql_clip_high": math.inf, "calql.lagrange_threshold": 0.8,
+    "calql.importance_sampling": True, "calql.max_target_backup": True, "calql.entropy_backup": False,
+    "calql.target_subset": 0, "calql.actor_q": "min", "calql.target_entropy": -1.0, "calql.initial_temperature": 1.0,
+    "calql.bc_weight": 0.0, "calql.bc_weight_online": 0.0, "calql.start_at_return": False,
+    "calql.policy_average": 0.0, "calql.augment_pad": 4,
+    "reward.scale": 10.0, "reward.bias": -5.0, "reward.sparse": True, "offline.batch": 256,
+    "online.batch": 256, "online.utd": 1.0, "online.offline_share": 0.5, "online.warmup_steps": 0,
+}  # fmt: skip
+PAPER_ADROIT = PAPER | {
+    "network.actor_hidden": [512] * 2, "network.critic_hidden": [512] * 3, "calql.cql_weight": 1.0,
+    "calql.cql_weight_online": 1.0, "calql.lagrange_threshold": None,
+}  # fmt: skip
+PAPER_KITCHEN = PAPER | {
+    "network.actor_hidden": [512] * 3, "network.critic_hidden": [512] * 3, "calql.importance_sampling": False,
+    "calql.lagrange_threshold": None, "reward.scale": 1.0, "reward.bias": 0.0, "reward.sparse": False,
+    "online.offline_share": 0.25,
+}  # fmt: skip
+OTHERS = {  # what RLPD and WSRL have in common
+    "network.critics": 10, "network.critic_layer_norm": True, "calql.target_rate": 0.005, "calql.actor_lr": 3e-4,
+    "calql.critic_lr": 3e-4, "calql.target_subset": 2, "calql.actor_q": "mean", "calql.target_entropy": -0.5,
+    "calql.cql_weight_online": 0.0, "calql.bc_weight": 0.0, "calql.bc_weight_online": 0.0,
+    "calql.start_at_return": False, "calql.policy_average": 0.0, "calql.augment_pad": 4,
+    "online.utd": 4.0, "online.actor_every": 4,
+}  # fmt: skip
+RLPD = OTHERS | {
+    "calql.gamma": 0.99, "calql.cql_weight": 0.0, "calql.max_target_backup": False, "calql.entropy_backup": True,
+    "calql.initial_temperature": 1.0, "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0,
+}  # fmt: skip
+RLPD_D4RL = RLPD | {
+    "network.state_features": 0, "network.actor_hidden": [256] * 3, "network.critic_hidden": [256] * 3,
+    "network.actor_layer_norm": False, "calql.entropy_backup": False, "calql.temperature_lr": 3e-4,
+    "offline.batch": 256, "online.batch": 256,
+}  # fmt: skip
+WSRL = OTHERS | {
+    "network.actor_layer_norm": True, "calql.gamma": 0.98, "calql.cql_weight": 5.0, "calql.calibrate": True,
+    "calql.max_target_backup": True, "calql.entropy_backup": False, "online.offline_share": 0.0,
+    "online.warmup_steps": 5000,
+}  # fmt: skip
+WSRL_D4RL = WSRL | {
+    "network.state_features": 0, "calql.gamma": 0.99, "calql.cql_actions": 10, "calql.actor_lr": 1e-4,
+    "calql.temperature_lr": 1e-4, "calql.initial_temperature": 1.0, "calql.importance_sampling": True,
+    "reward.scale": 10.0, "reward.bias": -5.0, "offline.batch": 256, "online.batch": 256,
+}  # fmt: skip
+WSRL_KITCHEN = WSRL_D4RL | {"calql.importance_sampling": False, "reward.scale": 1.0, "reward.bias": 0.0}
+D4RL = {"calql.gamma": 0.99, "offline.batch": 256, "online.batch": 256, "online.utd": 1.0}
+ADROIT = D4RL | {
+    "env.kwargs": {}, "env.binary": True, "offline.successes_only": True, "offline.updates": 20_000,
+    "online.env_steps": 100_000,
+}  # fmt: skip
+UMAZE = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]
+CHORES = ["microwave", "kettle", "bottom burner", "light switch"]
+TABLES = {
+    "paper": PAPER,
+    "paper paper_adroit": PAPER_ADROIT,
+    "paper paper_kitchen": PAPER_KITCHEN,
+    "rlpd": RLPD,
+    "rlpd rlpd_d4rl": RLPD_D4RL,
+    "wsrl": WSRL,
+    "wsrl wsrl_d4rl": WSRL_D4RL,
+    "wsrl wsrl_d4rl wsrl_kitchen": WSRL_KITCHEN,
+    "bc": {"calql.cql_weight": 0.0, "calql.bc_weight": 1000.0, "calql.bc_filter": "success", "online.env_steps": 0},
+    "cql": {"calql.calibrate": False},
+    "adroit_door": ADROIT | {"env.name": "gym:gymnasium_robotics:AdroitHandDoor-v1", "env.max_episode_steps": 200},
+    "adroit_pen": ADROIT | {"env.name": "gym:gymnasium_robotics:AdroitHandPen-v1", "env.max_episode_steps": 100},
+    "adroit_relocate": ADROIT
+    | {"env.name": "gym:gymnasium_robotics:AdroitHandRelocate-v1", "env.max_episode_steps": 200},
+    "antmaze": D4RL
+    | {"env.name": "gym:gymnasium_robotics:AntMaze_UMaze-v4", "env.kwargs": {"maze_map": UMAZE}, "env.binary": True}
+    | {"offline.updates": 100_000, "online.env_steps": 100_000},
+    "kitchen": D4RL
+    | {"env.name": "gym:gymnasium_robotics:FrankaKitchen-v1", "env.kwargs": {"tasks_to_complete": CHORES}}
+    | {"env.binary": False, "calql.bc_filter": "all", "reward.scale": 1.0, "reward.bias": 0.0, "reward.sparse": False}
+    | {"offline.updates": 100_000, "online.env_steps": 200_000},
+}
 
 
-def test_presets_without_a_conservative_term_are_sac_online():
-    for name, warmup, share in (("rlpd.yaml", 0, 0.5), ("wsrl.yaml", 5000, 0.0)):
-        found = settings(name)
-        assert found["calql"]["cql_weight_online"] == 0 and found["calql"]["bc_weight_online"] == 0
-        assert (found["online"]["warmup_steps"], found["online"]["offline_share"]) == (warmup, share)
-        assert found["online"]["utd"] == 4
+@pytest.mark.parametrize("names", TABLES)
+def test_a_preset_has_its_numbers_and_changes_no_others(names):
+    table, default = TABLES[names], flat(settings())
+    found = flat(settings(*(f"{name}.yaml" for name in names.split())))
+    assert {key: value for key, value in found.items() if key in table or value != default.get(key)} == table
+
+
+def runs(suite, preset):
+    """The settings of each task of a suite with one of its presets."""
+    return [
+        settings(*(Path(file).name for file in [*task["configs"], *suite["presets"][preset]]))
+        for task in suite["tasks"].values()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("antmaze", {"paper": PAPER, "rlpd": RLPD_D4RL, "wsrl": WSRL_D4RL}),
+        ("adroit", {"paper": PAPER_ADROIT, "rlpd": RLPD_D4RL, "wsrl": WSRL_D4RL}),
+        ("kitchen", {"paper": PAPER_KITCHEN, "rlpd": RLPD_D4RL, "wsrl": WSRL_KITCHEN}),
+    ],
+)
+def test_the_suites_of_published_tasks_have_the_published_numbers(name, tables):
+    suite = SUITES[name]
+    for preset, table in tables.items():
+        for found in map(flat, runs(suite, preset)):
+            assert {key: found[key] for key in table} == table, preset
+
+
+@pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if "cql" in suite["presets"]])
+def test_in_every_suite_cql_is_another_preset_without_the_calibration(name):
+    suite = SUITES[name]
+    twin = next(preset for preset in ("calql", "paper", "robot") if preset in suite["presets"])
+    for plain, cql in zip(runs(suite, twin), runs(suite, "cql"), strict=True):
+        assert plain["calql"].pop("calibrate") is True and cql["calql"].pop("calibrate") is False
+        assert plain == cql

@@ -19,6 +19,7 @@ from agent import checkpoint, cli, pretrain
 from agent.calql import CalQL
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
+from agent.health import Health
 from agent.prefetch import Prefetch
 from agent.pretrain import choose_device, load_demonstrations
 from agent.spec import UserError
@@ -84,6 +85,13 @@ def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys)
         assert np.isfinite(numbers).all() and record["updates_per_s"] > 0
         assert len(record["bound_rate_current"]) == 3 and record["stage"] == "offline"
     assert "alpha_prime" not in updates[0]
+
+
+def test_what_watches_over_a_run_is_shown_each_record_and_the_rewards(train, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Health, "update", lambda self, record, rewards: seen.append((record, rewards)))
+    _, records = train()
+    assert [record for record, _ in seen] == records and {rewards for _, rewards in seen} == {(-1.0, 0.0)}
 
 
 def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(train, tmp_path):

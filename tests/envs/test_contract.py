@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from agent.spec import Spec
 
 SMALL_LIFT = {"task": "Lift", "image_size": 32, "horizon": 6}
 
@@ -62,6 +63,22 @@ class Chores(Nested):
         return observation, reward, False, False, {"tasks_to_complete": [] if action[1, 0] > 9.9 else ["kettle"]}
 
 
+class Rooms(Nested):
+    """Its names have spaces, as Franka Kitchen's."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "observation": gymnasium.spaces.Box(-4, 4, (3,)),
+            "desired goal": gymnasium.spaces.Dict({"light switch": gymnasium.spaces.Box(-4, 4, (2,), np.float64)}),
+        }
+    )
+
+    def _look(self):
+        goal = {"light switch": self.np_random.uniform(-4, 4, 2)}
+        return {"observation": np.full(3, 2, np.float32), "desired goal": goal}
+
+
+gymnasium.register("test/Rooms-v0", Rooms, max_episode_steps=6)
 gymnasium.register("test/Chores-v0", Chores, max_episode_steps=6)
 gymnasium.register("test/Boundless-v0", Boundless)
 gymnasium.register("test/Words-v0", Words)
@@ -76,6 +93,7 @@ CASES = {
     "pendulum": ("gym:Pendulum-v1", {"max_episode_steps": 6}),
     "nested": ("gym:test/Nested-v0", {}),
     "pixels": ("gym:test/Pixels-v0", {}),
+    "rooms": ("gym:test/Rooms-v0", {}),
 }
 
 
@@ -223,6 +241,15 @@ def test_gym_scales_actions_and_names_observations():
     observation, *_ = env.step(np.array([1.0, -1.0], np.float32))
     np.testing.assert_allclose(env.unwrapped.action, [[2.0], [0.0]])
     assert set(envs.make("gym:test/Pixels-v0").observation_space.spaces) == {"image"}
+
+
+def test_names_with_spaces_become_names_that_a_file_can_hold():
+    env = envs.make("gym:test/Rooms-v0")
+    assert Spec.from_spaces(env.observation_space, env.action_space).states == {
+        "desired_goal.light_switch": 2, "observation": 3,
+    }  # fmt: skip
+    observation, _ = env.reset(seed=0)
+    np.testing.assert_allclose(observation["observation"], 2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the peer is given: the same steps, with our rewards and returns, and settings that mean the same."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -52,17 +53,40 @@ def test_rewards_ends_and_returns_are_ours(steps):
     assert steps["returns"].tolist() == [-1, 0, -2, -2]  # -1 / (1 - 0.5) where all is failure
 
 
-def test_what_they_do_not_have_is_named_and_what_both_have_is_handed_on():
-    plain = CalQLConfig(**peer_calql.NOT_THEIRS, gamma=0.9)
-    assert peer_calql.differences(plain) == []
-    found = peer_calql.differences(dataclasses.replace(plain, bc_weight=1.0, actor_q="mean"))
-    assert found == ["bc_weight 1.0", "actor_q mean"]
-    sections = {"calql": plain, "network": NetworkConfig(critics=3), "offline": OfflineConfig(batch=32)}
+@pytest.fixture
+def sections():
+    """Nothing but what they have, too; every number another."""
+    calql = CalQLConfig(
+        **peer_calql.NOT_THEIRS["calql"], gamma=0.9, target_rate=0.02, actor_lr=1e-4, critic_lr=2e-4,
+        temperature_lr=3e-4, lagrange_lr=4e-4, cql_weight=5.0, cql_actions=7, initial_temperature=0.3,
+    )  # fmt: skip
+    network = NetworkConfig(**peer_calql.NOT_THEIRS["network"], critics=3, actor_hidden=[8], critic_hidden=[9, 9])
+    return {"calql": calql, "network": network, "offline": OfflineConfig(batch=32)}
+
+
+def test_what_they_do_not_have_or_have_otherwise_is_named(sections):
+    assert peer_calql.differences(sections) == []
+    calql = dataclasses.replace(sections["calql"], bc_weight=1.0, actor_q="mean", cql_clip_low=-5.0)
+    network = dataclasses.replace(sections["network"], actor_layer_norm=True, state_features=64)
+    found = peer_calql.differences({**sections, "calql": calql, "network": network})
+    assert found == ["bc_weight 1.0", "actor_q mean", "cql_clip_low -5.0", "state_features 64", "actor_layer_norm True"]
+
+
+def test_what_both_have_is_handed_on(sections):
+    expected = {
+        "gamma": 0.9, "tau": 0.02, "actor_learning_rate": 1e-4, "critic_learning_rate": 2e-4,
+        "temp_learning_rate": 3e-4, "alpha_learning_rate": 0.0, "initial_alpha": 1.0, "alpha_threshold": 0.0,
+        "conservative_weight": 5.0, "n_action_samples": 7, "max_q_backup": True, "n_critics": 3,
+        "initial_temperature": 0.3,
+    }  # fmt: skip
     asked = peer_calql.asked_of_them(sections, 10, seed=4)
-    assert (asked["updates"], asked["batch"], asked["seed"]) == (10, 32, 4)
-    config = asked["config"]
-    assert (config["gamma"], config["n_critics"], config["alpha_threshold"]) == (0.9, 3, 0.0)
-    assert config["alpha_learning_rate"] == 0.0  # no Lagrange form
+    assert asked == {
+        "updates": 10, "batch": 32, "seed": 4, "actor_hidden": [8], "critic_hidden": [9, 9],
+        "actor_layer_norm": False, "critic_layer_norm": False, "config": expected,
+    }  # fmt: skip
+    lagrange = {"alpha_learning_rate": 4e-4, "initial_alpha": math.e, "alpha_threshold": 0.8}
+    sections["calql"] = dataclasses.replace(sections["calql"], lagrange_threshold=0.8)
+    assert peer_calql.asked_of_them(sections, 10, seed=4)["config"] == {**expected, **lagrange}
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")

@@ -7,7 +7,7 @@ layers. Each episode has Gaussian noise of its own size, evenly from 0 to --nois
 ends a few steps after its first success, or at --steps. Rewards are the environment's own. --add FILE: copy the
 episodes of that file first, people's for example. Needs `pip install gymnasium-robotics`.
 
-Nothing of the file is run: of a pickle's classes only numbers and tensors are made, everything else is a shell.
+Nothing of the file is run: of a pickle's classes only tensors are made, everything else is a shell.
 """
 
 from __future__ import annotations
@@ -29,10 +29,7 @@ from agent import cli
 from agent.spec import UserError
 
 AFTER_SUCCESS = 3  # steps; tools.convert --end success cuts them
-PLAIN = {"numpy.dtype", "numpy.ndarray", "collections.OrderedDict", "torch._utils._rebuild_tensor_v2"} | {
-    f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")
-}  # numpy's name of its core changed with 2.0
-
+PLAIN = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2"}  # numpy's are not safe: states of a dtype
 SCALES = ("in_shift", "in_scale", "out_shift", "out_scale")
 
 
@@ -61,17 +58,19 @@ def read(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
         with path.open("rb") as file:
             policy = Unpickler(file, encoding="latin1").load().state
-        layers = [np.asarray(each.arguments[0].detach(), np.float64) for each in policy["trainable_params"][:-1]]
-        scales = {key: np.asarray(policy["model"].state[key]) for key in SCALES}
-    except (OSError, pickle.UnpicklingError, AttributeError, KeyError, TypeError, EOFError) as error:
-        raise UserError(f"{path}: not a policy of hand_dapg: {error}") from None
+        layers = [each.arguments[0].detach().double().numpy() for each in policy["trainable_params"][:-1]]
+        scales = {key: policy["model"].state[key].detach().numpy() for key in SCALES}
 
-    def mean(observation: np.ndarray) -> np.ndarray:
-        x = (observation - scales["in_shift"]) / (scales["in_scale"] + 1e-8)
-        for weight, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
-            x = np.tanh(weight @ x + bias)
-        return (layers[-2] @ x + layers[-1]) * scales["out_scale"] + scales["out_shift"]
+        def mean(observation: np.ndarray) -> np.ndarray:
+            x = (observation - scales["in_shift"]) / (scales["in_scale"] + 1e-8)
+            for weight, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
+                x = np.tanh(weight @ x + bias)
+            return (layers[-2] @ x + layers[-1]) * scales["out_scale"] + scales["out_shift"]
 
+        mean(np.zeros(scales["in_shift"].shape))  # its parts fit together
+    except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a policy of hand_dapg: {line}") from None
     return mean
 
 

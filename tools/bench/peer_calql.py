@@ -5,9 +5,9 @@
 
 --peer is a Python with d3rlpy and nothing of ours (python -m venv X; X/bin/pip install d3rlpy); without it
 only ours is trained. Vector observations only. Both see the same steps, with the same rewards and returns (ours), have
-hidden layers of the same widths and the same rates, and act with their mean action in the same episodes. What differs:
-our encoder (a layer with LayerNorm between the state and both networks) and whatever the config asks for that d3rlpy
-does not have; it is named. Numbers of offline updates only; nothing is fine-tuned.
+hidden layers of the same widths and the same rates, and act with their mean action in the same episodes. What the
+config asks for and d3rlpy does not have, or otherwise (its LayerNorm comes after the activation), is named. Numbers of
+offline updates only; nothing is fine-tuned.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ import torch
 import yaml
 
 from agent import cli
-from agent.config import CalQLConfig, OfflineConfig
+from agent.config import OfflineConfig
 from agent.pretrain import load_demonstrations
 from agent.replay import Replay
 from agent.spec import Observation, UserError
@@ -39,8 +40,14 @@ from tools.outcome import Result
 from tools.rollout import env_options
 
 SECTIONS = ("network", "calql", "reward", "offline", "online", "learner")
-NOT_THEIRS = {"bc_weight": 0.0, "start_at_return": False, "policy_average": 0.0, "target_subset": 0, "actor_q": "min"}
-NOT_THEIRS |= {"importance_sampling": True, "entropy_backup": False, "target_entropy": -1.0}
+NOT_THEIRS: dict[str, dict[str, Any]] = {  # section -> field -> what theirs amounts to
+    "calql": {
+        "bc_weight": 0.0, "start_at_return": False, "policy_average": 0.0, "target_subset": 0, "actor_q": "min",
+        "importance_sampling": True, "entropy_backup": False, "target_entropy": -1.0,
+        "cql_clip_low": -math.inf, "cql_clip_high": math.inf,
+    },
+    "network": {"state_features": 0, "actor_layer_norm": False, "critic_layer_norm": False},
+}  # fmt: skip
 
 
 class Theirs:
@@ -70,21 +77,27 @@ def steps_of(replay: Replay) -> dict[str, np.ndarray]:
     return {"states": states(index), "following": states(index + 1), "mean": mean, "std": std, **columns}
 
 
-def differences(config: CalQLConfig) -> list[str]:
-    """What the config asks for that d3rlpy's Cal-QL does not do."""
-    return [f"{name} {getattr(config, name)}" for name, theirs in NOT_THEIRS.items() if getattr(config, name) != theirs]
+def differences(sections: dict[str, Any]) -> list[str]:
+    """What the config asks for that d3rlpy's Cal-QL does not do, or does otherwise."""
+    found = []
+    for part, fields in NOT_THEIRS.items():
+        ours = {name: getattr(sections[part], name) for name in fields}
+        found += [f"{name} {ours[name]}" for name, theirs in fields.items() if ours[name] != theirs]
+    return found
 
 
 def asked_of_them(sections: dict[str, Any], updates: int, seed: int) -> dict[str, Any]:
     calql, network = sections["calql"], sections["network"]
+    lagrange = calql.lagrange_threshold is not None
     return {
         "updates": updates, "batch": sections["offline"].batch, "seed": seed,
         "actor_hidden": network.actor_hidden, "critic_hidden": network.critic_hidden,
-        "layer_norm": network.critic_layer_norm,
+        "actor_layer_norm": network.actor_layer_norm, "critic_layer_norm": network.critic_layer_norm,
         "config": {
             "gamma": calql.gamma, "tau": calql.target_rate, "actor_learning_rate": calql.actor_lr,
             "critic_learning_rate": calql.critic_lr, "temp_learning_rate": calql.temperature_lr,
-            "alpha_learning_rate": calql.lagrange_lr if calql.lagrange_threshold is not None else 0.0,
+            "alpha_learning_rate": calql.lagrange_lr if lagrange else 0.0,
+            "initial_alpha": math.e if lagrange else 1.0,  # lambda begins at 1
             "alpha_threshold": calql.lagrange_threshold or 0.0, "conservative_weight": calql.cql_weight,
             "n_action_samples": calql.cql_actions, "max_q_backup": calql.max_target_backup,
             "n_critics": network.critics, "initial_temperature": calql.initial_temperature,
@@ -134,8 +147,8 @@ def main(argv: list[str] | None = None) -> None:
     replay, _ = load_demonstrations(offline, sections["reward"], calql.gamma, 0)
     if replay.spec.cameras:
         raise UserError(f"{flags.data[0]}: has cameras; d3rlpy's part is for vectors")
-    if found := differences(calql):
-        print(f"d3rlpy's has no such thing: {', '.join(found)}")
+    if found := differences(sections):
+        print(f"not so in d3rlpy's: {', '.join(found)}")
     results: dict[str, list[Result]] = {"ours": [], "d3rlpy": []}
     run = {"episodes": flags.episodes, "workers": 1}
     for seed in range(flags.seeds):

@@ -26,8 +26,8 @@ def main(folder: Path) -> None:
     torch.manual_seed(asked["seed"])
     algorithm = CalQLConfig(
         **asked["config"],
-        actor_encoder_factory=VectorEncoderFactory(asked["actor_hidden"], use_layer_norm=asked["layer_norm"]),
-        critic_encoder_factory=VectorEncoderFactory(asked["critic_hidden"], use_layer_norm=asked["layer_norm"]),
+        actor_encoder_factory=VectorEncoderFactory(asked["actor_hidden"], use_layer_norm=asked["actor_layer_norm"]),
+        critic_encoder_factory=VectorEncoderFactory(asked["critic_hidden"], use_layer_norm=asked["critic_layer_norm"]),
     ).create(device=False)
     algorithm.create_impl(tuple(steps["states"].shape[1:]), steps["actions"].shape[-1])
     fields = {field.name for field in dataclasses.fields(TorchMiniBatch)}

@@ -1,7 +1,8 @@
 """Minari: a folder with data/main_data.hdf5, one group an episode with T + 1 observations, and data/metadata.json.
 
-Images are written as they are (jpeg_encoding off); JPEG-encoded ones are read. A Dict observation has its keys, any
-other is called 'state'. Our step columns that Minari has no place for are in `infos`, T + 1 long as Minari's are.
+Images are written as they are (jpeg_encoding off); JPEG-encoded ones are read. A Dict observation has its keys (spaces
+in them are "_", as in envs.gym), any other is called 'state'. Our step columns that Minari has no place for are in
+`infos`, T + 1 long as Minari's are.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def _flat(name: str, node: h5py.Group | h5py.Dataset) -> Iterator[tuple[str, np.
     """The arrays below `node` under their names, joined by dots; encoded images decoded."""
     if isinstance(node, h5py.Group):
         for key, below in node.items():
+            key = key.replace(" ", "_")
             yield from _flat(f"{name}.{key}" if name else key, below)
         return
     rows = node[()]
