@@ -116,5 +116,7 @@ def _files(given: list[str] | dict[str, Any], path: Path) -> list[str]:
     if isinstance(given, list):
         return given
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(given))
+    aside = path.with_suffix(".part")
+    aside.write_text(yaml.safe_dump(given))
+    aside.replace(path)  # runs of another call may be reading it
     return [str(path)]
