@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from agent.config import CalQLConfig
+from agent.returns import return_bounds
 
 PATIENCE = 10  # records of updates in a row with the same complaint
 BOUND_LOW, BOUND_HIGH = 0.001, 0.999
@@ -53,7 +54,7 @@ def complaints(
     found = set()
     low, high = min(rewards), max(rewards)
     span = (high - low) / (1 - config.gamma)
-    lowest, highest = min(low, low / (1 - config.gamma)), max(high, high / (1 - config.gamma))
+    lowest, highest = return_bounds(low, high, config.gamma)
     q, slack = record["q_data"], SLACK * span
     beyond = not lowest - slack <= q <= highest + slack and not config.entropy_backup  # there Q holds more
     if span > 0 and (beyond or abs(q - record["return_to_go"]) > span):

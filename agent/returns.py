@@ -61,10 +61,14 @@ def rewards_and_returns(episode: Episode, config: RewardConfig, gamma: float) ->
     return rewards, returns
 
 
+def return_bounds(low: float, high: float, gamma: float) -> tuple[float, float]:
+    """The lowest and highest return that rewards from low to high allow: for ever, or of an episode's last step."""
+    return min(low, low / (1 - gamma)), max(high, high / (1 - gamma))
+
+
 def check_returns(rewards: np.ndarray, returns: np.ndarray, gamma: float) -> None:
     """Raise SpecError unless min r / (1 - gamma) <= R <= max r / (1 - gamma) (either bound relaxed to a single r)."""
-    low, high = float(rewards.min()), float(rewards.max())
-    low, high = min(low, low / (1 - gamma)), max(high, high / (1 - gamma))
+    low, high = return_bounds(float(rewards.min()), float(rewards.max()), gamma)
     slack = 1e-4 * max(1.0, abs(low), abs(high))
     if not np.isfinite(returns).all() or returns.min() < low - slack or returns.max() > high + slack:
         raise SpecError(

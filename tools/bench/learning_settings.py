@@ -63,9 +63,14 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
+    put(path, json.dumps(content, indent=1) + "\n")
+
+
+def put(path: Path, text: str) -> None:
+    """A file that appears whole, in a folder that is made: runs of another call may be reading it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.write_text(text)
     aside.replace(path)
 
 

@@ -30,6 +30,7 @@ import yaml
 
 from agent import cli
 from agent.spec import UserError
+from tools.bench.learning_settings import put
 
 SUITES = Path(__file__).parent / "suites"
 AT = (0.05, 0.1, 0.15, 0.2, 0.4, 0.6, 0.8, 1.0)  # dense where a policy collapses, if it does
@@ -115,8 +116,5 @@ def jobs(suite: Suite, root: Path) -> list[Job]:
 def _files(given: list[str] | dict[str, Any], path: Path) -> list[str]:
     if isinstance(given, list):
         return given
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(yaml.safe_dump(given))
-    aside.replace(path)  # runs of another call may be reading it
+    put(path, yaml.safe_dump(given))
     return [str(path)]
