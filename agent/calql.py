@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from agent.clipping import clip
 from agent.config import CalQLConfig, NetworkConfig
 from agent.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.networks import Critics, TanhNormal
@@ -117,6 +118,8 @@ class CalQL:
         found = torch.autograd.grad(sum(losses.values()), trained)  # type: ignore[arg-type]
         gradients = [_laid_out_as(parameter, gradient) for parameter, gradient in zip(trained, found, strict=True)]
         self.reduce(gradients)
+        if self.config.gradient_clip:
+            self.clip(gradients, losses)
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
         for name in losses:
@@ -126,6 +129,13 @@ class CalQL:
                 list(self.targets.parameters()), list(self.critics.parameters()), self.config.target_rate
             )
         return _detached(metrics)
+
+    def clip(self, gradients: list[Tensor], names: Iterable[str]) -> None:
+        """Those of critics and of the actor, each by themselves. names: of the groups, in the order of `gradients`."""
+        for name in names:
+            own, gradients = gradients[: len(self.parameters[name])], gradients[len(self.parameters[name]) :]
+            if name in ("critic", "actor"):
+                clip(own, self.optimizers[name], self.config.gradient_clip)
 
     def average_policy(self) -> None:
         """Count an update, and take its policy into the mean, with a weight that changes from update to update."""

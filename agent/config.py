@@ -74,6 +74,9 @@ class CalQLConfig:
     critic_lr: float = _f(1e-3, "learning rate of critics and encoder", low=0)
     temperature_lr: float = _f(1e-4, "learning rate of log alpha", low=0)
     lagrange_lr: float = _f(3e-4, "learning rate of lambda", low=0)
+    gradient_clip: float = _f(
+        2.0, "gradients of critics, and of the actor, are at most so many times their usual length; 0: off", low=0
+    )
     augment_pad: int = _f(2, "random shift of images by up to this many pixels; 0 is off", low=0)
 
 

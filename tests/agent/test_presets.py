@@ -60,7 +60,7 @@ PAPER = {  # AntMaze
     "calql.importance_sampling": True, "calql.max_target_backup": True, "calql.entropy_backup": False,
     "calql.target_subset": 0, "calql.actor_q": "min", "calql.target_entropy": -1.0, "calql.initial_temperature": 1.0,
     "calql.bc_weight": 0.0, "calql.bc_weight_online": 0.0, "calql.start_at_return": False,
-    "calql.policy_average": 0.0, "calql.augment_pad": 4,
+    "calql.policy_average": 0.0, "calql.gradient_clip": 0.0, "calql.augment_pad": 4,
     "reward.scale": 10.0, "reward.bias": -5.0, "reward.sparse": True, "offline.batch": 256,
     "online.batch": 256, "online.utd": 1.0, "online.offline_share": 0.5, "online.warmup_steps": 0,
 }  # fmt: skip
@@ -77,7 +77,7 @@ OTHERS = {  # what RLPD and WSRL have in common
     "network.critics": 10, "network.critic_layer_norm": True, "calql.target_rate": 0.005, "calql.actor_lr": 3e-4,
     "calql.critic_lr": 3e-4, "calql.target_subset": 2, "calql.actor_q": "mean", "calql.target_entropy": -0.5,
     "calql.cql_weight_online": 0.0, "calql.bc_weight": 0.0, "calql.bc_weight_online": 0.0,
-    "calql.start_at_return": False, "calql.policy_average": 0.0, "calql.augment_pad": 4,
+    "calql.start_at_return": False, "calql.policy_average": 0.0, "calql.gradient_clip": 0.0, "calql.augment_pad": 4,
     "online.utd": 4.0, "online.actor_every": 4,
 }  # fmt: skip
 RLPD = OTHERS | {

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from agent.episode_file import read_episodes
 from agent.returns import rewards_and_returns
@@ -333,6 +334,63 @@ def test_one_tasks_missing_data_leave_the_other_tasks_alone(tmp_path, monkeypatc
     assert "its file is damaged" in capsys.readouterr().out
 
 
+SHARING = {
+    "robot": ([], True),
+    "w_1_online": ({"calql": {"cql_weight_online": 1.0}}, True),
+    "share": ({"online": {"offline_share": -1, "utd": 0.25}}, True),
+    "w_1": ({"calql": {"cql_weight": 0.7}}, False),
+    "shorter": ({"offline": {"updates": 7}}, False),
+    "narrow": ({"network": {"critics": 3}}, False),
+}
+
+
+def test_presets_that_change_nothing_offline_share_the_offline_training_and_have_their_own_settings_online(
+    tmp_path, monkeypatch
+):
+    trained, online = [], {}
+
+    def fine_tune(folder, ckpt, configs, seed, means, *flags):
+        online[folder.name] = yaml.safe_load(learning_run.online_settings(folder / "o.yaml", configs).read_text()), ckpt
+
+    def train_offline(folder, *given):
+        if folder not in trained:
+            trained.append(folder)
+
+    monkeypatch.setattr(learning_run, "train_offline", train_offline)
+    monkeypatch.setattr(learning_run, "fine_tune", fine_tune)
+    monkeypatch.setattr(learning_run, "evaluate", lambda folder, ckpt, steps, *given: {"env_steps": steps})
+    monkeypatch.setattr(learning_data, "prepare", lambda *given: None)
+    suite = Suite({"reach": Task([])}, {name: preset for name, (preset, _) in SHARING.items()}, seeds=2)
+    jobs, means = learning_suite.jobs(suite, tmp_path), learning_run.Means(threading.Event(), 1)
+    seen = []
+    monkeypatch.setattr(learning, "forget_offline_parts", lambda *given: seen.extend(trained))
+    assert not learning.run_all(suite, jobs, {}, tmp_path, 2, means, keep=False).failed
+    assert len(seen) == 2 * (1 + sum(not shares for _, shares in SHARING.values()))
+    for seed in (0, 1):
+        for name, (_, shares) in SHARING.items():
+            ckpts = [online[f"reach-{preset}-{seed}"][1] for preset in ("robot", name)]
+            assert (ckpts[0] == ckpts[1]) == shares
+    assert online["reach-robot-0"][1] != online["reach-robot-1"][1]
+    for name, weight, share in (("robot", 0.3, 0.5), ("w_1_online", 1.0, 0.5), ("share", 0.3, -1)):
+        found, _ = online[f"reach-{name}-0"]
+        assert found["calql"]["cql_weight_online"] == weight and found["online"]["offline_share"] == share
+
+
+def test_an_offline_part_goes_when_no_run_of_the_suite_needs_it_any_more(tmp_path):
+    suite = Suite({"reach": Task([])}, {name: preset for name, (preset, _) in SHARING.items()}, seeds=1)
+    jobs = learning_suite.jobs(suite, tmp_path)
+    places = {job.preset: learning_run.offline_place(job, tmp_path / "work", suite.episodes)[0] for job in jobs}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    done = {"robot", "share", "w_1"}
+    for job in jobs:
+        if job.preset in done:
+            (tmp_path / f"{job.name}.json").touch()
+    learning.forget_offline_parts(suite, [job for job in jobs if job.preset in done], tmp_path)
+    assert not places["w_1"].exists()
+    assert places["robot"].exists() and places["shorter"].exists()  # one is needed, one not ours
+
+
 class Ended:
     """In place of learning_run.Process: a command that has ended well, and said so much."""
 
@@ -357,13 +415,13 @@ started: list = []
 
 def test_a_learner_that_somebody_else_stopped_has_not_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(learning_run, "Process", Ended)
-    means, online = learning_run.Means(threading.Event(), 1), tmp_path / "online"
+    means, online, ckpt = learning_run.Means(threading.Event(), 1), tmp_path / "online", tmp_path / "offline.pt"
     Ended.said = "fine-tuning offline.pt on cpu\nstopped: 36 env steps, 3 episodes"
     with pytest.raises(learning_run.Stopped):
-        learning_run.fine_tune(tmp_path, [], 0, means)
+        learning_run.fine_tune(tmp_path, ckpt, [], 0, means)
     assert not (tmp_path / "online.done").exists()
     Ended.said = "finished: 2000 env steps, 100 episodes"
-    assert learning_run.fine_tune(tmp_path, [], 0, means) == online and (tmp_path / "online.done").exists()
+    assert learning_run.fine_tune(tmp_path, ckpt, [], 0, means) == online and (tmp_path / "online.done").exists()
 
 
 def test_a_learner_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path, monkeypatch):
@@ -371,15 +429,16 @@ def test_a_learner_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_
     Ended.said = "finished: 2000 env steps"
     (tmp_path / "online").mkdir()
     (tmp_path / "online/log.jsonl").touch()  # the learner would refuse a folder that has one
-    learning_run.fine_tune(tmp_path, [], 0, learning_run.Means(threading.Event(), 1))
+    ckpt = tmp_path / "offline.pt"
+    learning_run.fine_tune(tmp_path, ckpt, [], 0, learning_run.Means(threading.Event(), 1))
     learner, robot = started[-2:]
-    assert learner[:2] == ["agent.learner", "--ckpt"] and not (tmp_path / "online").exists()
+    assert learner[:3] == ["agent.learner", "--ckpt", str(ckpt)] and not (tmp_path / "online").exists()
     assert robot[robot.index("--robot.seed") + 1] == "1000000"
     (tmp_path / "online.done").unlink()
     (tmp_path / "online/episodes").mkdir(parents=True)
     (tmp_path / "online/episodes/a.hdf5").touch()
     (tmp_path / "online/latest.pt").touch()
-    learning_run.fine_tune(tmp_path, [], 1, learning_run.Means(threading.Event(), 1))
+    learning_run.fine_tune(tmp_path, ckpt, [], 1, learning_run.Means(threading.Event(), 1))
     learner, robot = started[-2:]
     assert learner[:3] == ["agent.learner", "--resume", str(tmp_path / "online")]
     assert robot[robot.index("--robot.seed") + 1] == "2000001"  # no scene that it had before

@@ -7,7 +7,7 @@
 
 A run's result is RESULTS/<task>-<preset>-<seed>.json (RESULTS: --out, or runs/learning/<suite>): it is never computed
 again while it is there. Everything else, RESULTS/work and RESULTS/data, is what a slice goes on from; a run's own part
-goes when its result is there (--keep leaves it).
+goes when its result is there (--keep leaves it). Presets that change nothing offline share the offline training.
 
 Suites: see tools/bench/learning_suite.py. Data of your own (antmaze, kitchen, adroit) come with --source TASK=PATH;
 tasks without are left out, and named. Ctrl-C, or --minutes, stops every process with a checkpoint.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -134,7 +135,20 @@ def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, pa
     outcome.side_by_side({name: prepare(*what) for name, what in data.items()}, parallel, means.stop)
     ready = [job for job in left if f"data {folders[job].name}" not in outcome.failed]
     outcome.side_by_side({job.name: run(job) for job in ready}, parallel, means.stop)
+    if not keep:
+        forget_offline_parts(suite, jobs, root)
     return outcome
+
+
+def forget_offline_parts(suite: Suite, jobs: list[Job], root: Path) -> None:
+    """Delete those of these jobs that no run of the suite without a result goes on from."""
+
+    def places(jobs: list[Job]) -> set[Path]:
+        return {learning_run.offline_place(job, root / "work", suite.episodes)[0] for job in jobs}
+
+    wanted = [job for job in learning_suite.jobs(suite, root) if not (root / f"{job.name}.json").exists()]
+    for folder in places(jobs) - places(wanted):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -63,8 +63,8 @@ def rolled_out(folder: Path, work: Path, task: Task, seed: int, means: Means) ->
     asked = task.rollouts
     assert asked is not None
     configs = (*task.configs, *asked.configs)  # type: ignore[attr-defined]
-    train_offline(work, configs, folder, seed, means)
+    ckpt = train_offline(work, configs, folder, seed, means)
     flags = ["--env-steps", asked.env_steps, "--utd", 0, "--offline-share", 0, "--max-lead-steps", 0]  # type: ignore[attr-defined]
-    online = fine_tune(work, configs, seed, means, *flags)
+    online = fine_tune(work, ckpt, configs, seed, means, *flags)
     for path in (online / "episodes").glob(f"*{SUFFIX}"):
         path.replace(folder / f"rollout_{path.name}")

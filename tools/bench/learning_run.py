@@ -1,26 +1,32 @@
 """One learning run, by the commands that users type: offline training, fine-tuning by two processes, evaluations.
 
 Every stage can be stopped and gone on with: what is done already is found in the run's folder, and so is what the run
-is made of: with other settings it is refused, not gone on with. The result is one JSON file; `run` says what is in it.
+is made of: with other settings it is refused, not gone on with. Runs that differ in nothing that offline training
+depends on share that part. The result is one JSON file; `run` says what is in it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from agent import checkpoint
 from agent.checkpoint import LATEST, OLDER
 from agent.spec import UserError
-from tools.bench.learning_settings import config_words, made_of, pin, read, settings, write
+from tools.bench.learning_settings import config_words, made_of, pin, put, read, settings, write
 from tools.bench.learning_suite import Job
 from tools.bench.report import machine
 from tools.demo import EVALUATION_SEED, STOP_S, free_port
@@ -30,6 +36,8 @@ ROBOT_SEEDS = 1_000_000  # above the seeds of collecting and of the evaluation
 DIVERGED = "learning has diverged"  # as CalQL.check_alive says it
 DIED = "died.json"  # in the run's folder
 SECTIONS = ("env", "network", "calql", "reward", "offline", "online", "learner", "robot")  # that a run depends on
+ONLINE = ("online", "robot")  # of these, those of which offline training reads nothing
+CALQL_ONLINE = ("cql_weight_online", "cql_decay_steps", "bc_weight_online")  # and so of calql
 OF_OFFLINE = ("q_data", "return_to_go", "bound_rate_current", "entropy", "alpha_prime")  # kept, of its last record
 
 
@@ -44,6 +52,9 @@ class Means:
     stop: threading.Event
     threads: int
     device: str = "auto"
+
+
+_offline: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # whoever comes second waits
 
 
 class Process:
@@ -102,15 +113,19 @@ def train_offline(folder: Path, configs: Sequence[str], data: Path, seed: int, m
     return ckpt
 
 
-def fine_tune(folder: Path, configs: Sequence[str], seed: int, means: Means, *flags: object) -> Path:
-    """The run's folder: learner and robot server until the learner has had its env steps."""
+def fine_tune(folder: Path, ckpt: Path, configs: Sequence[str], seed: int, means: Means, *flags: object) -> Path:
+    """The run's folder: learner and robot server until the learner has had its env steps.
+
+    configs win over what the checkpoint remembers of online training: it may be that of a run with other settings.
+    """
     online, done = folder / "online", folder / "online.done"
     if not once(done):
         return online
     if not (online / LATEST).exists() and not any((online / "episodes").glob("*.hdf5")):
         shutil.rmtree(online, ignore_errors=True)  # a learner that was stopped before it learnt anything
     address = f"tcp://127.0.0.1:{free_port()}"
-    start = ["--resume", online] if (online / LATEST).exists() else ["--ckpt", folder / "offline.pt", "--run", online]
+    start = ["--resume", online] if (online / LATEST).exists() else ["--ckpt", ckpt, "--run", online]
+    start += ["--config", online_settings(folder / "online.yaml", configs)]
     hardware = ["--threads", means.threads, "--device", means.device]
     learner = Process(folder, "learner", "agent.learner", *start, "--address", address, *flags, *hardware)
     number = sum(1 for name in ("episodes", "set_aside") for _ in (online / name).glob("*.hdf5"))
@@ -129,6 +144,14 @@ def fine_tune(folder: Path, configs: Sequence[str], seed: int, means: Means, *fl
         raise Stopped  # by somebody else's signal
     done.touch()
     return online
+
+
+def online_settings(path: Path, configs: Sequence[str]) -> Path:
+    """Everything that these configs say of online training, defaults included, written to `path`."""
+    found = settings(configs)
+    calql = {name: getattr(found["calql"], name) for name in CALQL_ONLINE}
+    put(path, yaml.safe_dump({"calql": calql, "online": dataclasses.asdict(found["online"])}))
+    return path
 
 
 def evaluate(folder: Path, ckpt: Path, env_steps: int, episodes: int, means: Means) -> dict[str, Any]:
@@ -200,29 +223,43 @@ def depends_on(job: Job, episodes: int, at: Sequence[float]) -> dict[str, Any]:
     return made_of(job.configs, SECTIONS, seed=job.seed, episodes=episodes, at=list(at))
 
 
+def offline_place(job: Job, work: Path, episodes: int) -> tuple[Path, dict[str, Any]]:
+    """The folder in `work` of the job's offline training and its evaluation, and what they depend on."""
+    parts = made_of(job.configs, [name for name in SECTIONS if name not in ONLINE], seed=job.seed, episodes=episodes)
+    for name in CALQL_ONLINE:
+        del parts["calql"][name]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return work / f"offline-{job.task}-{job.seed}-{digest[:8]}", parts
+
+
 def stages(job: Job, folder: Path, data: Path, means: Means, episodes: int, at: Sequence[float]) -> dict[str, Any]:
     """See run."""
     config = settings(job.configs)
     steps = config["online"].env_steps
-    if death(folder, "offline", lambda: train_offline(folder, job.configs, data, job.seed, means)):
-        evaluations = [{"env_steps": 0, "success": 0.0, "low": 0.0, "high": 1.0, "episodes": episodes}]
-    else:
-        evaluations = [evaluate(folder, folder / "offline.pt", 0, episodes, means)]
+    before, parts = offline_place(job, folder.parent, episodes)
+    with _offline[before]:
+        pin(before, parts)
+        if death(before, "offline", lambda: train_offline(before, job.configs, data, job.seed, means)):
+            evaluations = [{"env_steps": 0, "success": 0.0, "low": 0.0, "high": 1.0, "episodes": episodes}]
+        else:
+            evaluations = [evaluate(before, before / "offline.pt", 0, episodes, means)]
+    if not read(before / DIED):
         if steps:
             flags = ["--checkpoint-every", max(1, round(steps * min(at))), "--keep", 10_000]
-            death(folder, "online", lambda: fine_tune(folder, job.configs, job.seed, means, *flags))
+            ckpt = before / "offline.pt"
+            death(folder, "online", lambda: fine_tune(folder, ckpt, job.configs, job.seed, means, *flags))
         for number, path in nearest_checkpoints(folder / "online", [share * steps for share in at]).items():
             evaluations.append(evaluate(folder, path, number, episodes, means))
-    offline = (records(folder / "pretrain", "update") or [{}])[-1]
+    offline = (records(before / "pretrain", "update") or [{}])[-1]
     episodes_online = records(folder / "online", "episode")
-    died = read(folder / DIED)
+    died = read(before / DIED) or read(folder / DIED)
     return {
         "task": job.task, "preset": job.preset, "seed": job.seed, "configs": list(job.configs),
         "died": died.get("why"), "died_at": died.get("env_steps"),
         "offline_updates": config["offline"].updates, "env_steps": steps, "evaluations": evaluations,
         "training": [[record["env_steps"], record["success"]] for record in episodes_online],
         "offline": {key: offline[key] for key in OF_OFFLINE if key in offline},
-        "warnings": [r["line"] for part in ("pretrain", "online") for r in records(folder / part, "warning")],
+        "warnings": [r["line"] for part in (before / "pretrain", folder / "online") for r in records(part, "warning")],
     }  # fmt: skip
 
 

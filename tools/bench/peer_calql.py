@@ -43,7 +43,7 @@ SECTIONS = ("network", "calql", "reward", "offline", "online", "learner")
 NOT_THEIRS: dict[str, dict[str, Any]] = {  # section -> field -> what theirs amounts to
     "calql": {
         "bc_weight": 0.0, "start_at_return": False, "policy_average": 0.0, "target_subset": 0, "actor_q": "min",
-        "importance_sampling": True, "entropy_backup": False, "target_entropy": -1.0,
+        "gradient_clip": 0.0, "importance_sampling": True, "entropy_backup": False, "target_entropy": -1.0,
         "cql_clip_low": -math.inf, "cql_clip_high": math.inf,
     },
     "network": {"state_features": 0, "actor_layer_norm": False, "critic_layer_norm": False},
