@@ -140,7 +140,11 @@ def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_pat
         ("tasks: {a: {configs: []}}\npresets: {p: []}\nat: [0.5, 0.2]", "in their order"),
         (
             "tasks: {a: {configs: []}}\npresets: {p: configs/cql.yaml}",
-            "presets: p: a list of config files or a mapping",
+            "presets: p: a list of config files or mappings",
+        ),
+        (
+            "tasks: {a: {configs: []}}\npresets: {p: [configs/cql.yaml, 3]}",
+            r"presets: p: .*not \['configs/cql.yaml', 3\]",
         ),
         ("tasks: {a: {config: []}}\npresets: {p: []}", "did you mean 'configs'"),
     ],
@@ -153,10 +157,21 @@ def test_a_suite_that_cannot_be_meant_is_refused(tmp_path, text, says):
 
 def test_a_preset_may_be_written_out_in_the_suite(tmp_path):
     suite = Suite(
-        {"lift": Task([str(ROOT / "configs/lift.yaml")])}, {"robot": [], "calm": {"calql": {"gamma": 0.5}}}, 1
+        {"lift": Task([str(ROOT / "configs/lift.yaml")])},
+        {
+            "robot": [],
+            "calm": {"calql": {"gamma": 0.5}},
+            "both": [
+                str(ROOT / "configs/cql.yaml"),
+                {"calql": {"gamma": 0.6, "cql_actions": 7}},
+                {"calql": {"gamma": 0.7}},
+            ],
+        },
+        1,
     )
-    robot, calm = (learning_run.settings(job.configs)["calql"] for job in learning_suite.jobs(suite, tmp_path))
+    robot, calm, both = (learning_run.settings(job.configs)["calql"] for job in learning_suite.jobs(suite, tmp_path))
     assert robot.gamma == 0.95 and calm.gamma == 0.5 and calm.bc_weight == robot.bc_weight
+    assert robot.calibrate and not both.calibrate and both.gamma == 0.7 and both.cql_actions == 7
     suite.presets["calm"] = {"calql": {"gama": 0.5}}
     with pytest.raises(UserError, match=r"calm\.yaml.*gamma"):
         learning_run.settings(learning_suite.jobs(suite, tmp_path)[1].configs)

@@ -9,10 +9,11 @@
       demonstrations: convert                 # by tools.convert, from what --source door=PATH names
       convert: [--actions, clip]              # its flags, besides --config and --env
       rollouts: {configs: [configs/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
-  presets:                     name -> config files that come after the task's, or what such a file would say
+  presets:                     name -> config files that come after the task's, or what one would say, or a list of both
     calql: [configs/paper.yaml]
     cql: [configs/paper.yaml, configs/cql.yaml]
     patient: {calql: {gamma: 0.98}}
+    short: [configs/wsrl.yaml, {online: {warmup_steps: 500}}]
   seeds: 3
   episodes: 50                 of each evaluation
   at: [0.05, 0.1, 0.2, 0.6, 1]      shares of the online env steps after which there is an evaluation
@@ -93,8 +94,9 @@ def read(name: str) -> Suite:
         if task.rollouts is not None:
             task.rollouts = cli.build(Rollouts, task.rollouts, f"{path}: {key}: rollouts: ")  # type: ignore[assignment]
     for key, given in suite.presets.items():
-        if not isinstance(given, (list, dict)):
-            raise UserError(f"{path}: presets: {key}: a list of config files or a mapping of sections, not {given!r}")
+        parts = given if isinstance(given, list) else [given]
+        if isinstance(given, str) or not all(isinstance(part, (str, dict)) for part in parts):
+            raise UserError(f"{path}: presets: {key}: a list of config files or mappings of sections, not {given!r}")
     if not suite.tasks or not suite.presets or suite.seeds < 1 or suite.episodes < 1:
         raise UserError(f"{path}: at least one task, preset, seed and episode")
     if not suite.at or any(not 0 < share <= 1 for share in suite.at) or sorted(suite.at) != suite.at:
@@ -113,8 +115,12 @@ def jobs(suite: Suite, root: Path) -> list[Job]:
     ]
 
 
-def _files(given: list[str] | dict[str, Any], path: Path) -> list[str]:
-    if isinstance(given, list):
-        return given
-    put(path, yaml.safe_dump(given))
-    return [str(path)]
+def _files(given: list[str | dict[str, Any]] | dict[str, Any], path: Path) -> list[str]:
+    files = []
+    for number, part in enumerate(given if isinstance(given, list) else [given]):
+        if isinstance(part, dict):
+            file = path.with_stem(f"{path.stem}_{number}") if number else path
+            put(file, yaml.safe_dump(part))
+            part = str(file)
+        files.append(part)
+    return files
