@@ -118,8 +118,7 @@ class CalQL:
         found = torch.autograd.grad(sum(losses.values()), trained)  # type: ignore[arg-type]
         gradients = [_laid_out_as(parameter, gradient) for parameter, gradient in zip(trained, found, strict=True)]
         self.reduce(gradients)
-        if self.config.gradient_clip:
-            self.clip(gradients, losses)
+        metrics |= self.clip(gradients, losses)
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
         for name in losses:
@@ -130,12 +129,14 @@ class CalQL:
             )
         return _detached(metrics)
 
-    def clip(self, gradients: list[Tensor], names: Iterable[str]) -> None:
-        """Those of critics and of the actor, each by themselves. names: of the groups, in the order of `gradients`."""
+    def clip(self, gradients: list[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+        """Critics' and the actor's, each by themselves; how long they were. names: groups, in the gradients' order."""
+        metrics = {}
         for name in names:
             own, gradients = gradients[: len(self.parameters[name])], gradients[len(self.parameters[name]) :]
             if name in ("critic", "actor"):
-                clip(own, self.optimizers[name], self.config.gradient_clip)
+                metrics[f"{name}_gradient"] = clip(own, self.optimizers[name], self.config.gradient_clip)
+        return metrics
 
     def average_policy(self) -> None:
         """Count an update, and take its policy into the mean, with a weight that changes from update to update."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.calql import CalQL
 
 FORMAT = 2
+BEFORE: dict[str, dict[str, Any]] = {"calql": {"gradient_clip": 0.0}}  # settings that checkpoints without them had
 LATEST = "latest.pt"
 OLDER = "checkpoints"
 
@@ -96,6 +97,8 @@ def load(path: str | Path) -> Checkpoint:
         data = torch.load(path, map_location="cpu", weights_only=True)
         if data.pop("format") != FORMAT:
             raise ValueError("written by another version of this program")
+        for name, section in data["config"].items():
+            data["config"][name] = BEFORE.get(name, {}) | section
         return Checkpoint(**{**data, "spec": Spec.from_dict(data["spec"])})
     except Exception as error:  # torch.load fails in many ways on a damaged file, and every one is the file's fault
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"

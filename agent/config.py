@@ -75,7 +75,9 @@ class CalQLConfig:
     temperature_lr: float = _f(1e-4, "learning rate of log alpha", low=0)
     lagrange_lr: float = _f(3e-4, "learning rate of lambda", low=0)
     gradient_clip: float = _f(
-        2.0, "gradients of critics, and of the actor, are at most so many times their usual length; 0: off", low=0
+        2.0,
+        "gradients of critics, and of the actor, are cut at so many times their usual length, above 1; 0: off",
+        low=0,
     )
     augment_pad: int = _f(2, "random shift of images by up to this many pixels; 0 is off", low=0)
 
@@ -234,6 +236,8 @@ def check(config: Mapping[str, Any]) -> None:
     network, calql, online = config["network"], config["calql"], config["online"]
     if network.encoder == "cnn" and network.encoder_weights:
         raise UserError(f"network.encoder_weights is '{network.encoder_weights}', but encoder cnn has none to load")
+    if 0 < calql.gradient_clip <= 1:
+        raise UserError(f"calql.gradient_clip is {calql.gradient_clip}; it must be above 1, or 0 for off")
     if calql.cql_clip_low > calql.cql_clip_high:
         raise UserError(f"calql.cql_clip_low is {calql.cql_clip_low}, above cql_clip_high {calql.cql_clip_high}")
     if calql.target_subset > network.critics:

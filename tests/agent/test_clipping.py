@@ -1,14 +1,18 @@
 """Gradients that are far longer than usual, by Adam's own measure."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
+from agent import checkpoint
 from agent.calql import Weights
+from agent.checkpoint import Checkpoint
 from agent.clipping import clip
-from agent.spec import Spec
+from agent.config import SECTIONS, CalQLConfig, check
+from agent.spec import Spec, UserError
 
 
 @pytest.fixture(params=["fused", "plain"])
@@ -84,10 +88,37 @@ def test_gradients_that_stay_larger_are_let_through_after_a_while(adam):
     assert length(reached[-1][1]) == pytest.approx(10)
 
 
-def test_a_zero_gradient_stays_zero(adam):
+@pytest.mark.parametrize("lengths", [[1.0, 0.0, 0.0], [0.0, 0.0]])
+def test_a_zero_gradient_stays_zero(adam, lengths):
     _, step = adam
-    reached = step([1.0, 0.0, 0.0], times=2.0)
-    assert length(reached[-1][1]) == 0
+    assert length(step(lengths, times=2.0)[-1][1]) == 0
+
+
+def test_a_first_gradient_of_zero_does_not_freeze_the_group(adam):
+    _, step = adam
+    reached = step([0.0, 3.0, 3.0], times=2.0)
+    assert length(reached[1][1]) == length(reached[1][0]) == pytest.approx(3)
+    assert length(reached[2][1]) == pytest.approx(3)
+
+
+def test_what_is_not_finite_stays_so(adam):
+    """So that CalQL.check_alive sees it."""
+    optimizer, step = adam
+    step([1.0], times=2.0)
+    for value in (torch.nan, torch.inf):
+        gradients = [torch.full_like(p, value) for p in optimizer.param_groups[0]["params"]]
+        clip(gradients, optimizer, 2.0)
+        assert not any(gradient.isfinite().any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("times", [0.0, 2.0])
+def test_how_long_it_was_is_said(adam, times):
+    optimizer, step = adam
+    step([1.0], times=0)
+    gradients = [torch.zeros_like(p) for p in optimizer.param_groups[0]["params"]]
+    gradients[1][2] = 30.0
+    assert float(clip(gradients, optimizer, times)) == pytest.approx(30, rel=1e-5)
+    assert float(gradients[1][2]) == pytest.approx(2 if times else 30, rel=1e-5)
 
 
 def surprised(make_agent, make_batch, **options):
@@ -115,14 +146,65 @@ def test_a_surprise_of_the_critics_is_cut_and_the_actors_gradient_is_not(make_ag
     assert found[0.0]["temperature"] == pytest.approx(found[2.0]["temperature"], rel=1e-3)
 
 
-def test_zero_is_plain_adam(make_agent, make_batch):
+def test_what_is_cut_are_the_critics_and_the_actors_own_gradients(make_agent, make_batch, monkeypatch):
+    spec, cut = Spec({}, {"pos": 3}, 2), []
+    agent = make_agent(spec, lagrange_threshold=0.8)
+
+    def spy(gradients, optimizer, times):
+        cut.append(([tuple(g.shape) for g in gradients], optimizer, times))
+        return torch.ones(())
+
+    monkeypatch.setattr("agent.calql.clip", spy)
+    agent.update(make_batch(8, spec), Weights(1.0, 0.5))
+    assert [optimizer for _, optimizer, _ in cut] == [agent.optimizers["critic"], agent.optimizers["actor"]]
+    for (shapes, _, times), name in zip(cut, ("critic", "actor"), strict=True):
+        assert shapes == [tuple(p.shape) for p in agent.parameters[name]] and times == 2.0
+
+
+def test_a_surprise_of_the_actor_is_cut(make_agent, make_batch):
     spec = Spec({}, {"pos": 3}, 2)
-    ours, theirs = make_agent(spec, gradient_clip=0.0), make_agent(spec, gradient_clip=1e9)
+    agent, batch = make_agent(spec), make_batch(8, spec)
+    for _ in range(5):
+        usual = agent.update(batch, Weights(1.0, 0.5))
+    odd = agent.update(batch, Weights(1.0, 1e4))
+    assert odd["actor_gradient"] > 100 * usual["actor_gradient"] and odd["critic_gradient"] < 2
+    cut = lengths_of(agent)["actor"]
+    agent.update(batch, Weights(1.0, 0.5))
+    assert cut < 5 * lengths_of(agent)["actor"]
+
+
+def test_zero_is_plain_adam(make_agent, make_batch, monkeypatch):
+    spec = Spec({}, {"pos": 3}, 2)
+    ours, theirs = make_agent(spec, gradient_clip=0.0), make_agent(spec)
     for seed in range(3):
-        for agent in (ours, theirs):
-            agent.update(make_batch(8, spec, seed=seed), Weights(1.0, 0.5))
+        ours.update(make_batch(8, spec, seed=seed), Weights(1.0, 0.5))
+    monkeypatch.setattr("agent.calql.clip", lambda *given: torch.ones(()))
+    for seed in range(3):
+        theirs.update(make_batch(8, spec, seed=seed), Weights(1.0, 0.5))
     for one, two in zip(ours.critics.parameters(), theirs.critics.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("times", [0.5, 1.0])
+def test_a_limit_below_the_usual_is_refused(times):
+    config = {name: section() for name, section in SECTIONS.items()}
+    config["calql"].gradient_clip = times
+    with pytest.raises(UserError, match=f"gradient_clip is {times}; it must be above 1, or 0"):
+        check(config)
+
+
+def test_a_checkpoint_from_before_was_made_without(make_agent, tmp_path):
+    """A published preset, or a run that was begun without, does not go on with it unsaid."""
+    agent, config = make_agent(Spec({}, {"pos": 3}, 2)), dataclasses.asdict(CalQLConfig())
+    del config["gradient_clip"]
+    old = Checkpoint(
+        Spec({}, {"pos": 3}, 2), {"name": "fake", "options": {}}, {"calql": config}, agent.state_dict(), {}
+    )
+    old.save(tmp_path / "old.pt")
+    assert checkpoint.load(tmp_path / "old.pt").section("calql").gradient_clip == 0
+    old.config["calql"]["gradient_clip"] = 3.0
+    old.save(tmp_path / "new.pt")
+    assert checkpoint.load(tmp_path / "new.pt").section("calql").gradient_clip == 3
 
 
 def test_an_update_without_the_actor_is_clipped_alike(make_agent, make_batch):

@@ -163,9 +163,9 @@ def test_the_suites_of_published_tasks_have_the_published_numbers(name, tables):
 
 
 @pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if "cql" in suite["presets"]])
-def test_in_every_suite_cql_is_another_preset_without_the_calibration(name):
+def test_in_every_suite_cql_is_its_first_preset_without_the_calibration(name):
     suite = SUITES[name]
-    twin = next(preset for preset in ("calql", "paper", "robot") if preset in suite["presets"])
+    twin = next(iter(suite["presets"]))
     for plain, cql in zip(runs(suite, twin), runs(suite, "cql"), strict=True):
         assert plain["calql"].pop("calibrate") is True and cql["calql"].pop("calibrate") is False
         assert plain == cql

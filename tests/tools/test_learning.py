@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
+from agent import checkpoint
 from agent.episode_file import read_episodes
 from agent.returns import rewards_and_returns
 from agent.spec import UserError
-from tools.bench import learning, learning_data, learning_report, learning_run, learning_suite
+from tools.bench import learning, learning_data, learning_process, learning_report, learning_run, learning_suite
 from tools.bench.learning_report import Run, interval, largest_drop, regret, steps_to
+from tools.bench.learning_settings import write
 from tools.bench.learning_suite import Suite, Task
 
 ROOT = Path(__file__).parents[2]
@@ -233,7 +236,7 @@ def test_a_dataset_in_minaris_format_becomes_demonstrations_of_the_task(tmp_path
     minari(tmp_path / "umaze-v1", lengths=[9, 7], at_goal=[4, None])
     suite = learning_suite.read("antmaze")
     folder = tmp_path / "results" / "data" / "umaze"
-    means = learning_run.Means(threading.Event(), 1)
+    means = learning_process.Means(threading.Event(), 1)
     learning_data.prepare(folder, "umaze", suite.tasks["umaze"], 0, {"umaze": tmp_path / "umaze-v1"}, means)
     reached, failed = read_episodes([folder])
     assert reached.rewards.tolist() == [0, 0, 0, 0, 1] and reached.terminated[-1] and reached.succeeded
@@ -275,7 +278,7 @@ def stubbed(tmp_path, monkeypatch):
 
     def go_on(**settings):
         given = {"episodes": 5, "at": [0.5], "keep": True} | settings
-        means = learning_run.Means(threading.Event(), 1)
+        means = learning_process.Means(threading.Event(), 1)
         learning_run.run(job, tmp_path / "work", tmp_path, tmp_path / "result.json", means, **given)
         return json.loads((tmp_path / "result.json").read_text())
 
@@ -285,8 +288,8 @@ def stubbed(tmp_path, monkeypatch):
 def test_a_run_that_diverged_online_stays_so_when_its_evaluations_go_on_later(stubbed):
     called, outcomes, go_on = stubbed
     outcomes["fine_tune"] = UserError("learner ended: learning has diverged: the critic's parameters are not finite")
-    outcomes["evaluate 1000"] = learning_run.Stopped()
-    with pytest.raises(learning_run.Stopped):
+    outcomes["evaluate 1000"] = learning_process.Stopped()
+    with pytest.raises(learning_process.Stopped):
         go_on()
     outcomes.clear()
     found = go_on()
@@ -343,7 +346,7 @@ def test_one_tasks_missing_data_leave_the_other_tasks_alone(tmp_path, monkeypatc
     monkeypatch.setattr(learning_data, "prepare", prepare)
     monkeypatch.setattr(learning_run, "run", lambda job, *given, **more: made.append(job.name))
     suite = Suite({"bad": Task([]), "good": Task([])}, {"robot": []}, seeds=2)
-    means = learning_run.Means(threading.Event(), 1)
+    means = learning_process.Means(threading.Event(), 1)
     outcome = learning.run_all(suite, learning_suite.jobs(suite, tmp_path), {}, tmp_path, 1, means, keep=False)
     assert made == ["good-robot-0", "good-robot-1"] and outcome.failed == ["data bad-0", "data bad-1"]
     assert "its file is damaged" in capsys.readouterr().out
@@ -359,28 +362,42 @@ SHARING = {
 }
 
 
+def test_parts_of_a_preset_are_no_other_presets(tmp_path):
+    presets = {
+        "cloning": [{"calql": {"gamma": 0.5}}, {"calql": {"gamma": 0.6}}],
+        "cloning_1": {"calql": {"gamma": 0.7}},
+    }
+    found = [
+        learning_run.settings(job.configs)["calql"].gamma
+        for job in learning_suite.jobs(Suite({"lift": Task([])}, presets, 1), tmp_path)
+    ]
+    assert found == [0.6, 0.7]
+
+
 def test_presets_that_change_nothing_offline_share_the_offline_training_and_have_their_own_settings_online(
     tmp_path, monkeypatch
 ):
-    trained, online = [], {}
+    trained, online, inside = [], {}, []
 
     def fine_tune(folder, ckpt, configs, seed, means, *flags):
         online[folder.name] = yaml.safe_load(learning_run.online_settings(folder / "o.yaml", configs).read_text()), ckpt
 
     def train_offline(folder, *given):
+        assert folder not in inside  # two at once
+        inside.append(folder)
+        time.sleep(0.05)
         if folder not in trained:
             trained.append(folder)
+        inside.remove(folder)
 
     monkeypatch.setattr(learning_run, "train_offline", train_offline)
     monkeypatch.setattr(learning_run, "fine_tune", fine_tune)
     monkeypatch.setattr(learning_run, "evaluate", lambda folder, ckpt, steps, *given: {"env_steps": steps})
     monkeypatch.setattr(learning_data, "prepare", lambda *given: None)
     suite = Suite({"reach": Task([])}, {name: preset for name, (preset, _) in SHARING.items()}, seeds=2)
-    jobs, means = learning_suite.jobs(suite, tmp_path), learning_run.Means(threading.Event(), 1)
-    seen = []
-    monkeypatch.setattr(learning, "forget_offline_parts", lambda *given: seen.extend(trained))
-    assert not learning.run_all(suite, jobs, {}, tmp_path, 2, means, keep=False).failed
-    assert len(seen) == 2 * (1 + sum(not shares for _, shares in SHARING.values()))
+    jobs, means = learning_suite.jobs(suite, tmp_path), learning_process.Means(threading.Event(), 1)
+    assert not learning.run_all(suite, jobs, {}, tmp_path, 4, means, keep=False).failed
+    assert len(trained) == 2 * (1 + sum(not shares for _, shares in SHARING.values()))
     for seed in (0, 1):
         for name, (_, shares) in SHARING.items():
             ckpts = [online[f"reach-{preset}-{seed}"][1] for preset in ("robot", name)]
@@ -394,16 +411,49 @@ def test_presets_that_change_nothing_offline_share_the_offline_training_and_have
 def test_an_offline_part_goes_when_no_run_of_the_suite_needs_it_any_more(tmp_path):
     suite = Suite({"reach": Task([])}, {name: preset for name, (preset, _) in SHARING.items()}, seeds=1)
     jobs = learning_suite.jobs(suite, tmp_path)
-    places = {job.preset: learning_run.offline_place(job, tmp_path / "work", suite.episodes)[0] for job in jobs}
+    data = learning_data.place(tmp_path, suite, "reach", 0)
+    places = {job.preset: learning_run.offline_part(job, tmp_path / "work", data, suite.episodes)[0] for job in jobs}
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
-    done = {"robot", "share", "w_1"}
+    done = {"robot", "share", "w_1", "narrow"}
+    (places["narrow"] / learning_run.KEPT).touch()
     for job in jobs:
         if job.preset in done:
             (tmp_path / f"{job.name}.json").touch()
     learning.forget_offline_parts(suite, [job for job in jobs if job.preset in done], tmp_path)
     assert not places["w_1"].exists()
     assert places["robot"].exists() and places["shorter"].exists()  # one is needed, one not ours
+    assert places["narrow"].exists()  # --keep
+
+
+def test_an_offline_part_is_of_these_demonstrations_alone(tmp_path):
+    (job,) = learning_suite.jobs(Suite({"reach": Task([])}, {"robot": []}, 1), tmp_path)
+    places = []
+    for noise in (0.1, 0.2):
+        write(tmp_path / "data/reach-0-work/made_of.json", {"collect": {"noise": noise}})
+        places.append(learning_run.offline_part(job, tmp_path / "work", tmp_path / "data/reach-0", 50)[0])
+    assert places[0] != places[1]
+
+
+def test_who_waits_for_an_offline_part_can_be_stopped(tmp_path):
+    means = learning_process.Means(threading.Event(), 1)
+    with learning_process.alone(tmp_path / "a", means), learning_process.alone(tmp_path / "b", means):
+        threading.Timer(0.1, means.stop.set).start()
+        with pytest.raises(learning_process.Stopped), learning_process.alone(tmp_path / "a", means):
+            pytest.fail("two at once")
+    with learning_process.alone(tmp_path / "a", means):
+        pass
+
+
+def test_minutes_are_those_of_all_slices_and_of_the_shared_part(stubbed, tmp_path):
+    _, _, go_on = stubbed
+    assert go_on()["minutes"] == 0
+    (tmp_path / "result.json").unlink()
+    write(tmp_path / "work/minutes.json", {"minutes": 30.0})
+    (offline,) = tmp_path.glob("offline-*")
+    assert (offline / learning_run.KEPT).exists()
+    write(offline / "minutes.json", {"minutes": 12.0})
+    assert go_on()["minutes"] == 42
 
 
 class Ended:
@@ -430,9 +480,9 @@ started: list = []
 
 def test_a_learner_that_somebody_else_stopped_has_not_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(learning_run, "Process", Ended)
-    means, online, ckpt = learning_run.Means(threading.Event(), 1), tmp_path / "online", tmp_path / "offline.pt"
+    means, online, ckpt = learning_process.Means(threading.Event(), 1), tmp_path / "online", tmp_path / "offline.pt"
     Ended.said = "fine-tuning offline.pt on cpu\nstopped: 36 env steps, 3 episodes"
-    with pytest.raises(learning_run.Stopped):
+    with pytest.raises(learning_process.Stopped):
         learning_run.fine_tune(tmp_path, ckpt, [], 0, means)
     assert not (tmp_path / "online.done").exists()
     Ended.said = "finished: 2000 env steps, 100 episodes"
@@ -445,17 +495,20 @@ def test_a_learner_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_
     (tmp_path / "online").mkdir()
     (tmp_path / "online/log.jsonl").touch()  # the learner would refuse a folder that has one
     ckpt = tmp_path / "offline.pt"
-    learning_run.fine_tune(tmp_path, ckpt, [], 0, learning_run.Means(threading.Event(), 1))
+    learning_run.fine_tune(tmp_path, ckpt, [], 0, learning_process.Means(threading.Event(), 1))
     learner, robot = started[-2:]
     assert learner[:3] == ["agent.learner", "--ckpt", str(ckpt)] and not (tmp_path / "online").exists()
+    own = ["--config", str(tmp_path / "online.yaml")]
+    assert learner[learner.index("--config") :][:2] == own
     assert robot[robot.index("--robot.seed") + 1] == "1000000"
     (tmp_path / "online.done").unlink()
     (tmp_path / "online/episodes").mkdir(parents=True)
     (tmp_path / "online/episodes/a.hdf5").touch()
     (tmp_path / "online/latest.pt").touch()
-    learning_run.fine_tune(tmp_path, ckpt, [], 1, learning_run.Means(threading.Event(), 1))
+    learning_run.fine_tune(tmp_path, ckpt, [], 1, learning_process.Means(threading.Event(), 1))
     learner, robot = started[-2:]
     assert learner[:3] == ["agent.learner", "--resume", str(tmp_path / "online")]
+    assert learner[learner.index("--config") :][:2] == own
     assert robot[robot.index("--robot.seed") + 1] == "2000001"  # no scene that it had before
 
 
@@ -465,10 +518,10 @@ def test_offline_training_that_somebody_else_stopped_has_not_finished(tmp_path, 
     for updates in (20, 30):
         counters = type("", (), {"counters": {"offline_updates": updates}})
         monkeypatch.setattr(learning_run.checkpoint, "load", lambda path, found=counters: found)
-        means = learning_run.Means(threading.Event(), 1)
+        means = learning_process.Means(threading.Event(), 1)
         train = (tmp_path, [str(tmp_path / "tiny.yaml")], tmp_path / "data", 4, means)
         if updates < 30:
-            with pytest.raises(learning_run.Stopped):
+            with pytest.raises(learning_process.Stopped):
                 learning_run.train_offline(*train)
             (tmp_path / "offline.pt").touch()
         else:
@@ -480,7 +533,7 @@ def test_offline_training_that_somebody_else_stopped_has_not_finished(tmp_path, 
 def test_evaluations_have_scenes_of_their_own_and_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(learning_run, "Process", Ended)
     Ended.said = json.dumps({"success": 0.5, "low": 0, "high": 1, "episodes": 5, "return": 0, "length": 9, "x": 1})
-    given = (tmp_path, tmp_path / "offline.pt", 70, 5, learning_run.Means(threading.Event(), 1))
+    given = (tmp_path, tmp_path / "offline.pt", 70, 5, learning_process.Means(threading.Event(), 1))
     found = learning_run.evaluate(*given)
     assert found["env_steps"] == 70 and found["success"] == 0.5 and "x" not in found
     assert started[-1][started[-1].index("--seed") + 1] == "100000"
@@ -506,12 +559,13 @@ online: {env_steps: 200, utd: 0.2, batch: 16}
 def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys):
     """The smallest suite through the real processes: stopped at once, stopped online, finished; then left alone."""
     (tmp_path / "tiny.yaml").write_text(TINY)
-    suite = Suite({"reach": Task([str(tmp_path / "tiny.yaml")])}, {"robot": []}, 1, episodes=2, at=[1.0])
+    presets = {"robot": [], "share": {"online": {"offline_share": 0.25}}}
+    suite = Suite({"reach": Task([str(tmp_path / "tiny.yaml")])}, presets, 1, episodes=2, at=[1.0])
     root = tmp_path / "results"
 
-    def call(stop):
-        means = learning_run.Means(stop, 1, "cpu")
-        return learning.run_all(suite, learning_suite.jobs(suite, root), {}, root, 1, means, keep=False)
+    def call(stop, keep=False):
+        means = learning_process.Means(stop, 1, "cpu")
+        return learning.run_all(suite, learning_suite.jobs(suite, root), {}, root, 1, means, keep)
 
     def stop_online(stop):
         while not list((root / "work").glob("*/online/episodes/*.hdf5")):
@@ -521,17 +575,22 @@ def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys):
 
     stopped = threading.Event()
     stopped.set()
-    assert call(stopped).stopped == 2 and not list(root.rglob("*.hdf5"))
+    assert call(stopped).stopped == 3 and not list(root.rglob("*.hdf5"))
     stop = threading.Event()
     threading.Thread(target=stop_online, args=(stop,), daemon=True).start()
     outcome = call(stop)
-    assert outcome.stopped == 1 and not outcome.failed and not list(root.glob("*.json")), capsys.readouterr().out
-    assert call(threading.Event()).failed == []
+    assert outcome.stopped == 2 and not outcome.failed and not list(root.glob("*.json")), capsys.readouterr().out
+    assert call(threading.Event(), keep=True).failed == []
+    assert len(list((root / "work").glob("offline-*"))) == 1
+    shares = {
+        name: checkpoint.load(root / f"work/reach-{name}-0/online/latest.pt").section("online").offline_share
+        for name in presets
+    }
+    assert shares == {"robot": 0.5, "share": 0.25}
     found = json.loads((root / "reach-robot-0.json").read_text())
     assert found["evaluations"][0]["env_steps"] == 0 and len(found["evaluations"]) == 2
     assert found["evaluations"][-1]["env_steps"] >= 190 and found["training"][-1][0] >= 200
     assert found["died"] is None and "q_data" in found["offline"] and found["minutes"] > 0
-    assert not (root / "work" / "reach-robot-0").exists()
     before = (root / "reach-robot-0.json").stat().st_mtime_ns
     assert call(threading.Event()).failed == [] and (root / "reach-robot-0.json").stat().st_mtime_ns == before
-    assert "1 of 1 results are there" in capsys.readouterr().out
+    assert "2 of 2 results are there" in capsys.readouterr().out

@@ -7,7 +7,8 @@
 
 A run's result is RESULTS/<task>-<preset>-<seed>.json (RESULTS: --out, or runs/learning/<suite>): it is never computed
 again while it is there. Everything else, RESULTS/work and RESULTS/data, is what a slice goes on from; a run's own part
-goes when its result is there (--keep leaves it). Presets that change nothing offline share the offline training.
+goes when its result is there (--keep leaves it). Presets that change nothing offline share the offline training, which
+goes at the end of a call after which no run of the suite needs it.
 
 Suites: see tools/bench/learning_suite.py. Data of your own (antmaze, kitchen, adroit) come with --source TASK=PATH;
 tasks without are left out, and named. Ctrl-C, or --minutes, stops every process with a checkpoint.
@@ -30,7 +31,7 @@ from typing import Any
 from agent import cli
 from agent.spec import UserError
 from tools.bench import learning_data, learning_run, learning_suite
-from tools.bench.learning_run import Means, Stopped
+from tools.bench.learning_process import Means, Stopped
 from tools.bench.learning_settings import read, same, settings
 from tools.bench.learning_suite import Job, Suite
 from tools.demo import MAX_SEED
@@ -135,20 +136,24 @@ def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, pa
     outcome.side_by_side({name: prepare(*what) for name, what in data.items()}, parallel, means.stop)
     ready = [job for job in left if f"data {folders[job].name}" not in outcome.failed]
     outcome.side_by_side({job.name: run(job) for job in ready}, parallel, means.stop)
-    if not keep:
-        forget_offline_parts(suite, jobs, root)
+    forget_offline_parts(suite, jobs, root)
     return outcome
 
 
 def forget_offline_parts(suite: Suite, jobs: list[Job], root: Path) -> None:
-    """Delete those of these jobs that no run of the suite without a result goes on from."""
+    """Delete those of these jobs that no run of the suite without a result goes on from, unless one is to be kept."""
 
     def places(jobs: list[Job]) -> set[Path]:
-        return {learning_run.offline_place(job, root / "work", suite.episodes)[0] for job in jobs}
+        data = [learning_data.place(root, suite, job.task, job.seed) for job in jobs]
+        return {
+            learning_run.offline_part(job, root / "work", its, suite.episodes)[0]
+            for job, its in zip(jobs, data, strict=True)
+        }
 
     wanted = [job for job in learning_suite.jobs(suite, root) if not (root / f"{job.name}.json").exists()]
     for folder in places(jobs) - places(wanted):
-        shutil.rmtree(folder, ignore_errors=True)
+        if not (folder / learning_run.KEPT).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 from agent import cli
 from agent.episode_file import SUFFIX
 from agent.spec import UserError
-from tools.bench.learning_run import Means, Process, fine_tune, once, train_offline
-from tools.bench.learning_settings import config_words, made_of, pin, settings
+from tools.bench.learning_process import Means, Process
+from tools.bench.learning_run import fine_tune, once, train_offline
+from tools.bench.learning_settings import beside, config_words, made_of, pin, settings
 from tools.bench.learning_suite import Suite, Task
 from tools.rollout import env_options
 
@@ -25,7 +26,7 @@ def place(root: Path, suite: Suite, name: str, seed: int) -> Path:
 
 def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str, Path], means: Means) -> None:
     """Put the demonstrations into `folder`, or what is missing of them. Raises Stopped, UserError."""
-    work, done = folder.with_name(f"{folder.name}-work"), folder.with_name(f"{folder.name}.done")
+    work, done = beside(folder), folder.with_name(f"{folder.name}.done")
     source = sources.get(name)
     if source is None and task.demonstrations == "convert":
         raise UserError(f"task {name} needs data of yours: --source {name}=PATH")

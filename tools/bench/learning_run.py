@@ -1,8 +1,8 @@
 """One learning run, by the commands that users type: offline training, fine-tuning by two processes, evaluations.
 
-Every stage can be stopped and gone on with: what is done already is found in the run's folder, and so is what the run
-is made of: with other settings it is refused, not gone on with. Runs that differ in nothing that offline training
-depends on share that part. The result is one JSON file; `run` says what is in it.
+Every stage can be stopped and gone on with: what is done already is found in its folder, and so is what it is made of:
+with other settings it is refused, not gone on with. Offline training and its evaluation have a folder of their own:
+runs that differ in nothing that these depend on share it. The result is one JSON file; `run` says what is in it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
-import threading
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,72 +20,20 @@ import yaml
 from agent import checkpoint
 from agent.checkpoint import LATEST, OLDER
 from agent.spec import UserError
-from tools.bench.learning_settings import config_words, made_of, pin, put, read, settings, write
+from tools.bench.learning_process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
+from tools.bench.learning_settings import beside, config_words, made_of, pin, pinned, put, read, settings, write
 from tools.bench.learning_suite import Job
 from tools.bench.report import machine
-from tools.demo import EVALUATION_SEED, STOP_S, free_port
+from tools.demo import EVALUATION_SEED, free_port
 
-POLL_S = 0.2
 ROBOT_SEEDS = 1_000_000  # above the seeds of collecting and of the evaluation
 DIVERGED = "learning has diverged"  # as CalQL.check_alive says it
-DIED = "died.json"  # in the run's folder
+DIED = "died.json"  # in the folder of the stage
+KEPT = "kept"  # in that of an offline part: not to be deleted
 SECTIONS = ("env", "network", "calql", "reward", "offline", "online", "learner", "robot")  # that a run depends on
 ONLINE = ("online", "robot")  # of these, those of which offline training reads nothing
 CALQL_ONLINE = ("cql_weight_online", "cql_decay_steps", "bc_weight_online")  # and so of calql
 OF_OFFLINE = ("q_data", "return_to_go", "bound_rate_current", "entropy", "alpha_prime")  # kept, of its last record
-
-
-class Stopped(Exception):
-    """The slice is over; what was done so far is on disk."""
-
-
-@dataclass(frozen=True)
-class Means:
-    """What runs share: `stop` is set when the slice is over. threads: of each learner, and workers of an evaluation."""
-
-    stop: threading.Event
-    threads: int
-    device: str = "auto"
-
-
-_offline: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # whoever comes second waits
-
-
-class Process:
-    """A command as a process of its own, its output in two files of `folder`."""
-
-    def __init__(self, folder: Path, name: str, *words: object) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.name, self.out, self.log = name, folder / f"{name}.out", folder / f"{name}.log"
-        with open(self.out, "w") as out, open(self.log, "a") as log:
-            command = [sys.executable, "-m", *map(str, words)]
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, start_new_session=True)
-
-    def ended(self) -> bool:
-        return self.process.poll() is not None
-
-    def finish(self, means: Means) -> str:
-        """Its standard output, once it has ended. Raises Stopped, or UserError with the last line if it failed."""
-        while not self.ended():
-            if means.stop.wait(POLL_S):
-                self.end()
-                raise Stopped
-        if self.process.returncode:
-            lines = self.log.read_text().strip().splitlines() or ["no message"]
-            raise UserError(f"{self.name} ended with exit code {self.process.returncode}: {lines[-1]} ({self.log})")
-        if means.stop.is_set():  # it may have been stopped by the same Ctrl-C
-            raise Stopped
-        return self.out.read_text()
-
-    def end(self) -> None:
-        """As Ctrl-C does: it writes its checkpoint."""
-        if not self.ended():
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
 
 
 def once(marker: Path) -> bool:
@@ -205,16 +147,22 @@ def run(
     The result: `evaluations`, each with env_steps, success and its 95 % interval (the first: before any online step;
     none other where the config asks for no env steps), `training`, [env steps, success] of every episode online;
     `offline`, where the values were at its end; `warnings` of both parts; `died`, None or why a run that diverged
-    ended, and `died_at`, after how many env steps; `made_of`, all settings.
+    ended, and `died_at`, after how many env steps; `minutes`, those of an offline part that others share included;
+    `made_of`, all settings.
     """
     parts = depends_on(job, episodes, at)
     pin(folder, parts)
-    began = time.monotonic()
-    try:
-        found = stages(job, folder, data, means, episodes, at)
-    finally:
-        minutes = spent(folder, began)
-    write(result, {**found, "minutes": round(minutes, 1), "machine": machine(), "made_of": parts})
+    offline, of_offline = offline_part(job, folder.parent, data, episodes)
+    with alone(offline, means):
+        pin(offline, of_offline)
+        if keep:
+            (offline / KEPT).touch()
+        with clocked(offline):
+            first = begin(job, offline, data, means, episodes)
+    with clocked(folder):
+        found = go_on(job, folder, offline, first, means, episodes, at)
+    took = round(minutes(offline) + minutes(folder), 1)
+    write(result, {**found, "minutes": took, "machine": machine(), "made_of": parts})
     if not keep:
         shutil.rmtree(folder)
 
@@ -223,27 +171,30 @@ def depends_on(job: Job, episodes: int, at: Sequence[float]) -> dict[str, Any]:
     return made_of(job.configs, SECTIONS, seed=job.seed, episodes=episodes, at=list(at))
 
 
-def offline_place(job: Job, work: Path, episodes: int) -> tuple[Path, dict[str, Any]]:
-    """The folder in `work` of the job's offline training and its evaluation, and what they depend on."""
+def offline_part(job: Job, work: Path, data: Path, episodes: int) -> tuple[Path, dict[str, Any]]:
+    """The folder in `work` of the job's offline training and its evaluation, and all that they depend on."""
     parts = made_of(job.configs, [name for name in SECTIONS if name not in ONLINE], seed=job.seed, episodes=episodes)
     for name in CALQL_ONLINE:
         del parts["calql"][name]
+    parts["data"] = pinned(beside(data))
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return work / f"offline-{job.task}-{job.seed}-{digest[:8]}", parts
 
 
-def stages(job: Job, folder: Path, data: Path, means: Means, episodes: int, at: Sequence[float]) -> dict[str, Any]:
-    """See run."""
-    config = settings(job.configs)
+def begin(job: Job, folder: Path, data: Path, means: Means, episodes: int) -> dict[str, Any]:
+    """The offline part: its evaluation."""
+    if death(folder, "offline", lambda: train_offline(folder, job.configs, data, job.seed, means)):
+        return {"env_steps": 0, "success": 0.0, "low": 0.0, "high": 1.0, "episodes": episodes}
+    return evaluate(folder, folder / "offline.pt", 0, episodes, means)
+
+
+def go_on(
+    job: Job, folder: Path, before: Path, first: dict[str, Any], means: Means, episodes: int, at: Sequence[float]
+) -> dict[str, Any]:
+    """The rest, from the offline part in `before` and its evaluation on: the result; see run."""
+    config, evaluations = settings(job.configs), [first]
     steps = config["online"].env_steps
-    before, parts = offline_place(job, folder.parent, episodes)
-    with _offline[before]:
-        pin(before, parts)
-        if death(before, "offline", lambda: train_offline(before, job.configs, data, job.seed, means)):
-            evaluations = [{"env_steps": 0, "success": 0.0, "low": 0.0, "high": 1.0, "episodes": episodes}]
-        else:
-            evaluations = [evaluate(before, before / "offline.pt", 0, episodes, means)]
-    if not read(before / DIED):
+    if not (before / DIED).exists():
         if steps:
             flags = ["--checkpoint-every", max(1, round(steps * min(at))), "--keep", 10_000]
             ckpt = before / "offline.pt"
@@ -276,11 +227,3 @@ def death(folder: Path, stage: str, work: Callable[[], object]) -> bool:
             ]
             write(folder / DIED, {"stage": stage, "why": str(error), "env_steps": max(seen, default=0)})
     return bool(read(folder / DIED).get("stage") == stage)
-
-
-def spent(folder: Path, began: float) -> float:
-    """Minutes of all slices so far, the one that `began` then included."""
-    path = folder / "minutes.json"
-    minutes = read(path).get("minutes", 0.0) + (time.monotonic() - began) / 60
-    write(path, {"minutes": minutes})
-    return float(minutes)

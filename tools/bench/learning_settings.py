@@ -13,6 +13,8 @@ from agent.config import SECTIONS
 from agent.spec import UserError
 from tools.rollout import env_options
 
+MADE_OF = "made_of.json"
+
 
 def config_words(configs: Sequence[str]) -> list[str]:
     return [word for path in configs for word in ("--config", path)]
@@ -34,9 +36,19 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)  # type: ignore[arg-type]
 
 
+def beside(data: Path) -> Path:
+    """The folder in which the demonstrations in `data` are made; what they are made of is there."""
+    return data.with_name(f"{data.name}-work")
+
+
+def pinned(folder: Path) -> dict[str, Any]:
+    """What `folder` is made of, as `pin` wrote it down; empty if it did not."""
+    return read(folder / MADE_OF)
+
+
 def pin(folder: Path, parts: dict[str, Any]) -> None:
     """Write down what `folder` is made of, the first time. Raises UserError if it was begun with other settings."""
-    path = folder / "made_of.json"
+    path = folder / MADE_OF
     if path.exists():
         same(path, read(path), parts)
     else:

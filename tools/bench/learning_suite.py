@@ -119,7 +119,7 @@ def _files(given: list[str | dict[str, Any]] | dict[str, Any], path: Path) -> li
     files = []
     for number, part in enumerate(given if isinstance(given, list) else [given]):
         if isinstance(part, dict):
-            file = path.with_stem(f"{path.stem}_{number}") if number else path
+            file = path if given is part else path.with_suffix("") / f"{number}.yaml"  # no other preset's
             put(file, yaml.safe_dump(part))
             part = str(file)
         files.append(part)

@@ -4,7 +4,7 @@
 
 Each draw starts from the checkpoint, takes in the run's episodes after as many updates as the run had made when they
 came, and makes its updates with the run's weights. Printed for each calql.gradient_clip, means over the draws: the
-longest gradient of critics and encoder over the median one (before it is cut), the TD loss at its highest and its mean
+longest gradient of critics and encoder over the usual one (before it is cut), the TD loss at its highest and its mean
 over the half of the updates that comes last, and how far Q of uniform actions moved between the two halves.
 """
 
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from agent import checkpoint, cli
 from agent.calql import Weights
@@ -27,16 +26,15 @@ from agent.learner import USED, cql_weight
 from agent.ranks import Ranks
 from agent.spec import UserError
 from agent.trainer import Trainer
+from tools.bench.learning_run import records
 from tools.bench.report import machine
 
 
 def arrivals(run: Path) -> list[tuple[int, Path]]:
     """(updates made when it came, its file), of every episode of the run. Raises UserError."""
-    log = run / "log.jsonl"
-    if not log.is_file():
+    if not (run / "log.jsonl").is_file():
         raise UserError(f"{run}: no log.jsonl; --run is the folder of a fine-tuning run")
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    counts = [record["updates"] for record in records if record["kind"] == "episode"]
+    counts = [record["updates"] for record in records(run, "episode")]
     files = sorted((run / "episodes").glob(f"*{SUFFIX}"))
     if not files or len(counts) != len(files):
         raise UserError(f"{run}: {len(counts)} episodes in its log, {len(files)} files; it must be whole, of one robot")
@@ -51,26 +49,21 @@ def again(
     config: dict[str, Any] = {name: start.section(name) for name in USED}
     config["learner"].seed, config["learner"].mode, config["learner"].bf16 = draw, "eager", "off"
     config["calql"].gradient_clip = clip
-    lengths: list[float] = []
     found, come = [], arrivals(run)
-
-    def measured(gradients: list[Tensor]) -> None:
-        critics = gradients[: len(trainer.agent.parameters["critic"])]
-        lengths.append(float(torch.stack(torch._foreach_norm(critics)).norm()))
-
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(start, config, Path(folder), Ranks())
         trainer.agent.generator.manual_seed(draw)
-        trainer.agent.reduce = measured
         weights = Weights(cql_weight(0, config["calql"]), config["calql"].bc_weight_online)
         for update in range(updates):
             while come and come[0][0] <= update:
                 trainer.add(read_episode(come.pop(0)[1]))
             found.append(trainer.update(weights, update % config["online"].actor_every == 0))
-    td, uniform = ([float(metrics.get(key, torch.nan)) for metrics in found] for key in ("td_loss", "q_uniform"))
+    td, uniform, lengths = (
+        [float(metrics.get(key, torch.nan)) for metrics in found] for key in ("td_loss", "q_uniform", "critic_gradient")
+    )
     half = updates // 2
     return {
-        "longest gradient / median": max(lengths) / statistics.median(lengths),
+        "longest gradient / usual": max(lengths),
         "highest TD loss": max(td),
         "mean TD loss, second half": statistics.fmean(td[half:]),
         "Q of uniform actions moved": statistics.fmean(uniform[half:]) - statistics.fmean(uniform[:half]),
