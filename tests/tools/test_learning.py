@@ -15,7 +15,15 @@ from agent import checkpoint
 from agent.episode_file import read_episodes
 from agent.returns import rewards_and_returns
 from agent.spec import UserError
-from tools.bench import learning, learning_data, learning_process, learning_report, learning_run, learning_suite
+from tools.bench import (
+    learning,
+    learning_data,
+    learning_process,
+    learning_report,
+    learning_run,
+    learning_suite,
+    surprise,
+)
 from tools.bench.learning_report import Run, interval, largest_drop, regret, steps_to
 from tools.bench.learning_settings import write
 from tools.bench.learning_suite import Suite, Task
@@ -594,3 +602,11 @@ def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys):
     before = (root / "reach-robot-0.json").stat().st_mtime_ns
     assert call(threading.Event()).failed == [] and (root / "reach-robot-0.json").stat().st_mtime_ns == before
     assert "2 of 2 results are there" in capsys.readouterr().out
+    (offline,) = root.glob("work/offline-*/offline.pt")
+    online = root / "work/reach-robot-0/online"
+    surprise.main(["--ckpt", str(offline), "--run", str(online), "--updates", "4", "--draws", "1", "--clip", "2"])
+    said = capsys.readouterr().out
+    assert "gradient_clip 2: longest gradient / usual" in said and "nan" not in said
+    next((online / "episodes").iterdir()).unlink()
+    with pytest.raises(UserError, match=r"online: \d+ episodes in its log, \d+ files"):
+        surprise.main(["--ckpt", str(offline), "--run", str(online)])
