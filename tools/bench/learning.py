@@ -144,11 +144,8 @@ def forget_offline_parts(suite: Suite, jobs: list[Job], root: Path) -> None:
     """Delete those of these jobs that no run of the suite without a result goes on from, unless one is to be kept."""
 
     def places(jobs: list[Job]) -> set[Path]:
-        data = [learning_data.place(root, suite, job.task, job.seed) for job in jobs]
-        return {
-            learning_run.offline_part(job, root / "work", its, suite.episodes)[0]
-            for job, its in zip(jobs, data, strict=True)
-        }
+        data = {job: learning_data.place(root, suite, job.task, job.seed) for job in jobs}
+        return {learning_run.offline_part(job, root / "work", data[job], suite.episodes)[0] for job in jobs}
 
     wanted = [job for job in learning_suite.jobs(suite, root) if not (root / f"{job.name}.json").exists()]
     for folder in places(jobs) - places(wanted):

@@ -183,7 +183,7 @@ def offline_part(job: Job, work: Path, data: Path, episodes: int) -> tuple[Path,
 
 def begin(job: Job, folder: Path, data: Path, means: Means, episodes: int) -> dict[str, Any]:
     """The offline part: its evaluation."""
-    if death(folder, "offline", lambda: train_offline(folder, job.configs, data, job.seed, means)):
+    if death(folder, lambda: train_offline(folder, job.configs, data, job.seed, means)):
         return {"env_steps": 0, "success": 0.0, "low": 0.0, "high": 1.0, "episodes": episodes}
     return evaluate(folder, folder / "offline.pt", 0, episodes, means)
 
@@ -198,7 +198,7 @@ def go_on(
         if steps:
             flags = ["--checkpoint-every", max(1, round(steps * min(at))), "--keep", 10_000]
             ckpt = before / "offline.pt"
-            death(folder, "online", lambda: fine_tune(folder, ckpt, job.configs, job.seed, means, *flags))
+            death(folder, lambda: fine_tune(folder, ckpt, job.configs, job.seed, means, *flags))
         for number, path in nearest_checkpoints(folder / "online", [share * steps for share in at]).items():
             evaluations.append(evaluate(folder, path, number, episodes, means))
     offline = (records(before / "pretrain", "update") or [{}])[-1]
@@ -214,8 +214,8 @@ def go_on(
     }  # fmt: skip
 
 
-def death(folder: Path, stage: str, work: Callable[[], object]) -> bool:
-    """Do the work of a stage, unless the run has died before; whether it died in this one. Its folder remembers."""
+def death(folder: Path, work: Callable[[], object]) -> bool:
+    """Do the work of the stage in `folder`, unless it has died before; whether it died. The folder remembers."""
     if once(folder / DIED):
         try:
             work()
@@ -225,5 +225,5 @@ def death(folder: Path, stage: str, work: Callable[[], object]) -> bool:
             seen = [
                 record["env_steps"] for kind in ("episode", "update") for record in records(folder / "online", kind)
             ]
-            write(folder / DIED, {"stage": stage, "why": str(error), "env_steps": max(seen, default=0)})
-    return bool(read(folder / DIED).get("stage") == stage)
+            write(folder / DIED, {"why": str(error), "env_steps": max(seen, default=0)})
+    return not once(folder / DIED)

@@ -42,14 +42,13 @@ def arrivals(run: Path) -> list[tuple[int, Path]]:
 
 
 def again(
-    start: checkpoint.Checkpoint, run: Path, updates: int, draw: int, clip: float, threads: int
+    start: checkpoint.Checkpoint, arrived: list[tuple[int, Path]], updates: int, draw: int, clip: float
 ) -> dict[str, float]:
     """One replay; draw: seed of what is drawn. Raises UserError."""
-    torch.set_num_threads(threads)
     config: dict[str, Any] = {name: start.section(name) for name in USED}
     config["learner"].seed, config["learner"].mode, config["learner"].bf16 = draw, "eager", "off"
     config["calql"].gradient_clip = clip
-    found, come = [], arrivals(run)
+    found, come = [], list(arrived)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(start, config, Path(folder), Ranks())
         trainer.agent.generator.manual_seed(draw)
@@ -74,10 +73,11 @@ def main(argv: list[str] | None = None) -> None:
     flags = cli.parse(argv, __doc__, [], _flags, prog="python -m tools.bench.surprise").flags
     if flags.updates < 2 or flags.draws < 1:
         raise UserError(f"--updates {flags.updates}, --draws {flags.draws}: at least 2 and 1")
-    start = checkpoint.load(flags.ckpt)
+    torch.set_num_threads(flags.threads)
+    start, arrived = checkpoint.load(flags.ckpt), arrivals(flags.run)
     results: dict[str, Any] = {"machine": machine(), "updates": flags.updates}
     for clip in flags.clip:
-        runs = [again(start, flags.run, flags.updates, draw, clip, flags.threads) for draw in range(flags.draws)]
+        runs = [again(start, arrived, flags.updates, draw, clip) for draw in range(flags.draws)]
         results[f"gradient_clip {clip:g}"] = runs
         for key in runs[0]:
             values = [one[key] for one in runs]
