@@ -78,15 +78,15 @@ OTHERS = {  # what RLPD and WSRL have in common
     "calql.critic_lr": 3e-4, "calql.target_subset": 2, "calql.actor_q": "mean", "calql.target_entropy": -0.5,
     "calql.cql_weight_online": 0.0, "calql.bc_weight": 0.0, "calql.bc_weight_online": 0.0,
     "calql.start_at_return": False, "calql.policy_average": 0.0, "calql.gradient_clip": 0.0, "calql.augment_pad": 4,
-    "online.utd": 4.0, "online.actor_every": 4,
+    "online.utd": 4.0, "online.actor_every": 4, "calql.initial_temperature": 0.01, "calql.temperature_lr": 3e-4,
 }  # fmt: skip
 RLPD = OTHERS | {
-    "calql.gamma": 0.99, "calql.cql_weight": 0.0, "calql.max_target_backup": False, "calql.entropy_backup": True,
-    "calql.initial_temperature": 1.0, "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0,
+    "calql.gamma": 0.97, "calql.cql_weight": 0.0, "calql.max_target_backup": False, "calql.entropy_backup": False,
+    "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0,
 }  # fmt: skip
 RLPD_D4RL = RLPD | {
     "network.state_features": 0, "network.actor_hidden": [256] * 3, "network.critic_hidden": [256] * 3,
-    "network.actor_layer_norm": False, "calql.entropy_backup": False, "calql.temperature_lr": 3e-4,
+    "network.actor_layer_norm": False, "calql.gamma": 0.99, "calql.initial_temperature": 1.0,
     "offline.batch": 256, "online.batch": 256,
 }  # fmt: skip
 WSRL = OTHERS | {
