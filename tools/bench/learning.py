@@ -1,9 +1,9 @@
 """Learning runs, task by preset by seed, through the commands that users type; results that say what came of them.
 
   python -m tools.bench.learning --suite smoke                        # fake environment, a few minutes
-  python -m tools.bench.learning --suite cpu --parallel 2             # state-based Lift, Cal-QL against CQL
+  python -m tools.bench.learning --suite state_lift --presets robot cql --parallel 2    # Lift without cameras
   python -m tools.bench.learning --suite lift --parallel 6 --minutes 9     # a slice; the same command goes on
-  python -m tools.bench.learning_report runs/learning/cpu             # the table and the plots, also of a part
+  python -m tools.bench.learning_report runs/learning/lift            # the table and the plots, also of a part
 
 A run's result is RESULTS/<task>-<preset>-<seed>.json (RESULTS: --out, or runs/learning/<suite>): it is never computed
 again while it is there. Everything else, RESULTS/work and RESULTS/data, is what a slice goes on from; a run's own part

@@ -1,6 +1,6 @@
 """What learning runs came to: a table and a plot for each task.
 
-  python -m tools.bench.learning_report runs/learning/cpu                 # Markdown on stdout, plots beside the results
+  python -m tools.bench.learning_report runs/learning/lift               # Markdown on stdout, plots beside the results
   python -m tools.bench.learning_report runs/learning/lift runs/learning/can --out docs/learning
 
 Reads every result there is, also of a suite that is not finished yet; a run that diverged has no success from there
@@ -224,7 +224,7 @@ def plot(task: str, presets: dict[str, list[Run]], out: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.bench.learning_report").flags
     if not flags.results:
-        raise UserError("name the folders of results, such as runs/learning/cpu")
+        raise UserError("name the folders of results, such as runs/learning/lift")
     for task, presets in grouped(read(flags.results)).items():
         out = (flags.out or flags.results[0]) / f"{task}.png"
         plot(task, presets, out)
