@@ -132,6 +132,32 @@ def test_a_run_is_read_as_it_was_written():
     assert math.isclose(sum(won for _, won in run.training), 2)
 
 
+@pytest.mark.parametrize("name", ["state_lift", "lift_small", "can_small"])
+def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    suite = learning_suite.read(name)
+    kept = ROOT / "docs" / "learning" / name
+    found = [job for job in learning_suite.jobs(suite, tmp_path) if learning.done_before(job, suite, kept)]
+    assert {f"{job.name}.json" for job in found} == {path.name for path in kept.glob("*.json")}
+
+
+@pytest.mark.parametrize(("ablation", "of"), [("ablation_lift", "lift_small"), ("ablation_can", "can_small")])
+def test_an_ablation_begins_with_the_runs_of_its_suite(ablation, of, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    changed, plain = learning_suite.read(ablation), learning_suite.read(of)
+    assert changed.tasks == plain.tasks and changed.presets["robot"] == plain.presets["robot"]
+    assert (changed.seeds, changed.episodes) == (plain.seeds, plain.episodes)
+
+
+@pytest.mark.parametrize("task", ["can", "door", "square"])
+def test_rlpd_and_wsrl_look_as_far_ahead_as_a_long_task_wants(task, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    jobs = {job.preset: job for job in learning_suite.jobs(learning_suite.read(task), tmp_path) if job.seed == 0}
+    wanted = learning_run.settings(jobs["robot"].configs)["calql"].gamma
+    assert wanted > 0.97
+    assert all(learning_run.settings(jobs[name].configs)["calql"].gamma == wanted for name in ("rlpd", "wsrl"))
+
+
 @pytest.mark.parametrize("name", learning_suite.names())
 def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
