@@ -81,7 +81,7 @@ OTHERS = {  # what RLPD and WSRL have in common
     "online.utd": 4.0, "online.actor_every": 4, "calql.initial_temperature": 0.01, "calql.temperature_lr": 3e-4,
 }  # fmt: skip
 RLPD = OTHERS | {
-    "calql.gamma": 0.97, "calql.cql_weight": 0.0, "calql.max_target_backup": False, "calql.entropy_backup": False,
+    "calql.cql_weight": 0.0, "calql.max_target_backup": False, "calql.entropy_backup": False,
     "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0,
 }  # fmt: skip
 RLPD_D4RL = RLPD | {
@@ -90,7 +90,7 @@ RLPD_D4RL = RLPD | {
     "offline.batch": 256, "online.batch": 256,
 }  # fmt: skip
 WSRL = OTHERS | {
-    "network.actor_layer_norm": True, "calql.gamma": 0.98, "calql.cql_weight": 5.0, "calql.calibrate": True,
+    "network.actor_layer_norm": True, "calql.cql_weight": 5.0, "calql.calibrate": True,
     "calql.max_target_backup": True, "calql.entropy_backup": False, "online.offline_share": 0.0,
     "online.warmup_steps": 5000,
 }  # fmt: skip

@@ -149,12 +149,11 @@ def test_an_ablation_begins_with_the_runs_of_its_suite(ablation, of, monkeypatch
     assert (changed.seeds, changed.episodes) == (plain.seeds, plain.episodes)
 
 
-@pytest.mark.parametrize("task", ["can", "door", "square"])
-def test_rlpd_and_wsrl_look_as_far_ahead_as_a_long_task_wants(task, monkeypatch, tmp_path):
+@pytest.mark.parametrize("task", ["lift", "can", "door", "square"])
+def test_rlpd_and_wsrl_look_as_far_ahead_as_the_task_wants(task, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     jobs = {job.preset: job for job in learning_suite.jobs(learning_suite.read(task), tmp_path) if job.seed == 0}
     wanted = learning_run.settings(jobs["robot"].configs)["calql"].gamma
-    assert wanted > 0.97
     assert all(learning_run.settings(jobs[name].configs)["calql"].gamma == wanted for name in ("rlpd", "wsrl"))
 
 
