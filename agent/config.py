@@ -55,7 +55,7 @@ class CalQLConfig:
     cql_clip_low: float = _f(float("-inf"), "lower clip of the conservative difference")
     cql_clip_high: float = _f(float("inf"), "upper clip of the conservative difference")
     lagrange_threshold: float | None = _f(None, "tau; set, the Lagrange form learns the conservative weight")
-    max_target_backup: bool = _f(True, "TD target: max over n next actions (off: one sample)")
+    max_target_backup: bool = _f(False, "TD target: max over n next actions, as in the paper (off: one sample)")
     entropy_backup: bool = _f(False, "SAC's entropy term in the TD target")
     target_subset: int = _f(2, "target critics, drawn anew each update, over which the TD target takes the min", low=0)
     actor_q: Literal["min", "mean"] = _f("mean", "what the actor maximises over the ensemble")
