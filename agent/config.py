@@ -115,7 +115,7 @@ class OnlineConfig:
         200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit", low=0
     )
     offer_every: int = _f(10, "updates between two offers of new weights", low=1)
-    checkpoint_every: int = _f(1000, "env steps between two checkpoints", low=1)
+    checkpoint_every: int = _f(1000, "a checkpoint after every multiple of so many env steps", low=1)
     keep: int = _f(5, "how many of the newest checkpoints stay in checkpoints/, by env steps; latest.pt always", low=0)
 
 

@@ -217,7 +217,7 @@ class Learner:
         if self.updates % self.config["learner"].log_every == 0:
             self._log_update(self._metrics, weights)
             self._metrics = {}
-        if self.env_steps - self._saved_at >= self.online.checkpoint_every:
+        if self.env_steps // self.online.checkpoint_every > self._saved_at // self.online.checkpoint_every:
             try:
                 self.save()
             except NotSaved as error:  # the run is worth more than this checkpoint: the next one may fit

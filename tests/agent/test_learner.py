@@ -530,6 +530,17 @@ def test_the_newest_checkpoints_are_kept(tune, episodes):
     assert not (tune(episodes, "--keep", "0", name="none").folder / "checkpoints").exists()
 
 
+def test_checkpoints_are_where_they_would_be_had_the_run_not_been_stopped(tune, episodes):
+    """Episodes end at 7, 10, 18 and 20 env steps: those after a multiple of 9, the end; and where it was stopped."""
+
+    def kept(run):
+        return sorted(int(path.stem) for path in (run.folder / "checkpoints").iterdir())
+
+    assert kept(tune(episodes, "--utd", "1", "--checkpoint-every", "9", name="whole")) == [10, 18, 20]
+    tune(episodes[:1], "--utd", "1", "--env-steps", "20", "--checkpoint-every", "9", stop_after=7)
+    assert kept(tune(episodes[1:], resume=True)) == [7, 10, 18, 20]
+
+
 def test_a_finished_run_resumed_ends_at_once(tune, episodes):
     first = tune(episodes)
     second = tune([], resume=True)

@@ -126,6 +126,13 @@ def test_of_several_folders_runs_of_one_name_are_kept_apart(tmp_path):
         learning_report.grouped([Run.of(result()), Run.of(result(env_steps=2000))])
 
 
+@pytest.mark.parametrize(
+    ("at", "spacing"), [([0.2, 0.5, 1], 600), ([0.2, 0.6, 1], 1200), ([0.1, 0.2, 0.5, 1], 600), ([1], 6000)]
+)
+def test_there_is_a_checkpoint_at_every_part_of_a_run_that_is_evaluated(at, spacing):
+    assert learning_run.spacing(6000, at) == spacing and learning_run.spacing(20, [0.01]) == 1
+
+
 def test_a_run_is_read_as_it_was_written():
     run = Run.of(result(seed=3))
     assert run.points == CURVE and run.episodes == 10 and run.seed == 3 and not run.died

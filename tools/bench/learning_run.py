@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,6 +118,11 @@ def evaluate(folder: Path, ckpt: Path, env_steps: int, episodes: int, means: Mea
     return read(kept)
 
 
+def spacing(steps: int, at: Sequence[float]) -> int:
+    """Env steps between two checkpoints of a run of `steps`: the most that puts one at each of the parts `at`, in %."""
+    return max(1, steps * math.gcd(*(round(100 * share) for share in at)) // 100)
+
+
 def nearest_checkpoints(folder: Path, wanted: Sequence[float]) -> dict[int, Path]:
     """env steps -> the checkpoint nearest to each number of env steps that is wanted."""
     there = {int(path.stem): path for path in (folder / OLDER).glob("[0-9]*.pt")}
@@ -196,7 +202,7 @@ def go_on(
     steps = config["online"].env_steps
     if not (before / DIED).exists():
         if steps:
-            flags = ["--checkpoint-every", max(1, round(steps * min(at))), "--keep", 10_000]
+            flags = ["--checkpoint-every", spacing(steps, at), "--keep", 10_000]
             ckpt = before / "offline.pt"
             death(folder, lambda: fine_tune(folder, ckpt, job.configs, job.seed, means, *flags))
         for number, path in nearest_checkpoints(folder / "online", [share * steps for share in at]).items():
