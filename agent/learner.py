@@ -129,7 +129,7 @@ class Learner:
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Until the env steps are spent or `stop()`: take in what arrived, update if an update is due, else wait."""
-        self.save()  # from here on a crash leaves something to resume
+        self.save(keep=False)  # from here on a crash leaves something to resume
         try:
             with Progress(self.online.env_steps, "fine-tune", "env steps") as progress:
                 while not (self.finished or stop()):
@@ -255,7 +255,8 @@ class Learner:
             self.mailbox.pace(0.0)
             self._held = False
 
-    def save(self) -> None:
+    def save(self, keep: bool = True) -> None:
+        """keep: also in checkpoints/, by env steps; not where those on disk are more than the policy has learnt from."""
         config = {name: dataclasses.asdict(section) for name, section in self.config.items()}
         counters = dict(self.start.counters)
         counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}
@@ -265,7 +266,7 @@ class Learner:
         state = Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators, self.run_id)
         self._saved_at = self.env_steps
         state.save(self.folder / LATEST)
-        if self.online.keep and self.updates:
+        if keep and self.online.keep and self.updates:
             checkpoint.keep(self.folder, f"{self.env_steps:08d}", self.online.keep)
 
     def close(self) -> None:

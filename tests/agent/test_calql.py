@@ -218,8 +218,8 @@ def test_p09_outside_the_clip_bounds_nothing_moves(low, high, sampling):
 
 VARIANTS = [
     {},
-    {"importance_sampling": False},
-    {"lagrange_threshold": 0.8, "cql_weight": 5.0},
+    {"max_target_backup": True, "importance_sampling": False},
+    {"max_target_backup": True, "lagrange_threshold": 0.8, "cql_weight": 5.0},
     {"max_target_backup": False, "entropy_backup": True, "actor_q": "min", "target_subset": 0},
     {"cql_clip_low": 0.0, "cql_clip_high": 3.0, "bc_filter": "all"},
 ]

@@ -479,9 +479,9 @@ def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(
     """SIGKILL: no save at the end. Episodes acknowledged are on disk, and so must be what resumes them."""
     save = Learner.save
 
-    def killed(self):
+    def killed(self, keep=True):
         if self.episodes == 0:
-            save(self)
+            save(self, keep)
 
     monkeypatch.setattr(Learner, "save", killed)
     tune(episodes[:2], "--env-steps", "20", stop_after=10)
@@ -539,6 +539,24 @@ def test_checkpoints_are_where_they_would_be_had_the_run_not_been_stopped(tune, 
     assert kept(tune(episodes, "--utd", "1", "--checkpoint-every", "9", name="whole")) == [10, 18, 20]
     tune(episodes[:1], "--utd", "1", "--env-steps", "20", "--checkpoint-every", "9", stop_after=7)
     assert kept(tune(episodes[1:], resume=True)) == [7, 10, 18, 20]
+
+
+def test_after_a_kill_nothing_older_is_kept_as_the_checkpoint_of_the_steps_on_disk(tune, episodes, monkeypatch):
+    """Saved after 7 env steps, killed after 10."""
+    save = Learner.save
+
+    def killed(self, keep=True):
+        if self.episodes < 2:
+            save(self, keep)
+
+    monkeypatch.setattr(Learner, "save", killed)
+    flags = ("--utd", "1", "--env-steps", "20", "--checkpoint-every", "7")
+    first = tune(episodes[:2], *flags, stop_after=10)
+    assert first.latest.counters["env_steps"] == 7
+    monkeypatch.setattr(Learner, "save", save)
+    second = tune(episodes[2:], resume=True)
+    assert second.learner.env_steps == 20 and second.learner.updates == 20
+    assert sorted(int(path.stem) for path in (second.folder / "checkpoints").iterdir()) == [7, 18, 20]
 
 
 def test_a_finished_run_resumed_ends_at_once(tune, episodes):

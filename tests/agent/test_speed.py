@@ -24,11 +24,11 @@ def train(agent, make_batch, updates, actor_every=1):
 
 
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
-def test_compiled_and_eager_updates_agree(make_agent, make_batch):
+@pytest.mark.parametrize("options", [{"lagrange_threshold": 0.8, "max_target_backup": True}, {}], ids=["paper", "default"])
+def test_compiled_and_eager_updates_agree(make_agent, make_batch, options):
     """Same seed, 50 updates, a conservative weight that changes at each."""
-    eager, compiled = make_agent(lagrange_threshold=0.8), make_agent(lagrange_threshold=0.8)
+    eager, compiled, began = (make_agent(**options) for _ in range(3))
     accelerate(compiled, LearnerConfig(mode="compile"))
-    began = make_agent(lagrange_threshold=0.8)
     metrics = [train(agent, make_batch, 50) for agent in (eager, compiled)]
     assert difference(eager, began) > 1e-2
     assert difference(eager, compiled) < 1e-5
@@ -39,9 +39,9 @@ def test_compiled_and_eager_updates_agree(make_agent, make_batch):
     assert all((a - b).abs().max() < 1e-5 for a, b in average)
 
 
-@pytest.mark.parametrize("kind", ["encoder", "all"])
-def test_bf16_is_near_and_keeps_parameters_and_metrics_in_float32(make_agent, make_batch, kind):
-    plain, half = make_agent(), make_agent()
+@pytest.mark.parametrize("kind, best_of_n", [("encoder", False), ("all", True)])
+def test_bf16_is_near_and_keeps_parameters_and_metrics_in_float32(make_agent, make_batch, kind, best_of_n):
+    plain, half = (make_agent(max_target_backup=best_of_n) for _ in range(2))
     accelerate(half, LearnerConfig(bf16=kind))
     batch = make_batch()
     metrics = [agent.learn(batch, Weights(1.0, 0.5)) for agent in (plain, half)]
