@@ -256,7 +256,7 @@ class Learner:
             self._held = False
 
     def save(self, keep: bool = True) -> None:
-        """keep: also in checkpoints/, by env steps; not where those on disk are more than the policy has learnt from."""
+        """keep: also in checkpoints/, by env steps: not before the policy has learnt from those that are on disk."""
         config = {name: dataclasses.asdict(section) for name, section in self.config.items()}
         counters = dict(self.start.counters)
         counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}

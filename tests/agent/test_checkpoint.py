@@ -51,7 +51,10 @@ def differing(one, two):
 
 @pytest.mark.parametrize(
     "options",
-    [{"lagrange_threshold": 0.8, "max_target_backup": True}, {"max_target_backup": False, "entropy_backup": True, "importance_sampling": False}],
+    [
+        {"lagrange_threshold": 0.8, "max_target_backup": True},
+        {"max_target_backup": False, "entropy_backup": True, "importance_sampling": False},
+    ],
     ids=["lagrange", "sac backup"],
 )
 def test_p17_save_load_continue_equals_never_stopped(tmp_path, spec, network, make_episode, options):

@@ -24,7 +24,7 @@ def train(agent, make_batch, updates, actor_every=1):
 
 
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
-@pytest.mark.parametrize("options", [{"lagrange_threshold": 0.8, "max_target_backup": True}, {}], ids=["paper", "default"])
+@pytest.mark.parametrize("options", [{"lagrange_threshold": 0.8, "max_target_backup": True}, {}], ids=str)
 def test_compiled_and_eager_updates_agree(make_agent, make_batch, options):
     """Same seed, 50 updates, a conservative weight that changes at each."""
     eager, compiled, began = (make_agent(**options) for _ in range(3))

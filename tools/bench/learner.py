@@ -175,7 +175,7 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
 
 def images(report: Report, rounds: int) -> None:
     cpu, spec = torch.device("cpu"), Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"proprio": 11}, 7)
-    config = CalQLConfig(cql_actions=4)
+    config = CalQLConfig(cql_actions=4, max_target_backup=True)  # the work of the README's figures
     batch, weights = random_batch(spec, 128, cpu), Weights(cql=1.0, bc=1.0)
 
     def learner() -> CalQL:
@@ -200,7 +200,8 @@ def roofline(learner: CalQL, batch: Batch, weights: Weights, bf16: BF16) -> Roof
 
 def gpu(report: Report, rounds: int, device: torch.device) -> None:
     spec = Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"proprio": 11}, 7)
-    network, config = NetworkConfig(critics=10), CalQLConfig(cql_actions=10, target_subset=2)
+    network = NetworkConfig(critics=10)
+    config = CalQLConfig(cql_actions=10, target_subset=2, max_target_backup=True)
     batch, weights = random_batch(spec, 256, device), Weights(cql=1.0, bc=1.0)
 
     def learner() -> CalQL:

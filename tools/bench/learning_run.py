@@ -119,8 +119,10 @@ def evaluate(folder: Path, ckpt: Path, env_steps: int, episodes: int, means: Mea
 
 
 def spacing(steps: int, at: Sequence[float]) -> int:
-    """Env steps between two checkpoints of a run of `steps`: the most that puts one at each of the parts `at`; odd parts
-    have one within a hundredth of the run, or of the first of them."""
+    """Env steps between two checkpoints of a run of `steps`: the most that puts one at each of the parts `at`.
+
+    Not less than a hundredth of the run, or the first part: odd parts (1/3) have one near them.
+    """
     wanted = [round(steps * share) for share in at]
     return max(1, math.gcd(*wanted), min(steps // 100, wanted[0]))
 
