@@ -59,6 +59,7 @@ def sections():
     calql = CalQLConfig(
         **peer_calql.NOT_THEIRS["calql"], gamma=0.9, target_rate=0.02, actor_lr=1e-4, critic_lr=2e-4,
         temperature_lr=3e-4, lagrange_lr=4e-4, cql_weight=5.0, cql_actions=7, initial_temperature=0.3,
+        max_target_backup=True,
     )  # fmt: skip
     network = NetworkConfig(**peer_calql.NOT_THEIRS["network"], critics=3, actor_hidden=[8], critic_hidden=[9, 9])
     return {"calql": calql, "network": network, "offline": OfflineConfig(batch=32)}
