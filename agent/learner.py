@@ -93,6 +93,7 @@ class Learner:
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
+        self._updates_before = self.updates  # of earlier lives
         self._saved_at = self.env_steps
         self._held = False
         self._compiled: set[tuple[bool, bool]] = set()  # kinds of update made so far
@@ -129,7 +130,7 @@ class Learner:
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Until the env steps are spent or `stop()`: take in what arrived, update if an update is due, else wait."""
-        self.save(keep=False)  # from here on a crash leaves something to resume
+        self.save()  # from here on a crash leaves something to resume
         try:
             with Progress(self.online.env_steps, "fine-tune", "env steps") as progress:
                 while not (self.finished or stop()):
@@ -255,8 +256,8 @@ class Learner:
             self.mailbox.pace(0.0)
             self._held = False
 
-    def save(self, keep: bool = True) -> None:
-        """keep: also in checkpoints/, by env steps: not before the policy has learnt from those that are on disk."""
+    def save(self) -> None:
+        """To latest.pt; and to checkpoints/, by the env steps on disk, once the policy has learnt from them."""
         config = {name: dataclasses.asdict(section) for name, section in self.config.items()}
         counters = dict(self.start.counters)
         counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}
@@ -266,7 +267,7 @@ class Learner:
         state = Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators, self.run_id)
         self._saved_at = self.env_steps
         state.save(self.folder / LATEST)
-        if keep and self.online.keep and self.updates:
+        if self.online.keep and self.updates > self._updates_before:
             checkpoint.keep(self.folder, f"{self.env_steps:08d}", self.online.keep)
 
     def close(self) -> None:

@@ -479,9 +479,9 @@ def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(
     """SIGKILL: no save at the end. Episodes acknowledged are on disk, and so must be what resumes them."""
     save = Learner.save
 
-    def killed(self, keep=True):
+    def killed(self):
         if self.episodes == 0:
-            save(self, keep)
+            save(self)
 
     monkeypatch.setattr(Learner, "save", killed)
     tune(episodes[:2], "--env-steps", "20", stop_after=10)
@@ -545,15 +545,21 @@ def test_after_a_kill_nothing_older_is_kept_as_the_checkpoint_of_the_steps_on_di
     """Saved after 7 env steps, killed after 10."""
     save = Learner.save
 
-    def killed(self, keep=True):
+    def killed(self):
         if self.episodes < 2:
-            save(self, keep)
+            save(self)
+
+    def stopped(self):
+        raise Stop
 
     monkeypatch.setattr(Learner, "save", killed)
     flags = ("--utd", "1", "--env-steps", "20", "--checkpoint-every", "7")
     first = tune(episodes[:2], *flags, stop_after=10)
     assert first.latest.counters["env_steps"] == 7
     monkeypatch.setattr(Learner, "save", save)
+    with monkeypatch.context() as patch:  # and stopped once more, before it has learnt anything
+        patch.setattr(Learner, "update", stopped)
+        assert tune([], resume=True).stopped
     second = tune(episodes[2:], resume=True)
     assert second.learner.env_steps == 20 and second.learner.updates == 20
     assert sorted(int(path.stem) for path in (second.folder / "checkpoints").iterdir()) == [7, 18, 20]
