@@ -10,6 +10,7 @@ import yaml
 import envs
 from agent import cli
 from agent.config import SECTIONS, check
+from tools.bench import learning_suite
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -139,12 +140,11 @@ def test_a_preset_has_its_numbers_and_changes_no_others(names):
     assert {key: value for key, value in found.items() if key in table or value != default.get(key)} == table
 
 
-def runs(suite, preset):
-    """The settings of each task of a suite with one of its presets."""
-    return [
-        settings(*(Path(file).name for file in [*task["configs"], *suite["presets"][preset]]))
-        for task in suite["tasks"].values()
-    ]
+def runs(suite, preset, folder):
+    """The settings of each task of a suite with one of its presets, whose written-out parts go to `folder`."""
+    jobs = learning_suite.jobs(learning_suite.read(suite), folder)
+    found = [job for job in jobs if job.preset == preset and job.seed == 0]
+    return [settings(*(file if Path(file).is_absolute() else Path(file).name for file in job.configs)) for job in found]
 
 
 @pytest.mark.parametrize(
@@ -155,17 +155,15 @@ def runs(suite, preset):
         ("kitchen", {"paper": PAPER_KITCHEN, "rlpd": RLPD_D4RL, "wsrl": WSRL_KITCHEN}),
     ],
 )
-def test_the_suites_of_published_tasks_have_the_published_numbers(name, tables):
-    suite = SUITES[name]
+def test_the_suites_of_published_tasks_have_the_published_numbers(name, tables, tmp_path):
     for preset, table in tables.items():
-        for found in map(flat, runs(suite, preset)):
+        for found in map(flat, runs(name, preset, tmp_path)):
             assert {key: found[key] for key in table} == table, preset
 
 
 @pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if "cql" in suite["presets"]])
-def test_in_every_suite_cql_is_its_first_preset_without_the_calibration(name):
-    suite = SUITES[name]
-    twin = next(iter(suite["presets"]))
-    for plain, cql in zip(runs(suite, twin), runs(suite, "cql"), strict=True):
+def test_in_every_suite_cql_is_its_first_preset_without_the_calibration(name, tmp_path):
+    twin = next(iter(SUITES[name]["presets"]))
+    for plain, cql in zip(runs(name, twin, tmp_path), runs(name, "cql", tmp_path), strict=True):
         assert plain["calql"].pop("calibrate") is True and cql["calql"].pop("calibrate") is False
         assert plain == cql

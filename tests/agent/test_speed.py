@@ -57,6 +57,8 @@ def test_what_this_machine_cannot_do_is_one_line(make_agent, monkeypatch):
     with pytest.raises(UserError, match="'graph' needs a CUDA device"):
         accelerate(make_agent(), LearnerConfig(mode="graph"))
     monkeypatch.setattr("agent.speed.shutil.which", lambda name: None)
+    for name in ("CC", "CXX"):  # where they are set, their words are others
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match=r"C\+\+ compiler"):
         accelerate(make_agent(), LearnerConfig(mode="compile"))
     on_gpu = make_agent()

@@ -147,7 +147,7 @@ def test_a_run_is_read_as_it_was_written():
     assert math.isclose(sum(won for _, won in run.training), 2)
 
 
-@pytest.mark.parametrize("name", ["state_lift", "lift_small", "can_small", "can_30000"])
+@pytest.mark.parametrize("name", ["state_lift", "lift_small", "lift_6000", "can_small", "can_30000"])
 def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     suite = learning_suite.read(name)
