@@ -144,6 +144,7 @@ def runs(suite, preset, folder):
     """The settings of each task of a suite with one of its presets, whose written-out parts go to `folder`."""
     jobs = learning_suite.jobs(learning_suite.read(suite), folder)
     found = [job for job in jobs if job.preset == preset and job.seed == 0]
+    assert len(found) == len(SUITES[suite]["tasks"])
     return [settings(*(file if Path(file).is_absolute() else Path(file).name for file in job.configs)) for job in found]
 
 

@@ -57,13 +57,16 @@ def test_what_this_machine_cannot_do_is_one_line(make_agent, monkeypatch):
     with pytest.raises(UserError, match="'graph' needs a CUDA device"):
         accelerate(make_agent(), LearnerConfig(mode="graph"))
     monkeypatch.setattr("agent.speed.shutil.which", lambda name: None)
-    for name in ("CC", "CXX"):  # where they are set, their words are others
+    for name in ("CC", "CXX"):  # a compiler named there would be the only one that the message names
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match=r"C\+\+ compiler"):
         accelerate(make_agent(), LearnerConfig(mode="compile"))
     on_gpu = make_agent()
     on_gpu.device = torch.device("cuda")
     with pytest.raises(UserError, match=r"'graph' needs a C compiler \(\S+ or \S+ is not here; \$CC"):
+        accelerate(on_gpu, LearnerConfig(mode="graph"))
+    monkeypatch.setenv("CC", "/opt/absent/gcc -m64")
+    with pytest.raises(UserError, match=r"'graph' needs a C compiler \(/opt/absent/gcc is not here; \$CC"):
         accelerate(on_gpu, LearnerConfig(mode="graph"))
 
 

@@ -1,13 +1,16 @@
 """The benchmarks' own sums: what is held against which target, and what a figure of memory is."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from agent.config import NetworkConfig
+from agent.calql import CalQL
+from agent.checkpoint import Checkpoint
+from agent.config import CalQLConfig, NetworkConfig
 from agent.spec import Spec, UserError
-from tools.bench import learner, peers, replay, roofline
+from tools.bench import kernels, learner, peers, replay, roofline
 from tools.bench.data import random_batch
 from tools.bench.report import Report
 
@@ -94,6 +97,20 @@ def test_the_gpus_rows(small, monkeypatch):
     rows = {figure.name: figure.value for figure in report.figures}
     assert all(f"GPU, {name}, roofline / step" in rows for name in ways)
     assert {"GPU, one update: roofline, tf32", "GPU, graph, tf32 / eager"} <= rows.keys()
+
+
+def test_the_longest_kernels_are_those_of_the_checkpoints_updates(tmp_path, capsys):
+    spec, network = Spec({"top": (16, 16, 3)}, {"proprio": 4}, 2), NetworkConfig(**SMALL)
+    agent = CalQL(spec, network, CalQLConfig(), CPU, seed=0)
+    config = {"network": dataclasses.asdict(network), "offline": {"batch": 3}, "learner": {"device": "cpu"}}
+    Checkpoint(spec, {}, config, agent.state_dict()).save(tmp_path / "tiny.pt")
+    kernels.main(["--ckpt", str(tmp_path / "tiny.pt"), "--updates", "2", "--longest", "1000"])
+    first, *rest = capsys.readouterr().out.splitlines()
+    listed = [line.split() for line in rest]  # milliseconds, "ms", times an update, "x", name
+    assert "on cpu, eager" in first
+    convolutions = [float(words[2]) for words in listed if words[-1] == "aten::convolution_backward"]
+    assert convolutions == [1.0]  # one camera, one layer, once an update
+    assert [float(words[0]) for words in listed] == sorted((float(words[0]) for words in listed), reverse=True)
 
 
 def test_a_row_as_users_run_it_draws_every_batch_anew(small, monkeypatch):

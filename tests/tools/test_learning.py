@@ -371,6 +371,15 @@ def test_a_run_is_not_gone_on_with_when_its_settings_have_changed(stubbed, tmp_p
         go_on()
 
 
+def test_a_result_does_not_say_where_its_folder_lay(tmp_path):
+    given = ["configs/lift.yaml", str(tmp_path / "presets/robot/0.yaml")]
+    assert learning_run.named(given, tmp_path) == ["configs/lift.yaml", "presets/robot/0.yaml"]
+    kept = json.dumps(
+        [json.loads(path.read_text()).get("configs") for path in (ROOT / "docs/learning").glob("*/*.json")]
+    )
+    assert "presets/robot/0.yaml" in kept and '"/' not in kept
+
+
 def test_a_result_of_other_settings_is_not_taken_for_this_suites(tmp_path):
     (tmp_path / "tiny.yaml").write_text("online: {env_steps: 2000}\n")
     suite = Suite({"reach": Task([str(tmp_path / "tiny.yaml")])}, {"robot": []}, seeds=1)

@@ -215,13 +215,19 @@ def go_on(
     episodes_online = records(folder / "online", "episode")
     died = read(before / DIED) or read(folder / DIED)
     return {
-        "task": job.task, "preset": job.preset, "seed": job.seed, "configs": list(job.configs),
+        "task": job.task, "preset": job.preset, "seed": job.seed, "configs": named(job.configs, folder.parents[1]),
         "died": died.get("why"), "died_at": died.get("env_steps"),
         "offline_updates": config["offline"].updates, "env_steps": steps, "evaluations": evaluations,
         "training": [[record["env_steps"], record["success"]] for record in episodes_online],
         "offline": {key: offline[key] for key in OF_OFFLINE if key in offline},
         "warnings": [r["line"] for part in (before / "pretrain", folder / "online") for r in records(part, "warning")],
     }  # fmt: skip
+
+
+def named(configs: Sequence[str], root: Path) -> list[str]:
+    """Their paths; of those in `root`, the folder of results, from there on: it may lie elsewhere one day."""
+    there = root.resolve()
+    return [str(path.relative_to(there)) if (path := Path(c).resolve()).is_relative_to(there) else c for c in configs]
 
 
 def death(folder: Path, work: Callable[[], object]) -> bool:

@@ -1,0 +1,79 @@
+"""Where the time of one update goes: the kernels that take longest, of an update as a run makes it.
+
+  python -m tools.bench.kernels --ckpt offline.pt --config configs/gpu.yaml      # on a GPU; without one: operations
+
+Settings are the checkpoint's, but for those given. The batch is random, and on the device already. The milliseconds are
+torch's profiler's, and those of a whole update, on the first line, a clock's: profiled kernels can come to more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from agent import checkpoint, cli
+from agent.calql import CalQL, Weights
+from agent.pretrain import choose_device
+from agent.spec import UserError
+from agent.speed import accelerate
+from tools.bench.data import random_batch
+
+WARM_UP = 10  # after so many updates one is compiled, and captured
+
+
+def main(argv: list[str] | None = None) -> None:
+    sections = ["network", "calql", "offline", "learner"]
+    arguments = cli.parse(argv, __doc__ or "", sections, _flags, prog="python -m tools.bench.kernels")
+    flags = arguments.flags
+    if flags.updates < 1:
+        raise UserError(f"--updates {flags.updates}: at least 1")
+    start = checkpoint.load(flags.ckpt)
+    network, calql, offline, learner = (arguments.section(name, start.config.get(name)) for name in sections)
+    network.encoder_weights = ""  # they are in the checkpoint
+    device = choose_device(learner)
+    agent = CalQL(start.spec, network, calql, device, learner.seed)
+    start.restore(agent)
+    accelerate(agent, learner)
+    batch, weights = random_batch(start.spec, offline.batch, device), Weights(calql.cql_weight, calql.bc_weight)
+    on_gpu, count = device.type == "cuda", flags.updates
+
+    def updates(number: int) -> float:
+        """Milliseconds of each."""
+        began = time.perf_counter()
+        for _ in range(number):
+            agent.learn(batch, weights)
+        if on_gpu:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) * 1e3 / number
+
+    updates(WARM_UP)
+    took = updates(count)
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as trace:
+        updates(count)
+    found = []
+    for event in trace.key_averages():
+        if not on_gpu or (event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)):
+            total = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            found.append((total / 1e3 / count, event.count / count, event.key))
+    found.sort(reverse=True)
+    kind = "kernels" if on_gpu else "operations"
+    print(
+        f"{took:.2f} ms an update on {device}, {learner.mode}, bf16 {learner.bf16}; "
+        f"{sum(times for _, times, _ in found):.0f} {kind}, {sum(ms for ms, _, _ in found):.2f} ms"
+    )
+    for ms, times, name in found[: flags.longest]:
+        print(f"{ms:9.3f} ms {times:6.1f} x  {name[:120]}")
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ckpt", required=True, metavar="FILE", help="whose updates: of agent.pretrain or a run")
+    parser.add_argument("--updates", type=int, default=10, metavar="N", help="to time, and to profile (10)")
+    parser.add_argument("--longest", type=int, default=20, metavar="N", help="how many to list (20)")
+
+
+if __name__ == "__main__":
+    cli.run(main)
