@@ -12,8 +12,6 @@ import argparse
 import time
 
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from agent import checkpoint, cli
 from agent.calql import CalQL, Weights
@@ -21,6 +19,7 @@ from agent.pretrain import choose_device
 from agent.spec import UserError
 from agent.speed import accelerate
 from tools.bench.data import random_batch
+from tools.bench.roofline import kernels
 
 WARM_UP = 10  # after so many updates one is compiled, and captured
 
@@ -39,34 +38,30 @@ def main(argv: list[str] | None = None) -> None:
     start.restore(agent)
     accelerate(agent, learner)
     batch, weights = random_batch(start.spec, offline.batch, device), Weights(calql.cql_weight, calql.bc_weight)
-    on_gpu, count = device.type == "cuda", flags.updates
+    on_gpu = device.type == "cuda"
 
-    def updates(number: int) -> float:
-        """Milliseconds of each."""
+    def update() -> None:
+        agent.learn(batch, weights)
+
+    def milliseconds(number: int) -> float:
+        """Of each of so many updates."""
         began = time.perf_counter()
         for _ in range(number):
-            agent.learn(batch, weights)
+            update()
         if on_gpu:
             torch.cuda.synchronize()
         return (time.perf_counter() - began) * 1e3 / number
 
-    updates(WARM_UP)
-    took = updates(count)
-    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as trace:
-        updates(count)
-    found = []
-    for event in trace.key_averages():
-        if not on_gpu or (event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)):
-            total = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-            found.append((total / 1e3 / count, event.count / count, event.key))
-    found.sort(reverse=True)
-    kind = "kernels" if on_gpu else "operations"
+    milliseconds(WARM_UP)
+    took = milliseconds(flags.updates)
+    found = kernels(update, flags.updates, device)
     print(
         f"{took:.2f} ms an update on {device}, {learner.mode}, bf16 {learner.bf16}; "
-        f"{sum(times for _, times, _ in found):.0f} {kind}, {sum(ms for ms, _, _ in found):.2f} ms"
+        f"{sum(times for _, times, _ in found):.0f} {'kernels' if on_gpu else 'operations'}, "
+        f"{sum(seconds for seconds, _, _ in found) * 1e3:.2f} ms"
     )
-    for ms, times, name in found[: flags.longest]:
-        print(f"{ms:9.3f} ms {times:6.1f} x  {name[:120]}")
+    for seconds, times, name in found[: flags.longest]:
+        print(f"{seconds * 1e3:9.3f} ms {times:6.1f} x  {name[:120]}")
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:

@@ -105,15 +105,24 @@ class Roofline(TorchDispatchMode):
         return sum(max(o.flops / peaks[o.kind], o.bytes / bandwidth) for o in self.operations)
 
 
-def kernel_seconds(step: Callable[[], Any], count: int) -> float:
-    """Time that the GPU's kernels and copies take in a step: mean of `count`."""
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+def kernels(step: Callable[[], Any], count: int, device: torch.device) -> list[tuple[float, float, str]]:
+    """(seconds, times, name) of each of the GPU's kernels and copies in a step, or on a CPU of each operation: means of
+    `count` steps, the longest first.
+    """
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as trace:
         for _ in range(count):
             step()
-        torch.cuda.synchronize()
-    kernels = [
-        event
-        for event in trace.key_averages()
-        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
-    ]
-    return sum(event.self_device_time_total for event in kernels) / 1e6 / count
+        if on_gpu:
+            torch.cuda.synchronize()
+    found = []
+    for event in trace.key_averages():
+        if not on_gpu or (event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)):
+            total = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            found.append((total / 1e6 / count, event.count / count, event.key))
+    return sorted(found, reverse=True)
+
+
+def kernel_seconds(step: Callable[[], Any], count: int) -> float:
+    """Time that the GPU's kernels and copies take in a step: mean of `count`."""
+    return sum(seconds for seconds, _, _ in kernels(step, count, torch.device("cuda")))
