@@ -18,8 +18,7 @@ import numpy as np
 
 from envs import MAX_IMAGE_SIZE, clipped
 
-REACH = 0.12  # how near is there; the arena is [-1, 1]^2
-STEP = 0.25  # distance per step of an action of 1
+STEP = 0.25  # distance per step of an action of 1; the arena is [-1, 1]^2
 LOG = "FAKE_ENV_LOG"
 
 
@@ -28,6 +27,7 @@ class Options:
     image_size: int = field(default=24, metadata={"help": "pixels a side"})
     horizon: int = field(default=20, metadata={"help": "steps after which an episode is truncated"})
     step_ms: float = field(default=0.0, metadata={"help": "wall-clock time that a step takes"})
+    reach: float = field(default=0.12, metadata={"help": "how near is there; with 0 no episode succeeds"})
 
 
 class FakeEnv(gymnasium.Env):
@@ -44,6 +44,8 @@ class FakeEnv(gymnasium.Env):
             raise ValueError(f"horizon is {options.horizon}; it must be 1 or more")
         if not 0 <= options.step_ms <= 1e6:
             raise ValueError(f"step_ms is {options.step_ms}; it must be 0 to 1e6")
+        if not 0 <= options.reach <= 2:
+            raise ValueError(f"reach is {options.reach}; it must be 0 to 2")
         self.options, self.task_name = options, "reach"
         size = options.image_size
         self.observation_space = gymnasium.spaces.Dict(
@@ -78,7 +80,7 @@ class FakeEnv(gymnasium.Env):
         self.position = np.clip(before + STEP * clipped(action, 2), -1, 1)
         self.velocity = self.position - before
         self._steps += 1
-        success = bool(np.linalg.norm(self.position - self.target) < REACH)
+        success = bool(np.linalg.norm(self.position - self.target) < self.options.reach)
         truncated = not success and self._steps >= self.options.horizon
         observation, reward = self._observation(), float(success)
         made = {"reward": reward, "terminated": success, "truncated": truncated}

@@ -272,6 +272,7 @@ def test_names_with_spaces_become_names_that_a_file_can_hold():
         ("fake", {"horizon": 0}, "horizon"),
         ("fake", {"step_ms": -1.0}, "step_ms"),
         ("fake", {"step_ms": np.inf}, "step_ms"),
+        ("fake", {"reach": -1.0}, "reach"),
         ("sim", {"image_size": 100_000}, "image_size"),
         ("sim", {"control_hz": np.nan}, "control_hz"),
         ("gym:Pendulumm-v1", {}, "Pendulumm-v1"),
