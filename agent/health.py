@@ -20,8 +20,9 @@ BOUND_LOW, BOUND_HIGH = 0.001, 0.999
 MULTIPLIER_LIMIT = 1e6  # where losses.multiplier clips alpha'
 SLACK = 0.1  # of the span of returns
 NO_SPREAD = -4.0  # nats an action dimension: a standard deviation of about 0.004
-EPISODES = 20  # in a row without a success, after as many
-ONCE_GOOD = 0.3  # of which so large a share had one
+EPISODES = 20  # their success rate is looked at
+ONCE_GOOD = 0.3  # a rate that can be lost
+LOST, BACK = 0.25, 0.5  # of the best rate so far: so little is a collapse, so much the end of it
 NEVER = 50  # episodes from the beginning without a success
 
 LINES = {
@@ -34,8 +35,9 @@ LINES = {
     "multiplier": "alpha' is at its clip, {alpha_prime:.0e}: raise calql.lagrange_threshold, or leave it empty",
     "entropy": "the policy hardly varies any more (entropy {entropy:.4g}): raise calql.target_entropy or "
     "calql.temperature_lr",
-    "success": "none of the last {episodes} episodes succeeded, and {best:.0%} of as many had: go on from a checkpoint "
-    "before (checkpoints/) with a larger calql.bc_weight_online or online.offline_share, or lower learning rates",
+    "success": "{rate:.0%} of the last {episodes} episodes succeeded, and {best:.0%} of as many had: go on from a "
+    "checkpoint before (checkpoints/) with a larger calql.bc_weight_online or online.offline_share, or lower learning "
+    "rates",
     "never": "none of the first {episodes} episodes succeeded: see what the offline policy does without its noise "
     "(tools.evaluate); if that succeeds, lower calql.target_entropy or raise calql.bc_weight_online, otherwise train "
     "longer offline or record more",
@@ -101,7 +103,9 @@ class Health:
         if len(self._recent) < EPISODES:
             return
         rate = fmean(self._recent)
-        if rate == 0 and self._best >= ONCE_GOOD and not self._seen["success"]:
-            self.tell(LINES["success"].format(episodes=EPISODES, best=self._best))
-        self._seen["success"] = int(rate == 0)
+        if self._best >= ONCE_GOOD and rate <= LOST * self._best and not self._seen["success"]:
+            self.tell(LINES["success"].format(rate=rate, episodes=EPISODES, best=self._best))
+            self._seen["success"] = 1
+        elif rate >= BACK * self._best:
+            self._seen["success"] = 0
         self._best = max(self._best, rate)

@@ -132,12 +132,22 @@ def test_success_that_is_gone_is_told(told):
     lines, run = told
     for number in range(EPISODES):
         run.episode(number % 2 == 1)
-    for _ in range(EPISODES - 1):
+    for _ in range(15):
         run.episode(False)
-    assert lines == []  # the last success is still among them
-    for _ in range(EPISODES):
+    assert lines == []  # 3 of the last 20 succeeded, more than a quarter of the best, 10
+    for _ in range(2 * EPISODES):
         run.episode(False)
-    assert len(lines) == 1 and f"none of the last {EPISODES} episodes succeeded, and 50% of as many had" in lines[0]
+    assert len(lines) == 1 and f"10% of the last {EPISODES} episodes succeeded, and 50% of as many had" in lines[0]
+    for won in [True] * 4 + [False] * 20:  # not half of it: it had not come back
+        run.episode(won)
+    assert len(lines) == 1
+    for won in [True] * 5 + [False] * 20:
+        run.episode(won)
+    assert len(lines) == 2
+    low = Health(CONFIG, 3, lines.append)
+    for won in [True] * 5 + [False] * 40:  # 25 % was never much
+        low.episode(won)
+    assert len(lines) == 2
 
 
 def test_every_complaint_has_a_line_that_names_a_field_of_the_config():

@@ -21,6 +21,7 @@ from tools.bench import (
     learning_process,
     learning_report,
     learning_run,
+    learning_settings,
     learning_suite,
     surprise,
 )
@@ -141,6 +142,45 @@ def test_there_is_a_checkpoint_at_every_part_of_a_run_that_is_evaluated(steps, a
     assert learning_run.spacing(steps, at) == spacing
 
 
+def test_a_run_counts_once():
+    with pytest.raises(UserError, match="lift, calql: seed 0 is there twice"):
+        learning_report.grouped([Run.of(result()), Run.of(result())])
+
+
+def test_a_report_of_some_presets_and_where_it_cannot_be_written(tmp_path, capsys):
+    for preset in ("calql", "cql"):
+        (tmp_path / f"{preset}.json").write_text(json.dumps(result(preset)))
+    learning_report.main([str(tmp_path), "--presets", "cql"])
+    said = capsys.readouterr().out
+    assert "| cql | 1 |" in said and "| calql |" not in said
+    with pytest.raises(UserError, match="--presets cal: there are calql, cql"):
+        learning_report.main([str(tmp_path), "--presets", "cal"])
+    with pytest.raises(UserError, match=r"cql.json/lift.png: cannot write"):
+        learning_report.main([str(tmp_path), "--out", str(tmp_path / "cql.json")])
+
+
+def test_no_two_of_many_presets_look_alike(tmp_path, monkeypatch):
+    looks = []
+    presets = {f"p{number}": [Run.of(result())] for number in range(17)}
+    plain = learning_report.Figure.subplots
+
+    def subplots(figure):
+        axes = plain(figure)
+        draw = axes.plot
+
+        def note(*given, **how):
+            if "marker" in how:
+                looks.append((how["color"], how["marker"]))
+            return draw(*given, **how)
+
+        axes.plot = note
+        return axes
+
+    monkeypatch.setattr(learning_report.Figure, "subplots", subplots)
+    learning_report.plot("lift", presets, tmp_path / "lift.png")
+    assert len(looks) == len(set(looks)) == 17
+
+
 def test_a_run_is_read_as_it_was_written():
     run = Run.of(result(seed=3))
     assert run.points == CURVE and run.episodes == 10 and run.seed == 3 and not run.died
@@ -152,7 +192,7 @@ def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, 
     monkeypatch.chdir(ROOT)
     suite = learning_suite.read(name)
     kept = ROOT / "docs" / "learning" / name
-    found = [job for job in learning_suite.jobs(suite, tmp_path) if learning.done_before(job, suite, kept)]
+    found = [job for job in learning_suite.jobs(suite, tmp_path) if learning.done_before(job, suite, kept, {})]
     assert {f"{job.name}.json" for job in found} == {path.name for path in kept.glob("*.json")}
 
 
@@ -198,12 +238,37 @@ def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_pat
             r"presets: p: .*not \['configs/cql.yaml', 3\]",
         ),
         ("tasks: {a: {config: []}}\npresets: {p: []}", "did you mean 'configs'"),
+        ("- a", "mine.yaml: expected `key: value` lines"),
+        ("tasks: {a: 3}\npresets: {p: []}", "mine.yaml: a: expected `key: value` lines, not 3"),
+        ("tasks: {a: {configs: []}}\npresets: {no: []}", "False: a name is"),
+        ("tasks: {a: {configs: []}}\npresets: {a/b: []}", "'a/b': a name is"),
     ],
 )
 def test_a_suite_that_cannot_be_meant_is_refused(tmp_path, text, says):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match=says):
         learning_suite.read(str(tmp_path / "mine.yaml"))
+
+
+def test_a_suite_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"tasks: {caf\xe9: {}}")
+    with pytest.raises(UserError, match="not YAML"):
+        learning_suite.read(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("minutes", ["inf", "nan", "-1"])
+def test_a_slice_has_an_end(minutes):
+    with pytest.raises(UserError, match="--minutes"):
+        learning.main(["--suite", "smoke", "--minutes", minutes])
+
+
+def test_a_source_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "maze.hdf5").touch()
+    suite = Suite({"maze": Task([], "convert")}, {"robot": []})
+    assert learning.sources(["maze=~/maze.hdf5"], suite) == {"maze": tmp_path / "maze.hdf5"}
+    with pytest.raises(UserError, match="expected TASK=PATH"):
+        learning.sources(["maze=~/none.hdf5"], suite)
 
 
 def test_a_preset_may_be_written_out_in_the_suite(tmp_path):
@@ -364,6 +429,7 @@ def test_any_other_error_of_a_stage_is_no_result(stubbed, tmp_path):
 def test_a_run_is_not_gone_on_with_when_its_settings_have_changed(stubbed, tmp_path):
     _, _, go_on = stubbed
     go_on()
+    (tmp_path / "result.json").unlink()
     with pytest.raises(UserError, match=r"made with other settings \(episodes: 5, now 6\)"):
         go_on(episodes=6)
     (tmp_path / "tiny.yaml").write_text("online: {env_steps: 3000}\n")
@@ -377,20 +443,113 @@ def test_a_result_does_not_say_where_its_folder_lay(tmp_path):
     kept = json.dumps(
         [json.loads(path.read_text()).get("configs") for path in (ROOT / "docs/learning").glob("*/*.json")]
     )
-    assert "presets/robot/0.yaml" in kept and '"/' not in kept
+    assert '"presets/te2_max.yaml' in kept and '"/' not in kept and "runs/" not in kept
 
 
 def test_a_result_of_other_settings_is_not_taken_for_this_suites(tmp_path):
     (tmp_path / "tiny.yaml").write_text("online: {env_steps: 2000}\n")
     suite = Suite({"reach": Task([str(tmp_path / "tiny.yaml")])}, {"robot": []}, seeds=1)
     (job,) = learning_suite.jobs(suite, tmp_path)
-    assert not learning.done_before(job, suite, tmp_path)
+    assert not learning.done_before(job, suite, tmp_path, {})
     parts = learning_run.depends_on(job, suite.episodes, suite.at)
     (tmp_path / "reach-robot-0.json").write_text(json.dumps(result(made_of=parts)))
-    assert learning.done_before(job, suite, tmp_path)
+    assert learning.done_before(job, suite, tmp_path, {})
     suite.episodes = 7
     with pytest.raises(UserError, match=r"reach-robot-0.json: made with other settings \(episodes: 50, now 7\)"):
-        learning.done_before(job, suite, tmp_path)
+        learning.done_before(job, suite, tmp_path, {})
+
+
+def test_a_result_of_other_demonstrations_is_not_taken_for_this_suites(tmp_path):
+    source = tmp_path / "people.hdf5"
+    source.write_bytes(b"one")
+    suite = Suite({"maze": Task([], "convert"), "lift": Task([])}, {"robot": []}, seeds=1)
+    maze, lift = learning_suite.jobs(suite, tmp_path)
+    for job in (maze, lift):
+        data = learning_data.depends_on(suite.tasks[job.task], 0, source if job is maze else None)
+        parts = {**learning_run.depends_on(job, suite.episodes, suite.at), "data": data}
+        write(tmp_path / f"{job.name}.json", {"made_of": parts})
+    assert all(learning.done_before(job, suite, tmp_path, {"maze": source}) for job in (maze, lift))
+    (tmp_path / "noisy.yaml").write_text("collect: {noise: 0.9}\n")
+    suite.tasks["lift"] = Task([str(tmp_path / "noisy.yaml")])
+    with pytest.raises(UserError, match=r"data.collect.noise: 0.0, now 0.9"):
+        learning.done_before(lift, suite, tmp_path, {})
+    (tmp_path / "moved").mkdir()
+    source = source.rename(tmp_path / "moved/people.hdf5")
+    assert learning.done_before(maze, suite, tmp_path, {"maze": source})  # the same, elsewhere
+    source.write_bytes(b"two")
+    learning_data.digest.cache_clear()
+    with pytest.raises(UserError, match=r"data.source.sha256"):
+        learning.done_before(maze, suite, tmp_path, {"maze": source})
+
+
+def test_what_a_folder_of_the_users_is_known_by(tmp_path):
+    def digest():
+        learning_data.digest.cache_clear()
+        return learning_data.digest(tmp_path)
+
+    seen = [digest()]
+    for name, text in (("b", "x"), ("a", "y"), ("a", "z")):
+        (tmp_path / name).write_text(text)
+        seen.append(digest())
+    (tmp_path / "a").rename(tmp_path / "c")
+    seen.append(digest())
+    assert len(set(seen)) == 5
+    (tmp_path / "c").rename(tmp_path / "a")
+    assert digest() == seen[3]
+
+
+def test_seeds_can_be_added_to_those_that_share_a_given_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_data, "converted", lambda folder, *given: folder.mkdir())
+    (tmp_path / "people.hdf5").write_bytes(b"one")
+    suite = Suite({"maze": Task([], "convert")}, {"robot": []})
+    means, have = learning_process.Means(threading.Event(), 1), {"maze": tmp_path / "people.hdf5"}
+    for seed in (0, 2):
+        learning_data.prepare(tmp_path / "data/maze", "maze", suite.tasks["maze"], seed, have, means)
+
+
+def test_runs_wait_for_all_of_their_data(tmp_path, monkeypatch):
+    """Somebody else's signal ended what makes them: no run begins on a part."""
+
+    def prepare(folder, name, *rest):
+        if name == "cut":
+            raise learning_process.Stopped
+
+    made = []
+    monkeypatch.setattr(learning_data, "prepare", prepare)
+    monkeypatch.setattr(learning_run, "run", lambda job, *given, **more: made.append(job.name))
+    suite = Suite({"cut": Task([]), "whole": Task([])}, {"robot": []}, seeds=1)
+    means = learning_process.Means(threading.Event(), 1)
+    outcome = learning.run_all(suite, learning_suite.jobs(suite, tmp_path), {}, tmp_path, 1, means, keep=False)
+    assert made == ["whole-robot-0"] and outcome.stopped == 2 and not outcome.failed
+
+
+def test_settings_that_are_not_finite_are_json_all_the_same(tmp_path):
+    parts = learning_run.made_of([], ["calql"])
+    assert parts["calql"]["cql_clip_high"] == "Infinity"
+    write(tmp_path / "new.json", parts)
+    (tmp_path / "old.json").write_text((tmp_path / "new.json").read_text().replace('"Infinity"', "Infinity"))
+    for name in ("new", "old"):
+        learning_settings.same(tmp_path / name, learning_settings.read(tmp_path / f"{name}.json"), parts)
+    with pytest.raises(ValueError, match="JSON"):
+        write(tmp_path / "bad.json", {"loss": math.nan})
+    for path in (ROOT / "docs/learning").glob("*/*.json"):
+        json.loads(path.read_text(), parse_constant=lambda word, path=path: pytest.fail(f"{word} in {path}"))
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    suite = Suite({"reach": Task([])}, {"robot": []}, seeds=1)
+    (job,) = learning_suite.jobs(suite, tmp_path)
+    (tmp_path / "reach-robot-0.json").write_text('{"made_of": ')
+    with pytest.raises(UserError, match=r"reach-robot-0.json: not what .* writes"):
+        learning.done_before(job, suite, tmp_path, {})
+
+
+def test_two_calls_make_a_run_once(stubbed, tmp_path):
+    called, _, go_on = stubbed
+    go_on()
+    before = list(called)
+    go_on()
+    assert called == before
 
 
 def test_one_tasks_missing_data_leave_the_other_tasks_alone(tmp_path, monkeypatch, capsys):
@@ -511,6 +670,33 @@ def test_minutes_are_those_of_all_slices_and_of_the_shared_part(stubbed, tmp_pat
     assert (offline / learning_run.KEPT).exists()
     write(offline / "minutes.json", {"minutes": 12.0})
     assert go_on()["minutes"] == 42
+
+
+@pytest.mark.parametrize("said", ["the learner's run is over\n", "episode 3: 12 steps\n"])
+def test_a_robot_that_somebody_else_stopped_ends_the_slice(tmp_path, monkeypatch, said):
+    """Not so one that the learner has sent home, as long as the learner takes to end."""
+    looks = {"learner": 5}
+
+    class Process(Ended):
+        def __init__(self, folder, name, *words):
+            super().__init__(folder, name, *words)
+            self.name = name
+
+        def ended(self):
+            looks["learner"] -= self.name == "learner"
+            return self.name == "robot" or looks["learner"] < 0
+
+        def finish(self, means):
+            return said if self.name == "robot" else "finished: 2000 env steps"
+
+    monkeypatch.setattr(learning_run, "Process", Process)
+    monkeypatch.setattr(learning_run, "POLL_S", 0.001)
+    given = (tmp_path, tmp_path / "offline.pt", [], 0, learning_process.Means(threading.Event(), 1))
+    if "over" in said:
+        assert learning_run.fine_tune(*given) == tmp_path / "online"
+    else:
+        with pytest.raises(learning_process.Stopped):
+            learning_run.fine_tune(*given)
 
 
 class Ended:

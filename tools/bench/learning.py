@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import math
 import os
 import shutil
 import signal
@@ -44,6 +45,7 @@ class Outcome:
 
     def __init__(self) -> None:
         self.failed: list[str] = []
+        self.done: set[str] = set()
         self.stopped = 0
 
     def side_by_side(self, works: dict[str, Work], count: int, stop: threading.Event) -> None:
@@ -71,6 +73,7 @@ class Outcome:
             self.failed.append(name)
             say(f"{name}: FAILED: {error}")
         else:
+            self.done.add(name)
             say(f"{name}: done in {(time.monotonic() - began) / 60:.1f} min")
 
 
@@ -84,9 +87,10 @@ def sources(given: list[str], suite: Suite) -> dict[str, Path]:
     found = {}
     for text in given:
         name, equals, path = text.partition("=")
-        if not equals or name not in suite.tasks or not Path(path).exists():
+        there = Path(path).expanduser()  # not every shell does it behind a =
+        if not equals or name not in suite.tasks or not there.exists():
             raise UserError(f"--source {text}: expected TASK=PATH, of {', '.join(suite.tasks)}, and something there")
-        found[name] = Path(path).resolve()
+        found[name] = there.resolve()
     return found
 
 
@@ -107,18 +111,21 @@ def wanted(suite: Suite, only: dict[str, list[str]], have: dict[str, Path], root
     return [job for job in found if job.task not in lacking]
 
 
-def done_before(job: Job, suite: Suite, root: Path) -> bool:
-    """Whether its result is there. Raises UserError if that is one of other settings."""
+def done_before(job: Job, suite: Suite, root: Path, have: dict[str, Path]) -> bool:
+    """Whether its result is there. Raises UserError if that is one of other settings, or of other demonstrations."""
     result = root / f"{job.name}.json"
     if result.exists():
-        same(result, read(result).get("made_of", {}), learning_run.depends_on(job, suite.episodes, suite.at))
+        before, now = read(result).get("made_of", {}), learning_run.depends_on(job, suite.episodes, suite.at)
+        if "data" in before:  # not in older results
+            now["data"] = learning_data.depends_on(suite.tasks[job.task], job.seed, have.get(job.task))
+        same(result, before, now)
     return result.exists()
 
 
 def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, parallel: int, means: Means, keep: bool):
     """Data first, then the runs, so many at a time. Runs whose data could not be had are left out."""
     outcome = Outcome()
-    left = [job for job in jobs if not done_before(job, suite, root)]
+    left = [job for job in jobs if not done_before(job, suite, root, have)]
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} results are there")
     folders = {job: learning_data.place(root, suite, job.task, job.seed) for job in left}
@@ -134,7 +141,8 @@ def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, pa
         )
 
     outcome.side_by_side({name: prepare(*what) for name, what in data.items()}, parallel, means.stop)
-    ready = [job for job in left if f"data {folders[job].name}" not in outcome.failed]
+    ready = [job for job in left if f"data {folders[job].name}" in outcome.done]
+    outcome.stopped += sum(f"data {folders[job].name}" not in {*outcome.done, *outcome.failed} for job in left)
     outcome.side_by_side({job.name: run(job) for job in ready}, parallel, means.stop)
     forget_offline_parts(suite, jobs, root)
     return outcome
@@ -157,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.bench.learning").flags
     if not flags.suite:
         raise UserError(f"--suite NAME is needed: {', '.join(learning_suite.names())}, or a file")
-    if flags.parallel < 1 or flags.minutes < 0:
+    if flags.parallel < 1 or not 0 <= flags.minutes < math.inf:
         raise UserError(f"--parallel {flags.parallel}, --minutes {flags.minutes:g}: at least 1, and not negative")
     suite = learning_suite.read(flags.suite)
     suite.seeds = flags.seeds or suite.seeds

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from agent import cli
 from agent.episode_file import SUFFIX
 from agent.spec import UserError
-from tools.bench.learning_process import Means, Process
+from tools.bench.learning_process import Means, Process, alone
 from tools.bench.learning_run import fine_tune, once, train_offline
 from tools.bench.learning_settings import beside, config_words, made_of, pin, settings
 from tools.bench.learning_suite import Suite, Task
@@ -17,11 +20,35 @@ from tools.rollout import env_options
 SEED_STRIDE = 10_000  # between the scenes of two seeds
 
 
+def own(task: Task) -> bool:
+    """Whether every seed has demonstrations of its own: unless they are a given file's alone."""
+    return task.demonstrations == "scripted" or task.rollouts is not None
+
+
 def place(root: Path, suite: Suite, name: str, seed: int) -> Path:
-    """The folder of the demonstrations: every seed has its own, unless they are a given file's alone."""
-    task: Task = suite.tasks[name]
-    own = task.demonstrations == "scripted" or task.rollouts is not None
-    return root / "data" / (f"{name}-{seed}" if own else name)
+    """The folder of the demonstrations."""
+    return root / "data" / (f"{name}-{seed}" if own(suite.tasks[name]) else name)
+
+
+def depends_on(task: Task, seed: int, source: Path | None) -> dict[str, Any]:
+    """All that the demonstrations depend on; of what the user has, the name and a digest of what is in it."""
+    more = {"convert": task.convert, "rollouts": task.rollouts, "seed": seed if own(task) else None}
+    given = None if source is None else {"name": source.name, "sha256": digest(source)}
+    return made_of(task.configs, ("env", "collect"), source=given, **more)
+
+
+@functools.cache
+def digest(source: Path) -> str:
+    """SHA-256 of a file, or of all files in a folder with their names."""
+    whole = hashlib.sha256()
+    for path in [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file()):
+        whole.update(path.relative_to(source).as_posix().encode())
+        part = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                part.update(block)
+        whole.update(part.digest())
+    return whole.hexdigest()
 
 
 def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str, Path], means: Means) -> None:
@@ -30,17 +57,17 @@ def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str
     source = sources.get(name)
     if source is None and task.demonstrations == "convert":
         raise UserError(f"task {name} needs data of yours: --source {name}=PATH")
-    more = {"convert": task.convert, "rollouts": task.rollouts, "source": source, "seed": seed}
-    pin(work, made_of(task.configs, ("env", "collect"), **more))
-    if not once(done):
-        return
-    if source is None:
-        scripted(folder, work, task, seed, means)
-    else:
-        converted(folder, work, task, source, means)
-    if task.rollouts is not None:
-        rolled_out(folder, work, task, seed, means)
-    done.touch()
+    with alone(work, means):
+        pin(work, depends_on(task, seed, source))
+        if not once(done):
+            return
+        if source is None:
+            scripted(folder, work, task, seed, means)
+        else:
+            converted(folder, work, task, source, means)
+        if task.rollouts is not None:
+            rolled_out(folder, work, task, seed, means)
+        done.touch()
 
 
 def scripted(folder: Path, work: Path, task: Task, seed: int, means: Means) -> None:

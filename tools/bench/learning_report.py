@@ -128,12 +128,16 @@ def interval(rates: Sequence[float], episodes: int) -> tuple[float, float]:
 
 
 def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """task -> preset -> its runs. Raises UserError if runs of one preset differ in more than their seeds."""
+    """task -> preset -> its runs. Raises UserError if runs of one preset differ in more than their seeds, or not in
+    these.
+    """
     groups: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         same = groups.setdefault(run.task, {}).setdefault(run.preset, [])
         if same and (same[0].env_steps, same[0].episodes) != (run.env_steps, run.episodes):
             raise UserError(f"{run.task}, {run.preset}: runs of other lengths, or evaluated otherwise, are no mean")
+        if any(run.seed == other.seed for other in same):
+            raise UserError(f"{run.task}, {run.preset}: seed {run.seed} is there twice; name each folder once")
         same.append(run)
     return groups
 
@@ -191,7 +195,8 @@ def plot(task: str, presets: dict[str, list[Run]], out: Path) -> None:
     longest = max(run.env_steps for runs in presets.values() for run in runs) or 1
     stub = -0.06 * longest
     for number, (preset, runs) in enumerate(presets.items()):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        again, which = divmod(number, len(COLOURS))
+        colour, marker = COLOURS[which], MARKERS[(which + again) % len(MARKERS)]
         before = fmean(run.points[0][1] for run in runs)
         curves = [tuple(np.array(run.points).T) for run in runs if len(run.points) > 1]
         label = f"{preset} ({len(runs)} run{'s' if len(runs) > 1 else ''})"
@@ -225,9 +230,17 @@ def main(argv: list[str] | None = None) -> None:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.bench.learning_report").flags
     if not flags.results:
         raise UserError("name the folders of results, such as runs/learning/lift")
-    for task, presets in grouped(read(flags.results)).items():
+    runs = read(flags.results)
+    known = list(dict.fromkeys(run.preset for run in runs))
+    for name in flags.presets:
+        if name not in known:
+            raise UserError(f"--presets {name}: there are {', '.join(known)}{cli.nearest(name, known)}")
+    for task, presets in grouped(run for run in runs if run.preset in (flags.presets or known)).items():
         out = (flags.out or flags.results[0]) / f"{task}.png"
-        plot(task, presets, out)
+        try:
+            plot(task, presets, out)
+        except OSError as error:
+            raise UserError(f"{out}: cannot write: {error.strerror}") from None
         minutes = sum(run.minutes for runs in presets.values() for run in runs)
         print(f"{task}: {out}; {minutes:.0f} minutes of runs\n\n{table(presets)}\n")
         for note in notes(presets):
@@ -236,6 +249,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="folders of tools.bench.learning")
+    parser.add_argument("--presets", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the plots go (the first RESULTS)")
 
 

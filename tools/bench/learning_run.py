@@ -28,6 +28,7 @@ from tools.bench.report import machine
 from tools.demo import EVALUATION_SEED, free_port
 
 ROBOT_SEEDS = 1_000_000  # above the seeds of collecting and of the evaluation
+OVER = "the learner's run is over"  # as robot_server says it
 DIVERGED = "learning has diverged"  # as CalQL.check_alive says it
 DIED = "died.json"  # in the folder of the stage
 KEPT = "kept"  # in that of an offline part: not to be deleted
@@ -77,8 +78,8 @@ def fine_tune(folder: Path, ckpt: Path, configs: Sequence[str], seed: int, means
     robot = Process(folder, "robot", "robot_server", *config_words(configs), *place, *scenes)
     try:
         while not learner.ended() and not means.stop.wait(POLL_S):
-            if robot.ended() and robot.process.returncode:
-                robot.finish(means)
+            if robot.ended() and OVER not in robot.finish(means):  # raises if it failed
+                raise Stopped  # by somebody else's signal
         said = learner.finish(means)
     finally:
         robot.end()
@@ -158,23 +159,27 @@ def run(
     none other where the config asks for no env steps), `training`, [env steps, success] of every episode online;
     `offline`, where the values were at its end; `warnings` of both parts; `died`, None or why a run that diverged
     ended, and `died_at`, after how many env steps; `minutes`, those of an offline part that others share included;
-    `made_of`, all settings.
+    `made_of`, all settings, and those of the demonstrations.
     """
-    parts = depends_on(job, episodes, at)
-    pin(folder, parts)
-    offline, of_offline = offline_part(job, folder.parent, data, episodes)
-    with alone(offline, means):
-        pin(offline, of_offline)
-        if keep:
-            (offline / KEPT).touch()
-        with clocked(offline):
-            first = begin(job, offline, data, means, episodes)
-    with clocked(folder):
-        found = go_on(job, folder, offline, first, means, episodes, at)
-    took = round(minutes(offline) + minutes(folder), 1)
-    write(result, {**found, "minutes": took, "machine": machine(), "made_of": parts})
-    if not keep:
-        shutil.rmtree(folder)
+    with alone(folder, means):
+        if result.exists():  # by another call, meanwhile
+            return
+        parts = depends_on(job, episodes, at)
+        pin(folder, parts)
+        offline, of_offline = offline_part(job, folder.parent, data, episodes)
+        with alone(offline, means):
+            pin(offline, of_offline)
+            if keep:
+                (offline / KEPT).touch()
+            with clocked(offline):
+                first = begin(job, offline, data, means, episodes)
+        with clocked(folder):
+            found = go_on(job, folder, offline, first, means, episodes, at)
+        took = round(minutes(offline) + minutes(folder), 1)
+        made = {**parts, "data": of_offline["data"]}
+        write(result, {**found, "minutes": took, "machine": machine(), "made_of": made})
+        if not keep:
+            shutil.rmtree(folder)
 
 
 def depends_on(job: Job, episodes: int, at: Sequence[float]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,20 @@ def settings(configs: Sequence[str]) -> dict[str, Any]:
 def made_of(configs: Sequence[str], sections: Sequence[str], **more: Any) -> dict[str, Any]:
     """As plain JSON, what something depends on: these sections of its configs, and `more`."""
     found = settings(configs)
-    return dict(json.loads(json.dumps({**{name: found[name] for name in sections}, **more}, default=_plain)))
+    return dict(_plain({**{name: found[name] for name in sections}, **more}))
 
 
 def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)  # type: ignore[arg-type]
+    """As JSON has it, which knows finite numbers only: others become words."""
+    if dataclasses.is_dataclass(value):
+        value = dataclasses.asdict(value)  # type: ignore[arg-type]
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def beside(data: Path) -> Path:
@@ -75,7 +85,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    put(path, json.dumps(content, indent=1) + "\n")
+    put(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def put(path: Path, text: str) -> None:
@@ -87,5 +97,8 @@ def put(path: Path, text: str) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Empty if it is not there."""
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    """Empty if it is not there. Raises UserError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(), parse_constant=str)) if path.exists() else {}  # a bare Infinity, too
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not what tools.bench.learning writes: {error}; delete it to make it anew") from None

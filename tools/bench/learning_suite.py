@@ -23,6 +23,7 @@ Every preset gets the same demonstrations; each seed has its own, where a progra
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from agent.spec import UserError
 from tools.bench.learning_settings import put
 
 SUITES = Path(__file__).parent / "suites"
+NAME = r"[A-Za-z0-9_-]+"  # of tasks and presets: results are files named after them
 AT = (0.05, 0.1, 0.15, 0.2, 0.4, 0.6, 0.8, 1.0)  # dense where a policy collapses, if it does
 
 
@@ -84,10 +86,15 @@ def read(name: str) -> Suite:
     if not path.is_file():
         raise UserError(f"--suite {name}: there are {', '.join(names())}{cli.nearest(name, names())}")
     try:
-        suite = cli.build(Suite, yaml.safe_load(path.read_text()) or {}, f"{path}: ")
-    except yaml.YAMLError as error:
+        suite = cli.build(Suite, mapping(yaml.safe_load(path.read_text()), f"{path}"), f"{path}: ")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    suite.tasks = {key: cli.build(Task, given, f"{path}: {key}: ") for key, given in suite.tasks.items()}
+    for name in [*suite.tasks, *suite.presets]:
+        if not re.fullmatch(NAME, str(name)) or not isinstance(name, str):
+            raise UserError(f"{path}: {name!r}: a name is letters, digits, - and _ (yes, no, on, off in quotes)")
+    suite.tasks = {
+        key: cli.build(Task, mapping(given, f"{path}: {key}"), f"{path}: {key}: ") for key, given in suite.tasks.items()
+    }
     for key, task in suite.tasks.items():
         if task.demonstrations not in ("scripted", "convert"):
             raise UserError(f"{path}: {key}: demonstrations: scripted or convert, not {task.demonstrations}")
@@ -102,6 +109,13 @@ def read(name: str) -> Suite:
     if not suite.at or any(not 0 < share <= 1 for share in suite.at) or sorted(suite.at) != suite.at:
         raise UserError(f"{path}: at: shares above 0, up to 1, in their order; not {suite.at}")
     return suite
+
+
+def mapping(given: Any, where: str) -> dict[str, Any]:
+    """It, or {} for nothing. Raises UserError if it is anything else."""
+    if not isinstance(given or {}, dict):
+        raise UserError(f"{where}: expected `key: value` lines, not {given!r}")
+    return dict(given or {})
 
 
 def jobs(suite: Suite, root: Path) -> list[Job]:
