@@ -1,0 +1,156 @@
+"""What learning runs came to: the figures by hand, the table and the plot."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from agent.spec import UserError
+from tools.bench import (
+    learning_report,
+)
+from tools.bench.learning_report import Run, interval, largest_drop, regret, steps_to
+
+ROOT = Path(__file__).parents[2]
+
+CURVE = [(0.0, 0.5), (100.0, 0.1), (200.0, 0.4), (1000.0, 1.0)]
+
+
+def test_regret_is_the_area_above_the_curve():
+    # 100 * (0.5 + 0.9) / 2 + 100 * (0.9 + 0.6) / 2 + 800 * (0.6 + 0) / 2 = 70 + 75 + 240
+    assert regret(CURVE) == pytest.approx(0.385)
+    assert regret([(0, 1.0), (10, 1.0)]) == 0 and regret([(0, 0.0), (10, 0.0)]) == 1
+
+
+def test_the_drop_is_that_of_the_first_fifth_and_never_below_nothing():
+    assert largest_drop(CURVE, 1000) == pytest.approx(0.4)
+    assert largest_drop([(0, 0.5), (190, 0.6), (400, 0.0)], 1000) == 0
+    assert largest_drop([(0, 0.5), (224, 0.2), (1000, 1)], 1000) == pytest.approx(0.3)  # the checkpoint nearest to 200
+    assert largest_drop([(0, 0.5), (230, 0.2)], 1000) is None
+    assert largest_drop([(0, 0.5)], 1000) is None
+
+
+def test_steps_to_a_goal_are_those_of_the_first_evaluation_that_reaches_it():
+    assert steps_to(0.4, CURVE) == 0 and steps_to(0.9, CURVE) == 1000
+    assert steps_to(0.9, [(0, 0.2), (10, 0.9), (20, 0.3), (30, 1.0)]) == 10
+    assert steps_to(0.9, CURVE[:3]) is None
+
+
+def test_success_in_training_is_that_of_each_tenth_of_the_steps():
+    run = Run.of(result(training=[[50, 1], [100, 0], [150, 1], [190, 0], [199, 0], [990, 1], [1000, 0]]))
+    steps, success = learning_report.in_training(run)
+    assert steps.tolist() == [50, 150, 950] and success.tolist() == [1, 0.25, 0.5]
+
+
+def test_the_interval_of_one_run_is_wilsons():
+    # p = 0.8, n = 10, z = 1.95996: centre (0.8 + 0.192) / 1.384 = 0.7167, half 0.2266
+    assert interval([0.8], 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+def test_the_interval_of_several_runs_is_the_wider_one():
+    # Student's: mean 0.5, standard deviation 0.3, 4.3027 * 0.3 / sqrt(3) = 0.745, so all there is
+    assert interval([0.2, 0.5, 0.8], 50) == (0.0, 1.0)
+    # mean 0.5, standard deviation 0.01: 4.3027 * 0.01 / sqrt(3) = 0.025, less than Wilson's 0.079 of 150 episodes
+    low, high = interval([0.49, 0.5, 0.51], 50)
+    assert (low, high) == pytest.approx((0.421, 0.579), abs=1e-3)
+    # 0.9, 0.94, 0.98: 4.3027 * 0.04 / sqrt(3) = 0.0994
+    assert interval([0.9, 0.94, 0.98], 50) == pytest.approx((0.94 - 0.0994, 1.0), abs=1e-3)
+
+
+def result(preset="calql", seed=0, curve=CURVE, **changed):
+    evaluations = [{"env_steps": steps, "success": success, "episodes": 10} for steps, success in curve]
+    return {
+        "task": "lift", "preset": preset, "seed": seed, "env_steps": 1000, "evaluations": evaluations, "died": None,
+        "died_at": 250, "training": [[20, 1], [40, 0], [60, 0], [80, 1]], "warnings": [], "minutes": 1.0, **changed,
+    }  # fmt: skip
+
+
+def test_the_table_has_a_row_for_each_preset_and_names_what_went_wrong(tmp_path, capsys):
+    flat = [(0.0, 0.2)]
+    results = [
+        result(), result(seed=1, warnings=["too sure"]), result("cql", died="diverged"), result("bc", curve=flat)
+    ]  # fmt: skip
+    for number, content in enumerate(results):
+        (tmp_path / f"{number}.json").write_text(json.dumps(content))
+    learning_report.main([str(tmp_path)])
+    said = capsys.readouterr().out
+    row = next(line for line in said.splitlines() if line.startswith("| calql"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:2] == ["calql", "2"] and cells[2].startswith("50% (30 to 70)") and cells[3].startswith("100%")
+    assert cells[4:] == ["0.39", "0.50", "40%, at most 40% (of 2)", "1,000 (2 of 2)"]
+    assert "| bc | 1 | 20% (6 to 51) |  |  |  |  |  |" in said
+    assert "- calql, seed 1: too sure" in said and "- cql, seed 0: diverged" in said
+    assert (tmp_path / "lift.png").stat().st_size > 5000
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UserError, match=r"x\.json: not a result"):
+        learning_report.read([tmp_path])
+    with pytest.raises(UserError, match="no results"):
+        learning_report.read([tmp_path / "none"])
+
+
+def test_a_run_that_diverged_has_no_success_from_there_on(tmp_path):
+    run = Run.of(result(curve=CURVE[:2], died="learning has diverged", died_at=150))
+    assert run.died and run.points == [*CURVE[:2], (151.0, 0.0), (1000.0, 0.0)] and run.lived == 0.15
+    assert largest_drop(run.points, 1000) == 0.5 and regret(run.points) > 0.9
+    cells = learning_report.row("robot", [run, Run.of(result(seed=1))])
+    assert cells[5] == f"{(1 - 0.15 * 0.5 + 0.5) / 2:.2f}" and cells[6] == "45%, at most 50% (of 2)"
+    assert cells[7] == "not reached (1 of 2)"  # the median run
+
+
+def test_of_several_folders_runs_of_one_name_are_kept_apart(tmp_path):
+    for name, changed in (("small", {}), ("large", {"env_steps": 2000})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lift.json").write_text(json.dumps(result(**changed)))
+    both = learning_report.grouped(learning_report.read([tmp_path / "small", tmp_path / "large"]))
+    assert list(both) == ["small-lift", "large-lift"]
+    with pytest.raises(UserError, match="lift, calql: runs of other lengths"):
+        learning_report.grouped([Run.of(result()), Run.of(result(env_steps=2000))])
+
+
+def test_a_run_counts_once():
+    with pytest.raises(UserError, match="lift, calql: seed 0 is there twice"):
+        learning_report.grouped([Run.of(result()), Run.of(result())])
+
+
+def test_a_report_of_some_presets_and_where_it_cannot_be_written(tmp_path, capsys):
+    for preset in ("calql", "cql"):
+        (tmp_path / f"{preset}.json").write_text(json.dumps(result(preset)))
+    learning_report.main([str(tmp_path), "--presets", "cql"])
+    said = capsys.readouterr().out
+    assert "| cql | 1 |" in said and "| calql |" not in said
+    with pytest.raises(UserError, match="--presets cal: there are calql, cql"):
+        learning_report.main([str(tmp_path), "--presets", "cal"])
+    with pytest.raises(UserError, match=r"cql.json/lift.png: cannot write"):
+        learning_report.main([str(tmp_path), "--out", str(tmp_path / "cql.json")])
+
+
+def test_no_two_of_many_presets_look_alike(tmp_path, monkeypatch):
+    looks = []
+    presets = {f"p{number}": [Run.of(result())] for number in range(17)}
+    plain = learning_report.Figure.subplots
+
+    def subplots(figure):
+        axes = plain(figure)
+        draw = axes.plot
+
+        def note(*given, **how):
+            if "marker" in how:
+                looks.append((how["color"], how["marker"]))
+            return draw(*given, **how)
+
+        axes.plot = note
+        return axes
+
+    monkeypatch.setattr(learning_report.Figure, "subplots", subplots)
+    learning_report.plot("lift", presets, tmp_path / "lift.png")
+    assert len(looks) == len(set(looks)) == 17
+
+
+def test_a_run_is_read_as_it_was_written():
+    run = Run.of(result(seed=3))
+    assert run.points == CURVE and run.episodes == 10 and run.seed == 3 and not run.died
+    assert math.isclose(sum(won for _, won in run.training), 2)

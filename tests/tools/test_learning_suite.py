@@ -1,0 +1,123 @@
+"""Suites of learning runs: what can be written, and that those of the repository are what its results are of."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.spec import UserError
+from tools.bench import (
+    learning,
+    learning_run,
+    learning_suite,
+)
+from tools.bench.learning_suite import Suite, Task
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["state_lift", "lift_small", "lift_6000", "can_small", "can_30000"])
+def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    suite = learning_suite.read(name)
+    kept = ROOT / "docs" / "learning" / name
+    found = [job for job in learning_suite.jobs(suite, tmp_path) if learning.done_before(job, suite, kept, {})]
+    assert {f"{job.name}.json" for job in found} == {path.name for path in kept.glob("*.json")}
+    for job in found:
+        run = json.loads((kept / f"{job.name}.json").read_text())
+        for wanted, seen in zip(suite.at, run["evaluations"][1:]):
+            assert abs(seen["env_steps"] - wanted * run["env_steps"]) < 0.05 * run["env_steps"], job.name
+
+
+@pytest.mark.parametrize(("ablation", "of"), [("ablation_lift", "lift_small"), ("ablation_can", "can_small")])
+def test_an_ablation_begins_with_the_runs_of_its_suite(ablation, of, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    changed, plain = learning_suite.read(ablation), learning_suite.read(of)
+    assert changed.tasks == plain.tasks and changed.presets["robot"] == plain.presets["robot"]
+    assert (changed.seeds, changed.episodes) == (plain.seeds, plain.episodes)
+
+
+@pytest.mark.parametrize("task", ["can", "door", "square"])
+def test_rlpd_and_wsrl_look_as_far_ahead_as_the_task_wants(task, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    jobs = {job.preset: job for job in learning_suite.jobs(learning_suite.read(task), tmp_path) if job.seed == 0}
+    wanted = learning_run.settings(jobs["robot"].configs)["calql"].gamma
+    assert all(learning_run.settings(jobs[name].configs)["calql"].gamma == wanted for name in ("rlpd", "wsrl"))
+
+
+@pytest.mark.parametrize("name", learning_suite.names())
+def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    suite = learning_suite.read(name)
+    for job in learning_suite.jobs(suite, tmp_path):
+        learning_run.settings(job.configs)
+    for task in suite.tasks.values():
+        if task.rollouts:
+            learning_run.settings((*task.configs, *task.rollouts.configs))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tasks: {a: {configs: []}}", "at least one task, preset"),
+        ("tasks: {a: {configs: [], demonstrations: magic}}\npresets: {p: []}", "scripted or convert, not magic"),
+        ("tasks: {a: {configs: []}}\npresets: {p: []}\nat: [0.5, 0.2]", "in their order"),
+        (
+            "tasks: {a: {configs: []}}\npresets: {p: configs/cql.yaml}",
+            "presets: p: a list of config files or mappings",
+        ),
+        (
+            "tasks: {a: {configs: []}}\npresets: {p: [configs/cql.yaml, 3]}",
+            r"presets: p: .*not \['configs/cql.yaml', 3\]",
+        ),
+        ("tasks: {a: {config: []}}\npresets: {p: []}", "did you mean 'configs'"),
+        ("- a", "mine.yaml: expected `key: value` lines"),
+        ("tasks: {a: 3}\npresets: {p: []}", "mine.yaml: a: expected `key: value` lines, not 3"),
+        ("tasks: {a: {configs: []}}\npresets: {no: []}", "False: a name is"),
+        ("tasks: {a: {configs: []}}\npresets: {a/b: []}", "'a/b': a name is"),
+    ],
+)
+def test_a_suite_that_cannot_be_meant_is_refused(tmp_path, text, says):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=says):
+        learning_suite.read(str(tmp_path / "mine.yaml"))
+
+
+def test_a_suite_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"tasks: {caf\xe9: {}}")
+    with pytest.raises(UserError, match="not YAML"):
+        learning_suite.read(str(tmp_path / "mine.yaml"))
+
+
+def test_a_preset_may_be_written_out_in_the_suite(tmp_path):
+    suite = Suite(
+        {"lift": Task([str(ROOT / "configs/lift.yaml")])},
+        {
+            "robot": [],
+            "calm": {"calql": {"gamma": 0.5}},
+            "both": [
+                str(ROOT / "configs/cql.yaml"),
+                {"calql": {"gamma": 0.6, "cql_actions": 7}},
+                {"calql": {"gamma": 0.7}},
+            ],
+        },
+        1,
+    )
+    robot, calm, both = (learning_run.settings(job.configs)["calql"] for job in learning_suite.jobs(suite, tmp_path))
+    assert robot.gamma == 0.95 and calm.gamma == 0.5 and calm.bc_weight == robot.bc_weight
+    assert robot.calibrate and not both.calibrate and both.gamma == 0.7 and both.cql_actions == 7
+    suite.presets["calm"] = {"calql": {"gama": 0.5}}
+    with pytest.raises(UserError, match=r"calm\.yaml.*gamma"):
+        learning_run.settings(learning_suite.jobs(suite, tmp_path)[1].configs)
+
+
+def test_parts_of_a_preset_are_no_other_presets(tmp_path):
+    presets = {
+        "cloning": [{"calql": {"gamma": 0.5}}, {"calql": {"gamma": 0.6}}],
+        "cloning_1": {"calql": {"gamma": 0.7}},
+    }
+    found = [
+        learning_run.settings(job.configs)["calql"].gamma
+        for job in learning_suite.jobs(Suite({"lift": Task([])}, presets, 1), tmp_path)
+    ]
+    assert found == [0.6, 0.7]
