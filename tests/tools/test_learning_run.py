@@ -128,7 +128,7 @@ def test_a_result_does_not_say_where_its_folder_lay(tmp_path):
     kept = json.dumps(
         [json.loads(path.read_text()).get("configs") for path in (ROOT / "docs/learning").glob("*/*.json")]
     )
-    assert '"presets/te2_max.yaml' in kept and '"/' not in kept and "runs/" not in kept
+    assert '"presets/max_backup.yaml' in kept and '"/' not in kept and "runs/" not in kept
 
 
 def test_settings_that_are_not_finite_are_json_all_the_same(tmp_path):
