@@ -1,6 +1,7 @@
 """What a dying run is told by, and that a healthy one is left alone."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -163,3 +164,16 @@ def test_a_warning_is_said_and_written(tmp_path, capsys):
     assert "warning: it is dead" in capsys.readouterr().out
     record = json.loads((tmp_path / "log.jsonl").read_text())
     assert (record["kind"], record["line"], record["env_steps"], record["updates"]) == ("warning", "it is dead", 30, 4)
+
+
+def test_of_the_published_runs_those_that_collapsed_are_told_and_none_of_the_default_that_ended_well():
+    told = {}
+    for path in (Path(__file__).parents[2] / "docs/learning").glob("*/*.json"):
+        run, lines = json.loads(path.read_text()), []
+        health = Health(CONFIG, 3, lines.append)
+        for _, success in run["training"]:
+            health.episode(bool(success))
+        told[path.stem] = [line for line in lines if "had: go on" in line]
+        if run["preset"] == "robot" and run["evaluations"][-1]["success"] > 0.8:
+            assert not told[path.stem], path
+    assert all(told[f"state_lift-{name}"] for name in ("paper-0", "paper-2", "reward_0_1-0", "no_cloning_online-2"))

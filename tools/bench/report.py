@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,7 +35,8 @@ class Figure:
 
 def machine() -> dict[str, Any]:
     """The processor, the cores that this process may use, the threads that libraries are told to use and those that
-    torch uses (where the benchmark does use it), the GPU if there is one, versions, and the date.
+    torch uses (where the benchmark does use it), the GPU if there is one, versions, the commit if there is one (of a
+    working tree that has changes: -dirty), and the date.
     """
     torch_threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
     cpu = platform.processor() or platform.machine()
@@ -62,6 +64,10 @@ def machine() -> dict[str, Any]:
     for package in ("torch", "mujoco"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             about[package] = importlib.metadata.version(package)
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        about["commit"] = done.stdout.strip()
     return {**about, "python": platform.python_version(), "date": str(date.today())}
 
 
