@@ -16,7 +16,9 @@ from tools.bench.learning_suite import Suite, Task
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["state_lift", "lift_small", "lift_6000", "can_small", "can_30000", "adroit_small", "ablation_can"])
+@pytest.mark.parametrize(
+    "name", ["state_lift", "lift_small", "lift_6000", "can_small", "can_30000", "adroit_small", "ablation_can"]
+)
 def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     suite = learning_suite.read(name)
