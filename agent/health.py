@@ -6,10 +6,11 @@ once, as one line with what to try; and again only after it had been over.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 from agent.config import CalQLConfig
@@ -20,9 +21,9 @@ BOUND_LOW, BOUND_HIGH = 0.001, 0.999
 MULTIPLIER_LIMIT = 1e6  # where losses.multiplier clips alpha'
 SLACK = 0.1  # of the span of returns
 NO_SPREAD = -4.0  # nats an action dimension: a standard deviation of about 0.004
-EPISODES = 20  # their success rate is looked at
-ONCE_GOOD = 0.3  # a rate that can be lost
-LOST, BACK = 0.25, 0.5  # of the best rate so far: so little is a collapse, so much the end of it
+EPISODES = 20  # whose success rate is looked at
+SURE = 0.995  # confidence of the intervals of two such rates that are taken to differ
+GONE, ONCE_GOOD = 40, 0.3  # episodes in a row without a success, after so good a rate
 NEVER = 50  # episodes from the beginning without a success
 
 LINES = {
@@ -71,6 +72,16 @@ def complaints(
     return {key: LINES[key].format(**record) for key in found}
 
 
+@functools.lru_cache
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a success rate."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate = successes / trials
+    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
+
+
 def _travelled(updates: int, config: CalQLConfig) -> bool:
     """Whether Q has had the updates that it takes from where it begins to where the returns are."""
     return updates * config.target_rate * (1 - config.gamma) > 1
@@ -83,8 +94,8 @@ class Health:
         self._config, self._actions, self.tell, self._sparse = config, actions, tell, sparse
         self._seen: Counter[str] = Counter()  # records in a row, or 1: of episodes
         self._recent: deque[bool] = deque(maxlen=EPISODES)
-        self._best = 0.0
-        self._failed = 0.0  # episodes before the first success; then no number
+        self._best = 0  # successes among the best EPISODES in a row
+        self._failed, self._succeeded = 0, False  # episodes in a row, any so far
 
     def update(self, record: Mapping[str, Any], rewards: tuple[float, float]) -> None:
         """A record of an update, as it is in log.jsonl; see complaints."""
@@ -96,16 +107,23 @@ class Health:
                 self.tell(found[key])
 
     def episode(self, success: bool) -> None:
+        """Success is gone when its rate is surely below the best so far: in 400 episodes of a rate that stays as it is,
+        this is said of one run in twenty at most.
+        """
         self._recent.append(success)
-        self._failed = self._failed + 1 if not success else math.nan
-        if self._failed == NEVER and self._sparse:
+        self._failed = 0 if success else self._failed + 1
+        self._succeeded |= success
+        if self._failed == NEVER and not self._succeeded and self._sparse:
             self.tell(LINES["never"].format(episodes=NEVER))
         if len(self._recent) < EPISODES:
             return
-        rate = fmean(self._recent)
-        if self._best >= ONCE_GOOD and rate <= LOST * self._best and not self._seen["success"]:
-            self.tell(LINES["success"].format(rate=rate, episodes=EPISODES, best=self._best))
-            self._seen["success"] = 1
-        elif rate >= BACK * self._best:
-            self._seen["success"] = 0
-        self._best = max(self._best, rate)
+        won = sum(self._recent)
+        had, _ = wilson(self._best, EPISODES, SURE)
+        _, has = wilson(won, EPISODES, SURE)
+        gone = has < had or (self._failed >= GONE and self._best >= ONCE_GOOD * EPISODES)
+        if gone and not self._seen["success"]:
+            line = LINES["success"].format(rate=won / EPISODES, episodes=EPISODES, best=self._best / EPISODES)
+            self.tell(line)
+        if gone or won >= had * EPISODES:  # it is over when the rate is back
+            self._seen["success"] = int(gone)
+        self._best = max(self._best, won)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import fmean
 from typing import Any
+
+from agent.health import wilson
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,3 @@ class Result:
         values = dataclasses.asdict(self)
         attempts = [{"return" if k == "episode_return" else k: v for k, v in a.items()} for a in values.pop("attempts")]
         return {"return": values.pop("episode_return"), **values, "attempts": attempts}
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a success rate."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / trials
-    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)

@@ -24,7 +24,7 @@ from tools.bench.learning_suite import Suite, Task
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("minutes", ["inf", "nan", "-1"])
+@pytest.mark.parametrize("minutes", ["inf", "nan", "-1", "1e9"])
 def test_a_slice_has_an_end(minutes):
     with pytest.raises(UserError, match="--minutes"):
         learning.main(["--suite", "smoke", "--minutes", minutes])
@@ -35,8 +35,9 @@ def test_a_source_may_be_in_the_home_folder(tmp_path, monkeypatch):
     (tmp_path / "maze.hdf5").touch()
     suite = Suite({"maze": Task([], "convert")}, {"robot": []})
     assert learning.sources(["maze=~/maze.hdf5"], suite) == {"maze": tmp_path / "maze.hdf5"}
-    with pytest.raises(UserError, match="expected TASK=PATH"):
-        learning.sources(["maze=~/none.hdf5"], suite)
+    for given in ("maze=~/none.hdf5", "maze=", "maze=~nobody-of-that-name/x", "maze", "lift=~/maze.hdf5"):
+        with pytest.raises(UserError, match="expected TASK=PATH"):
+            learning.sources([given], suite)
 
 
 def test_an_unknown_suite_task_or_preset_is_named():

@@ -112,7 +112,7 @@ def test_of_several_folders_runs_of_one_name_are_kept_apart(tmp_path):
 
 
 def test_a_run_counts_once():
-    with pytest.raises(UserError, match="lift, calql: seed 0 is there twice"):
+    with pytest.raises(UserError, match="lift, calql: two results of seed 0"):
         learning_report.grouped([Run.of(result()), Run.of(result())])
 
 

@@ -1,7 +1,6 @@
 """One learning run, its stages in place of processes: what is gone on with, and what a result says."""
 
 import json
-import math
 import threading
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from agent.spec import UserError
 from tools.bench import (
     learning_process,
     learning_run,
-    learning_settings,
     learning_suite,
 )
 from tools.bench.learning_report import Run
@@ -131,25 +129,26 @@ def test_a_result_does_not_say_where_its_folder_lay(tmp_path):
     assert '"presets/max_backup.yaml' in kept and '"/' not in kept and "runs/" not in kept
 
 
-def test_settings_that_are_not_finite_are_json_all_the_same(tmp_path):
-    parts = learning_run.made_of([], ["calql"])
-    assert parts["calql"]["cql_clip_high"] == "Infinity"
-    write(tmp_path / "new.json", parts)
-    (tmp_path / "old.json").write_text((tmp_path / "new.json").read_text().replace('"Infinity"', "Infinity"))
-    for name in ("new", "old"):
-        learning_settings.same(tmp_path / name, learning_settings.read(tmp_path / f"{name}.json"), parts)
-    with pytest.raises(ValueError, match="JSON"):
-        write(tmp_path / "bad.json", {"loss": math.nan})
-    for path in (ROOT / "docs/learning").glob("*/*.json"):
-        json.loads(path.read_text(), parse_constant=lambda word, path=path: pytest.fail(f"{word} in {path}"))
-
-
 def test_two_calls_make_a_run_once(stubbed, tmp_path):
     called, _, go_on = stubbed
     go_on()
     before = list(called)
     go_on()
     assert called == before
+    with pytest.raises(UserError, match=r"result.json: made with other settings \(episodes: 5, now 6\)"):
+        go_on(episodes=6)
+
+
+def test_a_run_is_not_gone_on_with_from_other_demonstrations(stubbed, tmp_path):
+    _, outcomes, go_on = stubbed
+    write(tmp_path.with_name(f"{tmp_path.name}-work") / "made_of.json", {"collect": {"noise": 0.1}})
+    outcomes["evaluate 1000"] = learning_process.Stopped()
+    with pytest.raises(learning_process.Stopped):
+        go_on()
+    outcomes.clear()
+    write(tmp_path.with_name(f"{tmp_path.name}-work") / "made_of.json", {"collect": {"noise": 0.2}})
+    with pytest.raises(UserError, match=r"work.made_of.json: made with other settings \(data.collect.noise: 0.1, now"):
+        go_on()
 
 
 def test_an_offline_part_is_of_these_demonstrations_alone(tmp_path):

@@ -1,16 +1,18 @@
 """Suites of learning runs: what can be written, and that those of the repository are what its results are of."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from agent.spec import UserError
 from tools.bench import (
-    learning,
     learning_run,
+    learning_settings,
     learning_suite,
 )
+from tools.bench.learning_settings import write
 from tools.bench.learning_suite import Suite, Task
 
 ROOT = Path(__file__).parents[2]
@@ -23,10 +25,12 @@ def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, 
     monkeypatch.chdir(ROOT)
     suite = learning_suite.read(name)
     kept = ROOT / "docs" / "learning" / name
-    found = [job for job in learning_suite.jobs(suite, tmp_path) if learning.done_before(job, suite, kept, {})]
+    found = [job for job in learning_suite.jobs(suite, tmp_path) if (kept / f"{job.name}.json").exists()]
     assert {f"{job.name}.json" for job in found} == {path.name for path in kept.glob("*.json")}
     for job in found:
         run = json.loads((kept / f"{job.name}.json").read_text())
+        before = {key: value for key, value in run["made_of"].items() if key != "data"}
+        learning_settings.same(kept / job.name, before, learning_run.depends_on(job, suite.episodes, suite.at))
         for wanted, seen in zip(suite.at, run["evaluations"][1:]):
             assert abs(seen["env_steps"] - wanted * run["env_steps"]) < 0.05 * run["env_steps"], job.name
 
@@ -76,6 +80,8 @@ def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_pat
         ("- a", "mine.yaml: expected `key: value` lines"),
         ("tasks: {a: 3}\npresets: {p: []}", "mine.yaml: a: expected `key: value` lines, not 3"),
         ("tasks: {a: {configs: []}}\npresets: {no: []}", "False: a name is"),
+        ("tasks: {a: {}, a-b: {}}\npresets: {b-c: [], c: []}", "two runs would be a-b-c"),
+        ("tasks: {a: {}, a-0: {}}\npresets: {b: []}", "a-0: that is a seed's folder of the task a"),
         ("tasks: {a: {configs: []}}\npresets: {a/b: []}", "'a/b': a name is"),
     ],
 )
@@ -123,3 +129,16 @@ def test_parts_of_a_preset_are_no_other_presets(tmp_path):
         for job in learning_suite.jobs(Suite({"lift": Task([])}, presets, 1), tmp_path)
     ]
     assert found == [0.6, 0.7]
+
+
+def test_settings_that_are_not_finite_are_json_all_the_same(tmp_path):
+    parts = learning_run.made_of([], ["calql"])
+    assert parts["calql"]["cql_clip_high"] == "Infinity"
+    write(tmp_path / "new.json", parts)
+    (tmp_path / "old.json").write_text((tmp_path / "new.json").read_text().replace('"Infinity"', "Infinity"))
+    for name in ("new", "old"):
+        learning_settings.same(tmp_path / name, learning_settings.read(tmp_path / f"{name}.json"), parts)
+    write(tmp_path / "diverged.json", {"offline": {"q_data": math.nan}})
+    assert json.loads((tmp_path / "diverged.json").read_text()) == {"offline": {"q_data": "NaN"}}
+    for path in (ROOT / "docs/learning").glob("*/*.json"):
+        json.loads(path.read_text(), parse_constant=lambda word, path=path: pytest.fail(f"{word} in {path}"))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import math
 import os
 import shutil
 import signal
@@ -32,7 +31,7 @@ from typing import Any
 from agent import cli
 from agent.spec import UserError
 from tools.bench import learning_data, learning_run, learning_suite
-from tools.bench.learning_process import Means, Stopped
+from tools.bench.learning_process import Means, Stopped, say
 from tools.bench.learning_settings import read, same, settings
 from tools.bench.learning_suite import Job, Suite
 from tools.demo import MAX_SEED
@@ -77,18 +76,13 @@ class Outcome:
             say(f"{name}: done in {(time.monotonic() - began) / 60:.1f} min")
 
 
-def say(line: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")  # in one piece: threads say things
-    sys.stdout.flush()
-
-
 def sources(given: list[str], suite: Suite) -> dict[str, Path]:
     """task -> the data of it that the user has. Raises UserError."""
     found = {}
     for text in given:
-        name, equals, path = text.partition("=")
-        there = Path(path).expanduser()  # not every shell does it behind a =
-        if not equals or name not in suite.tasks or not there.exists():
+        name, _, path = text.partition("=")
+        there = Path(os.path.expanduser(path))  # not every shell does it behind a =
+        if not path or name not in suite.tasks or not there.exists():
             raise UserError(f"--source {text}: expected TASK=PATH, of {', '.join(suite.tasks)}, and something there")
         found[name] = there.resolve()
     return found
@@ -165,8 +159,10 @@ def main(argv: list[str] | None = None) -> int:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.bench.learning").flags
     if not flags.suite:
         raise UserError(f"--suite NAME is needed: {', '.join(learning_suite.names())}, or a file")
-    if flags.parallel < 1 or not 0 <= flags.minutes < math.inf:
-        raise UserError(f"--parallel {flags.parallel}, --minutes {flags.minutes:g}: at least 1, and not negative")
+    if flags.parallel < 1:
+        raise UserError(f"--parallel {flags.parallel}: at least 1")
+    if not 0 <= 60 * flags.minutes <= threading.TIMEOUT_MAX:
+        raise UserError(f"--minutes {flags.minutes:g}: 0 (no limit) to {threading.TIMEOUT_MAX // 60:.0f}")
     suite = learning_suite.read(flags.suite)
     suite.seeds = flags.seeds or suite.seeds
     if not 1 <= suite.seeds <= MAX_SEED + 1:  # above, demonstrations have the evaluation's scenes

@@ -39,15 +39,18 @@ def depends_on(task: Task, seed: int, source: Path | None) -> dict[str, Any]:
 
 @functools.cache
 def digest(source: Path) -> str:
-    """SHA-256 of a file, or of all files in a folder with their names."""
+    """SHA-256 of a file, or of all files in a folder with their names. Raises UserError if they cannot be read."""
     whole = hashlib.sha256()
-    for path in [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file()):
-        whole.update(path.relative_to(source).as_posix().encode())
-        part = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                part.update(block)
-        whole.update(part.digest())
+    try:
+        for path in [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file()):
+            whole.update(path.relative_to(source).as_posix().encode())
+            part = hashlib.sha256()
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    part.update(block)
+            whole.update(part.digest())
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot read: {error.strerror}") from None
     return whole.hexdigest()
 
 

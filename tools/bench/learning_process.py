@@ -69,18 +69,31 @@ class Process:
                 self.process.wait()
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")  # in one piece: threads say things
+    sys.stdout.flush()
+
+
 @contextlib.contextmanager
 def alone(folder: Path, means: Means) -> Iterator[None]:
-    """Nobody else, of this call or of another, is at `folder` meanwhile. Raises Stopped."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    """Nobody else, of this call or of another, is at `folder` meanwhile. Raises Stopped.
+
+    The lock is a file beside it, which stays: `folder` may be deleted.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    told = False
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if not told:
+                    say(f"{folder.name}: waits for who is at it")
+                told = True
                 if means.stop.wait(POLL_S):
                     raise Stopped from None
+        folder.mkdir(exist_ok=True)
         yield
 
 

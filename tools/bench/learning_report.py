@@ -137,7 +137,7 @@ def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
         if same and (same[0].env_steps, same[0].episodes) != (run.env_steps, run.episodes):
             raise UserError(f"{run.task}, {run.preset}: runs of other lengths, or evaluated otherwise, are no mean")
         if any(run.seed == other.seed for other in same):
-            raise UserError(f"{run.task}, {run.preset}: seed {run.seed} is there twice; name each folder once")
+            raise UserError(f"{run.task}, {run.preset}: two results of seed {run.seed}; are two folders of one name?")
         same.append(run)
     return groups
 

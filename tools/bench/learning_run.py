@@ -22,7 +22,7 @@ from agent import checkpoint
 from agent.checkpoint import LATEST, OLDER
 from agent.spec import UserError
 from tools.bench.learning_process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
-from tools.bench.learning_settings import beside, config_words, made_of, pin, pinned, put, read, settings, write
+from tools.bench.learning_settings import beside, config_words, made_of, pin, pinned, put, read, same, settings, write
 from tools.bench.learning_suite import Job
 from tools.bench.report import machine
 from tools.demo import EVALUATION_SEED, free_port
@@ -161,12 +161,13 @@ def run(
     ended, and `died_at`, after how many env steps; `minutes`, those of an offline part that others share included;
     `made_of`, all settings, and those of the demonstrations.
     """
+    offline, of_offline = offline_part(job, folder.parent, data, episodes)
+    parts = {**depends_on(job, episodes, at), "data": of_offline["data"]}
     with alone(folder, means):
-        if result.exists():  # by another call, meanwhile
+        if result.exists():  # another call has made it meanwhile
+            same(result, read(result).get("made_of", {}), parts)
             return
-        parts = depends_on(job, episodes, at)
-        pin(folder, parts)
-        offline, of_offline = offline_part(job, folder.parent, data, episodes)
+        pin(folder, {**parts, "offline part": offline.name})
         with alone(offline, means):
             pin(offline, of_offline)
             if keep:
@@ -176,8 +177,7 @@ def run(
         with clocked(folder):
             found = go_on(job, folder, offline, first, means, episodes, at)
         took = round(minutes(offline) + minutes(folder), 1)
-        made = {**parts, "data": of_offline["data"]}
-        write(result, {**found, "minutes": took, "machine": machine(), "made_of": made})
+        write(result, {**found, "minutes": took, "machine": machine(), "made_of": parts})
         if not keep:
             shutil.rmtree(folder)
 

@@ -30,17 +30,17 @@ def settings(configs: Sequence[str]) -> dict[str, Any]:
 def made_of(configs: Sequence[str], sections: Sequence[str], **more: Any) -> dict[str, Any]:
     """As plain JSON, what something depends on: these sections of its configs, and `more`."""
     found = settings(configs)
-    return dict(_plain({**{name: found[name] for name in sections}, **more}))
+    return dict(plain({**{name: found[name] for name in sections}, **more}))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON has it, which knows finite numbers only: others become words."""
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)  # type: ignore[arg-type]
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
@@ -85,7 +85,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    put(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    put(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def put(path: Path, text: str) -> None:

@@ -24,6 +24,7 @@ Every preset gets the same demonstrations; each seed has its own, where a progra
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,13 @@ def read(name: str) -> Suite:
     for name in [*suite.tasks, *suite.presets]:
         if not re.fullmatch(NAME, str(name)) or not isinstance(name, str):
             raise UserError(f"{path}: {name!r}: a name is letters, digits, - and _ (yes, no, on, off in quotes)")
+    files = Counter(f"{task}-{preset}" for task in suite.tasks for preset in suite.presets)
+    for name, count in files.items():
+        if count > 1:
+            raise UserError(f"{path}: two runs would be {name}: rename a task or a preset")
+    for name in suite.tasks:
+        if (whole := re.fullmatch(r"(.+)-\d+", name)) and whole[1] in suite.tasks:
+            raise UserError(f"{path}: {name}: that is a seed's folder of the task {whole[1]}: rename one")
     suite.tasks = {
         key: cli.build(Task, mapping(given, f"{path}: {key}"), f"{path}: {key}: ") for key, given in suite.tasks.items()
     }

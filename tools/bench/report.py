@@ -65,10 +65,15 @@ def machine() -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             about[package] = importlib.metadata.version(package)
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-        about["commit"] = done.stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # this repository's, not one that we are installed in
+        about["commit"] = _git("describe", "--always", "--dirty", "--abbrev=12")
     return {**about, "python": platform.python_version(), "date": str(date.today())}
+
+
+def _git(*words: str) -> str:
+    command = ["git", "--no-optional-locks", *words]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 @dataclass
