@@ -19,7 +19,17 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "name", ["state_lift", "lift_small", "lift_6000", "can_small", "can_30000", "adroit_small", "ablation_can"]
+    "name",
+    [
+        "state_lift",
+        "lift_small",
+        "lift_6000",
+        "can_small",
+        "can_30000",
+        "adroit_small",
+        "ablation_lift",
+        "ablation_can",
+    ],
 )
 def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
