@@ -139,6 +139,7 @@ def test_presets_that_change_nothing_offline_share_the_offline_training_and_have
     trained, online, inside = [], {}, []
 
     def fine_tune(folder, ckpt, configs, seed, means, *flags):
+        assert flags[-2:] == ("--data", tmp_path / f"data/reach-{seed}")  # wherever the checkpoint had them
         online[folder.name] = yaml.safe_load(learning_run.online_settings(folder / "o.yaml", configs).read_text()), ckpt
 
     def train_offline(folder, *given):

@@ -175,7 +175,7 @@ def run(
             with clocked(offline):
                 first = begin(job, offline, data, means, episodes)
         with clocked(folder):
-            found = go_on(job, folder, offline, first, means, episodes, at)
+            found = go_on(job, folder, offline, first, data, means, episodes, at)
         took = round(minutes(offline) + minutes(folder), 1)
         write(result, {**found, "minutes": took, "machine": machine(), "made_of": parts})
         if not keep:
@@ -204,7 +204,14 @@ def begin(job: Job, folder: Path, data: Path, means: Means, episodes: int) -> di
 
 
 def go_on(
-    job: Job, folder: Path, before: Path, first: dict[str, Any], means: Means, episodes: int, at: Sequence[float]
+    job: Job,
+    folder: Path,
+    before: Path,
+    first: dict[str, Any],
+    data: Path,
+    means: Means,
+    episodes: int,
+    at: Sequence[float],
 ) -> dict[str, Any]:
     """The rest, from the offline part in `before` and its evaluation on: the result; see run."""
     config, evaluations = settings(job.configs), [first]
@@ -212,6 +219,7 @@ def go_on(
     if not (before / DIED).exists():
         if steps:
             flags = ["--checkpoint-every", spacing(steps, at), "--keep", 10_000]
+            flags += ["--data", data]  # where it is now: the folder of results may have been moved
             ckpt = before / "offline.pt"
             death(folder, lambda: fine_tune(folder, ckpt, job.configs, job.seed, means, *flags))
         for number, path in nearest_checkpoints(folder / "online", [share * steps for share in at]).items():
