@@ -22,8 +22,8 @@ MULTIPLIER_LIMIT = 1e6  # where losses.multiplier clips alpha'
 SLACK = 0.1  # of the span of returns
 NO_SPREAD = -4.0  # nats an action dimension: a standard deviation of about 0.004
 EPISODES = 20  # whose success rate is looked at
-SURE = 0.995  # confidence of the intervals of two such rates that are taken to differ
-GONE, ONCE_GOOD = 40, 0.3  # episodes in a row without a success, after so good a rate
+SURE = 0.997  # confidence of the intervals of two such rates that are taken to differ
+GONE, ONCE_GOOD = 40, 0.5  # episodes in a row without a success, after so good a rate
 NEVER = 50  # episodes from the beginning without a success
 
 LINES = {

@@ -132,13 +132,13 @@ def test_success_that_never_was_is_told_once_and_not_of_tasks_without_it(told):
 
 def test_success_that_is_gone_is_told(told):
     lines, run = told
-    for won in [True] * EPISODES + [False] * 11:
+    for won in [True] * EPISODES + [False] * 12:
         run.episode(won)
-    assert lines == []  # 9 of 20: Wilson's interval of 99.5 % ends at 0.73, that of 20 of 20 begins at 0.72
-    for won in [False] * 20 + [True] * 14 + [False] * 20:  # it is not back before there are 15
+    assert lines == []  # 8 of 20: Wilson's interval of 99.7 % ends at 0.703, that of 20 of 20 begins at 0.694
+    for won in [False] * 20 + [True] * 13 + [False] * 20:  # it is not back before there are 14
         run.episode(won)
-    assert len(lines) == 1 and f"40% of the last {EPISODES} episodes succeeded, and 100% of as many had" in lines[0]
-    for won in [True] * 15 + [False] * 20:
+    assert len(lines) == 1 and f"35% of the last {EPISODES} episodes succeeded, and 100% of as many had" in lines[0]
+    for won in [True] * 14 + [False] * 20:
         run.episode(won)
     assert len(lines) == 2
 
@@ -155,7 +155,7 @@ def test_a_success_rate_that_was_half_is_gone_after_forty_failures(told):
     assert len(lines) == 1 and f"0% of the last {EPISODES} episodes succeeded, and 50% of as many had" in lines[0]
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.2, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9])
 def test_a_rate_that_stays_as_it_is_is_seldom_called_gone(rate):
     rng, told = np.random.default_rng(1), 0
     for _ in range(50):
@@ -164,7 +164,7 @@ def test_a_rate_that_stays_as_it_is_is_seldom_called_gone(rate):
         for won in rng.random(400) < rate:
             run.episode(bool(won))
         told += any("had: go on" in line for line in lines)
-    assert told <= 5
+    assert told <= 3
 
 
 def test_every_complaint_has_a_line_that_names_a_field_of_the_config():

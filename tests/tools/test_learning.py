@@ -35,7 +35,14 @@ def test_a_source_may_be_in_the_home_folder(tmp_path, monkeypatch):
     (tmp_path / "maze.hdf5").touch()
     suite = Suite({"maze": Task([], "convert")}, {"robot": []})
     assert learning.sources(["maze=~/maze.hdf5"], suite) == {"maze": tmp_path / "maze.hdf5"}
-    for given in ("maze=~/none.hdf5", "maze=", "maze=~nobody-of-that-name/x", "maze", "lift=~/maze.hdf5"):
+    for given in (
+        "maze=~/none.hdf5",
+        "maze=",
+        "maze=~nobody-of-that-name/x",
+        "maze",
+        f"maze={'x' * 5000}",
+        "lift=~/maze.hdf5",
+    ):
         with pytest.raises(UserError, match="expected TASK=PATH"):
             learning.sources([given], suite)
 
@@ -139,7 +146,8 @@ def test_presets_that_change_nothing_offline_share_the_offline_training_and_have
     trained, online, inside = [], {}, []
 
     def fine_tune(folder, ckpt, configs, seed, means, *flags):
-        assert flags[-2:] == ("--data", tmp_path / f"data/reach-{seed}")  # wherever the checkpoint had them
+        data = tmp_path / f"data/reach-{seed}"  # wherever the checkpoint had them
+        assert yaml.safe_load(flags[-1].read_text()) == {"offline": {"data": [str(data)]}} and flags[-2] == "--config"
         online[folder.name] = yaml.safe_load(learning_run.online_settings(folder / "o.yaml", configs).read_text()), ckpt
 
     def train_offline(folder, *given):

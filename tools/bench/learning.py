@@ -82,7 +82,11 @@ def sources(given: list[str], suite: Suite) -> dict[str, Path]:
     for text in given:
         name, _, path = text.partition("=")
         there = Path(os.path.expanduser(path))  # not every shell does it behind a =
-        if not path or name not in suite.tasks or not there.exists():
+        try:
+            known = bool(path) and name in suite.tasks and there.exists()
+        except OSError:  # no name that a file can have
+            known = False
+        if not known:
             raise UserError(f"--source {text}: expected TASK=PATH, of {', '.join(suite.tasks)}, and something there")
         found[name] = there.resolve()
     return found

@@ -218,8 +218,9 @@ def go_on(
     steps = config["online"].env_steps
     if not (before / DIED).exists():
         if steps:
-            flags = ["--checkpoint-every", spacing(steps, at), "--keep", 10_000]
-            flags += ["--data", data]  # where it is now: the folder of results may have been moved
+            here = {"offline": {"data": [str(data.resolve())]}}  # the folder of results may have been moved
+            put(folder / "data.yaml", yaml.safe_dump(here))
+            flags = ["--checkpoint-every", spacing(steps, at), "--keep", 10_000, "--config", folder / "data.yaml"]
             ckpt = before / "offline.pt"
             death(folder, lambda: fine_tune(folder, ckpt, job.configs, job.seed, means, *flags))
         for number, path in nearest_checkpoints(folder / "online", [share * steps for share in at]).items():
