@@ -93,6 +93,8 @@ def read_yaml(path: str | Path) -> Settings:
 
 def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
     """A dataclass from plain values, each checked against its field's type; an unknown key names the nearest known."""
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{where.rstrip(' .:')}: expected `key: value` lines, not {settings!r}")
     hints = typing.get_type_hints(kind)
     for key in settings:
         if key not in hints:

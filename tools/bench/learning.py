@@ -127,7 +127,8 @@ def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, pa
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} results are there")
     folders = {job: learning_data.place(root, suite, job.task, job.seed) for job in left}
-    data = {f"data {folder.name}": (folder, job) for job, folder in folders.items()}
+    names = {job: f"data {folder.name}" for job, folder in folders.items()}
+    data = {names[job]: (folder, job) for job, folder in folders.items()}
 
     def prepare(folder: Path, job: Job) -> Work:
         return lambda: learning_data.prepare(folder, job.task, suite.tasks[job.task], job.seed, have, means)
@@ -139,8 +140,8 @@ def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, pa
         )
 
     outcome.side_by_side({name: prepare(*what) for name, what in data.items()}, parallel, means.stop)
-    ready = [job for job in left if f"data {folders[job].name}" in outcome.done]
-    outcome.stopped += sum(f"data {folders[job].name}" not in {*outcome.done, *outcome.failed} for job in left)
+    ready = [job for job in left if names[job] in outcome.done]
+    outcome.stopped += sum(names[job] not in outcome.done and names[job] not in outcome.failed for job in left)
     outcome.side_by_side({job.name: run(job) for job in ready}, parallel, means.stop)
     forget_offline_parts(suite, jobs, root)
     return outcome

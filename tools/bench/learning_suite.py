@@ -87,7 +87,7 @@ def read(name: str) -> Suite:
     if not path.is_file():
         raise UserError(f"--suite {name}: there are {', '.join(names())}{cli.nearest(name, names())}")
     try:
-        suite = cli.build(Suite, mapping(yaml.safe_load(path.read_text()), f"{path}"), f"{path}: ")
+        suite = cli.build(Suite, yaml.safe_load(path.read_text()) or {}, f"{path}: ")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     for name in [*suite.tasks, *suite.presets]:
@@ -100,9 +100,7 @@ def read(name: str) -> Suite:
     for name in suite.tasks:
         if (whole := re.fullmatch(r"(.+)-\d+", name)) and whole[1] in suite.tasks:
             raise UserError(f"{path}: {name}: that is a seed's folder of the task {whole[1]}: rename one")
-    suite.tasks = {
-        key: cli.build(Task, mapping(given, f"{path}: {key}"), f"{path}: {key}: ") for key, given in suite.tasks.items()
-    }
+    suite.tasks = {key: cli.build(Task, given or {}, f"{path}: {key}: ") for key, given in suite.tasks.items()}
     for key, task in suite.tasks.items():
         if task.demonstrations not in ("scripted", "convert"):
             raise UserError(f"{path}: {key}: demonstrations: scripted or convert, not {task.demonstrations}")
@@ -117,13 +115,6 @@ def read(name: str) -> Suite:
     if not suite.at or any(not 0 < share <= 1 for share in suite.at) or sorted(suite.at) != suite.at:
         raise UserError(f"{path}: at: shares above 0, up to 1, in their order; not {suite.at}")
     return suite
-
-
-def mapping(given: Any, where: str) -> dict[str, Any]:
-    """It, or {} for nothing. Raises UserError if it is anything else."""
-    if not isinstance(given or {}, dict):
-        raise UserError(f"{where}: expected `key: value` lines, not {given!r}")
-    return dict(given or {})
 
 
 def jobs(suite: Suite, root: Path) -> list[Job]:
