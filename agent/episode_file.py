@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.hdf5 import check_memory, open_hdf5
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 
 SUFFIX = ".hdf5"
@@ -90,7 +91,7 @@ def _opened(path: str | Path) -> Iterator[h5py.Group]:
     if not path.is_file():
         raise EpisodeFileError(f"{path}: no such file")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             yield file["data"]
     except (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise EpisodeFileError(f"{path}: not an episode file, or damaged: {' '.join(str(error).split())}") from None
@@ -106,6 +107,7 @@ def read_episode(path: str | Path) -> Episode:
     """The episode in `path`, checked. Raises EpisodeFileError naming the file when it is missing, cut or foreign."""
     with _opened(path) as data:
         demo = data["demo_0"]
+        check_memory(demo, numbers=True)
         episode = _rows(demo, 0, len(demo["actions"]), json.loads(data.attrs["meta"]))
         there = [name for name in STEP_COLUMNS if name in demo]
         if data.attrs.get("crc32") not in (None, _checksum(episode, there)):
@@ -126,6 +128,7 @@ def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:
     """
     with _opened(path) as data:
         demo = data["demo_0"]
+        check_memory(demo, numbers=True)
         end = min(first + count, len(demo["actions"]))
         steps = _rows(demo, first, end, {}).transitions()
         if end < len(demo["actions"]):

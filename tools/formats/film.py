@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from tools.formats.foreign import FormatError, resized
+from tools.formats.foreign import MAX_PIXELS, FormatError, resized
 
 CODEC = "h264"
 OPTIONS = {"crf": "18", "g": "2", "bf": "0"}  # a key frame every second frame: single frames are what training asks for
@@ -58,6 +58,8 @@ def frames(path: Path, first_s: float, count: int, fps: float, side: int | None 
     try:
         with av.open(str(path)) as file:
             stream = file.streams.video[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise FormatError(f"{path}: {stream.width} x {stream.height} pixels; {MAX_PIXELS:,} are the most")
             file.seek(max(0, int((first_s - 0.5 / fps) / stream.time_base)), stream=stream, backward=True)
             for frame in file.decode(stream):
                 if frame.time is None or frame.time < first_s - 0.5 / fps:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
+from PIL import Image
 
+from agent.hdf5 import UnsafeFile, open_hdf5
+from agent.memory import available_bytes
 from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
 
 SIMPLE = [  # what a source need not have
@@ -21,10 +27,21 @@ SIMPLE = [  # what a source need not have
     "observation_ages_s",
     "action_latencies_s",
 ]
+MAX_PIXELS = 1 << 24  # of an image or a video's frame, 4096 x 4096
 
 
 class FormatError(UserError):
     """A source that is damaged or not what it seems; the message names it."""
+
+
+@contextlib.contextmanager
+def hdf5(path: Path) -> Iterator[h5py.File]:
+    """agent.hdf5.open_hdf5 for a source. Raises FormatError naming `path` when it is damaged or not safe to read."""
+    try:
+        with open_hdf5(path) as file:
+            yield file
+    except (UnsafeFile, OSError, RuntimeError) as error:
+        raise FormatError(f"{path}: not read: {' '.join(str(error).split())}") from None
 
 
 @dataclass
@@ -216,11 +233,40 @@ def resized(images: np.ndarray, side: int | None) -> np.ndarray:
 
 
 def picture(data: bytes) -> np.ndarray:
-    """(H, W, 3) from PNG or JPEG. Raises FormatError."""
-    image = cv2.imdecode(np.frombuffer(data or b"", np.uint8), cv2.IMREAD_COLOR) if data else None
+    """(H, W, 3) from PNG or JPEG. Raises FormatError, also for one of more than MAX_PIXELS."""
+    try:
+        with Image.open(io.BytesIO(data or b""), formats=["PNG", "JPEG"]) as head:  # reads no more than its size
+            width, height = head.size
+    except Image.DecompressionBombError:
+        raise FormatError(f"an image in the table has more than {MAX_PIXELS:,} pixels") from None
+    except (OSError, ValueError, SyntaxError):
+        raise FormatError("an image in the table is missing or damaged") from None
+    if width * height > MAX_PIXELS:
+        raise FormatError(f"an image in the table has more than {MAX_PIXELS:,} pixels: {width} x {height}")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise FormatError("an image in the table is missing or damaged")
     return image[..., ::-1]
+
+
+def pictures(cells: Iterable[bytes], count: int) -> np.ndarray:
+    """(count, H, W, 3) from as many PNGs or JPEGs. Raises FormatError, before the memory is taken."""
+    rows: np.ndarray | None = None
+    for number, cell in enumerate(cells):
+        image = picture(cell)
+        if rows is None:
+            check_fits(count * image.nbytes)
+            rows = np.empty((count, *image.shape), np.uint8)
+        if image.shape != rows.shape[1:]:
+            raise FormatError(f"image {number} has another size than the first")
+        rows[number] = image
+    return np.empty((0, 0, 0, 3), np.uint8) if rows is None else rows
+
+
+def check_fits(count_bytes: int) -> None:
+    """Raise FormatError unless so many bytes are free twice."""
+    if 2 * count_bytes > (free := available_bytes()):
+        raise FormatError(f"{count_bytes / 1e9:.1f} GB of frames, too many for {free / 1e9:.1f} GB of memory")
 
 
 def _rewards(name: str, columns: Mapping[str, np.ndarray], steps: int, choices: Choices, report: Report) -> np.ndarray:

@@ -7,9 +7,10 @@ lose the words before their own name: observation.images.front is 'front' here, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,23 @@ import pyarrow.parquet as parquet
 from agent.progress import Progress
 from agent.spec import Episode, UserError
 from tools.formats import film
-from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, picture, resized, to_episode
+from tools.formats.foreign import (
+    Choices,
+    FormatError,
+    Raw,
+    Report,
+    check_fits,
+    check_names,
+    picture,
+    resized,
+    to_episode,
+)
 from tools.formats.lerobot_write import COLUMNS, EXTRA, write
 
 __all__ = ["actions", "detects", "read", "write"]
 OTHER_NAMES = {"complementary_info.is_intervention": "interventions"}
+FIELD = re.compile(r"\{(?P<name>\w+)(?P<number>:(?:0(?P<width>[1-9]))?d)?\}")
+WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}  # bytes of a value; of others 8
 BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index", "action", "next.done"}
 
 
@@ -54,6 +67,29 @@ def info_of(path: Path) -> dict[str, Any]:
     return info
 
 
+def file_at(path: Path, template: Any, **values: Any) -> Path:
+    """The file below `path` that a template of info.json ("data/chunk-{chunk_index:03d}/...") names for these values.
+
+    Templates come with the dataset: {field} and {field:03d} are all that may be in them. Raises FormatError for any
+    other, and for a name that leads out of `path`.
+    """
+    if not isinstance(template, str) or re.search(r"[{}]", FIELD.sub("", template)):
+        raise FormatError(
+            f"{path}: meta/info.json: a path is {{field}} or {{field:03d}} and plain text, not {template!r:.80}"
+        )
+
+    def value(field: re.Match[str]) -> str:
+        if field["name"] not in values:
+            raise FormatError(f"{path}: meta/info.json: a path with the unknown field '{field['name']:.40}'")
+        given = values[field["name"]]
+        return f"{int(given):0{field['width'] or 0}d}" if field["number"] else str(given)
+
+    name = PurePosixPath(FIELD.sub(value, template))
+    if name.is_absolute() or ".." in name.parts:
+        raise FormatError(f"{path}: meta/info.json: a path leads out of the dataset: {str(name)!r:.80}")
+    return path / name
+
+
 def places(path: Path, info: dict[str, Any]) -> list[Place]:
     videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
     found = []
@@ -64,16 +100,16 @@ def places(path: Path, info: dict[str, Any]) -> list[Place]:
             begins = {}
             for key in videos:
                 at = {name: row[f"videos/{key}/{name}"] for name in where}
-                file = path / info["video_path"].format(video_key=key, **at)
+                file = file_at(path, info["video_path"], video_key=key, **at)
                 begins[key] = (file, float(row[f"videos/{key}/from_timestamp"]))
-            found.append(Place(row["episode_index"], path / info["data_path"].format(**where), begins, row["tasks"]))
+            found.append(Place(row["episode_index"], file_at(path, info["data_path"], **where), begins, row["tasks"]))
     else:
         lines = (path / "meta" / "episodes.jsonl").read_text().splitlines()
         for row in map(json.loads, filter(None, lines)):
             number = row["episode_index"]
             at = {"episode_chunk": number // info["chunks_size"], "episode_index": number}
-            begins = {key: (path / info["video_path"].format(video_key=key, **at), 0.0) for key in videos}
-            found.append(Place(number, path / info["data_path"].format(**at), begins, row.get("tasks", [])))
+            begins = {key: (file_at(path, info["video_path"], video_key=key, **at), 0.0) for key in videos}
+            found.append(Place(number, file_at(path, info["data_path"], **at), begins, row.get("tasks", [])))
     if not found:
         raise FormatError(f"{path}: no episodes in it")
     return sorted(found, key=lambda place: place.number)
@@ -95,6 +131,11 @@ class Tables:
 
 def _table(path: Path) -> pyarrow.Table:
     try:
+        metadata = parquet.read_metadata(path)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        sizes = [(column.num_values * WIDTHS.get(column.physical_type, 8), column) for column in columns]
+        check_fits(sum(max(size, column.total_uncompressed_size) for size, column in sizes))
         return parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
         raise FormatError(f"{path}: not a parquet file, or damaged: {str(error).splitlines()[0]}") from None

@@ -15,8 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.hdf5 import check_memory
 from agent.spec import STEP_COLUMNS, Episode, Spec
-from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, picture, to_episode
+from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, hdf5, pictures, to_episode
 
 FILE = "main_data.hdf5"
 NAMES = {"rewards": "rewards", "terminations": "terminated", "truncations": "truncated"}
@@ -39,7 +40,7 @@ def _episodes(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
 
 
 def actions(path: Path) -> Iterator[np.ndarray]:
-    with h5py.File(_data(path) / FILE, "r") as file:
+    with hdf5(_data(path) / FILE) as file:
         for _, group in _episodes(file, path):
             yield group["actions"][()]
 
@@ -49,8 +50,9 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
     report.say(f"Minari {metadata.get('minari_version', '')}: {metadata.get('dataset_id', path.name)}")
     if metadata.get("env_spec"):
         report.say(f"its environment: {json.loads(metadata['env_spec'])['id']} (--env gym:<id> remembers it as ours)")
-    with h5py.File(_data(path) / FILE, "r") as file:
+    with hdf5(_data(path) / FILE) as file:
         for name, group in _episodes(file, path):
+            check_memory(group)
             raw = Raw(f"{path}: {name}", dict(_flat("", group["observations"])), group["actions"][()])
             check_names(path, set(raw.observations), choices)
             raw.columns = {ours: group[theirs][()] for theirs, ours in NAMES.items()}
@@ -82,10 +84,12 @@ def _flat(name: str, node: h5py.Group | h5py.Dataset) -> Iterator[tuple[str, np.
             key = key.replace(" ", "_")
             yield from _flat(f"{name}.{key}" if name else key, below)
         return
-    rows = node[()]
-    variable = h5py.check_vlen_dtype(node.dtype) == np.uint8
-    if variable or (rows.dtype == np.uint8 and rows.ndim == 2 and len(rows) and rows[0, :2].tobytes() == b"\xff\xd8"):
-        rows = np.stack([picture(np.asarray(row, np.uint8).tobytes()) for row in rows])
+    if h5py.check_vlen_dtype(node.dtype) == np.uint8:
+        rows = pictures((np.asarray(row, np.uint8).tobytes() for row in node), len(node))
+    else:
+        rows = node[()]
+        if rows.dtype == np.uint8 and rows.ndim == 2 and len(rows) and rows[0, :2].tobytes() == b"\xff\xd8":
+            rows = pictures((row.tobytes() for row in rows), len(rows))
     yield name or "state", rows
 
 

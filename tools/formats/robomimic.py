@@ -13,8 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.hdf5 import check_memory
 from agent.spec import STEP_COLUMNS, Episode
-from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, to_episode
+from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, hdf5, to_episode
 
 
 def demos(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
@@ -29,23 +30,24 @@ def demos(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
 def detects(path: Path) -> bool:
     if not (path.is_file() and h5py.is_hdf5(path)):
         return False
-    with h5py.File(path, "r") as file:
+    with hdf5(path) as file:
         found = demos(file, path) if "data" in file else []
         return bool(found) and bool({"obs", "observations"} & set(found[0][1])) and "actions" in found[0][1]
 
 
 def actions(path: Path) -> Iterator[np.ndarray]:
-    with h5py.File(path, "r") as file:
+    with hdf5(path) as file:
         for _, demo in demos(file, path):
             yield demo["actions"][()]
 
 
 def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
-    with h5py.File(path, "r") as file:
+    with hdf5(path) as file:
         found = demos(file, path)
         check_names(path, set(_observations(found[0][1])), choices)
         origin: dict[str, Any] = {"source": {"format": "robomimic", "file": path.name}}
         for name, demo in found:
+            check_memory(demo)
             raw = Raw(f"{path}: {name}", _observations(demo), demo["actions"][()])
             raw.origin = {**origin, "source": {**origin["source"], "demo": name}}
             raw.columns = {column: demo[column][()] for column in STEP_COLUMNS if column in demo}

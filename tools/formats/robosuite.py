@@ -17,11 +17,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.hdf5 import check_memory
 from agent.progress import Progress
 from agent.spec import Episode, Spec, UserError
 from agent.stepping import own
 from envs.sim import STEP_M, STEP_RAD, TASKS
-from tools.formats.foreign import Choices, FormatError, Raw, Report, to_episode
+from tools.formats.foreign import Choices, FormatError, Raw, Report, hdf5, to_episode
 from tools.formats.robomimic import demos
 from tools.rollout import env_record, make_env
 
@@ -35,7 +36,7 @@ def detects(path: Path) -> bool:
         return len(found) == 1 and detects(found[0])
     if not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r") as file:
+    with hdf5(path) as file:
         data = file.get("data", {})
         first: Any = next((data[name] for name in data if name.startswith("demo_")), {})
         return "states" in first and "obs" not in first
@@ -43,7 +44,7 @@ def detects(path: Path) -> bool:
 
 def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
     path = next(path.glob("*.hdf5")) if path.is_dir() else path
-    with h5py.File(path, "r") as file:
+    with hdf5(path) as file:
         found = demos(file, path)
         info = info_of(file["data"].attrs, path)
         longest = max(len(demo["actions"]) for _, demo in found)
@@ -57,6 +58,7 @@ def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
         choices = dataclasses.replace(choices, actions=actions, env=env_record("sim", options))
         with contextlib.closing(make_env("sim", options)) as env, Progress(len(found), "render", "demos") as progress:
             for number, (name, demo) in enumerate(found):
+                check_memory(demo)
                 for unused in _unused(demo):
                     report.list("dropped", unused)
                 yield to_episode(_shown(f"{path}: {name}", demo, env, choices, report), choices, report)

@@ -1,0 +1,105 @@
+"""Opening HDF5 files from anybody: nothing outside the file is read, no more memory is taken than it stores.
+
+HDF5 can name other files (external links, external storage, virtual datasets) and declare arrays that it does not hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from agent.memory import available_bytes
+
+SMALL_BYTES = 1 << 20  # datasets up to this size are not compared with what the file holds
+RATIO = 1100  # at most; that of gzip, for an image of one colour, is 1032
+DEPTH = 32  # groups in groups
+
+
+class UnsafeFile(ValueError):
+    """An HDF5 file that reads other files, or declares more than it holds; the message names the object."""
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """The HDF5 file at `path`, open for reading, once all of its objects have been looked at.
+
+    Only hard links, no group twice, no data in other files, no array that declares much more than is stored: then
+    `file[name]` and `dataset[()]` read this file alone. An array may still be larger than the memory: `check_memory`.
+    Raises UnsafeFile naming the object; h5py's own errors (OSError, RuntimeError) for a damaged file.
+    """
+    with h5py.File(path, "r") as file:
+        seen = {_address(file)}
+        groups: list[tuple[h5py.Group, int]] = [(file, 0)]
+        _check_attributes(file)
+        while groups:
+            group, depth = groups.pop()
+            for name in group:
+                _check_link(group, name)
+                item = group[name]
+                _check_attributes(item)
+                if isinstance(item, h5py.Dataset):
+                    _check_dataset(item)
+                elif isinstance(item, h5py.Group):
+                    if _address(item) in seen or depth >= DEPTH:
+                        raise UnsafeFile(f"{item.name}: a group linked twice, or too deep")
+                    seen.add(_address(item))
+                    groups.append((item, depth + 1))
+        yield file
+
+
+def check_memory(group: h5py.Group, numbers: bool = False) -> None:
+    """Raise UnsafeFile unless all arrays below `group` fit twice into the free memory; numbers: are numbers only."""
+    total, groups = 0, [group]
+    while groups:
+        for item in groups.pop().values():
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                if numbers and item.dtype.kind not in "biuf":
+                    raise UnsafeFile(f"{item.name}: {item.dtype}, where numbers are expected")
+                total += _bytes(item.shape, item.dtype)
+    if 2 * total > (free := available_bytes()):
+        raise UnsafeFile(f"{group.name}: {total / 1e9:.1f} GB of arrays, too many for {free / 1e9:.1f} GB of memory")
+
+
+def _address(item: h5py.Group) -> int:
+    return int(h5py.h5o.get_info(item.id).addr)
+
+
+def _check_link(group: h5py.Group, name: str) -> None:
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        kind = "external link" if isinstance(link, h5py.ExternalLink) else "soft link"
+        raise UnsafeFile(f"{group.name.rstrip('/')}/{name}: is {'an' if kind[0] == 'e' else 'a'} {kind}; refused")
+
+
+def _check_attributes(item: h5py.HLObject) -> None:
+    """No lists of texts: each of them may be as large as the file."""
+    for name in item.attrs:
+        attribute = item.attrs.get_id(name)
+        if attribute.dtype.kind == "O" and attribute.shape != () and int(np.prod(attribute.shape)) > 100:
+            raise UnsafeFile(f"{item.name}: attribute '{name}' has {attribute.shape} texts")
+
+
+def _check_dataset(dataset: h5py.Dataset) -> None:
+    if dataset.is_virtual:
+        raise UnsafeFile(f"{dataset.name}: a virtual dataset, which reads other files; refused")
+    if dataset.external:
+        raise UnsafeFile(f"{dataset.name}: its data are in other files; refused")
+    if dataset.shape is None:  # has no data at all
+        return
+    stored = dataset.id.get_storage_size()
+    declared = max(_bytes(dataset.shape, dataset.dtype), _bytes(dataset.chunks or (), dataset.dtype))
+    if declared > max(SMALL_BYTES, stored * (RATIO if dataset.chunks else 1)):
+        raise UnsafeFile(f"{dataset.name}: declares {declared:,} bytes, and {stored:,} are stored")
+
+
+def _bytes(shape: tuple[int, ...] | None, dtype: np.dtype) -> int:
+    total = dtype.itemsize
+    for side in shape or ():
+        total *= side
+    return total

@@ -1,0 +1,56 @@
+"""How much memory this process may still take: the machine's, or that of its control group (a container's limit)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+VERSION_2 = ("memory.max", "memory.current")
+
+
+def available_bytes() -> int:
+    """Bytes that can be taken before something is killed; sys.maxsize where the system does not say."""
+    return min(_machine(), *_groups(), sys.maxsize)
+
+
+def _machine() -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (PROC / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return sys.maxsize
+
+
+def _groups() -> list[int]:
+    """What each control group above this process leaves."""
+    left = []
+    with contextlib.suppress(OSError):
+        for line in (PROC / "self" / "cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            root = CGROUPS / "memory" if controllers else CGROUPS
+            names = (
+                ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+            )
+            here = root / path.lstrip("/")
+            for folder in [here, *here.parents]:
+                if folder != root and root not in folder.parents:
+                    break
+                left.append(_left(folder, *names))
+    return left
+
+
+def _left(folder: Path, limit: str, usage: str) -> int:
+    """Page cache counts as usage and can be given back: what memory.stat calls inactive_file is free."""
+    try:
+        most, used = int((folder / limit).read_text()), int((folder / usage).read_text())  # "max" is a ValueError
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+        return max(0, most - used + cache)
+    except (OSError, ValueError):
+        return sys.maxsize
