@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.spec import Episode, Transition
+from agent.verdict import settled
 from agent.wire import EpisodeKey, WireError
 
 MAX_OPEN = 1000  # episodes under way
@@ -91,7 +92,7 @@ class Assembly:
     def _end(self, key: EpisodeKey, route: bytes) -> None:
         episode = self._pop(key)
         meta = {**episode.meta, "robot": key[0], "boot": key[1], "number": key[2]}
-        self._ended.append(Episode.from_transitions(episode.steps, meta))
+        self._ended.append(settled(Episode.from_transitions(episode.steps, meta)))
         self.unacknowledged[key] = route
 
     def take(self) -> list[Episode]:

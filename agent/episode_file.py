@@ -20,6 +20,7 @@ import numpy as np
 
 from agent.hdf5 import check_memory, open_hdf5
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
+from agent.verdict import settled
 
 SUFFIX = ".hdf5"
 NEWER = ("observation_ages_s", "action_latencies_s")  # columns that older files have not: 0 then
@@ -104,7 +105,10 @@ def read_head(path: str | Path) -> tuple[int, dict[str, Any]]:
 
 
 def read_episode(path: str | Path) -> Episode:
-    """The episode in `path`, checked. Raises EpisodeFileError naming the file when it is missing, cut or foreign."""
+    """The episode in `path`, checked; a person's verdict in its meta is applied (agent.verdict.settled).
+
+    Raises EpisodeFileError naming the file when it is missing, cut or foreign.
+    """
     with _opened(path) as data:
         demo = data["demo_0"]
         check_memory(demo, numbers=True)
@@ -118,11 +122,13 @@ def read_episode(path: str | Path) -> Episode:
         episode.check(episode.spec)
     except SpecError as error:
         raise EpisodeFileError(f"{path}: {error}") from None
-    return episode
+    return settled(episode)
 
 
 def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:
-    """Up to `count` steps of the episode in `path` from number `first` on; their checksum is not looked at.
+    """Up to `count` steps of the episode in `path` from number `first` on.
+
+    As they are in the file: no verdict is applied, their checksum is not looked at.
 
     Raises EpisodeFileError naming the file.
     """

@@ -13,10 +13,11 @@ import numpy as np
 
 from agent.spec import Observation, UserError
 from agent.stepping import Stepper
+from agent.verdict import outcome
 from envs.clock import Clock, natural_hz
 from robot_server.control import Control
 from robot_server.link import Link
-from robot_server.teleop import ENDINGS, SUCCESS_REWARD, action_of
+from robot_server.teleop import ENDINGS, action_of
 
 SAY_S = 0.5  # a shorter hold is not worth a line: a driver's connection that stutters makes many
 
@@ -91,7 +92,9 @@ def run_episode(
         arm.paused = Pauses(link, control)
     number = link.begin({"seed": seed, **({"fps": clock.hz} if clock.hz else {})})
     clock.start()
-    steps, by_hand, episode_return, success, last, cut, word = 0, 0, 0.0, False, stop(), stop(), ""
+    steps, by_hand, last, cut, word = 0, 0, stop(), stop(), ""
+    rewards: list[float] = []
+    successes: list[bool] = []
     true_success: bool | None = None
     real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
     moved = False  # a person moved the arm in the last step
@@ -138,12 +141,13 @@ def run_episode(
                 )
             )
             observation, info = stepper.observation, stepper.info
-            steps, by_hand, episode_return = steps + 1, by_hand + driven, episode_return + made.reward
-            success = success or made.success
+            steps, by_hand = steps + 1, by_hand + driven
+            rewards.append(made.reward)
+            successes.append(made.success)
             if "true_success" in info:
                 true_success = bool(true_success or info["true_success"])
             if control:
-                status = {"episode": number, "step": steps, "return": episode_return, "success": success}
+                status = {"episode": number, "step": steps, "return": sum(rewards), "success": any(successes)}
                 control.show(observation, {**status, "action": made.action, "policy_version": link.version})
             link.pump()
             if not arm:
@@ -155,8 +159,8 @@ def run_episode(
             control.running = False
         link.cut(observation, word)  # an episode that has ended is not touched
         link.keep()
-    if word == "success":
-        episode_return, success = episode_return + (not success) * SUCCESS_REWARD, True
+    given, successful = outcome(word if steps else "", np.array(rewards), np.array(successes, bool))
+    episode_return, success = float(given.sum()), bool(successful.any())
     return Summary(number, steps, episode_return, success, link.version, cut, word, by_hand, true_success)
 
 

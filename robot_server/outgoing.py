@@ -9,11 +9,10 @@ from typing import Any
 
 from agent.episode_file import read_steps
 from agent.spec import Episode, Observation, Transition
+from agent.verdict import VERDICTS
 from agent.wire import EpisodeKey, pack_step, read_step, unpack
 from robot_server.journal import Journal
-from robot_server.teleop import SUCCESS_REWARD
 
-MARKS = ("success", "failure", "discard")
 BLOCK = 4  # steps read from a file at a time: a few milliseconds, within a control step
 
 
@@ -68,6 +67,7 @@ class Outgoing:
         self._steps, self.size = [], 0
 
     def episode(self) -> Episode:
+        """As it is streamed: a verdict is in its meta only."""
         robot, boot, number = self.key
         meta = {**self.meta, "robot": robot, "boot": boot, "number": number}
         return Episode.from_transitions((read_step(unpack(frames)) for frames in self._steps), meta)
@@ -75,19 +75,16 @@ class Outgoing:
     def cut(self, observation: Observation | None, word: str = "") -> bool:
         """End it: its last step becomes truncated, `observation` came after it. False when no step is left.
 
-        Without an observation the last step is dropped, and its own is used. word: of a person, into the meta; a
-        "success" terminates the episode.
+        Without an observation the last step is dropped, and its own is used. word: of a person; a verdict goes into the
+        meta and changes no step here: whoever puts the episode together applies it (agent.verdict).
         """
         if observation is None and self.length:
             observation = self.pop().observation
         if observation is None or not self.length:
             return False
-        last = dataclasses.replace(self.pop(), final_observation=observation, truncated=word != "success")
-        if word in MARKS:
+        last = dataclasses.replace(self.pop(), final_observation=observation, truncated=True)
+        if word in VERDICTS:
             self.meta["marked"] = word
-        if word == "success":
-            reward = last.reward if last.success else SUCCESS_REWARD
-            last = dataclasses.replace(last, success=True, terminated=True, reward=reward)
         self.append(last)
         return True
 

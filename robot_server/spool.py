@@ -68,7 +68,8 @@ def _recover(path: Path, spec: Spec, robot: str) -> Outgoing | None:
     steps: list[Transition] = []
     for message in messages:
         steps[message.fields["step"] :] = [read_step(message)]
-    out = Outgoing((robot, fields["boot"], fields["episode"]), fields["meta"])
+    meta = {**fields["meta"], **(messages[-1].fields["meta"] if messages else {})}  # the last has a person's verdict
+    out = Outgoing((robot, fields["boot"], fields["episode"]), meta)
     for step in steps:
         step.check(spec)
         out.append(step)

@@ -12,7 +12,6 @@ from agent.spec import UserError
 
 EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop")
 ENDINGS = ("success", "failure", "discard", "end", "stop")  # those that end an episode
-SUCCESS_REWARD = 1.0  # of the last step of an episode that a person calls a success, when the env does not
 
 # For each size of action: which of a command's motions (0..5: x y z, then about x y z) and its gripper (6) it takes.
 LAYOUTS = {7: range(7), 6: range(6), 4: (0, 1, 2, 6), 3: range(3), 2: range(2)}

@@ -14,9 +14,9 @@ import numpy as np
 from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, Transition, UserError
 from agent.stepping import Stepper
+from agent.verdict import judged
 from envs.clock import Clock, natural_hz
 from robot_server.teleop import ENDINGS, Command, Device, action_of
-from tools.marks import marked
 
 Show = Callable[[Observation, dict[str, Any]], None]
 
@@ -121,7 +121,7 @@ class Recorder:
             dataclasses.replace(steps[-1], truncated=not steps[-1].terminated, final_observation=observation)
         ]
         episode = Episode.from_transitions(steps, {"fps": self._clock.hz})
-        return Take(marked(episode, word) if word in ("success", "failure") else episode, word, trouble)
+        return Take(judged(episode, word) if word in ("success", "failure") else episode, word, trouble)
 
     @property
     def _held(self) -> str:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
@@ -29,8 +30,8 @@ from pathlib import Path
 
 from agent import cli
 from agent.episode_file import SUFFIX, read_episode, write_episode
-from agent.spec import Episode, UserError
-from tools.marks import marked, part
+from agent.spec import STEP_COLUMNS, Episode, UserError
+from agent.verdict import judged, unjudged
 
 ORIGINALS = "originals"
 
@@ -106,7 +107,28 @@ def change(path: Path, edit: Callable[[Episode], Episode]) -> Episode:
 
 def mark(path: Path, word: str) -> Episode:
     """word: "success" or "failure"."""
-    return change(path, lambda episode: marked(episode, word))
+    return change(path, lambda episode: judged(episode, word))
+
+
+def part(episode: Episode, first: int, end: int) -> Episode:
+    """Its steps from `first` to before `end`; meta["cut"] has them, counted in what was recorded.
+
+    Raises ValueError for steps that it has not. A person's "success" goes with the last step, a "failure" stays.
+    """
+    steps = len(episode)
+    if not 0 <= first < end <= steps:
+        raise ValueError(f"cut {first}:{end}: it has the steps 0 to {steps - 1}")
+    if end < steps and episode.meta.get("marked") == "success":
+        episode = unjudged(episode)
+    columns = {name: getattr(episode, name)[first:end].copy() for name in ("actions", "rewards", *STEP_COLUMNS)}
+    if end < steps:
+        columns["truncated"][-1] = True
+    begun = episode.meta.get("cut", [0, 0])[0]
+    meta = {**episode.meta, "cut": [begun + first, begun + end]}
+    if "unmarked" in meta:
+        meta["unmarked"] = [[k - first, *values] for k, *values in meta["unmarked"] if first <= k < end]
+    observations = {key: rows[first : end + 1] for key, rows in episode.observations.items()}
+    return dataclasses.replace(episode, observations=observations, meta=meta, **columns)
 
 
 def cut(path: Path, first: int, end: int) -> Episode:

@@ -487,6 +487,30 @@ def test_a_success_that_the_env_saw_too_keeps_its_reward(acting, control, operat
     assert episode.rewards.tolist() == [2, 2] and summary.episode_return == 4
 
 
+@pytest.mark.parametrize(
+    ("word", "rewards"), [("failure", [0, 0, 0, 0]), ("success", [0, 2, 0, 1]), ("end", [0, 2, 0, 0])]
+)
+def test_a_verdict_covers_successes_that_were_sent_before_it(
+    acting, control, operator, tiny_env, monkeypatch, word, rewards
+):
+    """An environment that reports a success, and goes on: the learner has that step when the person speaks."""
+    step = tiny_env.step
+
+    def passing(action):
+        seen, _, ended, _, info = step(action)
+        there = len(tiny_env.actions) == 2
+        return seen, 2.0 * there, ended, False, {**info, "success": there}
+
+    monkeypatch.setattr(tiny_env, "step", passing)
+    summary, episode = acting({3: lambda: ask(control, operator(), "event", event=word)})
+    assert episode.rewards.tolist() == rewards and episode.meta["seed"] == 0
+    assert summary.success == episode.succeeded == (word != "failure")
+    assert summary.episode_return == episode.episode_return == sum(rewards)
+    tally = robot_server.__main__.Tally("robot", acting.link)
+    tally.count(summary)
+    assert (tally.episodes, tally.successes) == (1, int(word != "failure"))
+
+
 def test_a_discarded_episode_says_so(acting, control, operator):
     summary, episode = acting({1: lambda: ask(control, operator(), "event", event="discard")})
     assert episode.meta["marked"] == "discard" and len(episode) == 2 and summary.word == "discard"

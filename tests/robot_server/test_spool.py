@@ -233,6 +233,25 @@ def test_a_robot_server_that_is_killed_leaves_its_running_episode(bench, episode
     assert mailbox.steps == (5 if learner == "stays" else 4) - (learner == "stays") and not list(bench.spool.iterdir())
 
 
+@pytest.mark.parametrize("word", ["success", "failure", "discard"])
+def test_a_robot_server_that_is_killed_keeps_the_verdict(bench, episode_steps, empty, word):
+    """Killed after a person ended the episode, and before the spool had its file: the journal has the verdict."""
+    steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
+    bench.play(link, steps[:3], {"seed": 7})
+    (journal,) = (out.journal for out in link._outbox.episodes.values())
+    link.cut(steps[3].observation, word)
+    os.close(journal._file)
+    link._watch.close()
+    link._socket.close(0)
+    link._context.term()
+    bench.links.remove(link)
+    again = bench.link(bench.mailbox())
+    bench.turn(lambda: empty(again) and bench.episodes)
+    (episode,) = bench.episodes
+    assert episode.meta["marked"] == word and episode.meta["seed"] == 7 and len(episode) == 3
+    assert episode.succeeded == bool(episode.terminated[-1]) == (word == "success")
+
+
 def test_a_journal_is_read_up_to_where_it_is_torn(bench, episode_steps):
     steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
     bench.play(link, steps[:5])

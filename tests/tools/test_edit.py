@@ -9,9 +9,9 @@ import pytest
 
 from agent.episode_file import episode_paths, read_episode
 from agent.spec import STEP_COLUMNS
-from tools import edit, marks
+from agent.verdict import COLUMNS, judged
+from tools import edit
 from tools.collect import recording_folder
-from tools.marks import COLUMNS
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_success_that_only_a_person_saw_is_rewarded_at_its_end(folder, run):
     episode = read_episode(path)
     rewards, success = episode.rewards.copy(), episode.success.copy()
     rewards[1], success[1] = 1, True
-    marked = marks.marked(dataclasses.replace(episode, rewards=rewards, success=success), "success")
+    marked = judged(dataclasses.replace(episode, rewards=rewards, success=success), "success")
     assert marked.rewards[-1] == 1 and marked.success[-1] and marked.rewards[1] == 1 and marked.terminated[-1]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from agent.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import UserError
-from tools.marks import part
+from tools.edit import part
 from tools.replay import execute
 from tools.rollout import make_env
 
