@@ -143,7 +143,8 @@ def main(argv: list[str] | None = None) -> None:
     if done > offline.updates:
         raise UserError(f"{flags.resume} has {done} updates already; --updates asks for {offline.updates} in all")
     log.say(
-        f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; {offline.updates} updates "
+        f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; {replay.spec.summary}; "
+        + f"{offline.updates} updates "
         + (f"from {done} on " if done else "")
         + f"on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
     )

@@ -89,6 +89,13 @@ class Spec:
             raise SpecError(f"malformed spec: {error!r}") from None
 
     @property
+    def summary(self) -> str:
+        """Such as "cameras front 84x84, wrist 84x84; states proprio 11": images as width x height."""
+        cameras = ", ".join(f"{name} {width}x{height}" for name, (height, width, _) in self.cameras.items())
+        states = ", ".join(f"{name} {size}" for name, size in self.states.items())
+        return f"{f'cameras {cameras}' if cameras else 'no cameras'}; {f'states {states}' if states else 'no states'}"
+
+    @property
     def keys(self) -> list[str]:
         return [*self.cameras, *self.states]
 

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from envs import clipped, nearest
+from envs.gym_observations import first_line, observe, parts
 
 
 @dataclass
@@ -27,7 +28,7 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
         env = gymnasium.make(environment_id, **limit, **options.kwargs)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         known = "" if environment_id in gymnasium.registry else nearest(environment_id, gymnasium.registry)
-        raise ValueError(f"gym:{environment_id}{known}: {_line(error)}") from None
+        raise ValueError(f"gym:{environment_id}{known}: {first_line(error)}") from None
     try:
         return DictEnv(env, environment_id, options.binary)
     except ValueError:
@@ -36,11 +37,9 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
 
 
 class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
-    """Observation: each uint8 (H, W, 3) box stays a camera (a lone one is "image"); every other box becomes a flat
-    float32 vector (a lone one is "proprio"; nested keys are joined by ".", a space in one is "_"). Action: [-1, 1]^A
-    onto the environment's range. info["success"] is the environment's "success" or "is_success", or that no
-    "tasks_to_complete" are left, else False. binary: the first success ends the episode with a reward of 1; every other
-    reward is 0.
+    """Observation: images become cameras, uint8 (H, W, 3); every other box becomes a flat float32 vector (see
+    envs.gym_observations). Action: [-1, 1]^A onto the environment's range. info["success"] is the environment's "success" or "is_success", or that no
+    "tasks_to_complete" are left, else False. binary: the first success ends the episode with a reward of 1; every other reward is 0.
     """
 
     def __init__(self, env: gymnasium.Env, name: str, binary: bool = False) -> None:
@@ -51,17 +50,16 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         if not isinstance(action, gymnasium.spaces.Box):
             raise ValueError(f"gym:{name}: its action space is {action}; only a Box can be rescaled to [-1, 1]")
         if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-            raise ValueError(f"gym:{name}: its action space has no finite bounds to be rescaled: {_line(action)}")
+            raise ValueError(f"gym:{name}: its action space has no finite bounds to be rescaled: {first_line(action)}")
         self._low, self._high, self._shape = action.low.ravel(), action.high.ravel(), action.shape
         self._dtype = action.dtype
         self.action_space = gymnasium.spaces.Box(-1, 1, (int(np.prod(action.shape)),), np.float32)
-        self._paths = dict(_leaves(env.observation_space, (), name))
-        spaces = {key: box if _is_camera(box) else _vector(box) for key, (_, box) in self._paths.items()}
-        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self._parts = parts(env.observation_space, name)
+        self.observation_space = gymnasium.spaces.Dict({key: part.box for key, part in self._parts.items()})
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._observation(observation), {**info, "success": _success(info)}
+        return observe(self._parts, observation), {**info, "success": _success(info)}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         share = (clipped(action, len(self._low)) + 1) / 2
@@ -71,44 +69,10 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         if self._binary:
             reward, terminated = float(info["success"]), terminated or info["success"]
         terminated = bool(terminated)  # on the last allowed step Gymnasium's time limit says both
-        return self._observation(observation), float(reward), terminated, bool(truncated and not terminated), info
-
-    def _observation(self, observation: Any) -> dict[str, np.ndarray]:
-        rows = {}
-        for key, (path, box) in self._paths.items():
-            value = observation
-            for part in path:
-                value = value[part]
-            rows[key] = np.asarray(value) if _is_camera(box) else np.asarray(value, np.float32).ravel()
-        return rows
+        return observe(self._parts, observation), float(reward), terminated, bool(truncated and not terminated), info
 
 
 def _success(info: dict) -> bool:
     if "tasks_to_complete" in info:  # Franka Kitchen's
         return not info["tasks_to_complete"]
     return bool(info.get("success", info.get("is_success", False)))
-
-
-def _vector(box: gymnasium.spaces.Box) -> gymnasium.spaces.Box:
-    return gymnasium.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
-
-
-def _is_camera(box: gymnasium.spaces.Box) -> bool:
-    return box.dtype == np.uint8 and len(box.shape) == 3 and box.shape[2] == 3
-
-
-def _line(value: Any) -> str:
-    return (str(value).splitlines() or [type(value).__name__])[0]
-
-
-def _leaves(space: gymnasium.Space, path: tuple, name: str) -> Any:
-    """(our key, (the way to it in the environment's observation, its box)) of every box."""
-    if isinstance(space, gymnasium.spaces.Dict):
-        for key, inner in space.spaces.items():
-            yield from _leaves(inner, (*path, key), name)
-    elif isinstance(space, gymnasium.spaces.Box):
-        lone = "image" if _is_camera(space) else "proprio"
-        yield ".".join(map(str, path)).replace(" ", "_") or lone, (path, space)
-    else:
-        where = f" '{'.'.join(map(str, path))}'" if path else ""
-        raise ValueError(f"gym:{name}: observation{where} is {_line(space)}; only boxes and dicts of them can be used")

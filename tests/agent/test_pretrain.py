@@ -74,7 +74,10 @@ def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys)
     assert start.config["offline"]["data"] == [str(demos)]
     action = start.policy().act({"cam": np.zeros((12, 12, 3), np.uint8), "pos": np.zeros(3, np.float32)})
     assert action.shape == (2,)
-    assert "4 demonstrations, 26 steps, 50% successful; 30 updates on cpu (Cal-QL)" in capsys.readouterr().out
+    assert (
+        "4 demonstrations, 26 steps, 50% successful; cameras cam 12x12; states pos 3; 30 updates on cpu (Cal-QL)"
+        in capsys.readouterr().out
+    )
     updates = [r for r in records if r["kind"] == "update"]
     assert [r["updates"] for r in updates] == [10, 20, 30] and all(r["env_steps"] == 0 for r in updates)
     for record in updates:

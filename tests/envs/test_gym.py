@@ -1,0 +1,103 @@
+"""What `--env gym:` makes of other people's observations and success signals."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict
+
+import envs
+from agent.spec import Spec
+
+ID = "test/Seen-v0"
+
+
+class Seen(gymnasium.Env):
+    """One observation of any space, and any info."""
+
+    action_space = Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, space, info=None, at=()):
+        self.observation_space, self.info, self.at = space, info or {}, at or range(99)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(1)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        info = self.info if self.steps in self.at else {}
+        return self.observation_space.sample(), 0.0, False, False, info
+
+
+gymnasium.register(ID, Seen, max_episode_steps=4, disable_env_checker=True)
+VECTOR = Box(-1, 1, (3,), np.float32)
+
+
+def images(*shape, dtype=np.uint8, high=255):
+    return Box(0, high, shape, dtype)
+
+
+def make(space, **chosen):
+    kwargs = {"space": space, **{key: chosen.pop(key) for key in ("info", "at") if key in chosen}}
+    return envs.make(f"gym:{ID}", kwargs=kwargs, **chosen)
+
+
+@pytest.mark.parametrize(
+    ("space", "rgb"),
+    [
+        (images(24, 32, 3), lambda x: x),
+        (images(3, 24, 32), lambda x: x.transpose(1, 2, 0)),
+        (images(1, 24, 32), lambda x: np.stack([x[0]] * 3, -1)),
+        (images(24, 32), lambda x: np.stack([x] * 3, -1)),
+        (images(24, 32, 1), lambda x: np.stack([x[..., 0]] * 3, -1)),
+        (images(24, 32, 4), lambda x: x[..., :3]),
+    ],
+    ids=lambda value: str(getattr(value, "shape", "")),
+)
+@pytest.mark.parametrize("lone", [True, False])
+def test_images_of_every_clear_layout_are_cameras(space, rgb, lone):
+    env = make(space if lone else Dict({"eye": space, "arm": VECTOR}))
+    key = "image" if lone else "eye"
+    assert Spec.from_spaces(env.observation_space, env.action_space).cameras == {key: (24, 32, 3)}
+    observation, _ = env.reset(seed=0)
+    seen = env.unwrapped.observation_space
+    seen.seed(1)
+    source = seen.sample()
+    np.testing.assert_array_equal(observation[key], rgb(source if lone else source["eye"]))
+    assert env.observation_space.contains(observation)
+    assert env.observation_space.contains(env.step(np.zeros(2))[0])
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        images(24, 32, 3, dtype=np.float32, high=1),
+        images(24, 32, 3, dtype=np.float32),
+        images(3, 24, 32, dtype=np.float64, high=1),
+        images(24, 32, dtype=np.float32, high=1),
+        images(24, 32, dtype=np.uint16, high=65535),  # depth
+        images(24, 32, 1, dtype=np.float32, high=10),
+        images(24, 32, 3, high=1),  # [0, 1] as uint8 would be black
+        images(4, 24, 32),  # stacked gray frames, or RGBA
+        images(2, 24, 32),
+        images(8, 24, 32),
+        images(4, 24, 32, 3),
+        images(24, 32, 9),
+        images(3, 24, 3),
+    ],
+    ids=lambda space: f"{space.dtype}{space.shape}",
+)
+def test_images_that_are_ambiguous_are_refused_by_name(space):
+    with pytest.raises(ValueError, match=r"observation 'wrist\.rgb'") as caught:
+        make(Dict({"wrist": Dict({"rgb": space}), "arm": VECTOR}))
+    message = str(caught.value)
+    assert "\n" not in message and str(list(space.shape)) in message and "cameras must be uint8 [0, 255]" in message
+
+
+@pytest.mark.parametrize("space", [Box(-1, 1, (2, 3)), Box(-1, 1, (1, 1, 5)), Box(-1, 1, (3, 40)), images(4, 4)])
+def test_small_tables_of_numbers_are_still_states(space):
+    env = make(Dict({"arm": space}))
+    assert env.observation_space["arm"].shape == (int(np.prod(space.shape)),)
+    assert env.reset(seed=0)[0]["arm"].dtype == np.float32
