@@ -138,6 +138,13 @@ def clipped(action: Any, size: int) -> np.ndarray:
     return np.clip(action, -1, 1)
 
 
+def is_flag(value: Any) -> bool:
+    """Whether `value` is a bool, or a number (a NumPy scalar, an array with one element) that is 0 or 1."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.size == 1 and value.dtype.kind in "biuf" and value.item() in (0, 1)
+    return isinstance(value, (bool, int, float)) and value in (0, 1)
+
+
 def nearest(word: str, known: Any) -> str:
     """' (did you mean 'X'?)' for the known word most like `word`, or ''."""
     match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)

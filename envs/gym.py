@@ -10,6 +10,7 @@ import numpy as np
 
 from envs import clipped, nearest
 from envs.gym_observations import first_line, observe, parts
+from envs.gym_success import SuccessSignal
 
 
 @dataclass
@@ -17,6 +18,9 @@ class Options:
     kwargs: dict = field(default_factory=dict, metadata={"help": "keyword arguments of gymnasium.make"})
     binary: bool = field(default=False, metadata={"help": "reward 1 at the first success, which ends it; else 0"})
     max_episode_steps: int | None = field(default=None, metadata={"help": "time limit; empty: the environment's own"})
+    success_key: str | None = field(
+        default=None, metadata={"help": "key of info that says whether the task is done; empty: success or is_success"}
+    )
 
 
 def wrap(environment_id: str, options: Options) -> gymnasium.Env:
@@ -30,7 +34,7 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
         known = "" if environment_id in gymnasium.registry else nearest(environment_id, gymnasium.registry)
         raise ValueError(f"gym:{environment_id}{known}: {first_line(error)}") from None
     try:
-        return DictEnv(env, environment_id, options.binary)
+        return DictEnv(env, environment_id, options.binary, options.success_key)
     except ValueError:
         env.close()
         raise
@@ -38,12 +42,14 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
 
 class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Observation: images become cameras, uint8 (H, W, 3); every other box becomes a flat float32 vector (see
-    envs.gym_observations). Action: [-1, 1]^A onto the environment's range. info["success"] is the environment's "success" or "is_success", or that no
-    "tasks_to_complete" are left, else False. binary: the first success ends the episode with a reward of 1; every other reward is 0.
+    envs.gym_observations). Action: [-1, 1]^A onto the environment's range. info["success"]: see envs.gym_success.
+    binary: the first success ends the episode with a reward of 1; every other reward is 0.
     """
 
-    def __init__(self, env: gymnasium.Env, name: str, binary: bool = False) -> None:
-        gymnasium.utils.RecordConstructorArgs.__init__(self, name=name, binary=binary)  # Gymnasium can make it again
+    def __init__(self, env: gymnasium.Env, name: str, binary: bool = False, success_key: str | None = None) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(  # Gymnasium can make it again
+            self, name=name, binary=binary, success_key=success_key
+        )
         gymnasium.Wrapper.__init__(self, env)
         self.task_name, self._binary = name, binary
         action = env.action_space
@@ -56,23 +62,21 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         self.action_space = gymnasium.spaces.Box(-1, 1, (int(np.prod(action.shape)),), np.float32)
         self._parts = parts(env.observation_space, name)
         self.observation_space = gymnasium.spaces.Dict({key: part.box for key, part in self._parts.items()})
+        self._success = SuccessSignal(name, success_key)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        self._success.end_episode()
         observation, info = self.env.reset(seed=seed, options=options)
-        return observe(self._parts, observation), {**info, "success": _success(info)}
+        return observe(self._parts, observation), {**info, "success": self._success.read(info)}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
         share = (clipped(action, len(self._low)) + 1) / 2
         scaled = (self._low + share * (self._high - self._low)).reshape(self._shape).astype(self._dtype)
         observation, reward, terminated, truncated, info = self.env.step(scaled)
-        info = {**info, "success": _success(info)}
+        info = {**info, "success": self._success.read(info)}
+        if terminated or truncated:
+            self._success.end_episode()
         if self._binary:
             reward, terminated = float(info["success"]), terminated or info["success"]
         terminated = bool(terminated)  # on the last allowed step Gymnasium's time limit says both
         return observe(self._parts, observation), float(reward), terminated, bool(truncated and not terminated), info
-
-
-def _success(info: dict) -> bool:
-    if "tasks_to_complete" in info:  # Franka Kitchen's
-        return not info["tasks_to_complete"]
-    return bool(info.get("success", info.get("is_success", False)))

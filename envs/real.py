@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import RobotFault
+from envs import RobotFault, is_flag
 from envs.arm import ArmError, State
 from envs.camera_options import CameraError
 from envs.clock import Clock
@@ -121,7 +121,7 @@ class RealEnv(gymnasium.Env):
             self._wait()
             observation, age_s = self._observe()
         self._steps += 1
-        success = bool(self.state.success)
+        success = is_flag(self.state.success) and bool(self.state.success)
         truncated = not success and self._steps >= self.options.horizon
         info = {
             "success": success,

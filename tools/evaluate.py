@@ -35,10 +35,10 @@ import numpy as np
 
 from agent import cli
 from agent.progress import Progress
-from agent.spec import Spec, UserError
+from agent.spec import Spec, UserError, env_differences
 from envs.success import one_thread
 from tools.outcome import Attempt, Result
-from tools.rollout import Act, env_options, make_env, private_seed, rollout
+from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
 from tools.video import UNKNOWN_FPS, mp4, picture, require_cameras
 
 BASELINES = ("scripted", "random")
@@ -66,13 +66,18 @@ class Stage:
         if plan.video_seeds:
             require_cameras(self.spec, f"environment '{plan.env}'")
         self._policy: Any = None if plan.policy in BASELINES else plan.policy
+        self.elsewhere = ""  # how the environment differs from the checkpoint's
         if isinstance(plan.policy, (str, Path)) and self._policy:
             import agent.checkpoint
 
             checkpoint = agent.checkpoint.load(plan.policy)
             self._policy = checkpoint.policy()
+            recorded = env_record(plan.env, plan.options)
+            others = env_differences(checkpoint.env, recorded) if checkpoint.env.get("name") else {}
+            self.elsewhere = "; ".join(f"{option}: {values}" for option, values in others.items())
             if differences := checkpoint.spec.differences(self.spec):
-                raise UserError(f"{plan.policy} does not fit environment '{plan.env}': {'; '.join(differences)}")
+                found = "; ".join([self.elsewhere] * bool(others) + differences)
+                raise UserError(f"{plan.policy} does not fit environment '{plan.env}' (checkpoint first): {found}")
 
     def act(self, seed: int) -> Act:
         """What acts in the episode with this seed, just reset; it does not depend on those before."""
@@ -98,6 +103,9 @@ class Stage:
         path = (
             self.plan.video / f"episode_{number:06d}.mp4" if self.plan.video and seed in self.plan.video_seeds else None
         )
+        if number == 0 and self.elsewhere:
+            note = f"{self.plan.policy} was trained in another environment (checkpoint first)"
+            print(f"{note}: {self.elsewhere}", file=sys.stderr, flush=True)
         success, episode_return, length = False, 0.0, 0
         words: dict[str, bool | None] = {"true": None, "classifier": None}
 

@@ -101,3 +101,62 @@ def test_small_tables_of_numbers_are_still_states(space):
     env = make(Dict({"arm": space}))
     assert env.observation_space["arm"].shape == (int(np.prod(space.shape)),)
     assert env.reset(seed=0)[0]["arm"].dtype == np.float32
+
+
+def successes(env):
+    env.reset(seed=0)
+    return [env.step(np.zeros(2))[4]["success"] for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("value", "success"),
+    [
+        (True, True),
+        (np.True_, True),
+        (1, True),
+        (np.float32(1), True),
+        (np.array([True]), True),
+        (False, False),
+        (0.0, False),
+        ("False", False),
+        ("True", False),
+        ("", False),
+        ([0], False),
+        (0.4, False),
+        (None, False),
+        (np.array([False, True]), False),
+    ],
+)
+def test_only_true_or_one_is_a_success(value, success, caplog):
+    found = successes(make(VECTOR, info={"success": value}, at=[2]))
+    assert found == [False, success, False, False]
+    strange = not envs.is_flag(value)
+    assert len(caplog.messages) == strange
+    assert not strange or f"info['success'] is a {type(value).__name__}" in caplog.messages[0]
+
+
+def test_a_success_key_that_never_came_is_reported_once_with_those_that_did(caplog):
+    env = make(VECTOR, info={"task_success": True, "grasped": np.False_, "distance": 0.3, "note": "yes"}, at=[4])
+    for _ in range(3):
+        assert not any(successes(env))
+    (line,) = caplog.messages
+    assert "no 'success' or 'is_success'" in line and "grasped, task_success (choose one with --success-key" in line
+
+
+def test_nothing_is_reported_while_the_first_episode_runs(caplog):
+    env = make(VECTOR, info={"is_success": True}, at=[4])
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(np.zeros(2))
+    assert not caplog.messages
+    assert env.step(np.zeros(2))[4]["success"] and not caplog.messages
+    env.reset(seed=1)
+    assert not caplog.messages
+
+
+def test_success_key_chooses_the_signal_and_a_wrong_one_is_reported(caplog):
+    info = {"task_success": True, "success": False}
+    assert successes(make(VECTOR, info=info, at=[3], success_key="task_success")) == [False, False, True, False]
+    assert not caplog.messages
+    assert not any(successes(make(VECTOR, info=info, success_key="task_succes")))
+    assert "no 'task_succes'" in caplog.messages[0] and "success, task_success" in caplog.messages[0]

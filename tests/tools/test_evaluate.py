@@ -110,6 +110,15 @@ def test_an_environment_that_does_not_fit_is_named_key_by_key(checkpoint, refuse
     cameras = Spec.from_spaces(env.observation_space, env.action_space).cameras
     assert str(checkpoint) in says and all(f"camera '{name}'" in says for name in cameras)
     assert "(20, 20, 3) against (24, 24, 3)" in says
+    assert says.index("image_size: 20 against 24") < says.index("camera '")  # the reason before what follows from it
+
+
+def test_another_environment_than_the_checkpoints_is_reported_before_the_figures(checkpoint, capsys):
+    main(["--ckpt", str(checkpoint), "--episodes", "2", "--horizon", "3"])
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"{checkpoint} was trained in another environment (checkpoint first): horizon: 20 against 3"
+    main(["--ckpt", str(checkpoint), "--episodes", "1"])
+    assert "another environment" not in capsys.readouterr().err
 
 
 def test_files_that_are_no_checkpoint_are_named(checkpoint, tmp_path, refused):
