@@ -10,7 +10,7 @@ when the spool folder holds --spool-gb or cannot be written. --address says wher
 several robots this one is.
 
 tools.panel and tools.teleop, on this computer, show what it does and let a person drive, pause and stop it (--control):
-after a stop it moves nothing until a person resumes.
+after a stop it moves nothing until a person releases it on the page.
 
 Ctrl-C (or SIGTERM) ends the running episode after the step under way, delivers it and stops; what could not be
 delivered stays in the spool folder, for the next start; so does, cut short, an episode whose robot server was killed. A
@@ -142,8 +142,8 @@ def cleared(fault: envs.RobotFault, arm: Any, link: Link, control: Control | Non
         if not fault.by_itself:
             if not control:
                 raise SystemExit(1)
-            print("resume, on the page, when you have looked", file=sys.stderr, flush=True)
-            control.stopped, control.fault = True, str(fault)
+            print("Inspect the arm, then hold Release in the panel.", file=sys.stderr, flush=True)
+            control.latch_stop(str(fault))
             while control.stopped and not over():
                 serve(link, control, 0.1, over)
         before = str(fault)
@@ -167,7 +167,7 @@ def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: C
 
     def why_not() -> str:
         if control and control.held:
-            return f"{control.held}: waiting for them to come back, or to resume"
+            return f"{control.held}: waiting for them to {'release' if control.stopped else 'come back, or to resume'}"
         away = robot.while_away == "wait" and link.silent_s > AWAY_S
         reason = link.full or ("the learner is away (robot.while_away)" if away else "")
         return reason and f"{reason}: waiting for the learner"

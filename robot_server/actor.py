@@ -188,7 +188,7 @@ class Prompt(Pauses):
             input(f"{prompt} (Enter) ")
             return
         print(f"{prompt} (then: resume, on the page)", flush=True)
-        self._control.paused = True
+        self._control.latch_pause()
         while super().__call__(0.05):
             pass
 

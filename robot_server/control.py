@@ -7,9 +7,14 @@ it, in an answer to "frames", all camera images in one piece (agent.layout). Not
 ask     more                          answer
 state   -                             state: what the robot does, and what Control.about adds
 frames  have: number of the last one  state, number, at_s, and the observation, unless it is that one
-event   event: of teleop.EVENTS       done, or ignored (no episode is running): the event; stopped, paused
+event   event: of teleop.EVENTS,      done, or ignored (with why): the event; stopped, paused
+        stop, pause, seen_s
 drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
         (gripper nil: as it is), place
+
+A stop and a pause are latched. Each new one gets a number, one more than the last, which the state tells (stop, pause).
+Only "release" lifts a stop and only "resume" a pause, and each must carry the number of what it lifts and the time of
+the state that the person saw (seen_s: its at_s). What was latched again meanwhile, or seen too long ago, stays latched.
 
 A question has "sent_s", time.monotonic() of this computer: what comes late does not drive, and what was asked of a
 robot server that ran before is not for this one. An answer repeats the "id" of its question, if it had one.
@@ -32,11 +37,15 @@ from agent.layout import WireError, declare
 from agent.spec import Observation, UserError
 from agent.wire import check_address
 from robot_server.operator import plain, read_map
-from robot_server.teleop import ENDINGS, EVENTS, STILL, WITH_GRIPPER, Command
+from robot_server.teleop import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command
 
 HELD_S = 0.2  # dead man's switch: the arm is held so long after a driver's last command, the step under way included
 LEAST_S = 0.05  # a command counts for so long however long a step is
-LATE_S = 2.0  # what else a person asked so long ago, other than to stop, meant something that has passed
+LATE_S = 2.0  # what else a person asked, or saw, so long ago, other than to stop, meant something that has passed
+AGAIN = {
+    "stop": "Someone pressed STOP again. Inspect the arm, then release.",
+    "pause": "Someone paused again. Look at the arm, then resume.",
+}
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
 MAX_BYTES = 4096  # of a question
 FORGET_S = 0.5  # against a flood that never ends
@@ -46,9 +55,10 @@ SERVE_S = 0.002  # answering takes at most this much of a control step
 class Control:
     """Binds `address`, of this computer. A Device for those who may drive, with the state that a stop leaves behind.
 
-    stopped: latched by "stop", until "resume". about: adds to what "state" answers. step_s: of the control loop that
-    calls `read`. running: there is an episode that a word can end. fault: of the robot, which
-    "resume" acknowledges. Raises UserError for an address that is taken, impossible, or beyond this computer.
+    stopped, paused: latched until "release" and "resume". numbers: of the newest stop and pause. about: adds to what
+    "state" answers. step_s: of the control loop that calls `read`. running: there is an episode that a word can end.
+    fault: of the robot, which "release" acknowledges. Raises UserError for an address that is taken, impossible, or
+    beyond this computer.
     """
 
     keys = ""
@@ -63,6 +73,7 @@ class Control:
         self.about, self.step_s = about, 0.05
         self._since_s = time.monotonic()
         self.stopped = self.paused = False
+        self.numbers = {"stop": 0, "pause": 0}
         self.running, self.fault = True, ""
         self.faults = Faults()
         self._events: list[str] = []
@@ -89,11 +100,20 @@ class Control:
             return "stopped by a person" if self.stopped else "paused by a person"
         return "the person who drives is silent" if self._command.enabled and not self.fresh else ""
 
+    def latch_stop(self, fault: str = "") -> None:
+        """A new stop, because of `fault` or of a person."""
+        self.numbers["stop"] += 1
+        self.stopped, self.fault = True, fault or self.fault
+
+    def latch_pause(self) -> None:
+        self.numbers["pause"] += 1
+        self.paused = True
+
     def read(self) -> Command:
         """What the person asks for now; events are given once.
 
         Dead man's switch: a driver whose commands stop coming holds the arm (no motion, the gripper as it is) until he
-        comes back, gives it back (enabled false), or "resume" gives it to the policy.
+        comes back, gives it back (enabled false), or "resume" or "release" gives it to the policy.
         """
         self.serve()
         events, self._events = tuple(self._events), []
@@ -169,8 +189,9 @@ class Control:
                 return
             given = {"refused": "somebody else drives"}
         elif ask == "event":
-            heard = self._event(question.get("event"), age_s)
-            given = {"done" if heard else "ignored": question["event"], "stopped": self.stopped, "paused": self.paused}
+            why = self._event(question, age_s)
+            given = {"ignored" if why else "done": question["event"], "stopped": self.stopped, "paused": self.paused}
+            given |= {"why": why} if why else {}
         elif ask == "state":
             given = {"state": self._state()}
         elif ask == "frames":
@@ -184,27 +205,50 @@ class Control:
             given["id"] = question["id"]
         self._socket.send_multipart([route, msgpack.packb(given, default=plain), *body], zmq.NOBLOCK)
 
-    def _event(self, event: object, age_s: float) -> bool:
-        """Whether there is something for it to act on."""
+    def _event(self, question: dict[str, Any], age_s: float) -> str:
+        """Act on it. Why not, when it is ignored."""
+        event = question.get("event")
         if event not in EVENTS:
-            raise WireError(f"event {event!r:.80}")
+            raise WireError("an event that there is not")
         if age_s > time.monotonic() - self._since_s:
             raise WireError(f"event '{event}': meant for the robot server before this one")
-        if event not in ("stop", "pause") and not 0 <= age_s <= LATE_S:
-            raise WireError(f"event '{event}': {age_s:.2f} s late")
         if event == "stop":
-            self.stopped = True
+            self.latch_stop()
         elif event == "pause":
-            self.paused = True
-        elif event == "resume":
-            self.stopped = self.paused = False
-            if not self.fresh:
-                self._command = Command(gripper=self._command.gripper)
+            self.latch_pause()
+        elif why := self._refusal(event, question, age_s):
+            return why
+        elif event in LATCHES:
+            self._lift(event)
+        if event == "release":
+            return ""
         if event in ENDINGS and event != "stop" and not self.running:
-            return False
+            return "Too late or too early: no episode is running."
         if len(self._events) < 100:
-            self._events.append(str(event))
-        return True
+            self._events.append(event)
+        return ""
+
+    def _refusal(self, event: str, question: dict[str, Any], age_s: float) -> str:
+        """Why `event` is not done: it is late, or there is a newer stop or pause than the one that it lifts."""
+        seen_s, latch = question.get("seen_s"), LATCHES.get(event)
+        ages_s = [age_s]
+        if isinstance(seen_s, (int, float)):
+            ages_s.append(time.monotonic() - seen_s)
+        elif latch:
+            return f"A '{event}' must carry the time of the state that the person saw."
+        if late := [each for each in ages_s if not 0 <= each <= LATE_S]:
+            return f"It came {late[0]:.1f} s after what you saw. Look again, then repeat it."
+        if latch and question.get(latch) != self.numbers[latch]:
+            return AGAIN[latch]
+        return ""
+
+    def _lift(self, event: str) -> None:
+        if event == "release":
+            self.stopped = False
+        else:
+            self.paused = False
+        if not self.fresh:
+            self._command = Command(gripper=self._command.gripper)
 
     def _drive(self, route: bytes, question: dict[str, Any], age_s: float) -> bool:
         """Whether `route` may. What was under way, or waited for a long step, for too long is not followed."""
@@ -231,6 +275,8 @@ class Control:
         driven = "" if not self._command.enabled else "driven" if self.fresh else "held"
         return {
             **self._status,
+            **self.numbers,
+            "at_s": time.monotonic(),
             "stopped": self.stopped,
             "paused": self.paused,
             "fault": self.fault,

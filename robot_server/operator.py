@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -16,6 +16,7 @@ from agent.spec import UserError
 from robot_server.teleop import Command
 
 REFUSED_S = 0.5
+NOTICE_S = 3.0
 
 
 class Operator:
@@ -25,6 +26,7 @@ class Operator:
         self.address = address
         self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self._refused, self._refused_s = "", -math.inf
+        self._notice, self._notice_s = "", -math.inf
         for option, value in ((zmq.LINGER, 100), (zmq.SNDHWM, 10), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES)):
             self.socket.setsockopt(option, value)
         try:
@@ -38,10 +40,18 @@ class Operator:
         """Why a command was refused lately; empty: none was."""
         return self._refused if time.monotonic() - self._refused_s < REFUSED_S else ""
 
-    def drive(self, command: Command) -> None:
-        """Give the newest command; its events, too. Never waits; to be repeated well within HELD_S."""
+    @property
+    def notice(self) -> str:
+        """Why an event was ignored lately; empty: none was."""
+        return self._notice if time.monotonic() - self._notice_s < NOTICE_S else ""
+
+    def drive(self, command: Command, state: Mapping[str, Any] | None = None) -> None:
+        """Give the newest command; its events, too, of a person who saw `state`.
+
+        Never waits; to be repeated well within HELD_S.
+        """
         for event in command.events:
-            self._put(question("event", event=event))
+            self._put(question("event", event=event, **seen(state or {})))
         placed = {} if command.place is None else {"place": dict(command.place)}
         self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled, **placed))
         while self.socket.poll(0):
@@ -56,10 +66,16 @@ class Operator:
                 return told
         return {}
 
+    def lift(self, event: str) -> dict[str, Any]:
+        """The answer to "release" or "resume" of the stop or pause that the robot reports now."""
+        return self.ask("event", event=event, **seen(self.ask("state").get("state", {})))
+
     def _receive(self) -> dict[str, Any]:
         told = answer(self.socket.recv_multipart())
         if "refused" in told:
             self._refused, self._refused_s = str(told["refused"]), time.monotonic()
+        if "ignored" in told:
+            self._notice, self._notice_s = f"{told['ignored']}: {told.get('why', '')}", time.monotonic()
         return told
 
     def close(self) -> None:
@@ -68,6 +84,11 @@ class Operator:
     def _put(self, frame: bytes) -> None:
         with contextlib.suppress(zmq.Again):
             self.socket.send(frame, zmq.NOBLOCK)
+
+
+def seen(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event carries of the state that the person saw."""
+    return {"stop": state.get("stop"), "pause": state.get("pause"), "seen_s": state.get("at_s")}
 
 
 def question(kind: str, **more: Any) -> bytes:

@@ -10,7 +10,8 @@ import numpy as np
 
 from agent.spec import UserError
 
-EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop")
+EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop", "release")
+LATCHES = {"resume": "pause", "release": "stop"}  # what lifts a latch -> what set it; neither lifts the other's
 ENDINGS = ("success", "failure", "discard", "end", "stop")  # those that end an episode
 
 # For each size of action: which of a command's motions (0..5: x y z, then about x y z) and its gripper (6) it takes.

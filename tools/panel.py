@@ -10,8 +10,8 @@ encrypted: on a network that you do not trust, use `ssh -L 8080:127.0.0.1:8080 r
 
 Who takes over drives with the keyboard, the pads on the screen or a gamepad; one person at a time. Whoever loses the
 connection, closes the page or looks at another one while driving holds the arm within 0.2 s; a command that was under
-way for longer does not count. STOP ends the episode and holds the robot until somebody releases it. Ctrl-C
-here stops the page only; the robot goes on.
+way for longer does not count. STOP ends the episode and holds the robot until somebody holds Release for a second; if
+STOP is pressed again meanwhile, the robot stays stopped. Ctrl-C here stops the page only; the robot goes on.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Browser:
             asked = json.loads(text)
             event, drive = asked.get("event"), asked.get("drive")
             if event in EVENTS:
-                await self._operator.socket.send(question("event", event=event))
+                saw = {name: asked.get(name) for name in ("stop", "pause", "seen_s")}
+                await self._operator.socket.send(question("event", event=event, **saw))
             else:
                 motion = [float(number) for number in drive["motion"]]
                 gripper = None if drive["gripper"] is None else float(drive["gripper"])
@@ -125,7 +126,8 @@ class Browser:
                 told = answer(await self._operator.socket.recv_multipart())
                 self._refused = told.get("refused", "")
                 if told.keys() & {"done", "ignored"}:
-                    await self._socket.send_json({word: told[word] for word in ("done", "ignored") if word in told})
+                    words = ("done", "ignored", "why")
+                    await self._socket.send_json({word: told[word] for word in words if word in told})
 
 
 def finite(value: Any) -> Any:

@@ -5,7 +5,8 @@
 The arm is yours while the device is enabled (keyboard: e, on and off; gamepad: right bumper, held; SpaceMouse: right
 button, held), and the policy's otherwise. What you do is recorded as it was executed, and flagged as an intervention.
 Ctrl-C, an unplugged device or a lost connection while you drive holds the arm; enable it again, or resume on the page
-(tools.panel), which gives it back to the policy. Without a device at hand, drive from the page.
+(tools.panel), which gives it back to the policy. No key here releases a STOP: inspect the arm, then release it on the
+page. Without a device at hand, drive from the page.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from agent import cli
@@ -26,11 +28,13 @@ from tools.devices.table import BY_A_PERSON, LEROBOT, opened
 
 HZ = 25.0
 SHOWN_S = 0.2
+STOPPED = "stopped: inspect the arm, then release it on the page (python -m tools.panel)"
 
 
 def teleoperate(device: Any, operator: Operator, stop: cli.Stop) -> None:
     """Until `stop()` or the device's "stop", which stops this tool and not the robot."""
     clock, enabled, shown_s = Clock(HZ), False, 0.0
+    state: dict[str, Any] = {}
     clock.start()
     while not stop():
         command: Command = device.read()
@@ -39,10 +43,11 @@ def teleoperate(device: Any, operator: Operator, stop: cli.Stop) -> None:
         if command.enabled and not enabled and (action := operator.ask("state").get("state", {}).get("action")):
             device.reset(1.0 if action[-1] > 0 else -1.0)  # the gripper stays as it is
             command = dataclasses.replace(device.read(), events=command.events)
-        if {"pause", "resume"} & set(command.events):
-            command = dataclasses.replace(command, events=paused_or_not(command.events, operator))
+        if command.events:
+            state = operator.ask("state", timeout_s=0.2).get("state", {})
+            command = dataclasses.replace(command, events=paused_or_not(command.events, state))
         if command.enabled or enabled or command.events:
-            operator.drive(command)
+            operator.drive(command, state)
         enabled = command.enabled
         if time.monotonic() - shown_s > SHOWN_S:
             shown_s = time.monotonic()
@@ -50,10 +55,9 @@ def teleoperate(device: Any, operator: Operator, stop: cli.Stop) -> None:
         clock.wait()
 
 
-def paused_or_not(events: tuple[str, ...], operator: Operator) -> tuple[str, ...]:
+def paused_or_not(events: tuple[str, ...], state: Mapping[str, Any]) -> tuple[str, ...]:
     """One key pauses and goes on: which of the two, the robot knows, whoever paused it."""
-    state = operator.ask("state", timeout_s=0.2).get("state", {})
-    word = "resume" if state.get("paused") or state.get("stopped") else "pause"
+    word = "resume" if state.get("paused") else "pause"
     return tuple(word if event in ("pause", "resume") else event for event in events)
 
 
@@ -63,9 +67,11 @@ def show(operator: Operator, enabled: bool) -> None:
         line = f"no robot server answers at {operator.address}"
     elif enabled and operator.refused:
         line = f"you do not drive: {operator.refused}"
+    elif operator.notice:
+        line = operator.notice
     else:
         state = told["state"]
-        what = "stopped" if state["stopped"] else "paused" if state["paused"] else state["driven"] or "the policy acts"
+        what = STOPPED if state["stopped"] else "paused" if state["paused"] else state["driven"] or "the policy acts"
         line = f"{what} | episode {state.get('episode', '-')}, step {state.get('step', '-')}"
         line += f" | {state.get('successes', 0)} of {state.get('episodes', 0)} succeeded"
     sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")

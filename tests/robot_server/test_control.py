@@ -17,7 +17,7 @@ from robot_server import control as control_module
 from robot_server import operator as operator_module
 from robot_server.actor import run_episode
 from robot_server.control import Control
-from robot_server.operator import Operator, answer, question
+from robot_server.operator import Operator, answer, question, seen
 from robot_server.teleop import LAYOUTS, STILL, Command, to_action
 
 LEFT = Command(np.array([-1, 0.5, 0, 0, 0, 0], np.float32), gripper=1.0, enabled=True)
@@ -74,6 +74,17 @@ def ask(control, operator, kind, **more):
     return answer(operator.socket.recv_multipart())
 
 
+def lifting(control, event, **more):
+    """The question of a person who saw the state as it is now."""
+    return question("event", event=event, **{**seen(control._state()), **more})
+
+
+def lift(control, operator, event, **more):
+    operator.socket.send(lifting(control, event, **more))
+    until(control, lambda: operator.socket.poll(0))
+    return answer(operator.socket.recv_multipart())
+
+
 def fresh_for(monkeypatch, seconds):
     """How long a command counts."""
     monkeypatch.setattr(control_module, "HELD_S", seconds)
@@ -114,10 +125,10 @@ def test_resume_gives_an_arm_that_is_held_back_to_the_policy_but_not_from_under_
     person, other = operator(), operator()
     drive(control, person, LEFT)
     fresh_for(monkeypatch, 60.0)
-    ask(control, other, "event", event="resume")
+    lift(control, other, "resume")
     assert control.read().enabled
     fresh_for(monkeypatch, 0.0)
-    ask(control, other, "event", event="resume")
+    lift(control, other, "resume")
     assert same(control.read(), Command(gripper=1.0))
 
 
@@ -176,8 +187,63 @@ def test_a_stop_is_latched_and_acknowledged(control, operator):
     assert control.read().events == ("stop",) and control.read().events == ()
     ask(control, person, "event", event="pause")
     assert control.stopped and control.paused and ask(control, person, "state")["state"]["stopped"]
-    assert ask(control, person, "event", event="resume") == {"done": "resume", "stopped": False, "paused": False}
+    assert lift(control, person, "resume") == {"done": "resume", "stopped": True, "paused": False}  # the pause only
+    assert lift(control, person, "release") == {"done": "release", "stopped": False, "paused": False}
     assert not control.held and control.read().events == ("pause", "resume")
+
+
+def test_a_release_of_an_older_stop_is_refused(control, operator):
+    """Item 2: a browser's stalled frame, sent before somebody else pressed STOP, must not release that STOP."""
+    person, other = operator(), operator()
+    ask(control, person, "event", event="stop")
+    stalled = lifting(control, "release")
+    ask(control, other, "event", event="stop")
+    person.socket.send(stalled)
+    until(control, lambda: person.socket.poll(0))
+    told = answer(person.socket.recv_multipart())
+    assert control.stopped and control.read().events == ("stop", "stop")
+    assert told["ignored"] == "release" and told["why"].startswith("Someone pressed STOP again. Inspect the arm")
+    assert ask(control, person, "state")["state"]["stop"] == 2
+    assert lift(control, person, "release")["done"] == "release" and not control.stopped
+
+
+@pytest.mark.parametrize(("event", "latch"), [("release", "stop"), ("resume", "pause")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"stop": None, "pause": None},
+        {"stop": 0, "pause": 0},
+        {"stop": 2, "pause": 2},
+        {"stop": [1], "pause": "1"},
+        {"seen_s": None},
+        {"seen_s": float("nan")},
+        {"seen_s": float("inf")},
+        {"seen_s": 1.5},
+        {"seen_s": "now"},
+        {"seen_s": time.monotonic() + 1e6},
+        {"sent_s": None},
+    ],
+)
+def test_a_release_names_its_stop_and_the_state_that_the_person_saw(control, operator, event, latch, more):
+    person = operator()
+    ask(control, person, "event", event=latch)
+    told = lift(control, person, event, **more)
+    assert told["ignored"] == event and told["why"] and (control.stopped or control.paused)
+    assert control.read().events == (latch,)
+    assert lift(control, person, event)["done"] == event and not control.held
+
+
+def test_a_fault_is_acknowledged_by_a_release_of_its_own_stop(control, operator):
+    person = operator()
+    ask(control, person, "event", event="stop")
+    before = lifting(control, "release")
+    control.latch_stop("the gripper is hot")
+    person.socket.send(before)
+    assert ask(control, person, "event", event="pause")["ignored"] == "release"  # the answer to the first
+    assert control.stopped and control.fault == "the gripper is hot"
+    assert answer(person.socket.recv_multipart())["done"] == "pause"
+    assert lift(control, person, "release")["done"] == "release" and not control.stopped
+    assert control.held == "paused by a person"  # a release lifts no pause
 
 
 def test_what_is_seen_is_sent_once(control, operator):
@@ -197,7 +263,6 @@ def test_what_is_seen_is_sent_once(control, operator):
 
 BAD = {
     "no time": [question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=None)],
-    "a late word": [question("event", event="success", sent_s=time.monotonic() - 60)],
     "noise": [b"\xc1"],
     "no map": [msgpack.packb([1])],
     "bytes for names": [msgpack.packb({b"ask": "state"})],
@@ -248,16 +313,17 @@ def test_what_holds_the_arm_is_never_too_late(control, operator, event, state):
     assert getattr(control, state) and not control.faults.counts
 
 
-@pytest.mark.parametrize("event", ["success", "failure", "discard", "end", "resume"])
+@pytest.mark.parametrize("event", ["success", "failure", "discard", "end", "resume", "release"])
 def test_what_else_a_person_asked_long_ago_is_not_done(control, operator, monkeypatch, event):
     person, now = operator(), Time(monkeypatch)
     ask(control, person, "event", event="stop")
     control.read()
-    person.socket.send(question("event", event=event, sent_s=now.now_s - 3))
-    until(control, lambda: control.faults.counts)
+    told = ask(control, person, "event", event=event, sent_s=now.now_s - 3, **seen(control._state()))
+    assert told["ignored"] == event and "3.0 s" in told["why"]
     assert control.stopped and control.read().events == ()
-    ask(control, person, "event", event=event, sent_s=now.now_s - 1)
-    assert control.stopped == (event != "resume") and control.read().events == (event,)
+    told = ask(control, person, "event", event=event, sent_s=now.now_s - 1, **seen(control._state()))
+    assert told["done"] == event
+    assert control.stopped == (event != "release") and control.read().events == (() if event == "release" else (event,))
 
 
 def test_events_that_nobody_reads_do_not_fill_the_memory(control, operator):
@@ -376,7 +442,7 @@ def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, oper
         wait(timeout_s)
         waited.extend([control.held] if control.held else [])
         if len(waited) == 5:
-            person.socket.send(question("event", event="resume"))
+            person.socket.send(lifting(control, "resume"))
 
     monkeypatch.setattr(control, "wait", back_after_a_while)
     at = {
@@ -396,7 +462,7 @@ def test_a_hold_that_lasts_is_said_once(acting, control, operator, monkeypatch, 
     def go_on(timeout_s):
         waits.append(wait(timeout_s))
         if len(waits) == 5:
-            person.socket.send(question("event", event="resume"))
+            person.socket.send(lifting(control, "resume"))
 
     monkeypatch.setattr(control, "wait", go_on)
     monkeypatch.setattr(actor, "SAY_S", 0.0)
@@ -411,7 +477,7 @@ def test_the_policy_makes_no_step_after_a_person_who_gave_back_and_paused(acting
         wait(timeout_s)
         if control.paused:
             waits.append(len(acting.link._outbox.episodes))
-            person.socket.send(question("event", event="resume"))
+            person.socket.send(lifting(control, "resume"))
 
     def give_back_and_pause():
         drive(control, person, Command())
@@ -433,7 +499,7 @@ def test_no_episode_begins_while_a_driver_is_silent(acting, control, operator, m
     def over():
         turns.append(control.held)
         if len(turns) == 3:
-            person.socket.send(question("event", event="resume"))
+            person.socket.send(lifting(control, "resume"))
         return False
 
     assert robot_server.__main__.may_act(acting.link, RobotConfig(), over, control)
@@ -527,7 +593,7 @@ def test_a_pause_makes_no_step(acting, control, operator, tiny_env, monkeypatch)
         seen.append(len(tiny_env.actions))
         if len(seen) == 5:
             assert control.paused
-            person.socket.send(question("event", event="resume"))
+            person.socket.send(lifting(control, "resume"))
 
     monkeypatch.setattr(control, "wait", later)
     once = [lambda: person.socket.send(question("event", event="pause")) or time.sleep(0.2)]
@@ -566,7 +632,7 @@ def test_the_link_goes_on_in_a_pause(bench, acting, control, operator, monkeypat
         wait(timeout_s)
         bench.episodes.extend(mailbox.drain())
         if control.paused and (acting.link._have == 2 or time.monotonic() > end_s):
-            person.socket.send(question("event", event="resume"))
+            person.socket.send(lifting(control, "resume"))
 
     def pause():
         ask(control, person, "event", event="pause")
@@ -614,14 +680,14 @@ def test_a_stop_arrives_while_the_learner_asks_to_hold(acting, control, operator
     assert summary.word == "stop" and len(tiny_env.actions) == summary.steps == 2
 
 
-def test_after_a_stop_nothing_moves_until_a_person_resumes(acting, control, operator, capsys):
+def test_after_a_stop_nothing_moves_until_a_person_releases_it(acting, control, operator, capsys):
     person, turns = operator(), []
     ask(control, person, "event", event="stop")
 
     def over():
         turns.append(control.stopped)
         if len(turns) == 3:
-            person.socket.send(question("event", event="resume"))
+            person.socket.send(lifting(control, "release"))
         return False
 
     assert robot_server.__main__.may_act(acting.link, RobotConfig(), over, control)

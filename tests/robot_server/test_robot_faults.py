@@ -7,6 +7,7 @@ import pytest
 from envs import RobotFault
 from robot_server import __main__ as server
 from robot_server.actor import Pauses, Prompt
+from robot_server.control import Control
 
 STUCK = RobotFault("axis 'x' stands")
 CAMERA = RobotFault("camera 'top': its newest frame is old", by_itself=True)
@@ -26,7 +27,12 @@ class Arm:
 
 @pytest.fixture
 def control():
-    return SimpleNamespace(stopped=False, fault="", held=False, paused=False, serve=lambda: None)
+    """Of the operator's socket what is looked at here, without the socket."""
+
+    class Fake(SimpleNamespace):
+        latch_stop, latch_pause = Control.latch_stop, Control.latch_pause
+
+    return Fake(stopped=False, fault="", held=False, paused=False, serve=lambda: None, numbers={"stop": 0, "pause": 0})
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def test_what_a_person_has_to_look_at_waits_for_them(served, control, capsys):
     assert served == [(True, "axis 'x' stands")] * 3 and arm.asked == 1
     assert not control.stopped and control.fault == ""
     out, err = capsys.readouterr()
-    assert err == "the arm is held: axis 'x' stands\nresume, on the page, when you have looked\n"
+    assert err == "the arm is held: axis 'x' stands\nInspect the arm, then hold Release in the panel.\n"
     assert out == "the arm goes on\n"
 
 

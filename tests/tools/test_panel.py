@@ -183,17 +183,141 @@ def test_words_and_a_latched_stop(arm, page):
         page.click(f"#words >> text={button}")
     until(lambda: arm.events == ["success", "failure", "end", "discard", "pause"])
     page.wait_for_selector("#pause:has-text('Resume')")
+    page.wait_for_timeout(800)
     page.keyboard.press("p")
     until(lambda: arm.events[-1] == "resume")
     page.keyboard.press("Escape")
     until(lambda: arm.control.stopped)
     page.wait_for_selector("#hint:has-text('stop: done')")  # the acknowledgement
-    page.wait_for_selector("#stop:has-text('release')")
     page.keyboard.press("Escape")
     until(lambda: arm.events.count("stop") == 2)
-    assert arm.control.stopped  # Escape never releases
-    page.click("#stop")
+    assert arm.control.stopped and page.inner_text("#stop") == "STOP"
+    page.keyboard.press("p")
+    until(lambda: arm.control.paused)
+    page.wait_for_timeout(800)
+    page.keyboard.press("p")
+    until(lambda: not arm.control.paused)
+    assert arm.control.stopped  # what ends a pause ends no stop
+    hold_release(page, 1.3)
     until(lambda: not arm.control.stopped)
+
+
+def hold_release(page, seconds):
+    """Hold Release with the mouse for so long."""
+    page.wait_for_selector("#release", state="visible")
+    page.hover("#release")
+    page.mouse.down()
+    page.wait_for_timeout(1000 * seconds)
+    page.mouse.up()
+
+
+def released(arm, page):
+    """Before the next burst."""
+    arm.control.stopped = False
+    page.wait_for_selector("#stopped", state="hidden")
+
+
+BURSTS = [(2, 300), (2, 800), (4, 250), (10, 50)]  # presses, and ms between two
+
+
+@by_browser
+@pytest.mark.parametrize("how", ["mouse", "touch", "Escape"])
+def test_stop_only_ever_stops_however_often_it_is_pressed(arm, start_panel, chromium, how):
+    """Item 1: it was a toggle, and Release came where STOP had been."""
+    context = chromium()[1].new_context(has_touch=how == "touch")
+    page = context.new_page()
+    page.goto(start_panel(arm.control.address))
+    page.wait_for_selector("#cameras canvas", timeout=60_000)
+    box = page.locator("#stop").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    press = {
+        "mouse": lambda: page.mouse.click(x, y),
+        "touch": lambda: page.touchscreen.tap(x, y),
+        "Escape": lambda: page.keyboard.press("Escape"),
+    }[how]
+    for presses, gap_ms in BURSTS:
+        before, held = arm.control.numbers["stop"], []
+        for _ in range(presses):
+            press()
+            page.wait_for_timeout(gap_ms)
+            until(lambda before=before: arm.control.numbers["stop"] > before)
+            held.append(arm.control.stopped)
+        until(lambda before=before, presses=presses: arm.control.numbers["stop"] >= before + presses)
+        page.wait_for_timeout(100)
+        assert all(held) and arm.control.stopped, f"{presses} presses, {gap_ms} ms apart"
+        released(arm, page)
+    assert "resume" not in arm.events
+    context.close()
+
+
+@by_browser
+def test_release_is_held_for_a_second_and_is_elsewhere(arm, page):
+    page.click("#stop")
+    page.wait_for_selector("#release", state="visible")
+    stop, release = (page.locator(each).bounding_box() for each in ("#stop", "#release"))
+    apart = release["y"] - (stop["y"] + stop["height"])
+    assert apart > 200
+    page.click("#release")
+    hold_release(page, 0.6)
+    page.hover("#release")
+    page.mouse.down()
+    page.wait_for_timeout(500)
+    page.mouse.move(5, 300)  # away from it
+    page.wait_for_timeout(800)
+    page.mouse.up()
+    page.focus("#release")
+    page.keyboard.down("Space")
+    page.wait_for_timeout(500)
+    page.keyboard.up("Space")
+    page.wait_for_timeout(800)
+    assert arm.control.stopped
+    page.keyboard.down("Enter")
+    page.wait_for_timeout(500)
+    page.keyboard.press("Escape")  # a STOP ends the hold
+    page.wait_for_timeout(800)
+    page.keyboard.up("Enter")
+    assert arm.control.stopped
+    page.keyboard.down("Space")
+    until(lambda: not arm.control.stopped)
+    page.keyboard.up("Space")
+
+
+@by_browser
+def test_a_stop_of_somebody_else_during_the_hold_stays_and_the_page_says_so(arm, page):
+    page.click("#stop")
+    page.wait_for_selector("#release", state="visible")
+    page.hover("#release")
+    page.mouse.down()
+    page.wait_for_timeout(400)
+    arm.control.latch_stop()
+    page.wait_for_selector("#trouble:has-text('Someone pressed STOP again')")
+    page.wait_for_timeout(1000)
+    page.mouse.up()
+    assert arm.control.stopped
+
+
+@by_browser
+def test_a_stalled_release_is_refused_and_the_page_says_so(arm, page):
+    """Item 2: the robot refuses what the page could not know of."""
+    page.click("#stop")
+    page.wait_for_selector("#release", state="visible")
+    page.evaluate("const held = socket.send.bind(socket); socket.send = (text) => setTimeout(() => held(text), 600); 0")
+    page.hover("#release")
+    page.mouse.down()
+    page.wait_for_timeout(1200)  # the release is on its way
+    arm.control.latch_stop()
+    page.mouse.up()
+    page.wait_for_selector("#trouble:has-text('Someone pressed STOP again')")
+    assert arm.control.stopped
+
+
+@by_browser
+def test_two_taps_on_pause_stay_a_pause(arm, page):
+    page.click("#pause")
+    page.wait_for_selector("#pause:has-text('Resume')")
+    page.click("#pause")
+    until(lambda: arm.events == ["pause", "pause"])
+    assert arm.control.paused
 
 
 @by_browser

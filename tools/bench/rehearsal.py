@@ -62,13 +62,19 @@ class Rehearsal:
         return self._start("robot", "robot_server", *words, MOCK_LOG=str(self.log))
 
     def event(self, event: str) -> None:
+        """ "stop", or "go on": release the stop and resume, as a person does who has looked."""
         operator = Operator(self.control)
-        operator.ask("event", event=event)
+        if event == "stop":
+            operator.ask("event", event=event)
+        else:
+            operator.lift("release")
+            operator.lift("resume")
         operator.close()
 
     def asks(self) -> bool:
         """Whether the robot server has asked for a person since the last time."""
-        before, self._asked = self._asked, (self.folder / "robot.log").read_text().count("resume, on the page")
+        log = (self.folder / "robot.log").read_text()
+        before, self._asked = self._asked, log.count("resume, on the page") + log.count("hold Release in the panel")
         return self._asked > before
 
     def close(self) -> None:
@@ -97,7 +103,7 @@ def main() -> int:
                 time.sleep(1.0)
                 if rehearsal.asks():
                     resumed += 1
-                    rehearsal.event("resume")
+                    rehearsal.event("go on")
         finally:
             rehearsal.close()
         print((Path(folder) / "robot.log").read_text()[-600:])

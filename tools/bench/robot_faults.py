@@ -5,7 +5,7 @@
 Real processes: a learner that starts from CKPT, a robot server with `--env mock`, the mock world. The operator drives
 in circles through the robot server's socket. Each fault is made while the arm moves; how the arm moved is read from the
 mock world's own log, a line each 20 ms. It stands from when it stays within STILL_M of where it is WATCHED_S later.
-That it goes on is right for a learner that has gone. After each fault the run is brought back, by "resume" or a new
+That it goes on is right for a learner that has gone. After each fault the run is brought back, by a person or a new
 process.
 """
 
@@ -65,7 +65,7 @@ class Driven(Rehearsal):
                 raise SystemExit(f"the arm does not move: see {self.folder}")
             time.sleep(0.2)
             if self.robot.poll() is None and self.log.exists():
-                self.event("resume")
+                self.event("go on")
                 self.driving.set()
                 way = self.places(time.monotonic() - 0.3)
                 speeds = [np.linalg.norm(b - a) / (t - s) for (s, a), (t, b) in zip(way, way[2:], strict=False)]

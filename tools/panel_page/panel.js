@@ -10,6 +10,10 @@ const KEYS = { // axis of the motion, sign
 const WORDS = { y: "success", n: "failure", enter: "end", backspace: "discard" };
 const ROTATION = 0.6; // of the speed
 const DEAD_BAND = 0.12;
+const HOLD_MS = 1000; // Release, until it counts
+const TWICE_MS = 700; // a second press of Pause within this time is not meant to resume
+const NOTICE_MS = 8000;
+const SILENT_MS = 2000;
 
 const $ = (id) => document.getElementById(id);
 let socket = null, told = {}, driving = false;
@@ -17,18 +21,23 @@ let wanted = null, wantedUntil = 0; // of the gripper: said for a moment, then i
 const held = new Set(); // keys
 const pads = { "pad-xy": [0, 0], "pad-z": [0, 0], "pad-tip": [0, 0] };
 let buttons = []; // of the gamepad, as they were
+let heardAt = performance.now(), pausedAt = 0, notice = "", noticeUntil = 0;
+let stopUnsent = false; // pressed without a connection
+let hold = null; // of Release: the stop that was seen when it began, and its timer
 
 // The connection ------------------------------------------------------------------------------------------------------
 
 function connect() {
   socket = new WebSocket((location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/ws");
   socket.binaryType = "arraybuffer";
+  socket.onopen = () => { if (stopUnsent) pressStop(); };
   socket.onmessage = (message) => {
     if (typeof message.data === "string") hear(JSON.parse(message.data));
     else see(new Uint8Array(message.data));
   };
   socket.onclose = () => {
     letGo();
+    endHold("");
     told = {};
     show({ away: "the page has lost its connection", state: {}, vectors: {} });
     setTimeout(connect, 1000);
@@ -42,7 +51,20 @@ function send(message) {
 }
 
 function say(event) {
-  if (!send({ event })) $("hint").textContent = `not sent: ${event}`;
+  const { stop, pause, at_s: seen_s } = told.state ?? {};
+  if (!send({ event, stop, pause, seen_s })) warn(`${event} was not sent: no connection`);
+}
+
+function pressStop() { // only ever this: no press of STOP releases anything
+  endHold("");
+  stopUnsent = !send({ event: "stop" });
+  if (stopUnsent) warn("STOP is not sent yet: no connection. Use the robot's own emergency stop.");
+}
+
+function warn(text) {
+  notice = text;
+  noticeUntil = performance.now() + NOTICE_MS;
+  trouble(text);
 }
 
 function hear(message) {
@@ -51,9 +73,11 @@ function hear(message) {
     return;
   }
   if (message.ignored) {
-    $("hint").textContent = `${message.ignored}: too late or too early, no episode is running`;
+    if (["release", "resume"].includes(message.ignored)) warn(`Not done (${message.ignored}): ${message.why}`);
+    else $("hint").textContent = `${message.ignored}: ${message.why}`;
     return;
   }
+  heardAt = performance.now();
   told = message;
   show(message);
 }
@@ -120,6 +144,11 @@ function readButtons() {
 setInterval(() => {
   readButtons();
   if (driving && socket.bufferedAmount === 0) drive(motion(), true);
+  if (socket.readyState === WebSocket.OPEN && performance.now() - heardAt > SILENT_MS && told.state) {
+    endHold("");
+    told = {};
+    show({ away: "the page hears nothing from the robot's computer", state: {}, vectors: {} });
+  }
 }, DRIVE_MS);
 
 function closed() {
@@ -133,19 +162,56 @@ function toggleGripper() {
 }
 
 function togglePause() {
-  say(told.state?.paused ? "resume" : "pause");
+  say(told.state?.paused && performance.now() - pausedAt > TWICE_MS ? "resume" : "pause");
 }
 
-function stopOrRelease() {
-  say(told.state?.stopped ? "resume" : "stop");
+// Release: held for a second, of the stop that was seen when the hold began --------------------------------------------
+
+function beginHold() {
+  if (hold || !told.state?.stopped) return;
+  hold = { stop: told.state.stop, timer: setTimeout(release, HOLD_MS) };
+  $("release").classList.add("holding");
+}
+
+function endHold(why) {
+  if (!hold) return;
+  clearTimeout(hold.timer);
+  hold = null;
+  $("release").classList.remove("holding");
+  if (why) warn(why);
+}
+
+function release() {
+  const { stop } = hold;
+  endHold("");
+  if (!send({ event: "release", stop, seen_s: told.state?.at_s })) warn("release was not sent: no connection");
+}
+
+{
+  const button = $("release");
+  const outside = ({ clientX: x, clientY: y }) => {
+    const box = button.getBoundingClientRect();
+    return x < box.left || x > box.right || y < box.top || y > box.bottom;
+  };
+  button.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || !event.isPrimary) return;
+    button.setPointerCapture(event.pointerId);
+    beginHold();
+  });
+  button.addEventListener("pointermove", (event) => { if (outside(event)) endHold(""); });
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture", "blur"])
+    button.addEventListener(end, () => endHold(""));
+  button.addEventListener("contextmenu", (event) => event.preventDefault()); // of a long touch
+  button.addEventListener("keydown", ({ key, repeat }) => { if (!repeat && (key === " " || key === "Enter")) beginHold(); });
+  button.addEventListener("keyup", () => endHold(""));
 }
 
 // What is pressed -----------------------------------------------------------------------------------------------------
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey) return;
   const key = event.key.toLowerCase();
-  if (key === "escape") { if (!event.repeat) say("stop"); }
+  if (key === "escape") { if (!event.repeat) pressStop(); }
+  else if (event.ctrlKey || event.altKey || event.metaKey) return;
   else if (key in KEYS) { if (driving) held.add(key); }
   else if (event.target.closest?.("button, summary, input") && (key === " " || key === "enter")) return;
   else if (event.repeat) { /* once */ }
@@ -157,8 +223,8 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 document.addEventListener("keyup", (event) => held.delete(event.key.toLowerCase()));
-window.addEventListener("blur", rest);
-document.addEventListener("visibilitychange", () => { if (document.hidden) letGo(); }); // says nothing: the arm is held
+window.addEventListener("blur", () => { rest(); endHold(""); });
+document.addEventListener("visibilitychange", () => { if (document.hidden) { letGo(); endHold(""); } }); // says nothing: the arm is held
 
 function movePad(id, x, y) {
   pads[id] = [x, y];
@@ -184,7 +250,8 @@ for (const id in pads) {
     pad.addEventListener(end, () => movePad(id, 0, 0));
 }
 
-$("stop").onclick = stopOrRelease;
+$("stop").addEventListener("pointerdown", pressStop); // at once
+$("stop").addEventListener("click", pressStop); // and by the keyboard
 $("pause").onclick = togglePause;
 $("take").onclick = () => driving ? giveBack() : take();
 $("gripper").onclick = toggleGripper;
@@ -243,11 +310,13 @@ function show({ away, refused, late, state, vectors }) {
   document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
   $("what").textContent = away ? "away" : WHAT[what] ?? what;
   $("what").className = `pill ${away ? "" : what}`;
-  const trouble = away || state.fault && `${state.fault}: look, then release` || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "";
-  $("trouble").textContent = trouble;
-  $("trouble").hidden = !trouble;
-  $("stop").textContent = state.stopped ? "release" : "STOP";
+  trouble(performance.now() < noticeUntil && notice || away || state.fault
+    || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "");
+  if (!state.stopped) endHold("");
+  else if (hold && state.stop !== hold.stop) endHold("Someone pressed STOP again. Inspect the arm, then release.");
+  pausedAt = state.paused ? pausedAt || performance.now() : 0;
   $("stop").classList.toggle("latched", Boolean(state.stopped));
+  $("stopped").hidden = !state.stopped;
   $("pause").textContent = state.paused ? "Resume" : "Pause";
   const rate = state.episodes ? ` (${Math.round(100 * state.successes / state.episodes)} %)` : "";
   list("episode", [
@@ -270,6 +339,11 @@ function show({ away, refused, late, state, vectors }) {
   ]);
   showDriving();
   list("vectors", Object.entries(vectors).map(([name, numbers]) => [name, numbers.join("  ")]));
+}
+
+function trouble(text) {
+  $("trouble").textContent = text;
+  $("trouble").hidden = !text;
 }
 
 function showDriving() {
