@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.spec import Episode, Transition
 from agent.verdict import settled
-from agent.wire import EpisodeKey, WireError
+from agent.wire import EpisodeKey, WireError, episode_key
 
 MAX_OPEN = 1000  # episodes under way
 MAX_OPEN_BYTES = 4 << 30  # of them all; one may take half
@@ -25,25 +25,46 @@ class Open:
     bytes: int = 0
 
 
-class Assembly:
-    """stored: (robot, boot, number) of the episodes on disk. unacknowledged: ended, not on disk -> route of its robot.
+@dataclass
+class Ended:
+    """An episode that is not on disk yet. route: of the robot that holds it."""
 
-    steps: received so far, each counted once, those of open episodes too. open: those, the one that went on last comes
-    last. When they are too many, or too large, the one that has rested for longest is let go: its robot still has it,
-    and is asked for all of it again.
+    route: bytes
+    steps: int
+
+
+class Assembly:
+    """Puts steps together to episodes, and knows which episodes have been put together.
+
+    stored: episodes on disk -> how many steps of each. unacknowledged: episodes that ended and are not on disk.
+    steps: received so far, each counted once, those of open episodes too. open: episodes under way, the one that went
+    on last comes last. When they are too many, or too large, the one that has rested for longest is let go: its robot
+    still has it, and is asked for all of it again.
+
+    What `cut_short` ends may go on: its robot was away, not dead. Once the robot has more steps of an episode than are
+    here, the episode is put together again from its first step, and ends a second time, longer.
     """
 
-    def __init__(self, stored: Iterable[EpisodeKey]) -> None:
-        self.stored = {(str(robot), str(boot), int(number)) for robot, boot, number in stored}
-        self.unacknowledged: dict[EpisodeKey, bytes] = {}
+    def __init__(self, stored: Mapping[EpisodeKey, int]) -> None:
+        self.stored = dict(stored)
+        self.unacknowledged: dict[EpisodeKey, Ended] = {}
         self.open: dict[EpisodeKey, Open] = {}
         self.steps = 0
         self._bytes = 0  # of open episodes
         self._ended: list[Episode] = []
 
+    def length(self, key: EpisodeKey) -> int:
+        """Steps of an episode that has ended, of its longest version; 0 when it has not."""
+        pending = self.unacknowledged.get(key)
+        return max(self.stored.get(key, 0), pending.steps if pending else 0)
+
     def received(self, key: EpisodeKey) -> int:
-        """Steps there are of an episode that has not ended: the number of the one to come next."""
+        """Steps there are of an open episode: the number of the one to come next."""
         return len(self.open[key].steps) if key in self.open else 0
+
+    def reopen(self, key: EpisodeKey) -> None:
+        """Put an episode together again that was cut short: there is more of it."""
+        self.open.setdefault(key, Open())
 
     def add(self, key: EpisodeKey, step: int, transition: Transition, meta: dict[str, Any], route: bytes) -> None:
         """The next step of an open episode, or the one that ends it.
@@ -55,7 +76,7 @@ class Assembly:
         episode = self.open.get(key) or Open()
         if episode.bytes + size > MAX_OPEN_BYTES // 2:
             raise WireError(f"episode {key} is too large: {step} steps, and no end")
-        self.steps += step == len(episode.steps)
+        self.steps += step == len(episode.steps) and step >= self.length(key)
         self.open.pop(key, None)
         self.open[key] = episode
         episode.steps[step:] = [transition]
@@ -67,7 +88,11 @@ class Assembly:
             self._end(key, route)
         while len(self.open) > MAX_OPEN or self._bytes > MAX_OPEN_BYTES:
             oldest = next(iter(self.open))
-            self.steps -= len(self._pop(oldest).steps)
+            self.steps -= self._new(oldest, len(self._pop(oldest).steps))
+
+    def _new(self, key: EpisodeKey, steps: int) -> int:
+        """How many of the first `steps` were not here when the episode ended before."""
+        return max(0, steps - self.length(key))
 
     def _pop(self, key: EpisodeKey) -> Open:
         episode = self.open.pop(key)
@@ -75,15 +100,16 @@ class Assembly:
         return episode
 
     def cut_short(self, name: str, boot: str, held: set[tuple[Any, ...]], route: bytes) -> None:
-        """End what robot `name` began in a boot before `boot` (it was killed) and has not `held` in its spool.
+        """End what robot `name` began in a boot before `boot` (it was killed, or is away) and has not `held`.
 
-        The newest step has no observation after it: its own becomes the final one, and it is given up.
+        The newest step has no observation after it: its own becomes the final one, and it is given up. Should that
+        robot be back with its episode, this version of it is replaced.
         """
         for key in [key for key in self.open if key[0] == name and key[1] != boot and key not in held]:
             steps = self.open[key].steps
-            newest = steps.pop()
-            self.steps -= 1
-            if steps:
+            newest = steps.pop() if steps else None
+            self.steps -= self._new(key, len(steps) + 1) - self._new(key, len(steps)) if newest else 0
+            if newest and steps:
                 steps[-1] = dataclasses.replace(steps[-1], truncated=True, final_observation=newest.observation)
                 self._end(key, route)
             else:
@@ -91,17 +117,22 @@ class Assembly:
 
     def _end(self, key: EpisodeKey, route: bytes) -> None:
         episode = self._pop(key)
+        if len(episode.steps) <= self.length(key):
+            return  # nothing new
         meta = {**episode.meta, "robot": key[0], "boot": key[1], "number": key[2]}
         self._ended.append(settled(Episode.from_transitions(episode.steps, meta)))
-        self.unacknowledged[key] = route
+        self.unacknowledged[key] = Ended(route, len(episode.steps))
 
     def take(self) -> list[Episode]:
         """The episodes that have ended since the last call, in order of ending."""
         ended, self._ended = self._ended, []
         return ended
 
-    def acknowledge(self, episode: Episode) -> tuple[EpisodeKey, bytes | None]:
-        """Note that `episode` is on disk; returns its key and the route of the robot that still holds it."""
-        key = (episode.meta["robot"], episode.meta["boot"], episode.meta["number"])
-        self.stored.add(key)
-        return key, self.unacknowledged.pop(key, None)
+    def acknowledge(self, episode: Episode) -> bytes | None:
+        """Note that `episode` is on disk; returns the route of the robot that may still hold it."""
+        key, steps = episode_key(episode.meta), len(episode)
+        self.stored[key] = max(steps, self.stored.get(key, 0))
+        pending = self.unacknowledged.get(key)
+        if pending and pending.steps <= steps:
+            del self.unacknowledged[key]
+        return pending.route if pending else None

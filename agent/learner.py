@@ -40,6 +40,7 @@ from agent.ranks import Ranks
 from agent.spec import Episode, UserError
 from agent.store import Store
 from agent.trainer import Trainer
+from agent.wire import episode_key, episode_name
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 WAIT_S = 0.05
@@ -79,14 +80,23 @@ class Learner:
         self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
         sparse = config["reward"].sparse
         self.health = Health(self.calql, self.agent.action_dim, lambda line: None, sparse)  # what was has been said
-        self.store = Store(folder, self._use, trainer.ranks.tell)
-        stored = self.store.read_back() if resumed else []
+        self.store = Store(folder, self._use, trainer.drop, trainer.ranks.tell)
+        if resumed:
+            self.store.read_back()
         self.health.tell = self._warn
         network = dataclasses.asdict(config["network"])
         self.run_id = start.run if resumed else secrets.token_hex(4)
         run = f"{folder.resolve().name}-{self.run_id}"
         self.mailbox = Mailbox(
-            link.address, start.spec, network, run, stored, link.insecure, link.keys, start.env, link.other_env
+            link.address,
+            start.spec,
+            network,
+            run,
+            self.store.steps,
+            link.insecure,
+            link.keys,
+            start.env,
+            link.other_env,
         )
         self.mailbox.offer(self.version, self.agent.average.weights())
         self.report = LinkReport(self.mailbox, self.log)
@@ -171,13 +181,18 @@ class Learner:
 
     def take(self, episode: Episode) -> None:
         """A finished episode: to disk, into the replay, acknowledged, logged, in this order."""
+        shorter, used = self.store.stored(episode_key(episode.meta)), self.env_steps
         taken = self.store.take(episode)
         self.mailbox.acknowledge(episode)
+        counted = max(0, len(episode) - shorter)  # by the mailbox, for this version
+        self._before += self.env_steps - used - counted
+        if shorter:
+            name = episode_name(episode.meta)
+            self.log.say(f"episode {name}: its {len(episode)} steps replace the {shorter} that came first")
         if not taken:
-            self._before -= len(episode)
             return
         self.log.write(
-            "episode",
+            "replaced" if shorter else "episode",
             self.env_steps,
             self.updates,
             robot=episode.meta["robot"],

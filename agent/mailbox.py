@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from agent.wire import (
     ProtocolError,
     WireError,
     check_address,
+    episode_key,
     pack,
     read_step,
     unpack,
@@ -51,8 +53,8 @@ MAX_ROBOT_FRAME_BYTES = 64 << 20  # libzmq hangs up on a longer one before takin
 class Mailbox:
     """Binds `address` for robots that see and do `spec`.
 
-    network: keyword arguments of agent.config.NetworkConfig, told to the robots. stored: (robot, boot, number) of the
-    episodes already on disk. env: {"name", "options"} that the data came from; other_env: robots may have another.
+    network: keyword arguments of agent.config.NetworkConfig, told to the robots. stored: how many steps are on disk
+    already of each episode. env: {"name", "options"} that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
     Raises UserError when the address is taken, impossible, or beyond this machine without `keys` (a folder,
@@ -65,7 +67,7 @@ class Mailbox:
         spec: Spec,
         network: Mapping[str, Any],
         run: str = "",
-        stored: Iterable[EpisodeKey] = (),
+        stored: Mapping[EpisodeKey, int] = MappingProxyType({}),
         insecure: bool = False,
         keys: str | Path = "",
         env: Mapping[str, Any] | None = None,
@@ -171,9 +173,8 @@ class Mailbox:
 
     def acknowledge(self, episode: Episode) -> None:
         """Tell its robot to forget `episode`: it is on this machine's disk."""
-        key, route = self._assembly.acknowledge(episode)
-        if route:
-            self._acknowledge(route, key)
+        if route := self._assembly.acknowledge(episode):
+            self._acknowledge(route, episode_key(episode.meta))
 
     def offer(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
         """Newest weights for the robots, copied here. They replace older ones; a robot gets them when it asks."""
@@ -310,17 +311,16 @@ class Mailbox:
             self._send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
 
     def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
-        route, answers = robot.route, 0
+        route, answers, assembly = robot.route, 0, self._assembly
         for *names, sent in outbox:
             key = tuple(names)
             if key[0] != robot.name:
                 raise WireError(f"an outbox with episodes of '{key[0]}'")
-            if key in self._assembly.stored:
+            received, length = assembly.received(key), assembly.length(key)
+            if received < sent and (key in assembly.open or length < sent):  # frames keep their order: those are lost
+                self._ask_again(route, key)
+            elif key in assembly.stored and key not in assembly.open and key not in assembly.unacknowledged:
                 self._acknowledge(route, key)
-            elif key in self._assembly.unacknowledged:
-                continue
-            elif (received := self._assembly.received(key)) < sent:  # frames keep their order, so those are lost
-                self._resend(route, key, received)
             else:
                 continue
             answers += 1
@@ -329,10 +329,14 @@ class Mailbox:
 
     def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
         robot, boot, number = key
-        self._send(route, pack("ACK", robot=robot, boot=boot, episode=number))
+        self._send(route, pack("ACK", robot=robot, boot=boot, episode=number, steps=self._assembly.stored[key]))
 
-    def _resend(self, route: bytes, key: EpisodeKey, step: int) -> None:
+    def _ask_again(self, route: bytes, key: EpisodeKey) -> None:
+        """Ask for the steps of an episode that have not come, all of them when it was cut short here and goes on."""
+        if self._assembly.length(key):
+            self._assembly.reopen(key)
         robot, boot, number = key
+        step = self._assembly.received(key)
         if self._due((route, key, step)):
             self._send(route, pack("RESEND", robot=robot, boot=boot, episode=number, step=step))
 
@@ -354,17 +358,18 @@ class Mailbox:
         last = fields["terminated"] or fields["truncated"]
         if key[0] != robot.name:
             raise WireError(f"a step of '{key[0]}'")
-        if key in assembly.stored:
-            if step == 0 or last:
+        received, length = assembly.received(key), assembly.length(key)
+        if step < length and key not in assembly.open:  # a duplicate
+            if key in assembly.unacknowledged:
+                assembly.unacknowledged[key].route = robot.route
+            elif step == 0 or last:
                 self._acknowledge(robot.route, key)
-        elif key in assembly.unacknowledged:
-            assembly.unacknowledged[key] = robot.route
-        elif step > (received := assembly.received(key)):
-            self._resend(robot.route, key, received)
+        elif step > received:
+            self._ask_again(robot.route, key)
         elif step == received or last:  # otherwise a duplicate
             transition = read_step(message)
             transition.check(self.spec)
-            robot.steps += step == received
+            robot.steps += step == received and step >= length
             assembly.add(key, step, transition, fields["meta"], robot.route)
             return True
         return False

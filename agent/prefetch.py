@@ -88,7 +88,7 @@ class Prefetch:
         return self._ready.generators if self._ready else self._states()
 
     def _contents(self) -> list[int]:
-        return [replay.added for replay in self._replays.values()]
+        return [replay.changes for replay in self._replays.values()]
 
     def _states(self) -> dict[str, Tensor]:
         return {name: replay.generator.get_state() for name, replay in self._replays.items()}

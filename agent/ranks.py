@@ -22,17 +22,21 @@ from torch import Tensor
 
 from agent.calql import CalQL, Weights
 from agent.spec import UserError
+from agent.wire import EpisodeKey
 
 PATIENCE = timedelta(days=30)  # followers wait as long as the robots do
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the leader is about to do: make an update, after taking in the episodes at these paths."""
+    """What the leader is about to do: make an update.
+
+    episodes: what it took in before: the file of each; None: it dropped that one.
+    """
 
     weights: Weights
     update_actor: bool
-    episodes: tuple[str, ...]
+    episodes: tuple[tuple[EpisodeKey, str | None], ...]
 
 
 class Ranks:
@@ -41,7 +45,7 @@ class Ranks:
     def __init__(self) -> None:
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.local = int(os.environ.get("LOCAL_RANK", 0))
-        self._news: list[str] = []
+        self._news: list[tuple[EpisodeKey, str | None]] = []
         if self.count > 1:
             # Orders go over the CPU, gradients over whatever device they are on.
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -73,10 +77,10 @@ class Ranks:
         for part, gradient in zip(parts, gradients, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def tell(self, path: Path) -> None:
-        """The leader has taken in the episode at `path`; the others do before the next update."""
+    def tell(self, key: EpisodeKey, path: Path | None) -> None:
+        """The leader has taken in the episode at `path`, or dropped it; the others do before the next update."""
         if self.count > 1:
-            self._news.append(str(path))
+            self._news.append((key, str(path) if path else None))
 
     def order(self, weights: Weights | None, update_actor: bool = False) -> None:
         """Tell the others what comes next; without weights, that it is over."""
@@ -100,7 +104,7 @@ class Ranks:
             weights, update_actor, episodes = json.loads(text.numpy().tobytes())
             if weights is None:
                 return
-            yield Order(Weights(*weights), update_actor, tuple(episodes))
+            yield Order(Weights(*weights), update_actor, tuple((tuple(key), path) for key, path in episodes))
 
     def close(self) -> None:
         if self.count > 1:

@@ -95,11 +95,12 @@ class Replay:
             columns[name] = ((), np.dtype(np.float32))
         self._columns = {name: storage.column(capacity, *kind) for name, kind in columns.items()}
         self.device = storage.place  # that batches are on
-        self._episodes: deque[tuple[int, int]] = deque()  # (first row, steps), oldest first
+        self._episodes: deque[tuple[int, int, int]] = deque()  # (first row, steps, ticket), oldest first
         self._head = 0  # where the next episode goes
         self._steps = 0
         self._index: Tensor | None = None  # rows that are steps; made when needed
         self.added = 0  # episodes taken in so far
+        self.changes = 0  # of what there is to sample
         self.reward_range = (math.inf, -math.inf)  # of all of them, as learning sees them
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -116,7 +117,7 @@ class Replay:
     def index(self) -> Tensor:
         """The rows that are steps, int64, on the host."""
         if self._index is None:
-            spans = [torch.arange(first, first + steps) for first, steps in self._episodes]
+            spans = [torch.arange(first, first + steps) for first, steps, _ in self._episodes]
             self._index = torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)
         return self._index
 
@@ -129,9 +130,10 @@ class Replay:
         for column in self._columns.values():
             column.grow(rows)
 
-    def add(self, episode: Episode) -> None:
+    def add(self, episode: Episode) -> int:
         """Take in a finished episode, with its rewards transformed and its returns computed here and only here.
 
+        Returns a ticket, with which `remove` takes it out again.
         Raises UserError, and changes nothing, when it does not fit the spec, the reward config or the capacity;
         NoSpace when there is no memory or disk left for it.
         """
@@ -143,7 +145,7 @@ class Replay:
         first = self._head if self._head + steps + 1 <= self.capacity else 0
         end = first + steps + 1
         self.reserve(end)
-        while self._episodes and self._in_the_way(*self._episodes[0], end, wrapped=first < self._head):
+        while self._episodes and self._in_the_way(*self._episodes[0][:2], end, wrapped=first < self._head):
             self._steps -= self._episodes.popleft()[1]
         for key, value in episode.observations.items():
             self._columns[f"obs/{key}"].rows[first:end] = torch.from_numpy(value)
@@ -158,11 +160,23 @@ class Replay:
             self._columns[name].rows[first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
         low, high = self.reward_range
         self.reward_range = (min(low, float(rewards.min())), max(high, float(rewards.max())))
-        self._episodes.append((first, steps))
+        self._episodes.append((first, steps, self.added))
         self._head = end
         self._steps += steps
         self._index = None
         self.added += 1
+        self.changes += 1
+        return self.added - 1
+
+    def remove(self, ticket: int) -> None:
+        """Sample no step of that episode again. Its rows stay empty until their turn comes."""
+        for place, (_, steps, number) in enumerate(self._episodes):
+            if number == ticket:
+                del self._episodes[place]
+                self._steps -= steps
+                self._index = None
+                self.changes += 1
+                return
 
     def _in_the_way(self, first: int, steps: int, end: int, wrapped: bool) -> bool:
         """Whether the oldest episode has rows that are about to be written, or skipped by wrapping round."""

@@ -120,7 +120,11 @@ class Robots:
             if other.name != name:
                 continue
             if (other.boot, other.route) != (boot, route) and other.live and connected(other.route):
-                raise Refused(f"a robot named '{name}' is connected already (robot.robot_name)", retry=True)
+                raise Refused(
+                    f"a robot named '{name}' is connected already; give each robot a name of its own "
+                    "(robot.robot_name). What this one has recorded is kept, and delivered when the other has left",
+                    retry=True,
+                )
             steps = other.steps
             if other.route != route:
                 self.leave(other.route)

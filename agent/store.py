@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
 from agent.spec import Episode, UserError
 from agent.storage import NoSpace
-from agent.wire import EpisodeKey, episode_name
+from agent.wire import EpisodeKey, episode_key, episode_name
 
 Read = TypeVar("Read")
 
@@ -23,70 +23,123 @@ class Store:
 
     An episode that contradicts the config (a third reward value in a sparse task, more steps than the replay has rows)
     is set aside, whole and named, and the run goes on. After the config has been put right, read_back takes it in.
-    Damaged files go to damaged/; those that a person discarded (meta "marked") to discarded/.
-    add: gives an episode to learning; raises UserError if that cannot use it.
-    episodes, env_steps: of those that learning uses. set_aside: how many it does not. tell: gets the path of each that
-    it does.
+    Damaged files go to damaged/; those that a person discarded (meta "marked") to discarded/. Of an episode that comes
+    a second time, longer (its robot was away, and the learner had cut it short), only the longer version stays.
+    add: gives an episode to learning; raises UserError if that cannot use it. drop: takes one back.
+    episodes, env_steps: of those that learning uses. set_aside: how many it does not. tell: gets what learning used or
+    dropped, in this order, with the file where it used it.
     """
 
     def __init__(
-        self, folder: Path, add: Callable[[Episode], None], tell: Callable[[Path], None] = lambda path: None
+        self,
+        folder: Path,
+        add: Callable[[Episode], None],
+        drop: Callable[[EpisodeKey], None],
+        tell: Callable[[EpisodeKey, Path | None], None] = lambda key, path: None,
     ) -> None:
-        self._use, self._tell = add, tell
+        self._use, self._drop, self._tell = add, drop, tell
         self._good, self._aside, self._discarded = (folder / name for name in ("episodes", "set_aside", "discarded"))
         self.episodes = self.env_steps = self.set_aside = 0
         self._order = 0  # of the next one in the replay; not how many there are: reading back may set one aside
+        self._kept: dict[EpisodeKey, tuple[Path, int]] = {}  # file and steps of each
+
+    @property
+    def steps(self) -> dict[EpisodeKey, int]:
+        """How many steps there are on disk of each episode, used or not."""
+        return {key: steps for key, (_, steps) in self._kept.items()}
+
+    def stored(self, key: EpisodeKey) -> int:
+        """How many steps of an episode are on disk."""
+        return self._kept[key][1] if key in self._kept else 0
 
     def take(self, episode: Episode) -> bool:
-        """To disk, then to learning; False when that cannot or, as a person said, should not use it."""
-        episode.meta["order"] = self._order
-        name = episode_name(episode.meta) + SUFFIX
-        if episode.meta.get("marked") == "discard":
-            self._discarded.mkdir(exist_ok=True)
-            write_episode(self._discarded / name, episode)
-            return False
-        write_episode(self._good / name, episode)
-        return self._add(episode, name)
+        """To disk, then to learning; False when that cannot or, as a person said, should not use it.
 
-    def read_back(self) -> list[EpisodeKey]:
-        """Fill the replay from the files, in the order in which they were taken; returns the identities of them all."""
-        for aside in (self._good, self._aside, self._discarded, self._good.parent):
+        A shorter version of the same episode is replaced; one that is not shorter stays as it is. Raises OSError, and
+        changes nothing, when the disk does not take it.
+        """
+        key = episode_key(episode.meta)
+        shorter = self._kept.get(key)
+        if shorter and shorter[1] >= len(episode):
+            return shorter[0].parent == self._good
+        path = self._write(episode)
+        if shorter:
+            self._forget(key, *shorter, path)
+        self._kept[key] = path, len(episode)
+        return path.parent == self._good and self._add(episode, path)
+
+    def read_back(self) -> None:
+        """Fill the replay from the files, in the order in which they were taken."""
+        folders = (self._good, self._aside, self._discarded)
+        for aside in (*folders, self._good.parent):
             for part in aside.glob(".*.part"):  # of a learner that was killed while it wrote
                 part.unlink()
-        keys, orders = [], {}
-        for path in self._files(self._good):
-            if (meta := self._whole(path, _run_meta)) is not None:
-                orders[path] = meta["order"]
-        for path in sorted(orders, key=lambda path: orders[path]):
-            if (episode := self._whole(path, read_episode)) is not None:
-                keys.append(_key(episode))
-                self._add(episode, path.name)
-        for path in self._files(self._discarded):
-            if (meta := self._whole(path, _run_meta)) is not None:
-                keys.append((meta["robot"], meta["boot"], meta["number"]))
-        known = {path.name for path in orders}
-        for path in self._files(self._aside):
-            if (episode := self._whole(path, read_episode)) is not None:
-                keys.append(_key(episode))
-                if path.name not in known and self.take(episode):
+        orders: dict[EpisodeKey, int] = {}
+        for path in (path for folder in folders for path in self._files(folder)):
+            if (head := self._whole(path, _head_of_run)) is not None:
+                steps, meta = head
+                key = episode_key(meta)
+                if key in self._kept:  # the learner was killed while it replaced one
+                    path, steps = self._longer((path, steps), self._kept[key])
+                self._kept[key], orders[key] = (path, steps), meta["order"]
+        for key in sorted(self._kept, key=lambda key: (self._kept[key][0].parent != self._good, orders[key])):
+            path, _ = self._kept[key]
+            if path.parent == self._discarded:
+                continue
+            if (episode := self._whole(path, read_episode)) is None:
+                del self._kept[key]
+            elif path.parent == self._good:
+                self._add(episode, path)
+            else:
+                self._add(episode, self._write(episode))  # the config may have been put right since
+                if self._kept[key][0] != path:
                     path.unlink()
-        return keys
 
-    def _add(self, episode: Episode, name: str) -> bool:
+    def _write(self, episode: Episode) -> Path:
+        discarded = episode.meta.get("marked") == "discard"
+        path = (self._discarded if discarded else self._good) / (episode_name(episode.meta) + SUFFIX)
+        episode.meta["order"] = self._order
+        write_episode(path, episode)
+        return path
+
+    def _forget(self, key: EpisodeKey, path: Path, steps: int, instead: Path) -> None:
+        """Drop a shorter version, now that the longer one is on disk."""
+        if path != instead:
+            path.unlink(missing_ok=True)
+        if path.parent == self._good:
+            self._drop(key)
+            self._tell(key, None)
+            self.episodes -= 1
+            self.env_steps -= steps
+        self.set_aside -= path.parent == self._aside
+
+    def _longer(self, one: tuple[Path, int], other: tuple[Path, int]) -> tuple[Path, int]:
+        """The file with more steps of one episode; the other one goes to replaced/."""
+        shorter, longer = sorted((one, other), key=lambda each: each[1])
+        replaced = self._good.parent / "replaced"
+        replaced.mkdir(exist_ok=True)
+        os.replace(shorter[0], replaced / shorter[0].name)
+        log.warning("moved to %s, not learnt from: %s has more of the same episode", replaced, longer[0])
+        return longer
+
+    def _add(self, episode: Episode, path: Path) -> bool:
+        key = episode_key(episode.meta)
         try:
             self._use(episode)
         except NoSpace:
             raise  # not the episode's fault
         except UserError as error:
             self._aside.mkdir(exist_ok=True)
-            os.replace(self._good / name, self._aside / name)
+            os.replace(path, self._aside / path.name)
+            self._kept[key] = self._aside / path.name, len(episode)
             self.set_aside += 1
-            log.warning("set aside, not learnt from: %s: %s", self._aside / name, error)
+            log.warning("set aside, not learnt from: %s: %s", self._aside / path.name, error)
             return False
+        self._kept[key] = path, len(episode)
         self._order = episode.meta["order"] + 1
         self.episodes += 1
         self.env_steps += len(episode)
-        self._tell(self._good / name)
+        self._tell(key, path)
         return True
 
     @staticmethod
@@ -105,13 +158,9 @@ class Store:
             return None
 
 
-def _key(episode: Episode) -> EpisodeKey:
-    return episode.meta["robot"], episode.meta["boot"], episode.meta["number"]
-
-
-def _run_meta(path: Path) -> dict[str, Any]:
-    """The meta of an episode of a run. Raises EpisodeFileError for any other file."""
-    meta = read_head(path)[1]
+def _head_of_run(path: Path) -> tuple[int, dict[str, Any]]:
+    """Steps and meta of an episode of a run. Raises EpisodeFileError for any other file."""
+    steps, meta = read_head(path)
     if missing := {"robot", "boot", "number", "order"} - meta.keys():
         raise EpisodeFileError(f"{path}: not an episode of a run: no '{min(missing)}' in its meta")
-    return meta
+    return steps, meta

@@ -19,6 +19,7 @@ from agent.replay import Replay
 from agent.spec import Episode, UserError
 from agent.speed import accelerate
 from agent.storage import Storage
+from agent.wire import EpisodeKey, episode_key
 
 
 class Trainer:
@@ -48,6 +49,7 @@ class Trainer:
         ranks.join(self.agent, self.online.batch)
         accelerate(self.agent, config["learner"])
         self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], gamma, seed + 1, storage)
+        self._tickets: dict[EpisodeKey, list[tuple[Replay, int]]] = {}  # of each episode, where it is
         share, shard = self.online.offline_share, self.agent.shard
         self.batches = Prefetch(self.offline, self.replay, self.online.batch, share, self.device, shard)
 
@@ -72,10 +74,16 @@ class Trainer:
 
         Raises UserError, and adds nothing, when it does not fit; NoSpace.
         """
-        self.replay.add(episode)
+        tickets = [(self.replay, self.replay.add(episode))]
         wanted = episode.succeeded or not self._successes_only
         if self.offline is not None and self.online.interventions_offline and episode.interventions.any() and wanted:
-            self.offline.add(episode)
+            tickets.append((self.offline, self.offline.add(episode)))
+        self._tickets[episode_key(episode.meta)] = tickets
+
+    def drop(self, key: EpisodeKey) -> None:
+        """Take an episode out again, from wherever `add` has put it."""
+        for replay, ticket in self._tickets.pop(key, []):
+            replay.remove(ticket)
 
     def update(self, weights: Weights, update_actor: bool) -> dict[str, Tensor]:
         """One update on a mixed batch, with the other processes, if there are some; its metrics, on the device."""
@@ -88,6 +96,8 @@ class Trainer:
     def follow(self) -> None:
         """All that a process without the link does: what the leader orders, until the run is over."""
         for order in self.ranks.orders():
-            for path in order.episodes:
-                self.add(read_episode(Path(path)))
+            for key, path in order.episodes:
+                self.drop(key)
+                if path and Path(path).exists():  # otherwise it is dropped before the next update
+                    self.add(read_episode(Path(path)))
             self.update(order.weights, order.update_actor)

@@ -14,7 +14,7 @@ learner -> robot
   WELCOME  my run and network
   REFUSE   why not; `retry`: ask again, it may pass. Read whatever its protocol version, so that versions can disagree
   WEIGHTS  encoder and actor, newest only
-  ACK      that episode is on my disk: forget it
+  ACK      so many `steps` of that episode are on my disk; if these are all, forget it
   RESEND   I miss steps of that episode, from `step` on
   WHO      I do not know you (I was restarted): say HELLO
   PACE     simulation: wait up to `hold_s` before the next step (a lease: it runs out by itself)
@@ -42,7 +42,7 @@ import zmq
 from agent.layout import WireError, declare, read_layout
 from agent.spec import STEP_COLUMNS, STEP_FIELDS, Transition, UserError
 
-PROTOCOL = 3
+PROTOCOL = 4
 MAX_HEADER_BYTES = 1 << 20
 MAX_MAP_BYTES = 1 << 14  # of a field that is a map (env, meta, spec, ...), as JSON
 MAX_REPORTED = 5000  # episodes in one outbox report
@@ -78,7 +78,7 @@ KINDS: dict[str, dict[str, type]] = {
     "WELCOME": {"run": str, "learner_boot": str, "spec": dict, "network": dict},
     "REFUSE": {"reason": str, "retry": bool},
     "WEIGHTS": {"version": int},
-    "ACK": EPISODE,
+    "ACK": {**EPISODE, "steps": int},
     "RESEND": {**EPISODE, "step": int},
     "WHO": {},
     "PACE": {"hold_s": float},
@@ -240,6 +240,11 @@ def read_step(message: Message) -> Transition:
         final_observation=parts["final"] or None,
         **{name: message.fields[name] for name in STEP_TYPES},
     )
+
+
+def episode_key(meta: Mapping[str, Any]) -> EpisodeKey:
+    """Which episode the one with this meta is. Raises KeyError."""
+    return meta["robot"], meta["boot"], meta["number"]
 
 
 def episode_name(meta: Mapping[str, Any]) -> str:

@@ -362,10 +362,16 @@ class Link:
         self._due_s = 0.0
 
     def _on_ack(self, message: Message) -> None:
-        key = self._key(message)
-        if key in self._outbox.episodes and not self._outbox.episodes[key].ended:
+        key, stored = self._key(message), message.fields["steps"]
+        episode = self._outbox.episodes.get(key)
+        if episode is None:
+            return
+        if stored < episode.length:  # cut short there, when this robot was away
+            episode.sent = min(episode.sent, stored)  # the learner asks for the rest that it needs
+        elif not episode.ended:
             raise WireError(f"ACK of {key}, which has not ended")
-        self._outbox.forget(key)
+        else:
+            self._outbox.forget(key)
 
     def _on_resend(self, message: Message) -> None:
         if episode := self._outbox.episodes.get(self._key(message)):

@@ -10,6 +10,7 @@ from agent.calql import Weights
 from agent.episode_file import episode_paths, read_episode
 from agent.ranks import Ranks
 from agent.trainer import Trainer
+from agent.wire import episode_key
 
 
 def make_updates(trainer: Trainer, folder: Path, updates: int) -> None:
@@ -17,8 +18,9 @@ def make_updates(trainer: Trainer, folder: Path, updates: int) -> None:
     paths = episode_paths([folder / "episodes"])
     for k in range(updates):
         if k < len(paths):
-            trainer.replay.add(read_episode(paths[k]))
-            trainer.ranks.tell(paths[k])
+            episode = read_episode(paths[k])
+            trainer.add(episode)
+            trainer.ranks.tell(episode_key(episode.meta), paths[k])
         trainer.update(Weights(1.0 / (k + 1), 0.5), update_actor=k % 2 == 0)
     trainer.ranks.order(None)
 

@@ -158,7 +158,7 @@ def test_open_episodes_beyond_what_there_is_place_for_are_asked_for_anew(mailbox
 def test_the_bytes_of_open_episodes_are_bounded(monkeypatch):
     step = dataclasses.replace(steps_of(2)[0])
     limits(monkeypatch, STEP_BYTES=0, MAX_OPEN_BYTES=8 * 204)  # of steps of 204 bytes
-    assembly = Assembly([])
+    assembly = Assembly({})
     for episode in range(4):
         for number in range(3):
             assembly.add(("raw", "b0", episode), number, step, {}, b"")
@@ -170,7 +170,7 @@ def test_the_bytes_of_open_episodes_are_bounded(monkeypatch):
 
 
 def test_meta_counts_with_the_first_and_the_last_step_only():
-    assembly = Assembly([])
+    assembly = Assembly({})
     for number, step in enumerate(steps_of(3)):
         assembly.add(KEY, number, step, {f"m{number}": 1}, b"")
     (episode,) = assembly.take()
@@ -199,7 +199,7 @@ def test_robots_long_gone_are_forgotten_and_too_many_push_out_the_most_silent(
 
 def test_one_report_gets_so_many_answers_and_the_next_one_the_next(make_mailbox, make_robot, monkeypatch):
     limits(monkeypatch, MAX_ANSWERS=2)
-    mailbox = make_mailbox(stored=[("raw", "b0", number) for number in range(3)])
+    mailbox = make_mailbox(stored={("raw", "b0", number): 1 for number in range(3)})
     robot = make_robot(mailbox)
     robot.hello(mailbox)
     held = list(range(3))

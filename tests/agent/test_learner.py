@@ -418,7 +418,44 @@ def test_resume_continues_counters_log_and_identities(tune, episodes):
     assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
     assert {
         (e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in files
-    } <= second.learner.mailbox._assembly.stored
+    } <= second.learner.mailbox._assembly.stored.keys()
+
+
+def test_steps_of_an_episode_that_is_replaced_by_a_longer_version_count_once(
+    tune, episodes, offline, tmp_path, monkeypatch
+):
+    """Item 10: in env_steps, in the steps seen, in the log and after a resume, whichever version is discarded."""
+    counts = []
+
+    def work(self, stop):
+        assembly = self.mailbox._assembly
+
+        def play(number, steps, meta=None):
+            for step, made in enumerate(steps):
+                assembly.add(("arm", "b0", number), step, made, {"seed": 1, **(meta or {})}, b"")
+            self.take_in()
+            counts.append((self.env_steps, self.seen, self.episodes, len(self.replay)))
+
+        long = episodes[2].transitions()
+        for number, meta in ((0, {}), (1, {"marked": "discard"})):
+            play(number, long[:5])
+            assembly.cut_short("arm", "b1", set(), b"")
+            self.take_in()
+            assembly.reopen(("arm", "b0", number))
+            play(number, long, meta)
+        self.save()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "run", work)
+        run = tune(episodes, "--env-steps", "100")
+    assert counts == [(0, 5, 0, 0), (8, 8, 1, 8), (8, 13, 1, 8), (8, 8, 1, 8)]
+    assert [record["length"] for record in run.records("episode")] == [4, 4]
+    assert [record["length"] for record in run.records("replaced")] == [8]
+    assert run.latest.counters["env_steps"] == 8
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "run", lambda self, stop: counts.append((self.env_steps, self.seen, self.store.steps)))
+        tune(episodes, resume=True)
+    assert counts[-1] == (8, 8, {("arm", "b0", 0): 8, ("arm", "b0", 1): 8})
 
 
 def test_a_disk_that_is_full_for_a_while_costs_neither_the_run_nor_an_episode(tune, episodes, monkeypatch, caplog):

@@ -126,7 +126,7 @@ def test_an_episode_arrives_bit_equal_and_is_acknowledged_when_stored(mailbox, r
     robot.pull(outbox=[["raw", "b0", 7, 5]])
     assert robot.next(mailbox, 0.1) is None  # not on disk yet: no ACK, no RESEND
     mailbox.acknowledge(episode)
-    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "b0", "episode": 7}
+    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "b0", "episode": 7, "steps": 5}
     robot.step(7, 0, sent[0])  # sent again, it is acknowledged again, and not stored twice
     robot.expect(mailbox, "ACK")
     assert len(mailbox.finished) == 1 and mailbox.steps == 5
@@ -169,13 +169,13 @@ def test_an_ending_step_replaces_what_was_sent_beyond_it(mailbox, robot):
 
 
 def test_stored_episodes_are_acknowledged_at_hello_and_others_asked_for(make_mailbox, make_robot):
-    mailbox = make_mailbox(stored=[("raw", "old", 4)])
+    mailbox = make_mailbox(stored={("raw", "old", 4): 3})
     robot = make_robot(mailbox)
     robot.send(
         "HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env={},
         outbox=[["raw", "old", 4, 0], ["raw", "old", 5, 0], ["raw", "b0", 0, 2]],
     )  # fmt: skip
-    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "old", "episode": 4}
+    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "old", "episode": 4, "steps": 3}
     assert robot.expect(mailbox, "RESEND").fields == {"robot": "raw", "boot": "b0", "episode": 0, "step": 0}
     robot.expect(mailbox, "WELCOME")
 
@@ -252,7 +252,7 @@ def bad_messages(good):
     yield with_array("obs/state", np.zeros(4, np.float32))
     yield with_array("obs/state", np.zeros(3, np.float64))
     yield with_array("action", np.full(2, 3, np.float32))  # outside [-1, 1]
-    yield wire.pack("ACK", robot="raw", boot="b0", episode=0)
+    yield wire.pack("ACK", robot="raw", boot="b0", episode=0, steps=1)
     yield wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)
     yield wire.pack("WHO")
     bad_spec = {"cameras": {}, "states": {"state": float("inf")}, "action_dim": 2}

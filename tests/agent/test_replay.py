@@ -206,3 +206,22 @@ def test_mixed_batches_without_an_offline_side(spec, make_episode):
     replay.add(make_episode(8))
     assert len(sample_mixed(None, replay, 5, 0.5).actions) == 5
     assert len(sample_mixed(replay, None, 5, 0.5).actions) == 5
+
+
+def test_a_removed_episode_is_sampled_no_more_and_the_others_are(spec, make_episode):
+    replay = Replay(spec, 40, RewardConfig(), 0.9, 0)
+    tickets = [replay.add(make_episode(n, seed=n)) for n in (4, 5, 6)]
+    before = replay.changes
+    replay.remove(tickets[1])
+    assert len(replay) == 10 and replay.episodes == 2 and replay.changes > before
+    kept = np.concatenate([make_episode(n, seed=n).actions for n in (4, 6)])
+    np.testing.assert_array_equal(replay._columns["actions"].rows[replay.index].numpy(), kept)
+    replay.remove(tickets[1])  # once is enough
+    assert len(replay) == 10
+    for seed in range(20):  # round the ring a few times
+        tickets.append(replay.add(make_episode(7, seed=seed)))
+        if seed % 3 == 0:
+            replay.remove(tickets[-2])
+        rows = sorted((first, first + steps + 1) for first, steps, _ in replay._episodes)
+        assert all(end <= begin for (_, end), (begin, _) in zip(rows, rows[1:], strict=False))
+        assert len(replay) == sum(steps for _, steps, _ in replay._episodes) == len(replay.index)

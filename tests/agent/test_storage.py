@@ -100,7 +100,7 @@ def test_a_capacity_beyond_the_machines_memory_costs_nothing_until_it_is_used(ma
 
 def test_a_full_disk_is_an_error_that_changes_nothing_and_blames_no_episode(tmp_path, spec, make_episode, monkeypatch):
     replay = Replay(spec, 100, RewardConfig(), 0.9, 0, Storage("file", tmp_path / "run"))
-    store = Store(tmp_path, replay.add)
+    store = Store(tmp_path, replay.add, lambda key: None)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -17,6 +17,7 @@ from agent.episode_file import episode_paths
 from agent.mailbox import Mailbox
 from agent.policy import Policy
 from agent.spec import Spec
+from agent.wire import episode_key
 from robot_server.operator import Operator
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,7 +44,7 @@ class Learner:
         self.start(address)
 
     def start(self, address, offers=True):
-        stored = [(e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in self.episodes]
+        stored = {episode_key(episode.meta): len(episode) for episode in self.episodes}
         self.mailbox = Mailbox(address, self.spec, NETWORK, stored=stored)
         if offers:
             self.mailbox.offer(1, self.weights)
