@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
+from agent.untrusted import WireError, kind_of, unpack_untrusted
+
 MAX_FRAME_BYTES = 1 << 30
 MAX_ARRAYS = 4096
 REMEMBERED = 128  # layouts
@@ -21,10 +23,6 @@ DTYPES = {
     name: np.dtype(name).newbyteorder("<")
     for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")
 }
-
-
-class WireError(ValueError):
-    """A message that is not what the protocol says."""
 
 
 class Place(NamedTuple):
@@ -75,15 +73,12 @@ def _declare(arrays: tuple[tuple[str, np.dtype, tuple[int, ...]], ...]) -> Layou
 def read_layout(declared: object) -> Layout:
     """The layout that somebody declared. Raises WireError unless it is one, of a size that may be."""
     if not isinstance(declared, bytes):
-        raise WireError(f"arrays declared as {declared!r:.80}")
+        raise WireError(f"arrays declared as {kind_of(declared)}")
     return _remember(declared) if len(declared) <= REMEMBERED_BYTES else _read(declared)
 
 
 def _read(declared: bytes) -> Layout:
-    try:
-        entries = msgpack.unpackb(declared)
-    except Exception as error:  # whatever strangers' bytes do to a parser means the same
-        raise WireError(f"malformed layout: {type(error).__name__}") from None
+    entries = unpack_untrusted(declared)
     if not isinstance(entries, list) or len(entries) > MAX_ARRAYS:
         raise WireError(f"a layout is a list of at most {MAX_ARRAYS} arrays")
     places: list[Place] = []
@@ -93,9 +88,9 @@ def _read(declared: bytes) -> Layout:
             case [str(name), str(dtype), [*shape]] if dtype in DTYPES and 0 < len(name) <= 256 and len(shape) <= 8:
                 pass
             case _:
-                raise WireError(f"array declared as {entry!r:.200}")
+                raise WireError(f"array declared as {kind_of(entry)}, expected [name, dtype, shape]")
         if not all(type(length) is int and 0 <= length <= MAX_FRAME_BYTES for length in shape):
-            raise WireError(f"array '{name}' has shape {shape!r:.80}")
+            raise WireError(f"array '{name}' has a length in its shape that is none, or too large")
         gap = -size % 8
         places.append(Place(name, DTYPES[dtype], tuple(shape), size + gap, bytes(gap)))
         size += gap + math.prod(shape) * DTYPES[dtype].itemsize

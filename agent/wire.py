@@ -39,8 +39,9 @@ import msgpack
 import numpy as np
 import zmq
 
-from agent.layout import WireError, declare, read_layout
+from agent.layout import declare, read_layout
 from agent.spec import STEP_COLUMNS, STEP_FIELDS, Transition, UserError
+from agent.untrusted import MAX_DEPTH, WireError, is_shallow, kind_of, unpack_map
 
 PROTOCOL = 4
 MAX_HEADER_BYTES = 1 << 20
@@ -139,9 +140,9 @@ def unpack(frames: Sequence[Buffer]) -> Message:
     if version != PROTOCOL and kind == "REFUSE" and isinstance(header.get("reason"), str):
         return Message("REFUSE", {"reason": header["reason"], "retry": False})
     if version != PROTOCOL or type(version) is not int:
-        raise ProtocolError(f"protocol version {version!r}, here {PROTOCOL}")
+        raise ProtocolError(f"protocol version {kind_of(version)}, here {PROTOCOL}")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise WireError(f"unknown kind {kind!r:.80}")
+        raise WireError(f"unknown kind of message: {kind_of(kind)}")
     _check_fields(kind, header)
     layout = read_layout(declared)
     if len(frames) != (2 if layout.places else 1):
@@ -152,13 +153,7 @@ def unpack(frames: Sequence[Buffer]) -> Message:
 def _header(frames: Sequence[Buffer]) -> dict[str, Any]:
     if not frames or len(frames[0]) > MAX_HEADER_BYTES:
         raise WireError("no header, or one that is too long")
-    try:
-        header = msgpack.unpackb(frames[0], strict_map_key=True)
-    except Exception as error:  # whatever strangers' bytes do to a parser means the same
-        raise WireError(f"malformed header: {type(error).__name__}") from None
-    if not isinstance(header, dict) or not all(isinstance(key, str) for key in header):
-        raise WireError("the header is not a map of names")
-    return header
+    return unpack_map(frames[0])
 
 
 def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
@@ -179,7 +174,7 @@ def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
         elif fits and kind_of_value is dict:
             fits = _is_json(value)
         if not fits:
-            raise WireError(f"{kind}: '{name}' is {value!r:.80}")
+            raise WireError(f"{kind}: '{name}' is {kind_of(value)}")
 
 
 def _is_outbox_entry(entry: Any) -> bool:
@@ -195,9 +190,11 @@ def _is_json(value: dict) -> bool:
     """Whether `value` may go into an episode file's meta (bytes, timestamps, non-text keys and long ones may not)."""
     if not value:
         return True
+    if not is_shallow(value, MAX_DEPTH - 1):  # the header is around it
+        return False
     try:
         short = len(json.dumps(value)) <= MAX_MAP_BYTES
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         return False
     return short and all(isinstance(key, str) for key in value)
 
