@@ -22,6 +22,8 @@ from agent.spec import UserError
 
 LEARNER = "learner"
 AUTHORIZED = "authorized"
+DOMAIN = "peers"  # of ZAP (libzmq's authentication); any name but none
+HANDSHAKE_MS = 3000  # then a connection that has not said who it is ends
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,19 @@ def _load(path: Path, secret: bool) -> bytes:
     raise UserError(f"{path}: not a {'secret' if secret else 'public'} key of this program")
 
 
+def refuse_old_protocols(socket: Any, context: zmq.Context) -> ThreadAuthenticator:
+    """Let no peer of ZMTP 1.0 or 2.0 into `socket`, nor one whose handshake takes long; stop() what is returned.
+
+    ZMTP 1.0 needs no answer from this side, so the body of an HTTP POST of any web page is taken for messages. libzmq
+    refuses both versions once a socket has a ZAP domain. Call it before `bind`; `close` sockets after stop().
+    """
+    authenticator = ThreadAuthenticator(context)
+    authenticator.start()
+    socket.zap_domain = DOMAIN.encode()
+    socket.handshake_ivl = HANDSHAKE_MS
+    return authenticator
+
+
 class Guard:
     """Makes `socket` one that only robots with a key in `folder`/authorized reach; stop() it at the end.
 
@@ -72,9 +87,8 @@ class Guard:
             _load(path, secret=False)
         if not self._known():
             raise UserError(f"{self._folder}: no robot may connect; put each one's <robot>.key there")
-        self._authenticator = ThreadAuthenticator(context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(domain="*", credentials_provider=self)
+        self._authenticator = refuse_old_protocols(socket, context)
+        self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=self)
         socket.curve_secretkey, socket.curve_publickey = secret, zmq.curve_public(secret)
         socket.curve_server = True
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from agent.assembly import Assembly
 from agent.faults import Faults, shown
-from agent.keys import Guard
+from agent.keys import Guard, refuse_old_protocols
 from agent.patience import Patience
 from agent.robots import REPORTED, Refused, Robot, Robots
 from agent.spec import Episode, Spec, SpecError, UserError
@@ -89,6 +90,7 @@ class Mailbox:
         self._faults = Faults()
         self._context = zmq.Context()
         self._guard: Guard | None = None
+        self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)
         options = {
             **SOCKET_OPTIONS,
@@ -102,6 +104,8 @@ class Mailbox:
         try:
             if keys:
                 self._guard = Guard(self._socket, self._context, Path(keys))
+            else:
+                self._authenticator = refuse_old_protocols(self._socket, self._context)
             self._socket.bind(address)
         except UserError:
             self.close()
@@ -204,8 +208,9 @@ class Mailbox:
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
         self._socket.close()
-        if self._guard:
-            self._guard.stop()
+        for thread in (self._guard, self._authenticator):
+            if thread:
+                thread.stop()
         self._context.term()
 
     def _send(self, route: bytes, frames: Iterable[Any], copy: bool = True) -> bool:
