@@ -79,8 +79,9 @@ def test_nothing_of_a_peer_without_a_greeting_gets_in(mailbox, robot, disguise):
 @pytest.mark.parametrize("revision", [b"\x01", b"\x00"])
 def test_an_old_revision_in_a_greeting_is_refused(mailbox, revision):
     with connection(mailbox) as stranger:
-        stranger.sendall(b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f" + revision + b"\x05\x00\x00")
-        stranger.sendall(b"\x01\x03raw\x00\x05hello" * 3)
+        stranger.sendall(
+            b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f" + revision + b"\x05\x00\x00\x01\x03raw\x00\x05hello"
+        )
         assert ended(stranger, mailbox, 5.0)
     assert not mailbox.counts
 
