@@ -19,6 +19,7 @@ second Ctrl-C stops at once.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -31,12 +32,14 @@ import envs
 from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
 from agent.spec import Spec, UserError
+from agent.stepping import ObservationFault
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.control import Control
 from robot_server.link import Link
 
 REMIND_S = 30.0
+FAULTS_IN_A_ROW = 3  # episodes of a simulation that end by NaN, after which the robot server stops
 SETTLE_S = 3.0  # between two reasons to wait
 AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long update
 
@@ -101,6 +104,7 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
     def over() -> bool:
         return stop() or link.done
 
+    faults = 0  # episodes in a row that the observations ended
     first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
     for number in range(robot.episodes) if robot.episodes else itertools.count():
         if policy is None or not may_act(link, robot, over, control):
@@ -121,6 +125,17 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
         except envs.RobotFault as fault:
             cleared(fault, env.unwrapped, link, control, over)
             continue
+        except ObservationFault as fault:
+            faults += 1
+            if clock.hz:  # something moves in wall-clock time: a person has to look
+                hold(env.unwrapped)
+                cleared(envs.RobotFault(str(fault)), env.unwrapped, link, control, over)
+            elif faults == FAULTS_IN_A_ROW:
+                raise
+            else:
+                print(f"the episode ends: {fault}", file=sys.stderr, flush=True)
+            continue
+        faults = 0
         if summary.steps:
             tally.count(summary)
             print(summary, flush=True)
@@ -130,6 +145,12 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
         print(clock, flush=True)
     if tally.judged:
         print(tally.verdicts(), flush=True)
+
+
+def hold(arm: Any) -> None:
+    """Stop an arm that can be held."""
+    with contextlib.suppress(envs.RobotFault):  # it is held then, too
+        getattr(arm, "hold", lambda: None)()
 
 
 def cleared(fault: envs.RobotFault, arm: Any, link: Link, control: Control | None, over: Callable[[], bool]) -> None:
@@ -149,7 +170,7 @@ def cleared(fault: envs.RobotFault, arm: Any, link: Link, control: Control | Non
         before = str(fault)
         while not over():
             try:
-                arm.clear()
+                getattr(arm, "clear", lambda: None)()
             except envs.RobotFault as again:
                 fault = again
                 if not fault.by_itself or str(fault) != before:

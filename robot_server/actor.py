@@ -80,7 +80,8 @@ def run_episode(
     control: a person may drive (in real time; those steps are flagged as interventions), pause between two steps, and
     end the episode: its last step is then truncated, or after "success" terminated, successful, and has a reward of 1
     where the env gave none. The learner keeps an episode that was discarded, and does not learn from it.
-    Raises UserError when weights do not fit the policy, an action is not finite, or the learner refuses this robot.
+    Raises UserError when weights do not fit the policy, an action is not finite, or the learner refuses this robot, and
+    ObservationFault for an observation or reward that is not finite: the episode ends, truncated, before it.
     """
     swap(policy, link)
     arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None  # a real one, whose step takes its time

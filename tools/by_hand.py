@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, Transition, UserError
-from agent.stepping import Stepper
+from agent.stepping import ObservationFault, Stepper
 from agent.verdict import judged
 from envs.clock import Clock, natural_hz
 from robot_server.teleop import ENDINGS, Command, Device, action_of
@@ -105,7 +105,8 @@ class Recorder:
                 except (UserError, RuntimeError, OSError) as error:  # what a robot's drivers raise, too
                     if not steps:
                         raise
-                    trouble = f"step {len(steps)}: {' '.join(str(error).split())}"
+                    where = "" if isinstance(error, ObservationFault) else f"step {len(steps)}: "
+                    trouble = where + " ".join(str(error).split())
                     break
                 observation = steps[-1].final_observation or observation
             stepped = len(steps) > stepped

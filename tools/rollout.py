@@ -74,7 +74,10 @@ def rollout(
     stepper.reset(seed, start)
     act = begin(seed)
     while True:
-        made = stepper.step(np.clip(np.asarray(act(stepper.observation), np.float32), -1, 1))
+        action = np.clip(np.asarray(act(stepper.observation), np.float32), -1, 1)
+        if not np.isfinite(action).all():
+            raise UserError(f"the policy answers {action} in the episode with seed {seed}: its weights are damaged")
+        made = stepper.step(action)
         told(stepper.info)
         yield made if made.last else dataclasses.replace(made, final_observation=None)
         if made.last:

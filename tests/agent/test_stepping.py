@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.spec import Spec, SpecError
-from agent.stepping import Stepper, own
+from agent.stepping import ObservationFault, Stepper, own
 
 SPEC = Spec({}, {"state": 2}, 1)
 
@@ -78,3 +78,27 @@ def test_a_step_that_fails_leaves_the_last_that_was_seen():
     with pytest.raises(TypeError):
         stepper.step(np.zeros(1, np.float32))
     assert stepper.observation["state"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity"), (1e300, "")])
+def test_an_observation_that_is_not_finite_is_the_observations_fault(value, word):
+    env = Scripted({}, {}, {}, {})
+    stepper = Stepper(env, SPEC)
+    stepper.reset(7)
+    stepper.step(np.zeros(1, np.float32))
+    env._buffer[1] = value
+    with pytest.raises(ObservationFault, match=rf"^observation 'state' has {word or 'inf'}.* at step 2 .* seed 7"):
+        stepper.step(np.zeros(1, np.float32))
+    assert stepper.observation["state"].tolist() == [1, 1]  # the last that can be acted on
+    env._buffer[1] = np.nan
+    with pytest.raises(ObservationFault, match=r"^observation 'state' has NaN after the reset"):
+        stepper.reset(7)
+
+
+def test_a_reward_that_is_not_finite_is_named_with_its_step():
+    env = Scripted({}, {}, {})
+    stepper = Stepper(env, SPEC)
+    stepper.reset(7)
+    env.step = lambda action: ({"state": np.zeros(2)}, float("nan"), False, False, {})
+    with pytest.raises(ObservationFault, match=r"^the reward is nan at step 1 of the episode with seed 7"):
+        stepper.step(np.zeros(1, np.float32))

@@ -163,7 +163,7 @@ def test_an_observation_that_is_not_finite_ends_the_episode_before_it(bench, ben
     _, link = bench_pair
     see = tiny_env._see
     tiny_env._see = lambda: {**see(), "state": np.full(3, np.nan)} if tiny_env._step == 3 else see()
-    with pytest.raises(SpecError, match="'state' has values that are not finite"):
+    with pytest.raises(SpecError, match="observation 'state' has NaN at step 3"):
         run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
     bench.turn(lambda: empty(link))
     (episode,) = bench.episodes
