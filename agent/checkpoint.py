@@ -141,6 +141,11 @@ def keep(folder: Path, name: str, newest: int) -> None:
         raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def command(*words: Any) -> str:
+    """A command of this project as a person types it: `python -m` and its words, quoted."""
+    return shlex.join(["python", "-m", *map(str, words)])
+
+
 def taken(path: Path, again: Sequence[Any] | None, another: Sequence[Any]) -> UserError:
     """The error for a `path` that is there already, with the commands that would be right.
 
@@ -149,5 +154,5 @@ def taken(path: Path, again: Sequence[Any] | None, another: Sequence[Any]) -> Us
     stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
     free = next(new for n in itertools.count(2) if not (new := path.with_name(f"{stem}-{n}{suffix}")).exists())
     words = {"to go on with it": again, "to start another": [*another, free]}
-    commands = [f"{why}: {shlex.join(['python', '-m', *map(str, how)])}" for why, how in words.items() if how]
+    commands = [f"{why}: {command(*how)}" for why, how in words.items() if how]
     return UserError(f"{path}: is there already; {'; '.join(commands)}")

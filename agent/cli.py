@@ -1,12 +1,10 @@
-"""Command lines: YAML files and flags into config sections; one-line errors; exit codes (0 done, 2 usage error)."""
+"""Command lines: YAML files and flags into config sections; one-line errors."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import difflib
-import signal
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +14,8 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from agent.config import SECTIONS
+from agent.signals import Stop as Stop
+from agent.signals import run as run
 from agent.spec import UserError
 
 T = TypeVar("T")
@@ -253,42 +253,3 @@ def _print_config(arguments: Arguments, used: list[str], env_options: Callable[[
         print(f"\n{name}:")
         for f in dataclasses.fields(section):
             print(f"  {f.name + ':':22}{getattr(section, f.name)!s:24} # {f.metadata.get('help', '')}")
-
-
-class Stop:
-    """In its `with` block, turns true at Ctrl-C or SIGTERM; the second raises KeyboardInterrupt, `at_once` is true."""
-
-    def __init__(self) -> None:
-        self.asked = self.at_once = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: types.FrameType | None) -> None:
-        if self.asked:
-            self.at_once = True
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __call__(self) -> bool:
-        return self.asked
-
-
-def run(main: Callable[[list[str]], int | None]) -> typing.NoReturn:
-    """Run a command: a UserError is one line and exit code 2; SIGTERM ends it as Ctrl-C does, cleanly, with 0."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main(sys.argv[1:]) or 0)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(0)
-    except BrokenPipeError:
-        sys.exit(1)

@@ -290,7 +290,7 @@ class Learner:
         self.log.close()
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.learner")
     flags = arguments.flags
     if bool(flags.ckpt) == bool(flags.resume):
@@ -314,13 +314,16 @@ def main(argv: list[str] | None = None) -> None:
             trainer.restore(start.generators)
         if not ranks.leads:
             trainer.follow()
-            return
+            return 0
         learner = Learner(trainer, start, config, folder, resumed=bool(flags.resume))
-        lead(learner, flags.ckpt or flags.resume, changed if flags.resume else {})
+        return lead(learner, flags.ckpt or flags.resume, changed if flags.resume else {})
 
 
-def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> None:
-    """Run it, and say what it does. origin: where it starts from. changed: config.changes since it was stopped."""
+def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> int:
+    """Run it, log what it does, and return its exit code.
+
+    origin: where it starts from. changed: config.changes since it was stopped.
+    """
     ranks, online = learner.trainer.ranks, learner.online
     where = str(learner.trainer.device) + (f" (x {ranks.count})" if ranks.count > 1 else "")
     learner.log.say(
@@ -344,6 +347,10 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
         f"{(time.monotonic() - began) / 60:.1f} min; {learner.folder / LATEST}"
         + (f"; {aside} episodes set aside in {learner.folder}/set_aside" if (aside := learner.store.set_aside) else "")
     )
+    if learner.finished:
+        return 0
+    learner.log.say(f"to resume: {checkpoint.command('agent.learner', '--resume', learner.folder)}")
+    return stop.exit_code
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:

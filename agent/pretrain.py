@@ -92,7 +92,7 @@ def load_demonstrations(
     return replay, heads
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.pretrain")
     flags = arguments.flags
     start = checkpoint.load(flags.resume) if flags.resume else None
@@ -186,7 +186,13 @@ def main(argv: list[str] | None = None) -> None:
         if done or not stop.asked:  # nothing learnt and stopped: an older checkpoint there is worth more
             save()
         log.close()
-    log.say(f"wrote {out} after {done} updates ({log.time_s:.0f} s)")
+    if done or not stop.asked:
+        log.say(f"wrote {out} after {done} updates ({log.time_s:.0f} s)")
+    if done == offline.updates:
+        return 0
+    command = checkpoint.command("agent.pretrain", "--resume", out)
+    log.say(f"to resume: {command}" if done else "stopped before the first update: nothing was written")
+    return stop.exit_code
 
 
 def summary(metrics: dict[str, Any]) -> str:

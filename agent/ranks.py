@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from agent.calql import CalQL, Weights
+from agent.signals import SIGNALS
 from agent.spec import UserError
 from agent.wire import EpisodeKey
 
@@ -54,7 +55,7 @@ class Ranks:
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"torchrun: processes can't meet: {str(error).splitlines()[0]}") from None
         if self.rank:
-            for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches everybody; the leader says when to stop
+            for number in SIGNALS:  # Ctrl-C reaches everybody; the leader says when to stop
                 signal.signal(number, signal.SIG_IGN)
 
     @property

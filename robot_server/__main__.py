@@ -68,7 +68,9 @@ def main(argv: list[str] | None = None) -> int:
                 if control:
                     control.close()
                 lost = finish(link, timeout_s=0.0 if stop.at_once else 5.0)
-    return 1 if lost else 0
+    return (
+        1 if lost else stop.exit_code if robot.episodes and not link.done else 0
+    )  # without --episodes it has no other end
 
 
 def open_control(robot: RobotConfig) -> Control | None:

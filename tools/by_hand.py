@@ -43,6 +43,7 @@ class Recorder:
 
     show(observation, status) is called each period. status: "state" (waiting for a motion, recording, paused, ended),
     "step", "return", "success" (the env's word), "motion" (6,), "gripper", "enabled".
+    stop(): whether to end. keep(): whether the running episode is kept then, truncated; it is dropped otherwise.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Recorder:
         config: CollectConfig,
         show: Show = lambda observation, status: None,
         stop: Callable[[], bool] = lambda: False,
+        keep: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._keep = keep
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
         self._stepper = Stepper(env, self._spec)
@@ -71,8 +74,8 @@ class Recorder:
 
         Until the first motion (or the gripper's) the environment makes no step, unless config.idle_steps. The person's
         word ends an episode; one that the environment ends waits for it, with config.confirm. When stop() turns true,
-        what has not ended is lost. An environment that fails, or answers what cannot be recorded, ends it truncated.
-        Raises what it raises when that is at the first step.
+        see `keep`. An environment that fails, or answers what cannot be recorded, and a device that goes away end it
+        truncated. Raises what they raise when that is before the first step.
         """
         if self._held:
             ready()
@@ -90,8 +93,17 @@ class Recorder:
         paused, moved, word, trouble = False, False, "", ""
         self._clock.start()
         while not (steps and steps[-1].last):
-            command = self._device.read()
+            try:
+                command = self._device.read()
+            except UserError as error:
+                if not steps:
+                    raise
+                trouble = f"step {len(steps)}: {error}"
+                break
             paused, word = self._events(command, paused)
+            if self._stop() and self._keep():
+                word = "stop"
+                break
             if self._stop() or word == "stop":
                 return Take(None, "stop")
             if word:

@@ -22,7 +22,9 @@ the hand; --view shows the cameras.
 
 A file appears when its episode has ended, whole or not at all, before the next episode's first step. To stop, press
 Ctrl-C (or q): what has been recorded stays, only the unfinished episode is lost. A second Ctrl-C stops without waiting
-for the current step. If the disk is full a person's episode is kept until there is room, or Ctrl-C gives it up.
+for the current step. What a person has driven is kept, truncated, when they did not ask for the end: kill, a terminal
+that closes, an unplugged device. If the disk is full a person's episode is kept until there is room, or Ctrl-C gives it
+up.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import dataclasses
 import fcntl
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -172,13 +175,13 @@ def by_hand(
             display.say(f"episode {number}: {len(episode)} steps, {'success' if episode.succeeded else 'failure'}")
         said = len(session.kept)
 
-    recorder = Recorder(env, device, config, show, stop)
+    recorder = Recorder(env, device, config, show, stop, lambda: stop.number in (signal.SIGTERM, signal.SIGHUP))
     with contextlib.closing(display):
         while not session.done and not stop():
             take = recorder.record(session.seed, settle)
             if take.episode is not None:
                 session.keep(take.episode)
-                if take.trouble:
+                if take.trouble and not stop():  # a terminal that closes takes its keys with it
                     settle()
                     number = session.first + len(session.kept) - 1
                     raise UserError(f"episode {number} ended there, and is kept up to it: {take.trouble}")
@@ -190,8 +193,8 @@ def by_hand(
         settle()
 
 
-def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> str:
-    """Add `config.episodes` episodes to the folder `out`; returns a summary for people."""
+def collect(name: str, options: dict[str, Any], device_name: str, config: CollectConfig, out: Path) -> int:
+    """Add `config.episodes` episodes to the folder `out`, and print a summary. Returns the exit code."""
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
         spec = Spec.from_spaces(env.observation_space, env.action_space)
@@ -215,7 +218,8 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         else:
             print(device.keys, file=sys.stderr)
             by_hand(env, device, display, session, config, stop)
-    return summary(session.kept, config.episodes, time.monotonic() - start_s, out)
+    print(summary(session.kept, config.episodes, time.monotonic() - start_s, out))
+    return 0 if session.done else stop.exit_code
 
 
 def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:
@@ -234,7 +238,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the episodes go")
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__, ["collect"], add_flags, env_options, prog="python -m tools.collect")
     config, device, out = arguments.section("collect"), arguments.flags.device, arguments.flags.out
     if not device or not out:
@@ -246,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.seed < 0:
         raise UserError(f"--seed {config.seed}: a seed is not negative")
     name, options = arguments.env()
-    print(collect(name, options, device, config, out))
+    return collect(name, options, device, config, out)
 
 
 if __name__ == "__main__":

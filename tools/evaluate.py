@@ -35,6 +35,7 @@ import numpy as np
 
 from agent import cli
 from agent.progress import Progress
+from agent.signals import SIGNALS
 from agent.spec import Spec, UserError, env_differences
 from envs.success import one_thread
 from tools.outcome import Attempt, Result
@@ -139,7 +140,8 @@ _worker: dict[str, Any] = {}  # in a worker process: its plan, its stop event, i
 
 
 def _begin_worker(plan: Plan, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sets `stop`
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the parent sets `stop`
     _worker.update(plan=plan, stop=stop)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -250,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         print("stopped: nothing was evaluated", file=sys.stderr)
-        return 1
+        raise
     if flags.json:
         print(
             json.dumps(

@@ -1,7 +1,10 @@
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -276,7 +279,7 @@ def run_main(body, *argv):
         ("return None", 0, ""),
         ("return 3", 3, ""),
         ("raise UserError('no such thing: x')", 2, "error: no such thing: x\n"),
-        ("raise KeyboardInterrupt", 0, ""),
+        ("raise KeyboardInterrupt", 130, ""),
     ],
 )
 def test_exit_codes(body, code, error):
@@ -289,14 +292,15 @@ def test_another_exception_is_a_bug_and_keeps_its_traceback():
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
 
 
-def test_sigterm_runs_the_finally_blocks_and_ends_with_0():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_runs_the_finally_blocks_and_is_the_exit_code(number):
     body = "import time\n    try: print('ready', flush=True); time.sleep(20)\n    finally: print('tidied', flush=True)"
     source = f"from agent import cli\ndef main(argv):\n    {body}\ncli.run(main)"
     process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     said, _ = process.communicate(timeout=10)
-    assert process.returncode == 0 and said == "tidied\n"
+    assert process.returncode == 128 + number and said == "tidied\n"
 
 
 def test_a_closed_pipe_is_not_a_traceback():
@@ -307,8 +311,63 @@ def test_a_closed_pipe_is_not_a_traceback():
     )
     process.stdout.readline()
     process.stdout.close()
-    assert "Traceback" not in process.stderr.read()
-    assert process.wait(10) == 1
+    assert process.stderr.read() == "" and process.wait(10) == 141
+
+
+@pytest.mark.parametrize("body", ["print('a line')", "print('a line'); raise SystemExit(0)"])
+def test_a_pipe_that_closed_before_the_first_line_is_silent(body):
+    """What is printed stays in a buffer until the end: `--help | head -0`."""
+    source = f"import sys\nfrom agent import cli\ndef main(argv):\n    sys.stdin.read(); {body}\ncli.run(main)"
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", source], text=True, **streams)
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == "" and process.wait(10) == 141
+
+
+def test_another_broken_pipe_is_an_error():
+    done = run_main("raise BrokenPipeError(32, 'a socket')")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_terminal_that_closes_does_not_stop_what_is_written_then(tmp_path, stops):
+    """SIGHUP from the kernel, and then output to a terminal that is no more."""
+    wait = "with cli.Stop() as stop:\n            while not stop(): time.sleep(0.01)" if stops else "time.sleep(30)"
+    body = f"""
+import pathlib, sys, time
+from agent import cli
+def main(argv):
+    print('ready', flush=True)
+    try:
+        {wait}
+    finally:
+        print('one more', flush=True)
+        print('line', file=sys.stderr, flush=True)
+        pathlib.Path(argv[0]).write_text('saved')
+    return stop.exit_code
+cli.run(main)"""
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", body, tmp_path / "checkpoint"], stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while not shown.endswith(b"\n"):
+        shown += os.read(terminal, 100)
+    assert shown == b"ready\r\n"
+    os.close(terminal)
+    assert process.wait(10) == 129 and (tmp_path / "checkpoint").read_text() == "saved"
+
+
+def test_nohup_is_respected(tmp_path):
+    body = "import time\n    with cli.Stop() as stop: print('ready', flush=True); time.sleep(0.5); return int(stop())"
+    source = f"from agent import cli\ndef main(argv):\n    {body}\ncli.run(main)"
+    process = subprocess.Popen(["nohup", sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.wait(10) == 0
 
 
 def test_run_leaves_the_parser_to_main(monkeypatch):

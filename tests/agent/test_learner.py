@@ -10,8 +10,11 @@ import json
 import math
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,9 +31,12 @@ from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
+from agent.signals import SIGNALS
 from agent.spec import UserError
 from agent.wire import episode_name, pack
 from robot_server.link import Link
+
+ROOT = Path(__file__).parents[2]
 
 
 class Stop(Exception):
@@ -610,18 +616,38 @@ def test_a_finished_run_resumed_ends_at_once(tune, episodes):
     assert longer.learner.env_steps == 27
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_learner_that_is_stopped_names_the_command_that_resumes_it(offline, tmp_path, number):
+    """Its work is not done, so it does not exit with 0."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "agent.learner", "--ckpt", offline, "--address", "tcp://127.0.0.1:0"]
+    with subprocess.Popen([*command, "--learner.run", folder], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert "listening on" in process.stdout.readline()
+            while not (folder / "latest.pt").exists():
+                time.sleep(0.02)
+            process.send_signal(number)
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert out.splitlines()[-1] == f"to resume: python -m agent.learner --resume {folder}"
+    assert checkpoint.load(folder / "latest.pt").counters["env_steps"] == 0
+
+
 # ---- what it refuses ----
 
 
 def run_command(monkeypatch, capsys, *argv):
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     monkeypatch.setattr(sys, "argv", ["learner", *map(str, argv)])
     capsys.readouterr()
     try:
         with pytest.raises(SystemExit) as end:
             cli.run(learner.main)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     errors = capsys.readouterr().err
     assert end.value.code == 2, errors
     assert len(errors.strip().splitlines()) == 1 and errors.startswith("error: "), errors

@@ -22,6 +22,7 @@ from agent.episode_file import write_episode
 from agent.health import Health
 from agent.prefetch import Prefetch
 from agent.pretrain import choose_device, load_demonstrations
+from agent.signals import SIGNALS
 from agent.spec import UserError
 from agent.storage import NoSpace, Storage
 
@@ -52,14 +53,15 @@ def train(tmp_path, demos, tiny_flags):
 
 def run_command(monkeypatch, capsys, *argv):
     """Exit code and stderr of `python -m agent.pretrain ARGV`, without a new process."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     monkeypatch.setattr(sys, "argv", ["pretrain", *map(str, argv)])
     capsys.readouterr()
     try:
         with pytest.raises(SystemExit) as end:
             cli.run(pretrain.main)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return end.value.code, capsys.readouterr().err
 
 
@@ -307,10 +309,11 @@ def test_ctrl_c_leaves_a_checkpoint_that_loads(tmp_path, demos, tiny_flags):
                 assert record["updates"] == 3 and not out.exists()
                 process.send_signal(signal.SIGINT)
                 log.read()  # keep the pipe open, and empty, until the process has closed it
-            _, errors = process.communicate(timeout=60)
+            said, errors = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 0 and "Traceback" not in errors
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert f"to resume: python -m agent.pretrain --resume {out}" in said
     start = checkpoint.load(out)
     assert start.counters["offline_updates"] >= 3
     start.policy()

@@ -110,10 +110,11 @@ def ended(process):
     return lambda: process.poll() is not None
 
 
-def test_sigterm_delivers_the_running_episode_as_truncated(learner, start, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_delivers_the_running_episode_as_truncated(learner, start, tmp_path, number):
     process = start(learner.address, "--hz", "5", "--seed", "7", "--robot_name", "arm", *NO_END)
     learner.until(learner.in_an_episode)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     learner.until(ended(process))
     assert process.returncode == 0, process.said()
     assert "Traceback" not in process.said() and "cut short" in process.said()

@@ -6,22 +6,23 @@ import signal
 import pytest
 
 from agent.cli import Stop
+from agent.signals import SIGNALS
 from robot_server.__main__ import finish, wait_until
 
 
 @pytest.fixture
 def stop():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with Stop() as asked:
         yield asked
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_asks_and_the_second_interrupts(stop, number):
     assert not stop()
     os.kill(os.getpid(), number)
-    assert stop() and not stop.at_once
+    assert stop() and not stop.at_once and stop.exit_code == 128 + number
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     assert stop.at_once

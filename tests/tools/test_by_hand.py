@@ -91,6 +91,23 @@ def test_the_arm_holds_while_it_is_not_enabled_or_paused(env):
     assert take.episode.actions[:, 0].tolist() == [1, 0, 0.25]
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_device_that_goes_away_costs_no_step(env, steps):
+    class Unplugged(Hand):
+        def read(self):
+            if not self.commands:
+                raise UserError("the gamepad has gone")
+            return super().read()
+
+    recorder = Recorder(env, Unplugged(NOTHING, NOTHING, *[go(0.1)] * steps), CollectConfig(hz=1e6))
+    if not steps:
+        with pytest.raises(UserError, match="has gone"):
+            recorder.record(SEED)
+    else:
+        take = recorder.record(SEED)
+        assert len(take.episode) == 2 and take.episode.truncated[-1] and take.trouble == "step 2: the gamepad has gone"
+
+
 def test_an_episode_that_a_person_ends_is_truncated(env):
     episode = record(env, go(0.1), go(0.1), go(0, 0, "end")).episode
     assert episode.truncated.tolist() == [False, True] and not episode.terminated.any()

@@ -108,12 +108,12 @@ def test_what_a_killed_process_left_half_written_goes_and_nothing_else(tmp_path)
         assert first == 0 and names(tmp_path) == sorted(others)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_cleanly(tmp_path, number):
     process = start_endless(tmp_path)
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == 128 + number
     paths = episode_paths([tmp_path])
     assert out.startswith(f"stopped: recorded {len(paths)} of 100000 episodes in {tmp_path}: success rate ")
     assert names(tmp_path) == [path.name for path in paths]  # nothing half written

@@ -161,9 +161,32 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(tmp_path, start, how):
     if how == "key":
         session.press("\x03")
     else:
-        os.kill(session.process.pid, signal.SIGTERM)
-    assert session.end() == 0 and "stopped: no episode recorded" in session.text
+        os.kill(session.process.pid, signal.SIGINT)
+    assert session.end() == 130 and "stopped: no episode recorded" in session.text
     assert termios.tcgetattr(session.theirs) == session.before and names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_episode_is_kept_when_nobody_at_the_keyboard_asked_for_the_end(tmp_path, start, number):
+    session = start(tmp_path, *FAKE)
+    session.until_state("waiting")
+    session.press("w")
+    session.until_state("recording")
+    os.kill(session.process.pid, number)
+    assert session.end() == 128 + number and "stopped: recorded 1 of" in session.text
+    episode = read_episode(tmp_path / "episode_000000.hdf5")
+    assert episode.truncated[-1] and "marked" not in episode.meta
+    assert termios.tcgetattr(session.theirs) == session.before
+
+
+def test_an_episode_is_kept_when_the_terminal_closes(tmp_path, start):
+    session = start(tmp_path, *FAKE)
+    session.until_state("waiting")
+    session.press("w")
+    session.until_state("recording")
+    session.hang_up()
+    assert session.process.wait(30) == 129
+    assert read_episode(tmp_path / "episode_000000.hdf5").truncated[-1] and len(names(tmp_path)) == 1
 
 
 def test_an_action_space_that_no_hand_drives_is_refused(tmp_path, start):

@@ -20,7 +20,6 @@ import argparse
 import concurrent.futures
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -177,7 +176,6 @@ def main(argv: list[str] | None = None) -> int:
     jobs = wanted(suite, {"tasks": flags.tasks, "presets": flags.presets}, have, root)
     for job in jobs:
         settings(job.configs)  # what is wrong with one is said before anything begins
-    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that is closed ends the children, too
     threads = max(1, len(os.sched_getaffinity(0)) // flags.parallel)
     stop = threading.Event()
     if flags.minutes:

@@ -124,7 +124,7 @@ class Side:
             code = self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             raise UserError(f"{self.name} does not end: {self.out}") from None
-        self.crashes += code not in (0, 2, -signal.SIGTERM)  # that before it could take it as a wish
+        self.crashes += code not in (0, 2, 128 + signal.SIGTERM, -signal.SIGTERM)  # the last before it had a handler
 
 
 class LearnerSide(Side):

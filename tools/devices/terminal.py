@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import select
-import signal
 import sys
 import termios
 import time
@@ -37,8 +36,6 @@ class Terminal:
         self._file, self._rest = sys.stdin.fileno() if sys.stdin else -1, ""
         if self._file < 0 or not os.isatty(self._file):
             raise UserError(f"{what} needs a terminal, and stdin is none (over ssh: ssh -t)")
-        # A line that drops (ssh) must not end the process while it writes: keys() tells that the terminal has gone.
-        self._hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._before: list[Any] | None = termios.tcgetattr(self._file)
         changed = termios.tcgetattr(self._file)
         changed[0] &= ~(termios.IXON | termios.ICRNL)  # Ctrl-S would stop the status line, and with it the arm's loop
@@ -79,7 +76,6 @@ class Terminal:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._file, termios.TCSAFLUSH, self._before)
             self._before = None
-            signal.signal(signal.SIGHUP, self._hangup)
 
 
 class Marks:
