@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 import shutil
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from agent import cli
 from agent.config import SECTIONS, NetworkConfig
 from agent.policy import Policy
 from agent.spec import Spec, UserError
+from agent.torch_file import read_torch_file
 
 if TYPE_CHECKING:
     from agent.calql import CalQL
@@ -89,12 +89,7 @@ def load(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"{path}: no such file" if not path.is_dir() else f"{path}: is a folder, not a checkpoint")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.save writes checksums, and torch.load does not look at them
-            if damaged := archive.testzip():
-                raise ValueError(f"{damaged} does not have its checksum")
-            if any(entry.external_attr for entry in archive.infolist()):  # torch.load takes one of them for a folder
-                raise ValueError("its table of contents is damaged")
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data = read_torch_file(path)
         if data.pop("format") != FORMAT:
             raise ValueError("written by another version of this program")
         for name, section in data["config"].items():

@@ -114,6 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     changed: dict[str, tuple[Any, Any]] = {}
     if start:
         changed = changes({name: start.section(name) for name in start.config}, config, NETWORKS | SPENT)
+        config["network"].encoder_weights = ""  # they are in the checkpoint, which does not name files to read
     try:  # now, not after the training
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):

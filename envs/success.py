@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 
 KIND, FORMAT = "success classifier", 1
+MOST_CAMERAS = 16
 CHANNELS, STRIDES, GRID, HIDDEN = (16, 32, 32, 32), (2, 2, 2, 1), 8, 64
 
 
@@ -156,12 +157,18 @@ class SuccessClassifier:
             raise ValueError(f"{path}: no such file")
         try:
             with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+                packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+                if packed or sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
+                    raise ValueError("it unpacks to more than its size")
                 if broken := archive.testzip():  # torch.load does not look at the checksums
                     raise ValueError(f"{broken} is damaged")
             data = torch.load(path, map_location="cpu", weights_only=True)
             if data.get("kind") != KIND or data.get("format") != FORMAT:
                 raise ValueError("made by another program or release")
             cameras = {str(k): (int(h), int(w), int(c)) for k, (h, w, c) in data["cameras"].items()}
+            if len(cameras) > MOST_CAMERAS:
+                raise ValueError(f"{len(cameras)} cameras; {MOST_CAMERAS} are the most")
             made = network(cameras)
             made.load_state_dict(data["weights"])
             rule = (float(data["threshold"]), int(data["k"]), int(data["n"]))

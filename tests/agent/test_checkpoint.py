@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -260,3 +261,51 @@ def test_every_default_config_survives_the_file(tmp_path, spec):
     for name, kind in SECTIONS.items():
         assert loaded.section(name) == kind()
     assert isinstance(loaded.section("network"), NetworkConfig)
+
+
+def rewritten(path, target, compression=zipfile.ZIP_STORED, extra=()):
+    """The archive once more, with its entries compressed or others beside them."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+        for name, content in extra:
+            new.writestr(name, content, zipfile.ZIP_DEFLATED)
+
+
+class Big:
+    def __reduce__(self):
+        return (bytearray, (10**11,))
+
+
+def test_item_17_a_checkpoint_that_unpacks_to_more_than_its_size_is_refused(tmp_path, state):
+    """Small files that would take 60 MB, 100 GB, and without end."""
+    state.save(tmp_path / "whole.pt")
+    state.agent["zeros"] = torch.zeros(15_000_000)
+    state.save(tmp_path / "large.pt")
+    rewritten(tmp_path / "large.pt", tmp_path / "compressed.pt", zipfile.ZIP_DEFLATED)
+    (tmp_path / "large.pt").unlink()
+    assert (tmp_path / "compressed.pt").stat().st_size < 300_000
+    rewritten(tmp_path / "whole.pt", tmp_path / "beside.pt", extra=[("archive/data/999", bytes(1_000_000))])
+    state.agent["zeros"] = torch.zeros(1).expand(60_000, 60_000)
+    state.save(tmp_path / "expanded.pt")
+    nested: list = []
+    for _ in range(30):
+        nested = [nested, nested]
+    state.agent["zeros"] = nested
+    state.save(tmp_path / "nested.pt")
+    state.agent["zeros"] = Big()
+    state.save(tmp_path / "big.pt")
+    reasons = {
+        "compressed": "unpacks to more",
+        "beside": "unpacks to more",
+        "expanded": "larger than what is stored",
+        "nested": "too many values",
+        "big": "bytearray",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(UserError, match=rf"{name}\.pt: not a checkpoint.*{reason}") as error:
+            checkpoint.load(tmp_path / f"{name}.pt")
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"not a file of torch\.save"):
+        (tmp_path / "prefix.pt").write_bytes(b"x" + (tmp_path / "whole.pt").read_bytes())
+        checkpoint.load(tmp_path / "prefix.pt")

@@ -1,6 +1,7 @@
 """The classifier's word in the environment's place: real files, real networks, the fake environment."""
 
 import warnings
+import zipfile
 
 import gymnasium
 import numpy as np
@@ -227,8 +228,8 @@ def test_what_cannot_be_asked_for_is_one_line(always, tmp_path):
         envs.make("gym:test/Short-v0", after_success=2)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "other", "weights"])
-def test_a_file_that_is_none_is_named(always, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "other", "weights", "packed", "eyes"])
+def test_item_17_a_file_that_is_none_is_named(always, tmp_path, damage):
     path = tmp_path / "always.pt"
     data = bytearray(path.read_bytes())
     if damage == "cut":
@@ -240,10 +241,23 @@ def test_a_file_that_is_none_is_named(always, tmp_path, damage):
         path.write_text("no classifier")
     elif damage == "other":
         torch.save({"kind": "something else"}, path)
+    elif damage == "packed":  # 400 MB of zeros in 0.4 MB
+        content = torch.load(path, weights_only=True)
+        torch.save({**content, "more": torch.zeros(100_000_000)}, path)
+        with zipfile.ZipFile(path) as plain:
+            entries = {name: plain.read(name) for name in plain.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, data in entries.items():
+                packed.writestr(name, data)
+        assert path.stat().st_size < 1_000_000
+    elif damage == "eyes":
+        content = torch.load(path, weights_only=True)
+        torch.save({**content, "cameras": {str(number): [24, 24, 3] for number in range(20_000)}}, path)
     else:
         content = torch.load(path, weights_only=True)
         torch.save({**content, "cameras": {"top": [24, 24, 3], "wrist": [24, 24, 3]}}, path)
-    with pytest.raises(ValueError, match=r"not a classifier of tools\.train_reward, or damaged") as error:
+    words = {"packed": "unpacks to more", "eyes": "20000 cameras"}.get(damage, "")
+    with pytest.raises(ValueError, match=rf"not a classifier of tools\.train_reward, or damaged.*{words}") as error:
         SuccessClassifier.load(path)
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
