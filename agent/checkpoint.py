@@ -44,7 +44,7 @@ class Checkpoint:
     agent: dict[str, Any]  # CalQL.state_dict()
     counters: dict[str, int] = field(default_factory=dict)  # offline_updates, updates, env_steps, version, ...
     generators: dict[str, torch.Tensor] = field(default_factory=dict)  # random state of what samples
-    run: str = ""  # identity of the online run; its folder may be moved, and another may get its name
+    run: str = ""  # identity of the online run, whose first 8 digits are said to robots; the others are its secret
 
     def save(self, path: str | Path) -> None:
         """Write to `path` atomically: an old file there stays whole until the new one is. Raises NotSaved."""

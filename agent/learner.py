@@ -85,8 +85,8 @@ class Learner:
             self.store.read_back()
         self.health.tell = self._warn
         network = dataclasses.asdict(config["network"])
-        self.run_id = start.run if resumed else secrets.token_hex(4)
-        run = f"{folder.resolve().name}-{self.run_id}"
+        self.run_id = ((start.run if resumed else "") + secrets.token_hex(16))[:32]  # earlier runs had 8 digits
+        run = f"{folder.resolve().name}-{self.run_id[:8]}"
         self.mailbox = Mailbox(
             link.address,
             start.spec,
@@ -97,6 +97,7 @@ class Learner:
             link.keys,
             start.env,
             link.other_env,
+            self.run_id,
         )
         self.mailbox.offer(self.version, self.agent.average.weights())
         self.report = LinkReport(self.mailbox, self.log)

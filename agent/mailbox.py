@@ -23,6 +23,7 @@ from agent.assembly import Assembly
 from agent.faults import Faults, shown
 from agent.keys import Guard, refuse_old_protocols
 from agent.patience import Patience
+from agent.receipt import boot_secret, receipt
 from agent.robots import REPORTED, Refused, Robot, Robots
 from agent.spec import Episode, Spec, SpecError, UserError
 from agent.wire import (
@@ -57,6 +58,8 @@ class Mailbox:
     network: keyword arguments of agent.config.NetworkConfig, told to the robots. stored: how many steps are on disk
     already of each episode. env: {"name", "options"} that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
+    run: its name, told to everybody. secret: the run's, told to nobody (agent.receipt); without one, robots keep a copy
+    of what a later life of this run acknowledges.
     counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
     Raises UserError when the address is taken, impossible, or beyond this machine without `keys` (a folder,
     see agent.keys) and not `insecure`, or a key is missing.
@@ -67,18 +70,22 @@ class Mailbox:
         address: str,
         spec: Spec,
         network: Mapping[str, Any],
-        run: str = "",
+        run: str = "run",
         stored: Mapping[EpisodeKey, int] = MappingProxyType({}),
         insecure: bool = False,
         keys: str | Path = "",
         env: Mapping[str, Any] | None = None,
         other_env: bool = False,
+        secret: str = "",
     ):
         check_address(address, insecure or bool(keys))
         self.spec, self.run, self._env = spec, run, dict(env or {})
-        self._welcome = pack(
-            "WELCOME", run=run, learner_boot=secrets.token_hex(4), spec=spec.to_dict(), network=dict(network)
-        )
+        self._secret = secret or secrets.token_hex(16)
+        self._welcome: dict[str, Any] = {
+            "learner_boot": secrets.token_hex(4),
+            "spec": spec.to_dict(),
+            "network": dict(network),
+        }
         self._assembly = Assembly(stored)
         self._robots = Robots(spec, self._env, other_env)
         self._weights: list[bytes] = []
@@ -274,10 +281,11 @@ class Mailbox:
         except Refused as refused:
             self._refuse(route, str(refused), refused.retry)
             return
-        outbox = message.fields["outbox"]
+        outbox = _of_one_robot(robot.name, message.fields["outbox"])
         self._assembly.cut_short(robot.name, robot.boot, {tuple(names) for *names, _ in outbox}, route)
-        self._answer_outbox(robot, outbox)  # before WELCOME, which starts its steps
-        self._send(route, self._welcome)
+        secret = boot_secret(self._secret, robot.name, robot.boot)
+        self._send(route, pack("WELCOME", run=self.run, secret=secret, **self._welcome))
+        self._answer_outbox(robot, outbox)
 
     def _status(self, probe: Message) -> list[Any]:
         """The answer to a PROBE."""
@@ -306,7 +314,7 @@ class Mailbox:
         for name in REPORTED:
             setattr(robot, name, fields[name])
         self._send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
-        self._answer_outbox(robot, message.fields["outbox"])
+        self._answer_outbox(robot, _of_one_robot(robot.name, fields["outbox"]))
         self._answer(robot)
 
     def _answer(self, robot: Robot) -> None:
@@ -319,8 +327,6 @@ class Mailbox:
         route, answers, assembly = robot.route, 0, self._assembly
         for *names, sent in outbox:
             key = tuple(names)
-            if key[0] != robot.name:
-                raise WireError(f"an outbox with episodes of '{key[0]}'")
             received, length = assembly.received(key), assembly.length(key)
             if received < sent and (key in assembly.open or length < sent):  # frames keep their order: those are lost
                 self._ask_again(route, key)
@@ -333,8 +339,9 @@ class Mailbox:
                 return
 
     def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
-        robot, boot, number = key
-        self._send(route, pack("ACK", robot=robot, boot=boot, episode=number, steps=self._assembly.stored[key]))
+        (robot, boot, number), steps = key, self._assembly.stored[key]
+        proof = receipt(boot_secret(self._secret, robot, boot), number, steps)
+        self._send(route, pack("ACK", robot=robot, boot=boot, episode=number, steps=steps, receipt=proof))
 
     def _ask_again(self, route: bytes, key: EpisodeKey) -> None:
         """Ask for the steps of an episode that have not come, all of them when it was cut short here and goes on."""
@@ -375,6 +382,14 @@ class Mailbox:
             transition = read_step(message)
             transition.check(self.spec)
             robot.steps += step == received and step >= length
-            assembly.add(key, step, transition, fields["meta"], robot.route)
+            assembly.add(key, step, transition, {**fields["meta"], "run": self.run}, robot.route)
             return True
         return False
+
+
+def _of_one_robot(name: str, outbox: list[list[Any]]) -> list[list[Any]]:
+    """`outbox`, all of it of the robot that reports it. Raises WireError."""
+    for other, *_ in outbox:
+        if other != name:
+            raise WireError(f"an outbox with episodes of '{other}'")
+    return outbox

@@ -11,10 +11,11 @@ robot -> learner
   BYE      I am leaving
   PROBE    not a robot but tools.link: how are you, and could a robot with this `spec` and `env` join? may carry ballast
 learner -> robot
-  WELCOME  my run and network
+  WELCOME  my run and network, and the `secret` with which you know my ACKs (agent.receipt). Before it, and again after
+           each new connection, a robot believes nothing else of this list but WHO and REFUSE
   REFUSE   why not; `retry`: ask again, it may pass. Read whatever its protocol version, so that versions can disagree
   WEIGHTS  encoder and actor, newest only
-  ACK      so many `steps` of that episode are on my disk; if these are all, forget it
+  ACK      so many `steps` of that episode are on my disk, here is the `receipt`; if these are all, forget it
   RESEND   I miss steps of that episode, from `step` on
   WHO      I do not know you (I was restarted): say HELLO
   PACE     simulation: wait up to `hold_s` before the next step (a lease: it runs out by itself)
@@ -76,10 +77,10 @@ KINDS: dict[str, dict[str, type]] = {
         "late_p99_s": float,
     },
     "BYE": {},
-    "WELCOME": {"run": str, "learner_boot": str, "spec": dict, "network": dict},
+    "WELCOME": {"run": str, "secret": str, "learner_boot": str, "spec": dict, "network": dict},
     "REFUSE": {"reason": str, "retry": bool},
     "WEIGHTS": {"version": int},
-    "ACK": {**EPISODE, "steps": int},
+    "ACK": {**EPISODE, "steps": int, "receipt": str},
     "RESEND": {**EPISODE, "step": int},
     "WHO": {},
     "PACE": {"hold_s": float},

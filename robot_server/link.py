@@ -25,6 +25,7 @@ from agent.episode_file import EpisodeFileError
 from agent.faults import Faults, shown
 from agent.keys import present
 from agent.layout import MAX_FRAME_BYTES
+from agent.receipt import is_receipt
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire import (
     MAX_REPORTED,
@@ -80,14 +81,15 @@ class Link:
         self.env: dict[str, Any] = json.loads(json.dumps(dict(env)))  # as it will come back from a file or the wire
         self.boot = secrets.token_hex(4)
         self.network: dict[str, Any] | None = None
-        self.run = ""
+        self.run = self._secret = ""  # this boot's, in that run
         self.version = 0
         self.clock: Clock | None = None  # of whoever makes the steps: how well it keeps its deadlines is reported
         self._heard_s = time.monotonic()
         self.spool = Path(spool)
         self._outbox = Outbox(self.spool, spec, robot_name, self.boot, spool_gb * 1e9)
         self.done = False  # the learner said that its run is over
-        self._welcomed = False
+        self._welcomed = False  # on this connection
+        self._connections = 0  # made when that was last looked at
         self._learner_boot = ""
         self._refused_s: float | None = None  # time.monotonic() of the first refusal in a row
         self._weights: tuple[int, dict[str, np.ndarray]] | None = None
@@ -175,7 +177,7 @@ class Link:
 
     def begin(self, meta: Mapping[str, Any] | None = None) -> int:
         """Start the next episode of this boot, and return its number. `meta`: JSON-able, such as {"seed": 3}."""
-        return self._outbox.begin({"env": self.env, "run": self.run, **(meta or {})})
+        return self._outbox.begin({"env": self.env, "run": self.run, "secret": self._secret, **(meta or {})})
 
     def send(self, transition: Transition) -> None:
         """Put the next step of the running episode in the outbox. Never blocks. Raises SpecError if it does not fit."""
@@ -206,7 +208,7 @@ class Link:
                 self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
         except zmq.Again:
             pass
-        self._watch.read()
+        self._look_at_connection()
         now = time.monotonic()
         if now >= self._reconnect_s and self._watch.gave_up:
             self._reconnect_s = now + RECONNECT_S
@@ -215,12 +217,12 @@ class Link:
             self._due_s = now + (PULL_EVERY_S if self._welcomed else HELLO_EVERY_S)
         if not self._welcomed:
             return
-        for episode in self._outbox.episodes.values():
+        for episode in self._outbox.deliverable:
             while episode.sent < episode.length:
                 if time.monotonic() > now + PUMP_S:
                     return
                 try:
-                    frames = episode.frames(episode.sent)
+                    frames = episode.message(episode.sent)
                 except EpisodeFileError as error:
                     self._outbox.set_aside(episode, error)
                     return
@@ -269,7 +271,7 @@ class Link:
             self._watch.close()
             self._socket.close()
         self._context.term()
-        return len(self._outbox)
+        return len(self._outbox.episodes)
 
     def _put(self, frames: Any) -> bool:
         """Whether the socket took them. It would take some without a connection: for those the outbox is the queue.
@@ -295,7 +297,7 @@ class Link:
     def _say_hello_or_pull(self) -> bool:
         if self._watch.trouble:
             return False
-        held = self._outbox.episodes.values()
+        held = self._outbox.deliverable if self._welcomed else self._outbox.episodes.values()
         outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:MAX_REPORTED]  # the oldest
         if self._welcomed:
             self._pulls += 1
@@ -324,24 +326,36 @@ class Link:
         counts = {"steps_timed": self.clock.steps, "deadlines_missed": self.clock.misses}
         return {**counts, "late_p50_s": median_s, "late_p99_s": most_s}
 
+    def _look_at_connection(self) -> None:
+        """Whoever is at the end of a new one has to say WELCOME first: it may be another."""
+        self._watch.read()
+        if self._watch.connections != self._connections:
+            self._connections = self._watch.connections
+            self._welcomed, self._due_s = False, 0.0
+
     def _receive(self, frames: list[bytes]) -> None:
         kind = "malformed"
+        self._look_at_connection()  # libzmq tells of a connection before it hands out what came over it
         try:
             message = unpack(frames)
             kind, self._heard_s = message.kind, time.monotonic()
             if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE", "PONG"):
                 raise WireError(f"{kind} is not for a robot")
+            if not self._welcomed and kind not in ("WELCOME", "REFUSE", "WHO"):
+                return
             getattr(self, f"_on_{kind.lower()}")(message)
         except WireError as error:
             self._faults.note(kind, self.address, error)
 
     def _on_welcome(self, message: Message) -> None:
         fields = message.fields
+        if not (fields["run"] and fields["secret"]):
+            raise WireError("a run without a name or a secret")
         if self.network not in (None, fields["network"]):
             raise UserError(
                 f"the learner at {self.address} came back with another network: start the robot server anew"
             )
-        self.network, self.run = fields["network"], fields["run"]
+        self.network, self.run, self._secret = fields["network"], fields["run"], fields["secret"]
         self._outbox.use_run(self.run)
         if fields["learner_boot"] != self._learner_boot:
             self._learner_boot = fields["learner_boot"]
@@ -366,12 +380,15 @@ class Link:
         episode = self._outbox.episodes.get(key)
         if episode is None:
             return
+        secret = episode.meta.get("secret")
+        if episode.held or (secret and not is_receipt(message.fields["receipt"], secret, key[2], stored)):
+            raise WireError(f"ACK of {key} by another run than its own")
         if stored < episode.length:  # cut short there, when this robot was away
             episode.sent = min(episode.sent, stored)  # the learner asks for the rest that it needs
         elif not episode.ended:
             raise WireError(f"ACK of {key}, which has not ended")
         else:
-            self._outbox.forget(key)
+            self._outbox.deliver(key)
 
     def _on_resend(self, message: Message) -> None:
         if episode := self._outbox.episodes.get(self._key(message)):

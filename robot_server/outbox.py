@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 class Outbox:
     """Every episode of `robot` that the learner has not acknowledged, oldest first; takes in what `folder` has of it.
 
-    limit_bytes: `full` from there on. episodes: by their identity. Raises UserError when `folder` cannot be written.
+    limit_bytes: `full` from there on. episodes: by their identity; those of another run than the learner's are `held`.
+    Raises UserError when `folder` cannot be written.
     """
 
     def __init__(self, folder: Path, spec: Spec, robot: str, boot: str, limit_bytes: float = math.inf) -> None:
@@ -52,7 +54,12 @@ class Outbox:
         self.keep()
 
     def __len__(self) -> int:
-        return len(self.episodes)
+        return len(self.deliverable)
+
+    @property
+    def deliverable(self) -> list[Outgoing]:
+        """Those for the learner's run, oldest first."""
+        return [episode for episode in self.episodes.values() if not episode.held]
 
     @property
     def running(self) -> Outgoing | None:
@@ -61,7 +68,7 @@ class Outbox:
     @property
     def backlog(self) -> int:
         """Steps that have not been sent yet, of ended episodes and of the running one."""
-        return sum(episode.length - episode.sent for episode in self.episodes.values())
+        return sum(episode.length - episode.sent for episode in self.deliverable)
 
     @property
     def unkept(self) -> int:
@@ -136,8 +143,30 @@ class Outbox:
                 episode.release()
         self._measure()
 
+    def deliver(self, key: EpisodeKey) -> None:
+        """It is on the learner's disk: forget it.
+
+        The file of an episode that has no secret of its run (it began before this robot had heard of any learner, or is
+        of an earlier release) is kept in delivered/: nothing proves whose learner it is that has it.
+        """
+        episode = self.episodes[key]
+        if not episode.meta.get("secret"):
+            place = self.folder / "delivered" / f"{self._name(key)}{SUFFIX}"
+            try:
+                if episode.file is None:
+                    write_episode(place, episode.episode())
+                else:
+                    place.parent.mkdir(exist_ok=True)
+                    size = episode.file.stat().st_size
+                    os.replace(episode.file, place)
+                    self._kept -= size
+            except OSError as error:
+                log.error("delivered, but still in the spool: %s: %s", place, error)
+                return
+        self.forget(key)
+
     def forget(self, key: EpisodeKey) -> None:
-        """It is on the learner's disk, or has no steps."""
+        """It is not needed here any more, or has no steps."""
         episode = self.episodes.pop(key, None)
         if episode is None:
             return
@@ -153,15 +182,16 @@ class Outbox:
             log.error("delivered, but still in the spool: %s: %s", episode.file, error)
 
     def use_run(self, run: str) -> None:
-        """Leave episodes of other runs in the spool, for their own learner; the running one goes on in this one."""
-        if self._running:
-            self._running.meta["run"] = run
-        others = [out for out in self.episodes.values() if out.meta.get("run") not in (None, "", run)]
-        if any(out.file is None for out in others):
-            self.keep()
-        for out in others:
-            log.warning("kept for run %s, not sent to run %s: %s", out.meta["run"], run, out.file)
-            del self.episodes[out.key]
+        """Hold back episodes of other runs, the running one too: they are for their own learner.
+
+        Those of no run are this one's from here on.
+        """
+        for out in {**self.episodes, **({self._running.key: self._running} if self._running else {})}.values():
+            out.meta["run"] = out.meta.get("run") or run
+            before, out.held = out.held, out.meta["run"] != run
+            if out.held and not before:
+                name = self._name(out.key)
+                log.warning("kept in %s for run %s, not sent to run %s: %s", self.folder, out.meta["run"], run, name)
 
     def set_aside(self, episode: Outgoing, error: object) -> None:
         """Its file turned out to be damaged."""

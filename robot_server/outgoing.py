@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.episode_file import read_steps
+from agent.receipt import LOCAL
 from agent.spec import Episode, Observation, Transition
 from agent.verdict import VERDICTS
 from agent.wire import EpisodeKey, pack_step, read_step, unpack
@@ -20,7 +21,7 @@ BLOCK = 4  # steps read from a file at a time: a few milliseconds, within a cont
 class Outgoing:
     """An episode on its way. sent: steps given to the socket. file: its file in the spool, once it is there.
 
-    length: its steps. size: bytes of it in memory.
+    length: its steps. size: bytes of it in memory. held: it is of another run than the learner's.
     """
 
     key: EpisodeKey
@@ -30,6 +31,7 @@ class Outgoing:
     file: Path | None = None
     length: int = 0
     size: int = 0
+    held: bool = False
     journal: Journal | None = field(default=None, repr=False)
     _steps: list[list[bytes]] = field(default_factory=list, repr=False)
     _block: tuple[int, list[list[bytes]]] = field(default=(0, []), repr=False)
@@ -61,6 +63,14 @@ class Outgoing:
             block = [self._pack(step + n, each) for n, each in enumerate(read_steps(self.file, step, BLOCK))]
             self._block = first, block = step, block
         return block[step - first]
+
+    def message(self, step: int) -> list[bytes]:
+        """A step as it is sent, without what its run shares with this robot alone. Raises EpisodeFileError."""
+        frames = self.frames(step)
+        if 0 < step < self.length - 1 or not (told := unpack(frames)).fields["meta"]:
+            return frames
+        meta = {name: value for name, value in self.meta.items() if name not in LOCAL}
+        return pack_step(self.key, step, read_step(told), meta)
 
     def release(self) -> None:
         """From here on it is in its file only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import errno
 import functools
 import itertools
@@ -31,6 +32,7 @@ from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
+from agent.receipt import boot_secret
 from agent.signals import SIGNALS
 from agent.spec import UserError
 from agent.wire import episode_name, pack
@@ -462,6 +464,32 @@ def test_steps_of_an_episode_that_is_replaced_by_a_longer_version_count_once(
         patch.setattr(Learner, "run", lambda self, stop: counts.append((self.env_steps, self.seen, self.store.steps)))
         tune(episodes, resume=True)
     assert counts[-1] == (8, 8, {("arm", "b0", 0): 8, ("arm", "b0", 1): 8})
+
+
+def test_the_secret_of_a_run_is_in_its_checkpoint_alone(tune, episodes, capfd, caplog):
+    """Item 11: not in its name, its log, its episodes or what its robots are told."""
+    run = tune(episodes)
+    whole = run.latest.run
+    assert len(whole) == 32 and run.robot.link.run == f"run-{whole[:8]}"
+    secret = boot_secret(whole, "arm", run.robot.link.boot)
+    assert run.robot.link._secret == secret != whole
+    out = "".join(capfd.readouterr()) + caplog.text
+    files = [path for path in run.folder.rglob("*") if path.is_file() and path.suffix != ".pt"]
+    assert len(files) > 4
+    for said in (whole, secret):
+        assert said not in out and not any(said.encode() in path.read_bytes() for path in files)
+    assert {read_episode(path).meta["run"] for path in episode_paths([run.folder / "episodes"])} == {f"run-{whole[:8]}"}
+
+
+def test_a_run_of_an_earlier_release_keeps_its_name_and_gets_a_secret(tune, episodes):
+    run = tune(episodes[:2], "--env-steps", "20", stop_after=10)
+    older = dataclasses.replace(run.latest, run="0badcafe")
+    older.save(run.folder / "latest.pt")
+    again = tune(episodes[2:], resume=True)
+    assert again.robot.link.run == "run-0badcafe"
+    assert again.latest.run.startswith("0badcafe") and len(set(again.latest.run[8:])) > 3
+    third = tune([], "--env-steps", "20", resume=True)
+    assert third.latest.run == again.latest.run
 
 
 def test_a_disk_that_is_full_for_a_while_costs_neither_the_run_nor_an_episode(tune, episodes, monkeypatch, caplog):

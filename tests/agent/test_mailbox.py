@@ -13,6 +13,7 @@ from link_data import NETWORK, PULL, SPEC, steps_of
 
 from agent import wire
 from agent.mailbox import Mailbox
+from agent.receipt import boot_secret, receipt
 from agent.spec import Episode, Spec, UserError
 
 
@@ -56,6 +57,11 @@ class RawRobot:
         return None
 
 
+def ack(secret, number, steps, boot="b0"):
+    proof = receipt(boot_secret(secret, "raw", boot), number, steps)
+    return {"robot": "raw", "boot": boot, "episode": number, "steps": steps, "receipt": proof}
+
+
 def drain_until(mailbox, condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -81,7 +87,7 @@ def make_mailbox():
 
 @pytest.fixture
 def mailbox(make_mailbox):
-    return make_mailbox(run="runs/a")
+    return make_mailbox(run="runs/a", secret="s1")
 
 
 @pytest.fixture
@@ -106,7 +112,8 @@ def robot(mailbox, make_robot):
 
 def test_welcome_tells_the_run_and_its_network(mailbox, make_robot):
     fields = make_robot(mailbox).hello(mailbox).fields
-    assert fields["run"] == "runs/a" and fields["network"] == NETWORK
+    assert fields["run"] == "runs/a" and fields["secret"] == boot_secret("s1", "raw", "b0") != "s1"
+    assert fields["network"] == NETWORK
     assert Spec.from_dict(fields["spec"]) == SPEC
     (seen,) = mailbox.robots
     assert (seen.name, seen.boot, seen.env, seen.version) == ("raw", "b0", {"name": "fake"}, -1)
@@ -119,14 +126,14 @@ def test_an_episode_arrives_bit_equal_and_is_acknowledged_when_stored(mailbox, r
         robot.step(7, number, transition, {"seed": 3, "env": {"name": "fake"}, "robot": "liar"} if number == 0 else {})
     drain_until(mailbox, lambda: mailbox.finished)
     (episode,) = mailbox.finished
-    identity = {"robot": "raw", "boot": "b0", "number": 7}
+    identity = {"robot": "raw", "boot": "b0", "number": 7, "run": "runs/a"}
     assert episode.equals(Episode.from_transitions(sent, {"seed": 3, "env": {"name": "fake"}, **identity}))
     episode.check(SPEC)
     assert mailbox.steps == 5
     robot.pull(outbox=[["raw", "b0", 7, 5]])
     assert robot.next(mailbox, 0.1) is None  # not on disk yet: no ACK, no RESEND
     mailbox.acknowledge(episode)
-    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "b0", "episode": 7, "steps": 5}
+    assert robot.expect(mailbox, "ACK").fields == ack("s1", 7, 5)
     robot.step(7, 0, sent[0])  # sent again, it is acknowledged again, and not stored twice
     robot.expect(mailbox, "ACK")
     assert len(mailbox.finished) == 1 and mailbox.steps == 5
@@ -169,15 +176,15 @@ def test_an_ending_step_replaces_what_was_sent_beyond_it(mailbox, robot):
 
 
 def test_stored_episodes_are_acknowledged_at_hello_and_others_asked_for(make_mailbox, make_robot):
-    mailbox = make_mailbox(stored={("raw", "old", 4): 3})
+    mailbox = make_mailbox(stored={("raw", "old", 4): 3}, secret="s1")
     robot = make_robot(mailbox)
     robot.send(
         "HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env={},
         outbox=[["raw", "old", 4, 0], ["raw", "old", 5, 0], ["raw", "b0", 0, 2]],
     )  # fmt: skip
-    assert robot.expect(mailbox, "ACK").fields == {"robot": "raw", "boot": "old", "episode": 4, "steps": 3}
+    robot.expect(mailbox, "WELCOME")  # first: nothing else is believed before it
+    assert robot.expect(mailbox, "ACK").fields == ack("s1", 4, 3, boot="old")
     assert robot.expect(mailbox, "RESEND").fields == {"robot": "raw", "boot": "b0", "episode": 0, "step": 0}
-    robot.expect(mailbox, "WELCOME")
 
 
 def test_a_stranger_is_asked_who_it_is(mailbox, make_robot):
@@ -252,7 +259,7 @@ def bad_messages(good):
     yield with_array("obs/state", np.zeros(4, np.float32))
     yield with_array("obs/state", np.zeros(3, np.float64))
     yield with_array("action", np.full(2, 3, np.float32))  # outside [-1, 1]
-    yield wire.pack("ACK", robot="raw", boot="b0", episode=0, steps=1)
+    yield wire.pack("ACK", robot="raw", boot="b0", episode=0, steps=1, receipt="")
     yield wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)
     yield wire.pack("WHO")
     bad_spec = {"cameras": {}, "states": {"state": float("inf")}, "action_dim": 2}
@@ -372,7 +379,9 @@ def test_an_episode_of_a_robot_that_was_killed_is_cut_short_once(mailbox, robot,
     else:
         expected = [*sent[:2], dataclasses.replace(sent[2], truncated=True, final_observation=sent[3].observation)]
     (episode,) = mailbox.finished
-    assert episode.equals(Episode.from_transitions(expected, {"seed": 3, "robot": "raw", "boot": "b0", "number": 0}))
+    assert episode.equals(
+        Episode.from_transitions(expected, {"seed": 3, "robot": "raw", "boot": "b0", "number": 0, "run": "runs/a"})
+    )
     assert mailbox.steps == len(expected) and not mailbox.counts
     mailbox.acknowledge(episode)
 

@@ -275,7 +275,7 @@ def test_noise_is_a_wire_error(raw):
 
 @pytest.mark.parametrize("name", ["", "../etc", "a/b", ".hidden", "a b", "a\n", "x" * 65, "ü", "-rf"])
 def test_names_that_are_no_file_names_are_refused(name):
-    fields = {"boot": "ab", "episode": 0, "steps": 1}
+    fields = {"boot": "ab", "episode": 0, "steps": 1, "receipt": ""}
     with pytest.raises(WireError, match="robot"):
         pack("ACK", robot=name, **fields)
     raw = msgpack.packb({"v": wire.PROTOCOL, "kind": "ACK", "robot": name, **fields, "arrays": b"\x90"})

@@ -21,7 +21,8 @@ class Bench:
         self.acknowledge = True  # at once
 
     def mailbox(self, address="tcp://127.0.0.1:0", spec=SPEC, network=NETWORK, **options):
-        self.mailboxes.append(Mailbox(address, spec, network, **options))
+        """The learner of the one run, unless another `run` or `secret` is given."""
+        self.mailboxes.append(Mailbox(address, spec, network, **{"run": "run-1", "secret": "s1", **options}))
         return self.mailboxes[-1]
 
     def link(self, mailbox, name="robot", spool=None, spec=SPEC, **options):

@@ -1,11 +1,18 @@
 """An episode leaves a robot only when the whole of it is on the learner's disk."""
 
 import dataclasses
+import time
+from collections import Counter
 
+import numpy as np
 import pytest
+import zmq
+from link_data import NETWORK
 
 from agent import wire
-from agent.spec import UserError
+from agent.episode_file import write_episode
+from agent.receipt import boot_secret, is_receipt, receipt
+from agent.spec import Episode, UserError
 from robot_server import link as link_module
 from tools.bench.proxy import Proxy
 
@@ -125,3 +132,134 @@ def test_a_longer_version_that_is_cut_short_again_is_no_shorter(bench, proxies, 
     bench.turn(lambda: empty(first))
     assert [len(episode) for episode in bench.episodes] == [7, 9, 12] and bench.same(bench.episodes[-1], steps)
     assert mailbox.steps == 12 and not first.counts
+
+
+# ---- who may say that an episode is stored ----
+
+
+class Stranger:
+    """Listens where the learner was, and claims to have stored whatever it hears of."""
+
+    def __init__(self, address, welcome):
+        self.socket = zmq.Context.instance().socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.welcome, self.heard, self.told = welcome, [], Counter()
+        deadline_s = time.monotonic() + 10
+        while True:
+            try:
+                return self.socket.bind(address) and None
+            except zmq.ZMQError:  # the learner's socket lets go of the port in its own time
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+
+    def work(self):
+        while self.socket.poll(0):
+            route, *frames = self.socket.recv_multipart()
+            self.heard.append(frames)
+            message = wire.unpack(frames)
+            if message.kind == "HELLO" and self.welcome:
+                self.send(route, "WELCOME", spec={}, network=NETWORK, learner_boot="x", **self.welcome)
+            keys = [entry[:3] for entry in message.fields.get("outbox", [])]
+            keys += [[message.fields[name] for name in ("robot", "boot", "episode")]] if message.kind == "STEP" else []
+            for robot, boot, number in keys:
+                proof = receipt(boot_secret("guess", robot, boot), number, 10**6)
+                self.send(route, "ACK", robot=robot, boot=boot, episode=number, steps=10**6, receipt=proof)
+            for kind, fields in (("PACE", {"hold_s": 5.0}), ("DONE", {}), ("WEIGHTS", {"version": 9})):
+                self.send(route, kind, **fields)
+
+    def send(self, route, kind, **fields):
+        self.told[kind] += 1
+        arrays = {"w": np.zeros(1, np.float32)} if kind == "WEIGHTS" else {}
+        self.socket.send_multipart([route, *wire.pack(kind, arrays, **fields)])
+
+
+@pytest.fixture
+def stranger(bench):
+    """stranger(address, run=..., secret=...): takes the learner's address; with no words it says no WELCOME."""
+    made = []
+
+    def make(address, **welcome):
+        made.append(Stranger(address, welcome))
+        work = bench.work
+        bench.work = lambda: (work(), made[-1].socket.closed or made[-1].work())
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.socket.close()
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+@pytest.mark.parametrize("welcome", [{}, {"run": "other-2", "secret": "x"}, {"run": "run-1", "secret": "x"}])
+def test_a_stranger_at_the_learners_address_empties_no_spool(
+    bench, episode_steps, empty, quick, monkeypatch, stranger, welcome, restarted
+):
+    """Item 11: with no WELCOME, as another run, and under the name of the robot's own run."""
+    monkeypatch.setattr(link_module, "HELLO_EVERY_S", 0.02)
+    mailbox, link = bench.pair()
+    bench.acknowledge = False  # stored, and killed before it could say so
+    sent = [episode_steps(4, seed) for seed in range(6)]
+    for steps in sent:
+        bench.play(link, steps)
+        link.keep()
+    running = episode_steps(3, seed=9)
+    link.begin()
+    link.send(running[0])
+    bench.turn(lambda: len(bench.episodes) == 6 and mailbox.steps == 25)
+    bench.close(mailbox)
+    bench.episodes.clear()
+    bench.acknowledge = True
+    if restarted:
+        link.cut(running[1].observation)
+        bench.close(link)
+        link = bench.link(mailbox.address)
+    false = stranger(mailbox.address, **welcome)
+    bench.turn(lambda: false.told["ACK"] >= 7 if welcome.get("run") != "other-2" else false.told["DONE"] >= 5)
+    deadline_s = time.monotonic() + 0.3
+    bench.turn(lambda: time.monotonic() > deadline_s)
+    assert len(list(bench.spool.glob("*.hdf5"))) == 6 + restarted and len(link._outbox.episodes) == 7
+    assert link.done is bool(welcome) and bool(link.newest_weights()) is bool(
+        welcome
+    )  # as of any learner, but welcomed
+    secrets = {episode.meta["secret"].encode() for episode in link._outbox.episodes.values()}
+    said = b"".join(b"".join(frames) for frames in false.heard)
+    assert len(said) > 500 and not any(secret in said for secret in secrets)
+
+    false.socket.close()
+    bench.mailbox(mailbox.address)
+    if not restarted:
+        for step in running[1:]:
+            link.send(step)
+    bench.turn(lambda: empty(link) and link.run == "run-1")
+    assert len(bench.episodes) == 7 and all(map(bench.same, bench.episodes, sent))
+    assert restarted or bench.same(bench.episodes[-1], running)
+    assert not [path for path in bench.spool.rglob("*") if path.is_file()]
+
+
+def test_an_episode_of_an_earlier_release_is_delivered_and_kept(bench, episode_steps, empty):
+    """Nothing in it proves whose learner has it, so that its file stays, in delivered/."""
+    steps = episode_steps(4)
+    meta = {"robot": "robot", "boot": "0a", "number": 3, "seed": 1}
+    for number, run in enumerate(({"run": "run-1"}, {"run": ""}, {}, {"run": "other-2"})):
+        path = bench.spool / f"robot-0a-00000{number}.hdf5"
+        write_episode(path, Episode.from_transitions(steps, {**meta, "number": number, **run}))
+    mailbox, link = bench.pair()
+    bench.turn(lambda: empty(link))
+    assert [episode.meta["number"] for episode in bench.episodes] == [0, 1, 2] and mailbox.steps == 12
+    assert {episode.meta["run"] for episode in bench.episodes} == {"run-1"}
+    names = sorted(path.relative_to(bench.spool).as_posix() for path in bench.spool.rglob("*.hdf5"))
+    kept = [f"delivered/robot-0a-00000{number}.hdf5" for number in range(3)]
+    assert names == [*kept, "robot-0a-000003.hdf5"] and not link.counts
+
+
+def test_a_receipt_is_of_one_run_one_boot_one_episode_and_one_length():
+    args = ("s1", "arm", "b0", 7, 20)
+
+    def of(run, robot, boot, number, steps):
+        return receipt(boot_secret(run, robot, boot), number, steps)
+
+    others = [of(*(other if k == n else value for k, value in enumerate(args)))
+              for n, other in enumerate(("s2", "arm2", "b1", 8, 21))]  # fmt: skip
+    assert len({of(*args), *others}) == 6
+    assert is_receipt(of(*args), boot_secret(*args[:3]), 7, 20)
+    assert not is_receipt("ü\ud800", boot_secret(*args[:3]), 7, 20)

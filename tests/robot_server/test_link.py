@@ -176,19 +176,18 @@ def test_bad_messages_from_the_learner_do_not_stop_the_robot(bench, episode_step
             wire.pack("HELLO", robot="a", boot="b", spec={}, env={}, outbox=[]),
             wire.pack("PACE", hold_s=float("nan")), wire.pack("PACE", hold_s=-1.0),
             wire.pack("PACE", hold_s=float("inf")),
-            wire.pack("ACK", robot="robot", boot=link.boot, episode=1, steps=1),  # that one has not ended
+            wire.pack("ACK", robot="robot", boot=link.boot, episode=1, steps=1, receipt=""),  # that one has not ended
             wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=1)[:1],
         ]  # fmt: skip
         harmless = [
-            wire.pack("ACK", robot="robot", boot="other", episode=7, steps=1),
+            wire.pack("ACK", robot="robot", boot="other", episode=7, steps=1, receipt=""),
             wire.pack("RESEND", robot="robot", boot=link.boot, episode=0, step=10**6),
             wire.pack("RESEND", robot="robot", boot="other", episode=0, step=0),
         ]
-        for frames in [*bad, *harmless]:
+        welcome = wire.pack("WELCOME", run="x", secret="x", learner_boot="x", spec={}, network={})
+        for frames in [welcome, *bad, *harmless, wire.pack("DONE")]:
             router.send_multipart([route, *frames])
-        welcome = wire.pack("WELCOME", run="", learner_boot="x", spec={}, network={})
-        router.send_multipart([route, *welcome])
-        bench.turn(lambda: link.network is not None)
+        bench.turn(lambda: link.done)
         assert sum(link.counts.values()) == len(bad) and link.hold_s == 0
         assert len(caplog.records) == 1 and str(port) in caplog.text
         bench.close(link)

@@ -45,7 +45,7 @@ class Learner:
 
     def start(self, address, offers=True):
         stored = {episode_key(episode.meta): len(episode) for episode in self.episodes}
-        self.mailbox = Mailbox(address, self.spec, NETWORK, stored=stored)
+        self.mailbox = Mailbox(address, self.spec, NETWORK, stored=stored, secret="s1")
         if offers:
             self.mailbox.offer(1, self.weights)
         self.address = self.mailbox.address

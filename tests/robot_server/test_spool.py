@@ -44,7 +44,8 @@ def test_what_is_not_delivered_waits_in_the_spool(bench, episode_steps, empty, t
     for identity, episode in zip(bench.identities(bench.episodes), bench.episodes, strict=True):
         assert bench.same(episode, expected[identity])
     assert {e.meta["number"]: e.meta["seed"] for e in bench.episodes if e.meta["boot"] == link.boot} == {0: 11, 1: 12}
-    assert list(bench.spool.iterdir()) == []
+    (kept,) = [path.name for path in bench.spool.rglob("*") if path.is_file()]
+    assert kept == f"robot-{again.boot}-000000.hdf5"  # in delivered/: it began before this boot had heard of a learner
 
 
 def test_a_running_episode_that_the_learner_has_already_is_cut_once(bench, episode_steps, empty):
@@ -66,8 +67,9 @@ def test_a_running_episode_that_the_learner_has_already_is_cut_once(bench, episo
     assert mailbox.steps == 4 and list(bench.spool.iterdir()) == []
 
 
-def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, empty):
-    """The robot server lives on; another run's learner takes the address. What was held for the first one waits."""
+@pytest.mark.parametrize("restarted", [True, False])
+def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, empty, restarted):
+    """The robot server lives on; another run's learner takes the address. What belongs to the first one's run waits."""
     mailbox, link = bench.pair(run="a")
     bench.close(mailbox)
     held = episode_steps(3, seed=1)
@@ -79,15 +81,23 @@ def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, em
     bench.turn(lambda: link.run == "b")
     for transition in running[1:]:
         link.send(transition)
-    bench.turn(lambda: empty(link))
-    assert bench.identities(bench.episodes) == [("robot", link.boot, 1)] and bench.same(bench.episodes[0], running)
-    (path,) = bench.spool.iterdir()
-    assert bench.same(read_episode(path), held) and read_episode(path).meta["run"] == "a"
-    bench.close(link, other)
+    link.keep()
+    others = episode_steps(5, seed=3)
+    bench.play(link, others)
+    bench.turn(lambda: bench.episodes and empty(link))
+    assert bench.identities(bench.episodes) == [("robot", link.boot, 2)] and bench.same(bench.episodes[0], others)
+    assert bench.episodes[0].meta["run"] == "b" and link.backlog == 0
+    kept = sorted(bench.spool.iterdir())
+    assert [read_episode(path).meta["run"] for path in kept] == ["a", "a"]
+    assert bench.same(read_episode(kept[0]), held) and bench.same(read_episode(kept[1]), running)
+    bench.close(other)
+    if restarted:
+        bench.close(link)
     back = bench.mailbox(mailbox.address, run="a")
-    again = bench.link(back)
-    bench.turn(lambda: empty(again) and len(bench.episodes) == 2)
-    assert bench.same(bench.episodes[1], held) and list(bench.spool.iterdir()) == []
+    again = bench.link(back) if restarted else link
+    bench.turn(lambda: empty(again) and len(bench.episodes) == 3)
+    assert bench.same(bench.episodes[1], held) and bench.same(bench.episodes[2], running)
+    assert list(bench.spool.iterdir()) == [] and not again.counts
 
 
 def test_what_has_ended_is_kept_until_it_is_acknowledged(bench, episode_steps, empty):
@@ -230,6 +240,9 @@ def test_a_robot_server_that_is_killed_leaves_its_running_episode(bench, episode
     (episode,) = bench.episodes
     cut = [*steps[:3], dataclasses.replace(steps[3], truncated=True, final_observation=steps[4].observation)]
     assert bench.same(episode, cut) and episode.meta["seed"] == 7 and episode.meta["boot"] == link.boot
+    if learner == "never was":  # nothing proves whose learner it is that has it now
+        assert [path.suffix for path in (bench.spool / "delivered").iterdir()] == [".hdf5"]
+        shutil.rmtree(bench.spool / "delivered")
     assert mailbox.steps == (5 if learner == "stays" else 4) - (learner == "stays") and not list(bench.spool.iterdir())
 
 

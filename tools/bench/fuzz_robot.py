@@ -31,7 +31,7 @@ def false_learner(orders: Connection) -> None:
     orders.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
     route = socket.recv_multipart()[0]
     source = Noise(1, SPEC, ["good"]).learner()
-    welcome = pack("WELCOME", run="", learner_boot="x", spec=SPEC.to_dict(), network=NETWORK)
+    welcome = pack("WELCOME", run="x", secret="x", learner_boot="x", spec=SPEC.to_dict(), network=NETWORK)
     while (count := orders.recv()) > 0:
         socket.send_multipart([route, *welcome])
         batch = [frames for frames in itertools.islice(source, BATCH) if not by_design(frames, NETWORK)]

@@ -65,7 +65,7 @@ class Noise:
             "robot": name, "boot": boot, "episode": episode, "step": step, "outbox": outbox, "env": {"name": "bench"},
             "have": draw.choice([-1, 0, 1, 2**40]), "ask": draw.getrandbits(20), "run": "x", "learner_boot": "y",
             "spec": self.spec.to_dict(), "network": {"features": 8}, "reason": "so it is", "retry": True,
-            "version": draw.getrandbits(30), "hold_s": draw.uniform(0, 1e-3),
+            "secret": "x", "version": draw.getrandbits(30), "hold_s": draw.uniform(0, 1e-3),
         }  # fmt: skip
         arrays = {"w": np.zeros(1000, np.float32)} if kind == "WEIGHTS" else {}
         return pack(kind, arrays, **{field: fields.get(field, PLAIN[of]) for field, of in KINDS[kind].items()})
