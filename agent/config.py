@@ -164,7 +164,9 @@ class RobotConfig:
         "act", "while the learner is away: go on with the last policy, or finish the episode and wait"
     )
     control: str = _f(
-        "tcp://127.0.0.1:5556", "the operator's socket (tools.panel, tools.teleop), on this computer; empty: none"
+        "auto",
+        "the operator's socket (tools.panel, tools.teleop), on this computer: auto (ipc, named after the robot), "
+        "ipc://<path> or tcp://127.0.0.1:<port>; empty: none",
     )
 
 

@@ -36,6 +36,7 @@ from agent.stepping import ObservationFault
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.control import Control
+from robot_server.control_address import bound
 from robot_server.link import Link
 
 REMIND_S = 30.0
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 def open_control(robot: RobotConfig) -> Control | None:
     """The operator's socket; None without one, which is said when one was wanted."""
     try:
-        control = Control(robot.control) if robot.control else None
+        control = Control(bound(robot.control, robot.robot_name)) if robot.control else None
     except UserError as error:
         print(f"no page and no teleoperation: {error}", file=sys.stderr)
         return None

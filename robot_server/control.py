@@ -1,8 +1,9 @@
 """The operator's socket of a robot server: there a person sees what it does, drives it, pauses it and stops it.
 
-For programs on the robot's own computer (tools.panel serves others). One ROUTER; a message is a msgpack map, and behind
-it, in an answer to "frames", all camera images in one piece (agent.layout). Nothing is unpickled. Everything happens in
-`read` and `serve`, which the control loop calls at every step; they never block.
+For programs of its own user on the robot's computer (tools.panel serves others): libzmq takes no message from whoever
+does not have the key of this start (control_address). One ROUTER; a message is a msgpack map, and behind it, in an
+answer to "frames", all camera images in one piece (agent.layout). Nothing is unpickled. Everything happens in `read`
+and `serve`, which the control loop calls at every step; they never block.
 
 ask     more                          answer
 state   -                             state: what the robot does, and what Control.about adds
@@ -16,8 +17,8 @@ A stop and a pause are latched. Each new one gets a number, one more than the la
 Only "release" lifts a stop and only "resume" a pause, and each must carry the number of what it lifts and the time of
 the state that the person saw (seen_s: its at_s). What was latched again meanwhile, or seen too long ago, stays latched.
 
-A question has "sent_s", time.monotonic() of this computer: what comes late does not drive, and what was asked of a
-robot server that ran before is not for this one. An answer repeats the "id" of its question, if it had one.
+A question has "sent_s", time.monotonic() of this computer: what comes late does not drive. An answer repeats the "id"
+of its question, if it had one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import zmq
 from agent.faults import Faults
 from agent.layout import WireError, declare
 from agent.spec import Observation, UserError
-from agent.wire import check_address
+from robot_server.control_address import Claim, key_path
 from robot_server.operator import plain, read_map
 from robot_server.teleop import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command
 
@@ -47,7 +48,10 @@ AGAIN = {
     "pause": "Someone paused again. Look at the arm, then resume.",
 }
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
-MAX_BYTES = 4096  # of a question
+ASKS = ("state", "frames", "event", "drive")
+MAX_BYTES = 4096  # of a frame
+MAX_FRAMES = 3  # kept of a message, with its route: more than a question has
+HANDSHAKE_S = 3.0
 FORGET_S = 0.5  # against a flood that never ends
 SERVE_S = 0.002  # answering takes at most this much of a control step
 
@@ -64,14 +68,7 @@ class Control:
     keys = ""
 
     def __init__(self, address: str, about: Callable[[], Mapping[str, Any]] = dict) -> None:
-        try:
-            check_address(address, False)
-        except UserError:
-            raise UserError(
-                f"robot.control {address}: the operator's socket is for this computer (tools.panel serves others)"
-            ) from None
         self.about, self.step_s = about, 0.05
-        self._since_s = time.monotonic()
         self.stopped = self.paused = False
         self.numbers = {"stop": 0, "pause": 0}
         self.running, self.fault = True, ""
@@ -82,16 +79,17 @@ class Control:
         self._observation: Observation = {}
         self._status: Mapping[str, Any] = {}
         self._number, self._at_s = 0, 0.0  # of the observation
+        self._frames: list[bytes] = []  # of a message of which not all has been read
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 10), (zmq.RCVHWM, 1000), (zmq.MAXMSGSIZE, MAX_BYTES)):
             self._socket.setsockopt(option, value)
+        self._socket.handshake_ivl = int(1000 * HANDSHAKE_S)
         try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
+            self.address, self._claim = _bind(self._socket, address)
+        except BaseException:
             self._context.destroy(linger=0)
-            raise UserError(f"robot.control {address}: {error.strerror.lower()}") from None
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            raise
 
     @property
     def held(self) -> str:
@@ -149,18 +147,29 @@ class Control:
         end_s = time.monotonic() + SERVE_S
         while time.monotonic() < end_s:
             try:
-                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                if not self._receive():
+                    continue
             except zmq.Again:
                 return
+            (route, *frames), self._frames = self._frames, []
             kind = "malformed"
             try:
                 question = read_map(frames)
-                kind = str(question.get("ask"))[:20]
+                kind = next((each for each in ASKS if each == question.get("ask")), "unknown")
                 self._answer(route, question)
-            except WireError as error:
-                self.faults.note(kind, self.address, error)
             except zmq.ZMQError:  # it has gone, or does not read
                 pass
+            except WireError as error:
+                self.faults.note(kind, self.address, error)
+            except Exception as error:  # one message ends nothing
+                self.faults.note(kind, self.address, type(error).__name__)
+
+    def _receive(self) -> bool:
+        """Read a frame; whether it was the last of its message. Of a message that has too many the rest is dropped."""
+        frame = self._socket.recv(zmq.NOBLOCK)
+        if len(self._frames) < MAX_FRAMES:
+            self._frames.append(frame)
+        return not self._socket.getsockopt(zmq.RCVMORE)
 
     def forget(self) -> None:
         """Drop all events so far, also those that wait behind more than `serve` takes at once: they were meant for what
@@ -179,6 +188,7 @@ class Control:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
+        self._claim.close()
 
     def _answer(self, route: bytes, question: dict[str, Any]) -> None:
         ask, body = question.get("ask"), []
@@ -200,7 +210,7 @@ class Control:
             given = {"number": self._number, "arrays": layout.declared, "at_s": self._at_s, "state": self._state()}
             body = [layout.join(arrays)] if arrays else []
         else:
-            raise WireError(f"asks for {ask!r:.80}")
+            raise WireError("a question that there is not")
         if type(question.get("id")) is int:
             given["id"] = question["id"]
         self._socket.send_multipart([route, msgpack.packb(given, default=plain), *body], zmq.NOBLOCK)
@@ -210,8 +220,6 @@ class Control:
         event = question.get("event")
         if event not in EVENTS:
             raise WireError("an event that there is not")
-        if age_s > time.monotonic() - self._since_s:
-            raise WireError(f"event '{event}': meant for the robot server before this one")
         if event == "stop":
             self.latch_stop()
         elif event == "pause":
@@ -258,9 +266,11 @@ class Control:
         try:
             numbers = np.array([*motion, gripper], np.float32)  # type: ignore[misc]
         except (TypeError, ValueError):
-            raise WireError(f"drive: motion {motion!r:.80}, gripper {gripper!r:.80}") from None
+            raise WireError(
+                f"drive: motion of type {type(motion).__name__}, gripper {type(gripper).__name__}"
+            ) from None
         if numbers.shape != (7,) or not np.isfinite(numbers).all() or math.isnan(age_s):
-            raise WireError(f"drive: motion {motion!r:.80}, gripper {gripper!r:.80}, sent {age_s:.2f} s ago")
+            raise WireError(f"drive: {numbers.shape} numbers, or some that are not finite, sent {age_s:.2f} s ago")
         now = time.monotonic()
         if route != self._driver and self._command.enabled and now - self._commanded_s < DRIVES_S:
             return False
@@ -286,6 +296,31 @@ class Control:
         }
 
 
+def _bind(socket: zmq.Socket, address: str) -> tuple[str, Claim]:
+    """Where it is then, and the claim on it, with the key. Raises UserError."""
+    public, secret = zmq.curve_keypair()
+    socket.curve_server, socket.curve_secretkey, socket.curve_publickey = True, secret, public
+    path = key_path(address).with_suffix("")  # of the socket, if it is ipc
+    ipc = address.startswith("ipc:")
+    if ipc and path.exists() and not path.is_socket():
+        raise UserError(f"robot.control {address}: {path} is there already and no socket")
+    claim = Claim(address) if ipc else None  # first: libzmq takes the path from whoever has it
+    try:
+        socket.bind(address)
+        if ipc:
+            path.chmod(0o600)
+        where = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        claim = claim or Claim(where)
+        claim.write(public)
+        return where, claim
+    except BaseException as error:
+        if claim:
+            claim.close()
+        if isinstance(error, zmq.ZMQError):
+            raise UserError(f"robot.control {address}: {error.strerror.lower()}") from None
+        raise
+
+
 def _place(given: object) -> dict[str, float] | None:
     """Of a leader arm. Raises WireError for anything but names and finite numbers."""
     if given is None:
@@ -294,5 +329,5 @@ def _place(given: object) -> dict[str, float] | None:
         isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
         for name, value in given.items()
     ):
-        raise WireError(f"drive: place {given!r:.80}")
+        raise WireError("drive: a place that is not names and finite numbers")
     return {name: float(value) for name, value in given.items()}

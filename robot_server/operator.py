@@ -13,6 +13,7 @@ import zmq
 
 from agent.layout import MAX_FRAME_BYTES, WireError, read_layout
 from agent.spec import UserError
+from robot_server.control_address import key_path, read_key
 from robot_server.teleop import Command
 
 REFUSED_S = 0.5
@@ -20,20 +21,38 @@ NOTICE_S = 3.0
 
 
 class Operator:
-    """The other end, for tools: connects to a Control. Raises UserError for an impossible address."""
+    """The other end, for tools: connects to a Control once it is there, and anew when its robot server is restarted.
+
+    Raises UserError for an impossible address.
+    """
 
     def __init__(self, address: str, context: zmq.Context | None = None) -> None:
-        self.address = address
+        self.address, self._key_path, self._key_stamp = address, key_path(address), (0, 0)
         self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self._refused, self._refused_s = "", -math.inf
         self._notice, self._notice_s = "", -math.inf
         for option, value in ((zmq.LINGER, 100), (zmq.SNDHWM, 10), (zmq.MAXMSGSIZE, MAX_FRAME_BYTES)):
             self.socket.setsockopt(option, value)
+        self.socket.curve_publickey, self.socket.curve_secretkey = zmq.curve_keypair()
         try:
-            self.socket.connect(address)
+            self.refresh()
         except zmq.ZMQError as error:
             self.socket.close(0)
             raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
+
+    def refresh(self) -> None:
+        """Connect if there is a new key. What was not sent by then was for the robot server before, and is dropped."""
+        try:
+            found = self._key_path.stat()
+        except OSError:
+            return
+        stamp = found.st_mtime_ns, found.st_ino
+        if stamp == self._key_stamp or not (key := read_key(self._key_path)):
+            return
+        if any(self._key_stamp):
+            self.socket.disconnect(self.address)
+        self.socket.curve_serverkey, self._key_stamp = key, stamp
+        self.socket.connect(self.address)
 
     @property
     def refused(self) -> str:
@@ -82,6 +101,7 @@ class Operator:
         self.socket.close()
 
     def _put(self, frame: bytes) -> None:
+        self.refresh()
         with contextlib.suppress(zmq.Again):
             self.socket.send(frame, zmq.NOBLOCK)
 

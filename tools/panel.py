@@ -34,10 +34,11 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from agent import cli
 from agent.layout import WireError
 from agent.spec import UserError
+from robot_server.control_address import find
 from robot_server.operator import Operator, answer, question
 from robot_server.teleop import EVENTS
 from tools import panel_episodes
-from tools.panel_robot import Robot
+from tools.panel_robot import Robot, deliver
 
 PAGE = Path(__file__).parent / "panel_page"
 COOKIE = "panel_token"
@@ -81,7 +82,9 @@ class Browser:
             event, drive = asked.get("event"), asked.get("drive")
             if event in EVENTS:
                 saw = {name: asked.get(name) for name in ("stop", "pause", "seen_s")}
-                await self._operator.socket.send(question("event", event=event, **saw))
+                if not await deliver(self._operator, question("event", event=event, **saw)):
+                    why = "The robot server does not answer."
+                    await self._socket.send_json({"ignored": event, "why": why})
             else:
                 motion = [float(number) for number in drive["motion"]]
                 gripper = None if drive["gripper"] is None else float(drive["gripper"])
@@ -94,7 +97,7 @@ class Browser:
                 sent_s = min(now, seen_s + STATE_S)  # what it took to come here counts, too
                 fields = {"motion": motion, "gripper": gripper, "enabled": drive["enabled"], "sent_s": sent_s}
                 message = question("drive", **fields)
-                await self._operator.socket.send(message)
+                await deliver(self._operator, message)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return False
         return True
@@ -102,7 +105,7 @@ class Browser:
     async def _tell(self) -> None:
         robot = self._robot
         while True:
-            away = f"no robot server answers at {robot.address}" if robot.away else ""
+            away = robot.why_away if robot.away else ""
             told = {"away": away, "refused": self._refused, "late": self._late, "vectors": robot.vectors}
             state = {} if away else robot.state
             await self._socket.send_json(finite({**told, "seen": time.monotonic(), "state": state}))
@@ -267,7 +270,7 @@ def main(argv: list[str] | None = None) -> None:
     flags = arguments.flags
     if flags.episodes and not flags.episodes.is_dir():
         raise UserError(f"--episodes {flags.episodes}: no such folder")
-    address = flags.robot or arguments.section("robot").control
+    address = flags.robot or find(arguments)
 
     def say(url: str) -> None:
         print(f"page: {url}", flush=True)

@@ -10,11 +10,24 @@ from typing import Any
 import zmq.asyncio
 
 from agent.layout import WireError
+from robot_server.control_address import AUTO, bound, running
 from robot_server.operator import Operator, answer, question
 from tools.video import jpeg
 
 FRAME_S = 0.05  # between two looks at the robot, however many browsers watch
+SEND_S = 0.5
 SILENT_S = 1.0  # a robot server that does not answer for so long is away
+
+
+async def deliver(operator: Operator, frame: bytes) -> bool:
+    """Whether it is on its way to a robot server: for SEND_S there was none, or it took nothing."""
+    operator.refresh()
+    operator.socket.sndtimeo = int(1000 * SEND_S)
+    try:
+        await operator.socket.send(frame)
+    except zmq.Again:
+        return False
+    return True
 
 
 class Robot:
@@ -37,6 +50,12 @@ class Robot:
     @property
     def away(self) -> bool:
         return time.monotonic() - self._heard_s > SILENT_S
+
+    @property
+    def why_away(self) -> str:
+        others = [name for name in running() if bound(AUTO, name) != self.address]
+        more = f"; running here: {', '.join(others)} (tools.panel --robot-name)" if others else ""
+        return f"no robot server answers at {self.address}{more}"
 
     async def watch(self) -> None:
         """Ask for the state, and while somebody watches for the cameras; for ever."""
@@ -63,7 +82,8 @@ class Robot:
 
     async def _ask(self, operator: Operator, kind: str, **more: Any) -> dict[str, Any]:
         asked = time.monotonic_ns()
-        await operator.socket.send(question(kind, id=asked, **more))
+        if not await deliver(operator, question(kind, id=asked, **more)):
+            return {}
         while await operator.socket.poll(int(SILENT_S * 1000)):
             told = answer(await operator.socket.recv_multipart())
             if told.get("id") == asked:  # not a late answer to an earlier question

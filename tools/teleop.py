@@ -22,6 +22,7 @@ from typing import Any
 from agent import cli
 from agent.spec import UserError
 from envs.clock import Clock
+from robot_server.control_address import find
 from robot_server.operator import Operator
 from robot_server.teleop import Command, Device
 from tools.devices.table import BY_A_PERSON, LEROBOT, opened
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     device: Device = opened(name, None, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(device))
-        operator = stack.enter_context(contextlib.closing(Operator(arguments.section("robot").control)))
+        operator = stack.enter_context(contextlib.closing(Operator(find(arguments))))
         print(device.keys, file=sys.stderr)
         stop = stack.enter_context(cli.Stop())
         try:

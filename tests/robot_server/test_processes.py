@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -283,7 +284,7 @@ while True:
 @pytest.fixture
 def driver(tmp_path):
     """A person's tool that drives whatever robot server has its operator's socket there."""
-    address = f"ipc://@driver-{os.getpid()}-{time.monotonic_ns()}"
+    address = f"ipc://{tempfile.mkdtemp(prefix='driver-')}/control.sock"
     process = subprocess.Popen([sys.executable, "-c", DRIVER, address], cwd=ROOT)
     process.address = address
     yield process

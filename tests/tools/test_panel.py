@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -19,6 +20,7 @@ import pytest
 from agent.episode_file import read_episode
 from robot_server import control as control_module
 from robot_server.control import Control
+from robot_server.operator import question
 from tools import panel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -37,8 +39,8 @@ def until(condition, what="too late"):
 class Arm:
     """A robot server's control loop, without a robot: its operator's socket, and what a person did there."""
 
-    def __init__(self):
-        self.control = Control("tcp://127.0.0.1:*", lambda: {"robot": "arm1", "episodes": 4, "successes": 3})
+    def __init__(self, address="tcp://127.0.0.1:*"):
+        self.control = Control(address, lambda: {"robot": "arm1", "episodes": 4, "successes": 3})
         self.commands, self.events = [], []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -309,6 +311,50 @@ def test_a_stalled_release_is_refused_and_the_page_says_so(arm, page):
     page.mouse.up()
     page.wait_for_selector("#trouble:has-text('Someone pressed STOP again')")
     assert arm.control.stopped
+
+
+@by_browser
+def test_a_page_of_another_site_gets_nothing_into_the_robots_socket(arm, chromium):
+    """Item 3: the body of a cross-origin POST was taken for the frames of a ZMTP/1.0 peer."""
+    taken = []
+    arm.control._answer = lambda *question: taken.append(question)
+    stop = question("event", event="stop")
+    frames = bytes([1, 0]) + (bytes([len(stop) + 1, 0]) + stop) * 200
+    page = chromium()[1].contexts[0].new_page()
+    page.goto("data:text/html,<title>another site</title>")
+    target = arm.control.address.replace("tcp", "http")
+    ended = page.evaluate(
+        """async ([url, bytes]) => {
+          const posts = [new Uint8Array(bytes), new Blob([new Uint8Array(bytes)]), "x".repeat(300000)];
+          const post = (body) => fetch(url, { method: "POST", mode: "no-cors", body });
+          const socket = new WebSocket(url.replace("http", "ws"));
+          return Promise.all(posts.map((body) => post(body).then(() => 'read', () => 'refused')));
+        }""",
+        [target, list(frames)],
+    )
+    assert ended == ["refused"] * 3 and not taken and not arm.control.stopped and not arm.control.faults.counts
+
+
+@by_browser
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+def test_the_page_survives_a_restart_of_the_robot_server(start_panel, chromium, transport):
+    with tempfile.TemporaryDirectory() as folder:
+        first = Arm(f"ipc://{folder}/a.sock" if transport == "ipc" else "tcp://127.0.0.1:*")
+        page = chromium()[1].contexts[0].new_page()
+        page.goto(start_panel(first.control.address))
+        page.wait_for_selector("#cameras canvas", timeout=60_000)
+        first.close()
+        page.wait_for_selector("text=no robot server answers", timeout=60_000)
+        second = Arm(first.control.address)
+        try:
+            page.wait_for_selector("#what:has-text('policy acts')", timeout=60_000)
+            assert not second.control.stopped
+            page.click("#stop")
+            until(lambda: second.control.stopped)
+            hold_release(page, 1.3)
+            until(lambda: not second.control.stopped)
+        finally:
+            second.close()
 
 
 @by_browser

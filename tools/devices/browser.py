@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 from agent.config import CollectConfig
 from agent.spec import Observation, UserError
 from robot_server.control import Control
+from robot_server.control_address import AUTO, bound
 from robot_server.teleop import Command
 
 
@@ -18,7 +20,7 @@ class Browser:
     """Opens the page at collect.listen. Raises UserError when it cannot be there."""
 
     def __init__(self, config: CollectConfig) -> None:
-        self._control = Control("tcp://127.0.0.1:*")
+        self._control = Control(bound(AUTO, f"collect-{os.getpid()}"))
         command = [sys.executable, "-m", "tools.panel", "--robot", self._control.address, "--listen", config.listen]
         with tempfile.TemporaryFile("w+") as errors:  # not a pipe: nobody would empty it
             self._panel = subprocess.Popen(
