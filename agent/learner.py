@@ -4,10 +4,12 @@
   python -m agent.learner --resume runs/lift                # go on with a run that was stopped
   torchrun --nproc-per-node 2 -m agent.learner --ckpt offline.pt      # GPUs share each batch; write --learner.run there
 
-Listens on tcp://127.0.0.1:5555 (--address). Everything of a run is in its folder (runs/<time>/, or --run): each episode
-as a file, latest.pt and the checkpoints before it, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the
-update in progress, with a checkpoint written; robot servers go on with the policy they have. It ends by itself after
---env-steps.
+Listens on tcp://127.0.0.1:5555 (--address). The link's settings (--address, --keys, --insecure, --other-env) come from
+flags and --config only, never from a checkpoint: give them again with --resume.
+
+Everything of a run is in its folder (runs/<time>/, or --run): each episode as a file, latest.pt and the checkpoints
+before it, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the update in progress, with a checkpoint
+written; robot servers go on with the policy they have. It ends by itself after --env-steps.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import dataclasses
 import logging
 import math
 import secrets
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable
@@ -297,12 +300,12 @@ def main(argv: list[str] | None = None) -> int:
     if bool(flags.ckpt) == bool(flags.resume):
         raise UserError("give either --ckpt FILE (a new run) or --resume FOLDER (a run that was stopped)")
     start = checkpoint.load(flags.ckpt) if flags.ckpt else checkpoint.load_newest(flags.resume)
-    base = {name: dict(values) for name, values in start.config.items()}
+    base = {name: dict(values) for name, values in start.config.items() if name != "link"}
     if not flags.resume:
         base.get("learner", {}).pop("run", None)
     config = {name: arguments.section(name, base.get(name)) for name in USED}
     check(config)
-    before = {name: start.section(name) for name in USED if name in start.config}
+    before = {name: start.section(name) for name in base if name in USED}
     changed = changes(before, config, NETWORKS | SPENT | {"learner.run"} if flags.resume else NETWORKS)
     folder = Path(flags.resume) if flags.resume else run_folder(config["learner"], "run")
     if not flags.resume and any((folder / name).exists() for name in (LATEST, OLDER, "episodes", "log.jsonl")):
@@ -317,7 +320,29 @@ def main(argv: list[str] | None = None) -> int:
             trainer.follow()
             return 0
         learner = Learner(trainer, start, config, folder, resumed=bool(flags.resume))
+        if flags.resume and (line := link_line(start.section("link"), config["link"])):
+            learner.log.say(line)
         return lead(learner, flags.ckpt or flags.resume, changed if flags.resume else {})
+
+
+def link_flags(link: LinkConfig) -> list[str]:
+    """The flags that make these link settings out of the defaults."""
+    flags: list[str] = []
+    for field in dataclasses.fields(link):
+        value = getattr(link, field.name)
+        if value != field.default:
+            flags += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return flags
+
+
+def link_line(before: LinkConfig, now: LinkConfig) -> str:
+    """What to type for the link that the run had; empty when it has that. A checkpoint never opens the network itself:
+    its link section is shown here, and used nowhere.
+    """
+    if before == now:
+        return ""
+    flags = shlex.join(link_flags(before)) or "none"
+    return f"the link's settings are not read from the checkpoint; its flags were: {flags}"
 
 
 def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> int:
@@ -350,7 +375,8 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
     )
     if learner.finished:
         return 0
-    learner.log.say(f"to resume: {checkpoint.command('agent.learner', '--resume', learner.folder)}")
+    link = link_flags(learner.config["link"])
+    learner.log.say(f"to resume: {checkpoint.command('agent.learner', '--resume', learner.folder, *link)}")
     return stop.exit_code
 
 

@@ -659,7 +659,8 @@ def test_a_learner_that_is_stopped_names_the_command_that_resumes_it(offline, tm
         finally:
             process.kill()
     assert process.returncode == 128 + number
-    assert out.splitlines()[-1] == f"to resume: python -m agent.learner --resume {folder}"
+    resume = f"python -m agent.learner --resume {folder} --address tcp://127.0.0.1:0"
+    assert out.splitlines()[-1] == f"to resume: {resume}"
     assert checkpoint.load(folder / "latest.pt").counters["env_steps"] == 0
 
 
@@ -685,6 +686,29 @@ def run_command(monkeypatch, capsys, *argv):
 def test_ckpt_and_resume_are_one_or_the_other(monkeypatch, capsys, offline, tmp_path):
     for flags in ([], ["--ckpt", offline, "--resume", tmp_path]):
         assert "--ckpt FILE" in run_command(monkeypatch, capsys, *flags)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_item_19_the_link_is_never_a_checkpoints(tune, episodes, offline, capsys, monkeypatch, resume):
+    """Nor that of a run's own latest.pt, which may be a copy: the flags are shown, and have to be given again."""
+    path = tune(episodes[:1]).folder / "latest.pt" if resume else offline
+    state = checkpoint.load(path)
+    state.config["link"] = {"address": "tcp://0.0.0.0:*", "keys": "", "insecure": True, "other_env": True}
+    state.save(path)
+    capsys.readouterr()
+    link = tune([], "--env-steps", "0", resume=resume).learner.config["link"]
+    assert (link.address, link.insecure, link.other_env) == ("tcp://127.0.0.1:0", False, False)
+    shown = "its flags were: --address 'tcp://0.0.0.0:*' --insecure --other-env\n"
+    assert (shown in capsys.readouterr().out) == resume
+    state.save(path)
+
+    def refuse(address, *rest):
+        raise UserError(f"would listen on {address}")
+
+    monkeypatch.setattr(learner, "Mailbox", refuse)
+    start = ["--resume", path.parent] if resume else ["--ckpt", path, "--run", path.with_name("new")]
+    with pytest.raises(UserError, match=r"listen on tcp://127\.0\.0\.1:5555"):
+        learner.main([*map(str, start), "--env-steps", "0"])
 
 
 def test_missing_and_damaged_checkpoints_are_named(monkeypatch, capsys, tmp_path):
