@@ -98,6 +98,7 @@ KINDS: dict[str, dict[str, type]] = {
     },
 }
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: safe as part of a file name
+SEPARATOR = "~"  # in file names, between robot, boot and number: not in NAME, and plain text for shells, globs and URLs
 SOCKET_OPTIONS = {
     zmq.LINGER: 500,  # ms for what is under way when a socket is closed
     zmq.SNDHWM: 100,
@@ -246,8 +247,12 @@ def episode_key(meta: Mapping[str, Any]) -> EpisodeKey:
 
 
 def episode_name(meta: Mapping[str, Any]) -> str:
-    """'<robot>-<boot>-000012': the name, without suffix, of an episode's file on either side."""
-    return f"{meta['robot']}-{meta['boot']}-{meta['number']:06d}"
+    """'<robot>~<boot>~000012': the name, without suffix, of an episode's file on either side.
+
+    No robot and no boot has a "~" in its NAME, so no two episodes share a file. (Earlier releases wrote "-" there, and
+    are read: what counts is the file's meta.)
+    """
+    return SEPARATOR.join([meta["robot"], meta["boot"], f"{meta['number']:06d}"])
 
 
 def check_address(address: str, allowed: bool) -> None:

@@ -190,7 +190,7 @@ class Outbox:
             out.meta["run"] = out.meta.get("run") or run
             before, out.held = out.held, out.meta["run"] != run
             if out.held and not before:
-                name = self._name(out.key)
+                name = out.file.name if out.file else self._name(out.key)
                 log.warning("kept in %s for run %s, not sent to run %s: %s", self.folder, out.meta["run"], run, name)
 
     def set_aside(self, episode: Outgoing, error: object) -> None:

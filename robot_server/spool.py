@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head
 from agent.spec import Spec, SpecError, Transition, UserError
-from agent.wire import NAME, WireError, pack_step, read_step, unpack
+from agent.wire import NAME, SEPARATOR, WireError, pack_step, read_step, unpack
 from robot_server import journal
 from robot_server.journal import Journal
 from robot_server.outgoing import Outgoing
@@ -23,8 +24,10 @@ def left_behind(folder: Path, spec: Spec, robot: str) -> Iterator[Outgoing]:
 
     What is another robot's or does not fit stays there, what is damaged is set aside; all named.
     """
-    for path in folder.glob(f".{robot}-{'[0-9a-f]' * 8}-*.part"):
-        path.unlink(missing_ok=True)  # of a robot server that was killed while it wrote
+    before = re.compile(rf"\.{re.escape(robot)}-[0-9a-f]{{8}}-\d+{re.escape(SUFFIX)}\.\d+\.part")  # of earlier releases
+    for path in folder.glob(".*.part"):
+        if path.name.startswith(f".{robot}{SEPARATOR}") or before.fullmatch(path.name):
+            path.unlink(missing_ok=True)  # of a robot server that was killed while it wrote
     others = 0
     for path in sorted(folder.glob(f"[!.]*{SUFFIX}"), key=_age):
         try:

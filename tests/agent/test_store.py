@@ -55,6 +55,22 @@ def test_a_discarded_episode_is_kept_and_not_learnt_from(tmp_path, store, make_e
     assert (again.episodes, again.env_steps) == (1, 4)
 
 
+def test_item_19_robots_whose_names_run_into_each_other_keep_their_episodes(tmp_path, store, make_episode):
+    first = store(sparse=True)
+    for steps, (robot, boot) in ((4, ("arm", "2-deadbeef")), (5, ("arm-2", "deadbeef"))):
+        episode = make_episode(steps, success=True, number=0)
+        episode.meta |= {"robot": robot, "boot": boot}
+        assert first.take(episode)
+    assert len(episode_paths([tmp_path / "episodes"])) == 2
+    old = make_episode(3, success=True, number=1)  # as an earlier release named it
+    old.meta |= {"robot": "arm", "boot": "2-deadbeef", "order": 2}
+    write_episode(tmp_path / "episodes" / "arm-2-deadbeef-000001.hdf5", old)
+    again = store(sparse=True)
+    again.read_back()
+    stored = {("arm", "2-deadbeef", 0): 4, ("arm-2", "deadbeef", 0): 5, ("arm", "2-deadbeef", 1): 3}
+    assert again.steps == stored and again.episodes == 3
+
+
 # ---- an episode that comes a second time, longer ----
 
 

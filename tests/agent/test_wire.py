@@ -332,9 +332,15 @@ def test_step_arrays_that_do_not_belong():
 
 def test_episode_name_is_safe_and_sorts():
     names = [episode_name({"robot": "left-arm", "boot": "ab12", "number": number}) for number in (2, 10, 999_999)]
-    assert names[0] == "left-arm-ab12-000002"
+    assert names[0] == "left-arm~ab12~000002"
     assert names == sorted(names)
-    assert set("".join(names)) <= set(string.ascii_letters + string.digits + "-")
+    assert set("".join(names)) <= set(string.ascii_letters + string.digits + "-~")
+
+
+def test_item_19_no_two_episodes_have_one_file_name():
+    keys = [("arm", "2-deadbeef", 1), ("arm-2", "deadbeef", 1), ("arm-2-deadbeef", "0", 1), ("arm.2", "deadbeef", 1)]
+    names = {episode_name(dict(zip(("robot", "boot", "number"), key, strict=True))) for key in keys}
+    assert len(names) == len(keys) and not wire.NAME.fullmatch("a~b")
 
 
 @pytest.mark.parametrize(

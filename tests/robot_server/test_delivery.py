@@ -248,7 +248,7 @@ def test_an_episode_of_an_earlier_release_is_delivered_and_kept(bench, episode_s
     assert [episode.meta["number"] for episode in bench.episodes] == [0, 1, 2] and mailbox.steps == 12
     assert {episode.meta["run"] for episode in bench.episodes} == {"run-1"}
     names = sorted(path.relative_to(bench.spool).as_posix() for path in bench.spool.rglob("*.hdf5"))
-    kept = [f"delivered/robot-0a-00000{number}.hdf5" for number in range(3)]
+    kept = [f"delivered/robot~0a~00000{number}.hdf5" for number in range(3)]
     assert names == [*kept, "robot-0a-000003.hdf5"] and not link.counts
 
 

@@ -28,7 +28,7 @@ def test_what_is_not_delivered_waits_in_the_spool(bench, episode_steps, empty, t
     assert link.close(timeout_s=0.05) == 2
     bench.links.remove(link)
     names = [path.name for path in episode_paths([bench.spool])]
-    assert names == [f"robot-{link.boot}-000000.hdf5", f"robot-{link.boot}-000001.hdf5"]
+    assert names == [f"robot~{link.boot}~000000.hdf5", f"robot~{link.boot}~000001.hdf5"]
     cut = [*second[:3], dataclasses.replace(second[3], truncated=True, final_observation=second[4].observation)]
     assert bench.same(read_episode(bench.spool / names[1]), cut)
 
@@ -45,7 +45,7 @@ def test_what_is_not_delivered_waits_in_the_spool(bench, episode_steps, empty, t
         assert bench.same(episode, expected[identity])
     assert {e.meta["number"]: e.meta["seed"] for e in bench.episodes if e.meta["boot"] == link.boot} == {0: 11, 1: 12}
     (kept,) = [path.name for path in bench.spool.rglob("*") if path.is_file()]
-    assert kept == f"robot-{again.boot}-000000.hdf5"  # in delivered/: it began before this boot had heard of a learner
+    assert kept == f"robot~{again.boot}~000000.hdf5"  # in delivered/: it began before this boot had heard of a learner
 
 
 def test_a_running_episode_that_the_learner_has_already_is_cut_once(bench, episode_steps, empty):
@@ -188,6 +188,21 @@ def test_foreign_files_stay_in_the_spool(bench, episode_steps, empty, caplog):
     for name in ("other-spec", "no-identity", "evil-identity"):
         assert (bench.spool / f"{name}.hdf5").exists() and name in caplog.text
     assert (bench.spool / "other-robot.hdf5").exists() and "1 episode(s) of other robots" in caplog.text
+
+
+def test_item_19_what_a_killed_robot_server_was_writing_is_cleared_away_and_others_is_not(bench):
+    ours = [".robot~0a~000001.hdf5.7.part", ".robot-0123abcd-000001.hdf5.7.part"]  # the second of an earlier release
+    others = [
+        ".robot-2~deadbeef~000001.hdf5.7.part",
+        ".robot-deadbeef-2~0a~000001.hdf5.7.part",
+        ".robot-deadbeef-2-0123abcd-000001.hdf5.7.part",
+        ".arm~0a~000001.hdf5.7.part",
+    ]
+    bench.spool.mkdir()
+    for name in (*ours, *others):
+        (bench.spool / name).write_bytes(b"half of a file")
+    bench.pair()
+    assert sorted(path.name for path in bench.spool.glob(".*.part")) == sorted(others)
 
 
 @pytest.mark.parametrize("damage", ["foreign", "cut", "flipped"])
