@@ -32,9 +32,14 @@ def _note(number: int) -> None:
     global _received
     _received = number
     if number == signal.SIGHUP:
+        signal.signal(number, _nothing)  # kernel and shell may both send it: the second must not interrupt a checkpoint
         for file in (1, 2):
-            if _dead(file):  # writing to a terminal that has closed is an error, which must not stop a checkpoint
+            if _dead(file):  # writing to a terminal that has closed is an error, which must not stop one either
                 _silence(file)
+
+
+def _nothing(number: int, frame: types.FrameType | None) -> None:
+    """The handler of SIGHUP after the first one."""
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
@@ -43,9 +48,10 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
 
 
 class Stop:
-    """In its `with` block, turns true at the first of SIGNALS; the second raises KeyboardInterrupt, `at_once` is true.
+    """In its `with` block, turns true at the first of SIGNALS; a second, not SIGHUP, raises KeyboardInterrupt.
 
-    number: of the first, 0 before. exit_code: for a command that it stopped before its work was done.
+    at_once: there was a second. number: of the first, 0 before. exit_code: for a command that was stopped before its
+    work was done.
     """
 
     def __init__(self) -> None:
@@ -63,7 +69,8 @@ class Stop:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not _nothing:
+                signal.signal(number, handler)
 
     def _ask(self, number: int, frame: types.FrameType | None) -> None:
         if self.asked:

@@ -333,18 +333,19 @@ def test_another_broken_pipe_is_an_error():
 @pytest.mark.parametrize("stops", [True, False])
 def test_a_terminal_that_closes_does_not_stop_what_is_written_then(tmp_path, stops):
     """SIGHUP from the kernel, and then output to a terminal that is no more."""
-    wait = "with cli.Stop() as stop:\n            while not stop(): time.sleep(0.01)" if stops else "time.sleep(30)"
+    wait = "while not stop(): time.sleep(0.01)" if stops else "time.sleep(30)"
     body = f"""
-import pathlib, sys, time
+import contextlib, pathlib, sys, time
 from agent import cli
 def main(argv):
-    print('ready', flush=True)
-    try:
-        {wait}
-    finally:
-        print('one more', flush=True)
-        print('line', file=sys.stderr, flush=True)
-        pathlib.Path(argv[0]).write_text('saved')
+    with cli.Stop() if {stops} else contextlib.nullcontext() as stop:
+        try:
+            print('ready', flush=True)
+            {wait}
+        finally:
+            print('one more', flush=True)
+            print('line', file=sys.stderr, flush=True)
+            pathlib.Path(argv[0]).write_text('saved')
     return stop.exit_code
 cli.run(main)"""
     terminal, theirs = pty.openpty()
@@ -359,6 +360,25 @@ cli.run(main)"""
     assert shown == b"ready\r\n"
     os.close(terminal)
     assert process.wait(10) == 129 and (tmp_path / "checkpoint").read_text() == "saved"
+
+
+@pytest.mark.parametrize("block", ["with cli.Stop() as stop:", "if True:"])
+def test_a_second_sighup_does_not_interrupt_what_the_first_began(block):
+    """A terminal that closes sends two: the kernel's, and the shell's."""
+    body = f"""
+import os, signal
+from agent import cli
+def main(argv):
+    try:
+        {block}
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        os.kill(os.getpid(), signal.SIGHUP)
+        print('tidied')
+    return stop.exit_code
+cli.run(main)"""
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (129, "tidied\n", "")
 
 
 def test_nohup_is_respected(tmp_path):
