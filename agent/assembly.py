@@ -7,13 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.faults import shown, unexpected
 from agent.spec import Episode, Transition
 from agent.verdict import settled
 from agent.wire import EpisodeKey, WireError, episode_key
 
 MAX_OPEN = 1000  # episodes under way
 MAX_OPEN_BYTES = 4 << 30  # of them all; one may take half
+REASON = "quarantined"  # in the meta of an episode that learning must not see: why
 STEP_BYTES = 10_000  # of a step, besides its arrays; libzmq keeps small messages in blocks of 8 kB
+
+
+def without_meta(key: EpisodeKey, reason: str) -> dict[str, Any]:
+    """The meta of an episode whose own cannot be used; its REASON sends it to quarantine/."""
+    return {"robot": key[0], "boot": key[1], "number": key[2], REASON: reason}
 
 
 @dataclass
@@ -120,7 +127,12 @@ class Assembly:
         if len(episode.steps) <= self.length(key):
             return  # nothing new
         meta = {**episode.meta, "robot": key[0], "boot": key[1], "number": key[2]}
-        self._ended.append(settled(Episode.from_transitions(episode.steps, meta)))
+        ended = Episode.from_transitions(episode.steps, meta)
+        try:
+            ended = settled(ended)
+        except Exception as error:  # a verdict in the meta that contradicts the steps
+            ended = dataclasses.replace(ended, meta=without_meta(key, shown(unexpected(error))))
+        self._ended.append(ended)
         self.unacknowledged[key] = Ended(route, len(episode.steps))
 
     def take(self) -> list[Episode]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import Counter
+from pathlib import Path
 
 MAX_SENDERS = 1000  # counted by name
 
@@ -14,6 +16,12 @@ log = logging.getLogger(__name__)
 def shown(text: object) -> str:
     """What a stranger wrote, as part of a line: 500 characters at most, and none that a terminal would obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:500])
+
+
+def unexpected(error: Exception) -> str:
+    """What an error that nobody foresaw was, and where, in one line."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unexpected {type(error).__name__} at {Path(at.filename).name}:{at.lineno}: {' '.join(str(error).split())}"
 
 
 class Faults:

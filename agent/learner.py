@@ -106,7 +106,7 @@ class Learner:
         self.report = LinkReport(self.mailbox, self.log)
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
-        self._before = self.env_steps  # steps of earlier lives of this run, less those set aside in this one
+        self._before = self.env_steps  # steps of earlier lives of this run, less those quarantined in this one
         self._updates_before = self.updates  # of earlier lives
         self._saved_at = self.env_steps
         self._held = False
@@ -258,7 +258,7 @@ class Learner:
             env_steps_per_s=(steps - last_steps) / elapsed,
             version=self.version,
             bad_messages=sum(self.mailbox.counts.values()),
-            set_aside=self.store.set_aside,
+            quarantined=self.store.quarantined,
             **metrics,
         )
         self.health.update(record, self.trainer.reward_range)
@@ -371,7 +371,7 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
     learner.log.say(
         f"{done}: {learner.env_steps} env steps, {learner.episodes} episodes, {learner.updates} updates in "
         f"{(time.monotonic() - began) / 60:.1f} min; {learner.folder / LATEST}"
-        + (f"; {aside} episodes set aside in {learner.folder}/set_aside" if (aside := learner.store.set_aside) else "")
+        + (f"; {bad} episodes in {learner.folder}/quarantine" if (bad := learner.store.quarantined) else "")
     )
     if learner.finished:
         return 0

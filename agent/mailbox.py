@@ -20,7 +20,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from agent.assembly import Assembly
-from agent.faults import Faults, shown
+from agent.faults import Faults, shown, unexpected
 from agent.keys import Guard, refuse_old_protocols
 from agent.patience import Patience
 from agent.receipt import boot_secret, receipt
@@ -273,6 +273,8 @@ class Mailbox:
             self._refuse(route, f"{text}: learner and robot server must be of the same release (learner: {PROTOCOL})")
         except (WireError, SpecError) as error:
             self._faults.note(kind, sender, error)
+        except Exception as error:  # nothing in one message ends a run
+            self._faults.note(kind, sender, unexpected(error))
         return False
 
     def _hello(self, route: bytes, message: Message, holder: str | None) -> None:

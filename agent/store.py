@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.assembly import REASON, without_meta
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
+from agent.faults import shown, unexpected
 from agent.spec import Episode, UserError
 from agent.storage import NoSpace
 from agent.wire import EpisodeKey, episode_key, episode_name
 
 Read = TypeVar("Read")
+QUARANTINE = "quarantine"
 
 log = logging.getLogger(__name__)
 
 
 class Store:
-    """Episodes of the run in `folder`: those that learning uses in episodes/, the others in set_aside/ or discarded/.
+    """Episodes of the run in `folder`: those that learning uses in episodes/, the others in quarantine/ or discarded/.
 
-    An episode that contradicts the config (a third reward value in a sparse task, more steps than the replay has rows)
-    is set aside, whole and named, and the run goes on. After the config has been put right, read_back takes it in.
+    An episode that learning cannot use goes to quarantine/, whatever the reason, and the run goes on. If it contradicts
+    the config (a third reward value in a sparse task, more steps than the replay has rows), read_back takes it in once
+    the config has been put right. Older releases named that folder set_aside/; it is read, too.
     Damaged files go to damaged/; those that a person discarded (meta "marked") to discarded/. Of an episode that comes
     a second time, longer (its robot was away, and the learner had cut it short), only the longer version stays.
-    add: gives an episode to learning; raises UserError if that cannot use it. drop: takes one back.
-    episodes, env_steps: of those that learning uses. set_aside: how many it does not. tell: gets what learning used or
-    dropped, in this order, with the file where it used it.
+    add: gives an episode to learning; raises if that cannot use it. drop: takes one back.
+    episodes, env_steps: of those that learning uses. quarantined: how many it does not. tell: gets what learning
+    used or dropped, in this order, with the file where it used it.
     """
 
     def __init__(
@@ -38,9 +43,12 @@ class Store:
         tell: Callable[[EpisodeKey, Path | None], None] = lambda key, path: None,
     ) -> None:
         self._use, self._drop, self._tell = add, drop, tell
-        self._good, self._aside, self._discarded = (folder / name for name in ("episodes", "set_aside", "discarded"))
-        self.episodes = self.env_steps = self.set_aside = 0
-        self._order = 0  # of the next one in the replay; not how many there are: reading back may set one aside
+        self._good, self._quarantine, self._discarded = (
+            folder / name for name in ("episodes", QUARANTINE, "discarded")
+        )
+        self._older = folder / "set_aside"
+        self.episodes = self.env_steps = self.quarantined = 0
+        self._order = 0  # of the next one in the replay; not how many there are: reading back may quarantine one
         self._kept: dict[EpisodeKey, tuple[Path, int]] = {}  # file and steps of each
 
     @property
@@ -56,21 +64,48 @@ class Store:
         """To disk, then to learning; False when that cannot or, as a person said, should not use it.
 
         A shorter version of the same episode is replaced; one that is not shorter stays as it is. Raises OSError, and
-        changes nothing, when the disk does not take it.
+        changes nothing, when the disk does not take it, NoSpace when the replay does not. Whatever else goes wrong, the
+        episode is quarantined; if no file can hold it, it is lost, with a line in the log.
         """
         key = episode_key(episode.meta)
         shorter = self._kept.get(key)
         if shorter and shorter[1] >= len(episode):
             return shorter[0].parent == self._good
-        path = self._write(episode)
+        try:
+            path = self._write(episode)
+        except OSError:
+            raise
+        except Exception as error:
+            return self._rescue(episode, error)
         if shorter:
             self._forget(key, *shorter, path)
         self._kept[key] = path, len(episode)
+        if path.parent == self._quarantine:
+            self._say_quarantined(path, episode.meta[REASON])
         return path.parent == self._good and self._add(episode, path)
+
+    def _rescue(self, episode: Episode, error: Exception) -> bool:
+        """Write an episode that could not be written to quarantine/, without its meta; False. Raises OSError."""
+        key, reason = episode_key(episode.meta), shown(unexpected(error))
+        bare = dataclasses.replace(episode, meta=without_meta(key, reason))
+        try:
+            self._kept[key] = path, _ = self._write(bare), len(episode)
+        except OSError:
+            raise
+        except Exception:
+            name = episode_name(bare.meta)
+            log.exception("lost: episode %s cannot be written to a file, and is excluded from training", name)
+        else:
+            self._say_quarantined(path, reason)
+        return False
+
+    def _say_quarantined(self, path: Path, reason: object) -> None:
+        self.quarantined += 1
+        log.warning("quarantined, excluded from training: %s: %s", path, reason)
 
     def read_back(self) -> None:
         """Fill the replay from the files, in the order in which they were taken."""
-        folders = (self._good, self._aside, self._discarded)
+        folders = (self._good, self._quarantine, self._older, self._discarded)
         for aside in (*folders, self._good.parent):
             for part in aside.glob(".*.part"):  # of a learner that was killed while it wrote
                 part.unlink()
@@ -90,14 +125,19 @@ class Store:
                 del self._kept[key]
             elif path.parent == self._good:
                 self._add(episode, path)
+            elif REASON in episode.meta:
+                self.quarantined += 1
             else:
                 self._add(episode, self._write(episode))  # the config may have been put right since
                 if self._kept[key][0] != path:
                     path.unlink()
 
     def _write(self, episode: Episode) -> Path:
-        discarded = episode.meta.get("marked") == "discard"
-        path = (self._discarded if discarded else self._good) / (episode_name(episode.meta) + SUFFIX)
+        meta = episode.meta
+        folder = (
+            self._quarantine if REASON in meta else self._discarded if meta.get("marked") == "discard" else self._good
+        )
+        path = folder / (episode_name(meta) + SUFFIX)
         episode.meta["order"] = self._order
         write_episode(path, episode)
         return path
@@ -111,7 +151,7 @@ class Store:
             self._tell(key, None)
             self.episodes -= 1
             self.env_steps -= steps
-        self.set_aside -= path.parent == self._aside
+        self.quarantined -= path.parent in (self._quarantine, self._older)
 
     def _longer(self, one: tuple[Path, int], other: tuple[Path, int]) -> tuple[Path, int]:
         """The file with more steps of one episode; the other one goes to replaced/."""
@@ -128,12 +168,12 @@ class Store:
             self._use(episode)
         except NoSpace:
             raise  # not the episode's fault
-        except UserError as error:
-            self._aside.mkdir(exist_ok=True)
-            os.replace(path, self._aside / path.name)
-            self._kept[key] = self._aside / path.name, len(episode)
-            self.set_aside += 1
-            log.warning("set aside, not learnt from: %s: %s", self._aside / path.name, error)
+        except Exception as error:  # nothing in one episode ends a run
+            self._quarantine.mkdir(exist_ok=True)
+            aside = self._quarantine / path.name
+            os.replace(path, aside)
+            self._kept[key] = aside, len(episode)
+            self._say_quarantined(aside, error if isinstance(error, UserError) else shown(unexpected(error)))
             return False
         self._kept[key] = path, len(episode)
         self._order = episode.meta["order"] + 1

@@ -97,6 +97,17 @@ KINDS: dict[str, dict[str, type]] = {
         "sent_s": float,
     },
 }
+META_TYPES: dict[str, tuple[type, ...]] = {  # of an episode's meta, where they are there; None is as if they were not
+    "env": (dict,),
+    "seed": (int,),
+    "run": (str,),
+    "policy": (str,),
+    "fps": (int, float),
+    "marked": (str,),
+    "env_success": (bool,),
+    "unmarked": (list,),
+}
+ENV_TYPES: dict[str, tuple[type, ...]] = {"name": (str,), "options": (dict,)}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: safe as part of a file name
 SEPARATOR = "~"  # in file names, between robot, boot and number: not in NAME, and plain text for shells, globs and URLs
 SOCKET_OPTIONS = {
@@ -174,7 +185,7 @@ def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
         elif fits and kind_of_value is list:
             fits = all(type(entry) is str for entry in value)
         elif fits and kind_of_value is dict:
-            fits = _is_json(value)
+            fits = _is_json(value) and (name != "meta" or _is_meta(value))
         if not fits:
             raise WireError(f"{kind}: '{name}' is {kind_of(value)}")
 
@@ -199,6 +210,16 @@ def _is_json(value: dict) -> bool:
     except (TypeError, ValueError):
         return False
     return short and all(isinstance(key, str) for key in value)
+
+
+def _is_meta(meta: dict[str, Any]) -> bool:
+    """Whether what others will read of an episode's meta has the type that they expect."""
+    env = meta.get("env") or {}
+    return _has_types(meta, META_TYPES) and _has_types(env, ENV_TYPES)
+
+
+def _has_types(given: dict[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    return all(value is None or type(value) in types.get(name, (type(value),)) for name, value in given.items())
 
 
 def pack_step(key: EpisodeKey, step: int, transition: Transition, meta: Mapping[str, Any] | None = None) -> list[bytes]:

@@ -22,7 +22,7 @@ import numpy as np
 import zmq
 
 from agent.episode_file import EpisodeFileError
-from agent.faults import Faults, shown
+from agent.faults import Faults, shown, unexpected
 from agent.keys import present
 from agent.layout import MAX_FRAME_BYTES
 from agent.receipt import is_receipt
@@ -346,6 +346,10 @@ class Link:
             getattr(self, f"_on_{kind.lower()}")(message)
         except WireError as error:
             self._faults.note(kind, self.address, error)
+        except UserError:
+            raise  # the learner refuses this robot
+        except Exception as error:  # nothing in one message stops a robot
+            self._faults.note(kind, self.address, unexpected(error))
 
     def _on_welcome(self, message: Message) -> None:
         fields = message.fields

@@ -568,7 +568,7 @@ def test_an_episode_that_contradicts_the_config_is_set_aside_whole(tune, episode
     first = tune([*episodes, make_episode(9, seed=4, number=4)], "--utd", "1", "--env-steps", "18")
     # two updates while its steps came, the third when as many steps of others had come
     assert first.sent == [7] * 7 + [8, 9] + list(range(13, 22))
-    [aside] = (first.folder / "set_aside").iterdir()
+    [aside] = (first.folder / "quarantine").iterdir()
     assert f"{aside}: reward.sparse" in caplog.text
     np.testing.assert_array_equal(read_episode(aside).rewards, episodes[1].rewards)
     assert (first.learner.episodes, first.learner.env_steps, first.learner.updates) == (4, 26, 18)

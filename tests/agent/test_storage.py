@@ -110,7 +110,7 @@ def test_a_full_disk_is_an_error_that_changes_nothing_and_blames_no_episode(tmp_
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(NoSpace, match=r"learner.storage: .* in .*run: No space left on device"):
         store.take(second)
-    assert len(replay) == 5 and replay.episodes == 1 and store.set_aside == 0
+    assert len(replay) == 5 and replay.episodes == 1 and store.quarantined == 0
     assert len(episode_paths([tmp_path / "episodes"])) == 2  # resuming takes both in
 
 

@@ -27,7 +27,7 @@ def test_an_episode_that_is_set_aside_later_leaves_its_place_in_the_order_empty(
         first.take(make_episode(4, success=True, number=number, rewards=rewards))
     again = store(sparse=True)
     again.read_back()
-    assert len(again.steps) == 3 and (again.episodes, again.set_aside) == (2, 1)
+    assert len(again.steps) == 3 and (again.episodes, again.quarantined) == (2, 1)
     again.take(make_episode(4, success=True, number=3))
     orders = {meta["number"]: meta["order"] for _, meta in map(read_head, episode_paths([tmp_path / "episodes"]))}
     assert orders == {0: 0, 2: 2, 3: 3}
@@ -47,7 +47,7 @@ def test_a_discarded_episode_is_kept_and_not_learnt_from(tmp_path, store, make_e
     first, bad = store(sparse=True), make_episode(4, number=1)
     bad.meta["marked"] = "discard"
     assert first.take(make_episode(4, success=True, number=0)) and not first.take(bad)
-    assert (first.episodes, first.env_steps, first.set_aside) == (1, 4, 0)
+    assert (first.episodes, first.env_steps, first.quarantined) == (1, 4, 0)
     assert len(episode_paths([tmp_path / "discarded"])) == len(episode_paths([tmp_path / "episodes"])) == 1
     again = store(sparse=True)
     again.read_back()
@@ -152,10 +152,10 @@ def test_a_longer_version_that_learning_cannot_use_and_one_that_it_can(tmp_path,
     assert first.store.take(short)
     again = Learning(tmp_path, spec)  # now the config says sparse
     again.store.read_back()
-    assert (again.store.set_aside, again.store.episodes) == (1, 0) and again.store.steps == {("arm", "b0", 1): 3}
+    assert (again.store.quarantined, again.store.episodes) == (1, 0) and again.store.steps == {("arm", "b0", 1): 3}
     assert again.store.take(whole)
-    assert (again.store.set_aside, again.store.episodes, again.store.env_steps) == (0, 1, 9)
-    assert not list((tmp_path / "set_aside").iterdir())
+    assert (again.store.quarantined, again.store.episodes, again.store.env_steps) == (0, 1, 9)
+    assert not list((tmp_path / "quarantine").iterdir())
 
 
 def test_a_learner_that_was_killed_while_it_replaced_an_episode_takes_the_longer_one(tmp_path, spec, versions):

@@ -227,7 +227,11 @@ def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Ta
 
 
 def count(learner: LearnerSide, robots: list[RobotSide]) -> Tally:
-    paths = [path for place in ("episodes", "set_aside") for path in (learner.run / place).glob(f"[!.]*{SUFFIX}")]
+    paths = [
+        path
+        for place in ("episodes", "quarantine", "set_aside")
+        for path in (learner.run / place).glob(f"[!.]*{SUFFIX}")
+    ]
     return compare((made for robot in robots for made in robot.log()), map(read_episode, paths))
 
 

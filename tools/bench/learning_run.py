@@ -72,7 +72,7 @@ def fine_tune(folder: Path, ckpt: Path, configs: Sequence[str], seed: int, means
     start += ["--config", online_settings(folder / "online.yaml", configs)]
     hardware = ["--threads", means.threads, "--device", means.device]
     learner = Process(folder, "learner", "agent.learner", *start, "--address", address, *flags, *hardware)
-    number = sum(1 for name in ("episodes", "set_aside") for _ in (online / name).glob("*.hdf5"))
+    number = sum(1 for name in ("episodes", "quarantine", "set_aside") for _ in (online / name).glob("*.hdf5"))
     scenes = ["--robot.seed", ROBOT_SEEDS * (seed + 1) + number, "--control", ""]
     place = ["--address", address, "--spool", folder / "spool"]
     robot = Process(folder, "robot", "robot_server", *config_words(configs), *place, *scenes)
