@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +16,11 @@ import numpy as np
 
 from envs import nearest
 from envs.arm import ArmError, State
+from envs.runtime import runtime_folder
 
 START_S = 60.0
 ANSWER_S = 2.0
 AXES = ("x", "y", "z", "gripper")
-SOCKET = os.path.join(tempfile.gettempdir(), f"mock-arm-{os.getuid()}.sock")
 
 
 @dataclass
@@ -36,7 +34,15 @@ class Options:
     noise: float = field(default=0.0005, metadata={"help": "standard deviation of a measured position, m"})
     drop_rate: float = field(default=0.0, metadata={"help": "share of commands that get lost"})
     late_s: float = field(default=0.4, metadata={"help": "of the fault 'late'"})
-    socket: str = field(default=SOCKET, metadata={"help": "Unix socket"})
+    socket: str = field(default="", metadata={"help": "Unix socket; empty: mock-arm.sock in the runtime folder"})
+
+    def __post_init__(self) -> None:
+        self.socket = self.socket or default_socket()
+
+
+def default_socket() -> str:
+    """Messages on it are pickled, so that it is where nobody else can put one. Raises OSError."""
+    return str(runtime_folder() / "mock-arm.sock")
 
 
 def mock_options(given: Mapping[str, Any]) -> Options:
@@ -45,7 +51,10 @@ def mock_options(given: Mapping[str, Any]) -> Options:
     for key in given:
         if key not in known:
             raise ValueError(f"arm 'mock' has no option '{key}'{nearest(key, known)}; there are {', '.join(known)}")
-    return Options(**given)
+    try:
+        return Options(**given)
+    except OSError as error:
+        raise ValueError(f"arm 'mock': no place for its socket: {error}") from None
 
 
 class MockArm:

@@ -30,7 +30,7 @@ from multiprocessing.connection import Client, Connection, Listener
 import numpy as np
 
 from envs.clock import Clock
-from envs.mock_arm import SOCKET, Options
+from envs.mock_arm import Options, default_socket
 from envs.priority import real_time
 from envs.sim import STEP_M, SimEnv
 from envs.sim import Options as SimOptions
@@ -253,10 +253,11 @@ def main() -> None:
     parser.add_argument("--options", default="{}", help="JSON")
     parser.add_argument("--fault", metavar="NAME")
     parser.add_argument("--for-s", type=float, default=2.0, metavar="SECONDS")
-    parser.add_argument("--socket", default=SOCKET, metavar="PATH")
+    parser.add_argument("--socket", default="", metavar="PATH", help="of the arm; empty: its default")
     flags = parser.parse_args()
     if flags.fault:
         try:
+            flags.socket = flags.socket or default_socket()
             send_fault(flags.socket, flags.fault, flags.for_s)
         except OSError as error:
             sys.exit(f"error: {flags.socket}: {error.strerror or error}: does a mock arm run?")
