@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from agent import checkpoint, cli
+from agent.action_meaning import agreed, compare
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
@@ -36,6 +38,8 @@ from agent.storage import HOST, NoSpace, Storage
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
@@ -71,7 +75,10 @@ def load_demonstrations(
     NoSpace when they do not fit into the storage.
     """
     paths = episode_paths(config.data)
-    rows = sum(read_head(path)[0] + 1 for path in paths)
+    heads_of = {path: read_head(path) for path in paths}
+    rows = sum(steps + 1 for steps, _ in heads_of.values())
+    for line in agreed((str(path), meta) for path, (_, meta) in heads_of.items())[1]:
+        log.warning("%s", line)
     replay, heads = None, []
     for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
         if replay is None:
@@ -90,6 +97,13 @@ def load_demonstrations(
     if replay is None or not heads:
         raise UserError(f"{', '.join(config.data)}: no successful episode, and offline.successes_only is on")
     return replay, heads
+
+
+def environment(episodes: list[Episode]) -> dict[str, Any]:
+    """The env record of the data: the first episode's, with what the actions of all mean."""
+    meaning, _ = agreed(("", episode.meta) for episode in episodes)
+    env = {**(episodes[0].meta.get("env") or {}), "actions": meaning.to_dict()}
+    return env if env["actions"] else {key: value for key, value in env.items() if key != "actions"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,11 +140,13 @@ def main(argv: list[str] | None = None) -> int:
     folder = run_folder(config["learner"], "pretrain")
     storage = Storage(config["learner"].storage, folder, device)
     replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed, storage)
+    env = environment(episodes)
     batches = Prefetch(replay, None, offline.batch, 1.0, device)
     agent = CalQL(replay.spec, config["network"], calql, device, seed)
     if start:
         if differences := start.spec.differences(replay.spec):
             raise UserError(f"{flags.resume} and {offline.data[0]} differ: {'; '.join(differences)}")
+        compare((flags.resume, start.env), (offline.data[0], env))
         start.restore(agent)
         replay.generator.set_state(start.generators["offline"])
     else:
@@ -138,33 +154,34 @@ def main(argv: list[str] | None = None) -> int:
         if calql.start_at_return:
             agent.start_critics_at(replay.mean_return())
     accelerate(agent, config["learner"])
-    log = RunLog(folder)
+    run_log = RunLog(folder)
     success = sum(e.succeeded for e in episodes) / len(episodes)
     done = start.counters["offline_updates"] if start else 0
     if done > offline.updates:
         raise UserError(f"{flags.resume} has {done} updates already; --updates asks for {offline.updates} in all")
-    log.say(
+    run_log.say(
         f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; {replay.spec.summary}; "
         + f"{offline.updates} updates "
         + (f"from {done} on " if done else "")
         + f"on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
     )
     for line in said(changed):
-        log.say(line)
+        run_log.say(line)
     if changed:
-        log.write("config", 0, done, changed=changed)
+        run_log.write("config", 0, done, changed=changed)
     if calql.bc_filter == "success" and calql.bc_weight and not success:
-        log.say("warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one")
+        run_log.say(
+            "warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one"
+        )
 
     def save() -> None:
         agent.check_alive()
         plain = {name: dataclasses.asdict(section) for name, section in config.items()}
         generators = batches.generators()
         counters = {"offline_updates": done}
-        env = dict(episodes[0].meta.get("env") or {})
         Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
 
-    health = Health(calql, agent.action_dim, lambda line: log.warn(line, 0, done))
+    health = Health(calql, agent.action_dim, lambda line: run_log.warn(line, 0, done))
     weights, at, saved = Weights(calql.cql_weight, calql.bc_weight), (done, time.monotonic()), time.monotonic()
     stop = cli.Stop()
     try:
@@ -176,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
                 if done % config["learner"].log_every == 0 or done == offline.updates:
                     now = time.monotonic()
                     rate = (done - at[0]) / (now - at[1])
-                    record = log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)
+                    record = run_log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)
                     health.update(record, replay.reward_range)
                     at = (done, now)
                     progress.show(done, summary(metrics))
@@ -186,13 +203,13 @@ def main(argv: list[str] | None = None) -> int:
     finally:  # Ctrl-C keeps what was trained
         if done or not stop.asked:  # nothing learnt and stopped: an older checkpoint there is worth more
             save()
-        log.close()
+        run_log.close()
     if done or not stop.asked:
-        log.say(f"wrote {out} after {done} updates ({log.time_s:.0f} s)")
+        run_log.say(f"wrote {out} after {done} updates ({run_log.time_s:.0f} s)")
     if done == offline.updates:
         return 0
     command = checkpoint.command("agent.pretrain", "--resume", out)
-    log.say(f"to resume: {command}" if done else "stopped before the first update: nothing was written")
+    run_log.say(f"to resume: {command}" if done else "stopped before the first update: nothing was written")
     return stop.exit_code
 
 

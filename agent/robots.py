@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.action_meaning import ELSEWHERE, meaning_of
 from agent.faults import shown
 from agent.spec import Spec, SpecError, env_differences
 
@@ -100,7 +101,24 @@ class Robots:
             if option in options and not (self._other_env and option == "env"):
                 hint = " (link.other_env true allows it)" if option == "env" else ""
                 found.append(f"{option}: {options[option]}{hint}")
-        return found, [f"{option}: {values}" for option, values in options.items()]
+        notes = [f"{option}: {values}" for option, values in options.items()]
+        try:
+            mine, theirs = meaning_of(env), meaning_of(self._env)
+        except SpecError as error:
+            return [*found, str(error)], notes
+        for name, values in mine.differences(theirs).items():
+            if name == "robot" and "robot" in options:
+                continue  # named already
+            if name in ELSEWHERE and "env" in options and not self._other_env:
+                continue  # refused for that already
+            if self._other_env and name in ELSEWHERE:
+                notes.append(f"actions, {name}: {values}")
+            else:
+                hint = " (link.other_env true allows it)" if name in ELSEWHERE else ""
+                found.append(f"actions, {name}: {values}{hint}")
+        if mine.kind and not theirs.kind:
+            notes.append(f"actions: {mine} against not stated, so they are taken to mean the same")
+        return found, notes
 
     def admit(
         self, route: bytes, hello: Mapping[str, Any], holder: str | None, connected: Callable[[bytes], bool]

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agent.action_meaning import compare
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import OnlineConfig
 from agent.episode_file import read_episode
 from agent.prefetch import Prefetch
-from agent.pretrain import choose_device, load_demonstrations
+from agent.pretrain import choose_device, environment, load_demonstrations
 from agent.ranks import Ranks
 from agent.replay import Replay
 from agent.spec import Episode, UserError
@@ -40,9 +41,12 @@ class Trainer:
             if not config["offline"].data:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
             room = self.online.capacity_steps if self.online.interventions_offline else 0
-            self.offline, _ = load_demonstrations(config["offline"], config["reward"], gamma, seed, storage, room)
+            self.offline, episodes = load_demonstrations(
+                config["offline"], config["reward"], gamma, seed, storage, room
+            )
             if differences := start.spec.differences(self.offline.spec):
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
+            compare(("the checkpoint", start.env), (config["offline"].data[0], environment(episodes)))
         config["network"].encoder_weights = ""  # they are in the checkpoint
         self.agent = CalQL(start.spec, config["network"], config["calql"], self.device, seed)
         start.restore(self.agent)

@@ -138,6 +138,17 @@ def clipped(action: Any, size: int) -> np.ndarray:
     return np.clip(action, -1, 1)
 
 
+def action_meaning(env: Any) -> dict[str, Any]:
+    """What the actions of `env` (a gymnasium.Env) stand for, as it or its outermost wrapper that knows states it.
+
+    The keys are those of agent.action_meaning.ActionMeaning; {} where nothing states it.
+    """
+    try:
+        return dict(env.get_wrapper_attr("action_meaning"))
+    except (AttributeError, TypeError, ValueError):
+        return {}
+
+
 def is_flag(value: Any) -> bool:
     """Whether `value` is a bool, or a number (a NumPy scalar, an array with one element) that is 0 or 1."""
     if isinstance(value, (np.ndarray, np.generic)):

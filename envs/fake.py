@@ -36,6 +36,7 @@ class FakeEnv(gymnasium.Env):
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
+    action_meaning = {"kind": "delta", "quantity": "position", "low": [-STEP] * 2, "high": [STEP] * 2}
 
     def __init__(self, options: Options) -> None:
         if not 8 <= options.image_size <= MAX_IMAGE_SIZE:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import clipped, nearest
+from envs import action_meaning, clipped, nearest
 from envs.gym_observations import first_line, observe, parts
 from envs.gym_success import SuccessSignal
 
@@ -63,6 +63,13 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         self._parts = parts(env.observation_space, name)
         self.observation_space = gymnasium.spaces.Dict({key: part.box for key, part in self._parts.items()})
         self._success = SuccessSignal(name, success_key)
+
+    @property
+    def action_meaning(self) -> dict[str, Any]:
+        """See envs.action_meaning; the environment's own, if it states one."""
+        own = action_meaning(self.env)
+        ends = {"low": self._low.astype(float).tolist(), "high": self._high.astype(float).tolist()}
+        return own or {"kind": "normalized", **ends}
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         self._success.end_episode()

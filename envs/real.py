@@ -85,6 +85,19 @@ class RealEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Dict(boxes)
         self.action_space = gymnasium.spaces.Box(-1, 1, (len(self._named),), np.float32)
 
+    @property
+    def action_meaning(self) -> dict[str, Any]:
+        """See envs.action_meaning. A gripper's number does not scale: beyond GRIP it opens or closes."""
+        reach = [1.0 if grips else float(scale) for grips, scale in zip(self._grips, self._scale, strict=True)]
+        return {
+            "kind": "delta",
+            "names": list(self._named),
+            "low": [-value for value in reach],
+            "high": reach,
+            "control_hz": float(self.options.control_hz),
+            "robot": self.options.arm.removeprefix("lerobot:"),
+        }
+
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Home, by way of `via`, through the safety filter; then the prompt, and a bounded random start."""
         super().reset(seed=seed)

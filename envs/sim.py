@@ -103,6 +103,25 @@ class SimEnv(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(-1, 1, (self._action_size,), np.float32)
         self._cameras = self._open_cameras()  # last: nothing can fail after it and leave its OpenGL context behind
 
+    @property
+    def action_meaning(self) -> dict[str, Any]:
+        """See envs.action_meaning."""
+        pose = self.options.action == "pose"
+        reach = [STEP_M] * 3 + [STEP_RAD] * 3 * pose
+        grips = self._action_size - len(reach)
+        reach += [1.0] * grips
+        return {
+            "kind": "delta",
+            "quantity": "end-effector pose" if pose else "end-effector position",
+            "frame": "the robot's base",
+            "units": "m and rad" if pose else "m",
+            "names": ["x", "y", "z", *["rx", "ry", "rz"] * pose, *["gripper", "gripper2", "gripper3"][:grips]],
+            "low": [-value for value in reach],
+            "high": reach,
+            "control_hz": float(self.options.control_hz),
+            "robot": self.options.robot,
+        }
+
     def _place(self, half_width_m: float | None) -> None:
         if half_width_m is None:
             return

@@ -88,6 +88,9 @@ def open_control(robot: RobotConfig) -> Control | None:
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
     spec = Spec.from_spaces(env.observation_space, env.action_space)
+    if actions := envs.action_meaning(env):
+        rate = {"control_hz": robot.hz} if robot.hz else {}
+        description = {**description, "actions": {**rate, **actions}}
     return Link(
         config.address, spec, robot.robot_name, description, robot.spool, robot.spool_gb, config.insecure, config.keys
     )

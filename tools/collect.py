@@ -44,13 +44,14 @@ from typing import Any
 
 import gymnasium
 
+import envs
 from agent import cli
 from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
 from robot_server.teleop import Command, Device, action_of, to_action
-from tools.by_hand import Recorder
+from tools.by_hand import Recorder, rate
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES, LEROBOT, known, opened
 from tools.display import Display
@@ -208,6 +209,9 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
                 to_action(Command(), spec.action_dim)
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
+        if actions := envs.action_meaning(env):
+            pace = {} if isinstance(device, Scripted) else {"control_hz": rate(env, config)}
+            origin = {**origin, "actions": {**pace, **actions}}
         check_continues(out, spec, origin)
         meta = {"env": origin, "seed": config.seed, "policy": device_name, "robot": "collect"}
         session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()))

@@ -33,7 +33,9 @@ from typing import Any
 
 import numpy as np
 
+import envs
 from agent import cli
+from agent.action_meaning import ActionMeaning, different, meaning_of
 from agent.progress import Progress
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError, env_differences
@@ -55,6 +57,7 @@ class Plan:
     stochastic: bool = False
     video: Path | None = None
     video_seeds: tuple[int, ...] = ()
+    other_actions: bool = False  # evaluate although the policy's actions mean something else here
 
 
 class Stage:
@@ -79,6 +82,10 @@ class Stage:
             if differences := checkpoint.spec.differences(self.spec):
                 found = "; ".join([self.elsewhere] * bool(others) + differences)
                 raise UserError(f"{plan.policy} does not fit environment '{plan.env}' (checkpoint first): {found}")
+            meaning = ActionMeaning.from_dict(envs.action_meaning(self.env))
+            if (apart := meaning_of(checkpoint.env).differences(meaning)) and not plan.other_actions:
+                where = f"{plan.policy} and environment '{plan.env}'"
+                raise UserError(f"{where}: {different(apart)}; --other-actions evaluates it anyway")
 
     def act(self, seed: int) -> Act:
         """What acts in the episode with this seed, just reset; it does not depend on those before."""
@@ -190,11 +197,12 @@ def evaluate(
     workers: int = 1,
     video: Path | None = None,
     video_episodes: tuple[int, ...] = (0,),
+    other_actions: bool = False,
 ) -> Result:
     """Success of `policy` (a checkpoint's path, a Policy, "scripted" or "random") over the seeds seed, seed + 1, ..."""
     seeds = range(seed, seed + episodes)
     video_seeds = tuple(seed + number for number in video_episodes) if video else ()
-    plan = Plan(policy, env, dict(options or {}), stochastic, video, video_seeds)
+    plan = Plan(policy, env, dict(options or {}), stochastic, video, video_seeds, other_actions)
     attempts: list[Attempt] = []
     with (
         Progress(episodes, "evaluate", "episodes") as progress,
@@ -215,6 +223,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes to use (default 1)")
     parser.add_argument("--video", type=Path, metavar="DIR", help="write an MP4 of some episodes into this folder")
     parser.add_argument("--video-episodes", default="0", metavar="K,K,..", help="which (default 0, the first)")
+    parser.add_argument("--other-actions", action="store_true", help="even if actions mean something else here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -249,6 +258,7 @@ def main(argv: list[str] | None = None) -> int:
             workers=min(flags.workers, flags.episodes),
             video=flags.video,
             video_episodes=chosen,
+            other_actions=flags.other_actions,
         )
     except KeyboardInterrupt:
         print("stopped: nothing was evaluated", file=sys.stderr)

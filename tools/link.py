@@ -191,7 +191,11 @@ def own_spec(arguments: cli.Arguments) -> tuple[Spec, dict[str, Any]] | None:
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
-        return Spec.from_spaces(env.observation_space, env.action_space), {"name": name, "options": options}
+        return Spec.from_spaces(env.observation_space, env.action_space), {
+            "name": name,
+            "options": options,
+            "actions": envs.action_meaning(env),
+        }
     finally:
         env.close()
 

@@ -485,3 +485,26 @@ def test_bad_messages_are_counted_by_sender(mailbox, robot, make_robot):
     robot.socket.send(b"junk")
     drain_until(mailbox, lambda: mailbox.counts["malformed"] == 4)
     assert mailbox.faults.senders == {"raw": 1, "unknown b'stranger-b0'": 3}
+
+
+def test_a_robot_whose_actions_mean_something_else_is_refused(make_mailbox, make_robot, caplog):
+    """A checkpoint of converted data has no environment; what its actions mean decides."""
+    absolute = {"kind": "absolute", "quantity": "joint position", "low": [-89.0] * 2, "high": [89.0] * 2}
+    mailbox = make_mailbox(env={"actions": absolute})
+
+    def hello(boot, actions):
+        robot = make_robot(mailbox, "raw" + boot, boot)
+        fields = {"robot": robot.name, "boot": boot, "spec": SPEC.to_dict(), "outbox": []}
+        robot.send("HELLO", env={"name": "real", "options": {}, "actions": actions}, **fields)
+        return robot.expect(mailbox, "WELCOME", "REFUSE")
+
+    for number, (changed, named) in enumerate(
+        [
+            ({"kind": "delta"}, "actions, kind: delta against absolute"),
+            ({"low": [-8.9] * 2, "high": [8.9] * 2}, "actions, range: number 0 -8.9 to 8.9 against -89 to 89"),
+            ({"kind": ["absolute"] * 900}, "the meaning of actions: 'kind' is malformed"),
+        ]
+    ):
+        refused = hello(f"bad{number}", {**absolute, **changed})
+        assert refused.kind == "REFUSE" and named in refused.fields["reason"]
+    assert hello("good", absolute).kind == "WELCOME" and not caplog.text

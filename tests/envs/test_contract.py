@@ -1,5 +1,6 @@
 """What every environment promises, on every environment."""
 
+import json
 import warnings
 
 import gymnasium
@@ -8,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from agent.action_meaning import ActionMeaning
 from agent.spec import Spec
 
 SMALL_LIFT = {"task": "Lift", "image_size": 32, "horizon": 6}
@@ -309,3 +311,40 @@ def test_success_is_that_nothing_is_left_to_do():
     assert env.step(np.zeros(2))[4]["success"] is False
     _, reward, terminated, _, info = env.step(np.ones(2))
     assert info["success"] and not terminated and reward == 12.0
+
+
+def test_it_says_what_its_actions_mean(env):
+    stated = envs.action_meaning(env)
+    meaning = ActionMeaning.from_dict(json.loads(json.dumps(stated)))
+    assert meaning.to_dict() == stated and meaning.kind
+    assert len(meaning.low) == env.action_space.shape[0] and len(meaning.names) in (0, len(meaning.low))
+
+
+def test_the_stated_range_is_that_of_the_environment():
+    def step(name, action, **options):
+        env = envs.make(name, **options)
+        env.reset(seed=0)
+        env.step(np.array(action))
+        return env
+
+    env = step("gym:test/Nested-v0", [1.0, -1.0])
+    stated = envs.action_meaning(env)
+    assert stated["kind"] == "normalized"
+    assert env.unwrapped.action.ravel().tolist() == [stated["high"][0], stated["low"][1]] == [2.0, 0.0]
+    env = step("fake", [0.0, -1.0])
+    np.testing.assert_allclose(env.unwrapped.velocity[1], envs.action_meaning(env)["low"][1])
+    env = envs.make("sim", **SMALL_LIFT)
+    stated = envs.action_meaning(env)
+    assert stated["names"] == ["x", "y", "z", "gripper"] and stated["high"] == [0.05, 0.05, 0.05, 1.0]
+    assert (stated["kind"], stated["robot"], stated["control_hz"]) == (
+        "delta",
+        "Panda",
+        env.unwrapped.options.control_hz,
+    )
+    env.close()
+
+
+def test_an_environment_of_gymnasium_can_state_its_own_meaning(monkeypatch):
+    own = {"kind": "absolute", "quantity": "joint position", "units": "rad", "robot": "fr3"}
+    monkeypatch.setattr(Nested, "action_meaning", own, raising=False)
+    assert envs.action_meaning(envs.make("gym:test/Nested-v0")) == own

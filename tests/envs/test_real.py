@@ -268,3 +268,10 @@ def test_options_that_make_no_sense_are_one_line(tmp_path, given, says):
     with pytest.raises(ValueError, match=says) as caught:
         envs.make("mock", **given).close()
     assert "\n" not in str(caught.value)
+
+
+def test_its_actions_are_steps_of_at_most_its_speed(shared):
+    stated = envs.action_meaning(shared)
+    assert (stated["kind"], stated["control_hz"], stated["robot"]) == ("delta", 10.0, "mock")
+    reach = [axis["speed"] / 10 if not axis.get("gripper") else 1.0 for axis in MOCK_AXES.values()]
+    assert stated["names"] == list(MOCK_AXES) and stated["high"] == pytest.approx(reach)

@@ -186,3 +186,8 @@ def test_a_file_in_the_folders_place_is_named(tmp_path, refused):
     (tmp_path / "file").touch()
     says = refused("collect", "--env", "fake", "--device", "scripted", "--out", tmp_path / "file")
     assert str(tmp_path / "file") in says
+
+
+def test_an_episode_says_what_its_actions_mean(demos):
+    stated = {str(read_episode(path).meta["env"]["actions"]) for path in episode_paths([demos])}
+    assert len(stated) == 1 and "'kind': 'delta'" in stated.pop()

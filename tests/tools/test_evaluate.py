@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.checkpoint import Checkpoint
+from agent.checkpoint import Checkpoint, load
 from agent.config import NetworkConfig
 from agent.policy import Policy
 from agent.spec import Spec, UserError
@@ -144,3 +144,14 @@ def test_a_wrong_command_line_is_one_line(arguments, says):
     with pytest.raises(UserError, match=says) as error:
         main(arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_policy_whose_actions_mean_something_else_here_is_refused(checkpoint, tmp_path, refused):
+    trained = load(checkpoint)
+    trained.env = {"actions": {"kind": "absolute", "quantity": "joint position", "low": [-89, -89], "high": [89, 89]}}
+    trained.save(tmp_path / "converted.pt")  # as from a data set that was converted: no environment
+    words = ["--ckpt", tmp_path / "converted.pt", "--env", "fake", "--image-size", "20", "--episodes", "1"]
+    says = refused("evaluate", *words)
+    assert "actions mean different things: kind: absolute against delta" in says and "--other-actions" in says
+    assert main([*map(str, words), "--other-actions"]) == 0
+    assert main(["--ckpt", str(checkpoint), "--episodes", "1"]) == 0  # of an older release: it states nothing
