@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-import yaml
-
+from agent import yaml_file
 from agent.config import SECTIONS
 from agent.signals import Stop as Stop
 from agent.signals import run as run
 from agent.spec import UserError
 
+BOOLEAN = " (yes, no, on, off, true and false are booleans in YAML: put the text in quotes)"
+QUOTE = " (put it in quotes)"
 T = TypeVar("T")
 Settings = dict[str, dict[str, Any]]  # section -> field -> value
 
@@ -40,8 +43,10 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     wants_text = hint is str or (origin is Literal and all(isinstance(arg, str) for arg in args))
     if isinstance(value, Typed) and origin not in (list, tuple, Union, types.UnionType):
         try:
-            value = str(value) if wants_text else yaml.safe_load(value)
-        except yaml.YAMLError:
+            value = str(value) if wants_text else yaml_file.loads(value, where)
+        except UserError as error:
+            if "not YAML" not in str(error):
+                raise
             value = str(value)
     if origin in (Union, types.UnionType):
         if (value is None or (isinstance(value, Typed) and value in ("", "null", "none"))) and type(None) in args:
@@ -49,21 +54,26 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         return coerce(value, next(a for a in args if a is not type(None)), where)
     if origin is Literal:
         if value not in args:
-            raise UserError(f"{where}: {value!r} is not one of {', '.join(map(str, args))}{nearest(str(value), args)}")
+            wrong = f"{where}: {value!r} is not one of {', '.join(map(str, args))}"
+            raise UserError(wrong + (BOOLEAN if isinstance(value, bool) else nearest(str(value), args)))
         return value
     if origin in (list, tuple):
-        items = [Typed(item.strip()) for item in value.strip("[] ").split(",")] if isinstance(value, str) else value
-        items = [] if items == [""] else items
+        items = _split(value) if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             items = [items]
         return origin(coerce(item, args[0], where) for item in items)
     if hint is dict or origin is dict:
         if isinstance(value, Mapping):
             return dict(value)
+    elif hint is list:
+        if isinstance(value, list):
+            return value
     elif hint is bool:
         if isinstance(value, bool):
             return value
     elif hint is str:
+        if isinstance(value, (bool, float)):
+            raise UserError(f"{where}: {value!r} is not a text{BOOLEAN if isinstance(value, bool) else QUOTE}")
         if not isinstance(value, (list, dict)) and value is not None:
             return str(value)
     elif hint in (int, float) and not isinstance(value, bool):
@@ -78,14 +88,19 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     raise UserError(f"{where}: {value!r} is not of type {getattr(hint, '__name__', hint)}")
 
 
+def _split(text: str) -> list[Typed]:
+    """The items of a list in a flag: `a, b` or `[a, b]`; one with a comma stands in quotes: `'a,b', c`."""
+    text = text.strip()
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    items = (item.strip() for item in re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", inside))
+    return [Typed(item[1:-1] if re.fullmatch(r""""[^"]*"|'[^']*'""", item) else item) for item in items if item]
+
+
 def read_yaml(path: str | Path) -> Settings:
     """Sections of a YAML file. Raises UserError naming the file."""
-    try:
-        data = yaml.safe_load(Path(path).read_text()) or {}
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    data = yaml_file.load(path) or {}
+    if isinstance(data, dict) and (empty := [name for name, section in data.items() if section is None]):
+        raise UserError(f"{path}: section '{empty[0]}' is empty: remove it, or write its `key: value` lines below it")
     if not isinstance(data, dict) or not all(isinstance(section, dict) for section in data.values()):
         raise UserError(f"{path}: expected sections of keys, such as 'calql: {{gamma: 0.99}}'")
     return {str(section): {str(key): value for key, value in values.items()} for section, values in data.items()}
@@ -109,6 +124,10 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
                 raise UserError(f"{where}{field.name} is {value}; it must be {low} or more")
             if high is not None and not number <= high:
                 raise UserError(f"{where}{field.name} is {value}; it must be {high} or less")
+            if isinstance(number, float) and (
+                math.isnan(number) or (math.isinf(number) and not field.metadata.get("infinite"))
+            ):
+                raise UserError(f"{where}{field.name} is {value}; it must be a finite number")
     return kind(**values)
 
 

@@ -16,9 +16,12 @@ from typing import Any, Literal
 from agent.spec import UserError
 
 
-def _f(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
-    """A field with its help; `low` and `high` are the ends of what makes sense, for each number in a list too."""
-    metadata = {"help": help, "low": low, "high": high}
+def _f(default: Any, help: str, low: float | None = None, high: float | None = None, infinite: bool = False) -> Any:
+    """A field with its help; `low` and `high` are the ends of what makes sense, for each number in a list too.
+
+    infinite: inf makes sense, too.
+    """
+    metadata = {"help": help, "low": low, "high": high, "infinite": infinite}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -52,8 +55,8 @@ class CalQLConfig:
     cql_weight: float = _f(1.0, "w, conservative weight offline", low=0)
     cql_weight_online: float = _f(0.3, "w online; 0 leaves SAC", low=0)
     cql_decay_steps: int = _f(0, "env steps over which w goes from its offline to its online value", low=0)
-    cql_clip_low: float = _f(float("-inf"), "lower clip of the conservative difference")
-    cql_clip_high: float = _f(float("inf"), "upper clip of the conservative difference")
+    cql_clip_low: float = _f(float("-inf"), "lower clip of the conservative difference", infinite=True)
+    cql_clip_high: float = _f(float("inf"), "upper clip of the conservative difference", infinite=True)
     lagrange_threshold: float | None = _f(None, "tau; set, the Lagrange form learns the conservative weight")
     max_target_backup: bool = _f(False, "TD target: max over n next actions, as in the paper (off: one sample)")
     entropy_backup: bool = _f(False, "SAC's entropy term in the TD target")
@@ -78,6 +81,7 @@ class CalQLConfig:
         2.0,
         "gradients of critics, and of the actor, are cut at so many times their usual length, above 1; 0: off",
         low=0,
+        infinite=True,
     )
     augment_pad: int = _f(2, "random shift of images by up to this many pixels; 0 is off", low=0)
 
@@ -159,7 +163,9 @@ class RobotConfig:
     threads: int = _f(1, "CPU threads for the policy", low=1)
     deterministic: bool = _f(False, "act with the mean of the policy instead of a sample")
     spool: str = _f("spool", "folder for what the learner has not acknowledged yet")
-    spool_gb: float = _f(20.0, "how much may be there: from then on the robot waits for the learner", low=0)
+    spool_gb: float = _f(
+        20.0, "how much may be there: from then on the robot waits for the learner", low=0, infinite=True
+    )
     while_away: Literal["act", "wait"] = _f(
         "act", "while the learner is away: go on with the last policy, or finish the episode and wait"
     )

@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from agent import cli
+from agent import cli, yaml_file
 from agent.spec import Episode, SpecError, UserError
 from tools.formats.foreign import Choices, Report, renamed
 from tools.rollout import env_options, env_record
@@ -263,14 +263,14 @@ def choices_of(arguments: cli.Arguments) -> Choices:
 def mapping(path: str) -> tuple[dict[str, str], list[str]]:
     """rename and drop of a YAML file. Raises UserError naming it."""
     try:
-        import yaml
-
-        data = yaml.safe_load(Path(path).read_text()) or {}
+        data = yaml_file.load(path) or {}
         rename, drop = data.pop("rename", None) or {}, data.pop("drop", None) or []
         if data or not all(isinstance(word, str) for word in [*rename, *rename.values(), *drop]):
             raise ValueError("expected rename: {SOURCE: NAME} and drop: [SOURCE, ..]")
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"--map {path}: {' '.join(str(error).split())}") from None
+    except UserError as error:
+        raise UserError(f"--map {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"--map {path}: {error}") from None
     return dict(rename), list(drop)
 
 

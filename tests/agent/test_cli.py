@@ -6,12 +6,15 @@ import subprocess
 import sys
 import termios
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml as pyyaml
 
-from agent import cli
-from agent.cli import build, coerce, nearest, parse
+import envs
+from agent import cli, yaml_file
+from agent.cli import Typed, build, coerce, nearest, parse
 from agent.config import SECTIONS, CalQLConfig, NetworkConfig
 from agent.spec import UserError
 
@@ -155,6 +158,21 @@ def test_wrong_flags_are_one_line(words, text):
         ("\x00", r"not YAML"),
         ("offline: {updats: 1}", r"offline.updats.*did you mean 'updates'"),  # checked though this command skips it
         ("calql: {1: 2}", r"calql\.1'"),
+        ("calql:\n  gamma: 0.9\n  utd: 1\n  gamma: 0.8", r"yaml: the key 'gamma' is there twice, in lines 2 and 4"),
+        ("calql: {}\noffline: {}\ncalql: {}", r"yaml: the key 'calql' is there twice, in lines 1 and 3"),
+        ("env:\n axes:\n  x: {low: 0,\n   low: 1}", r"yaml: the key 'low' is there twice, in lines 3 and 4"),
+        ("network: {}\ncalql:\n# all of it\noffline: {}", r"section 'calql' is empty: remove it, or"),
+        ("env: {cameras: {no: {device: 0}}}", r"line 1: the key `no` is False in YAML; put it in quotes"),
+        ("robot:\n  robot_name: no", r"robot.robot_name: False is not a text \(yes, no, on, off.*in quotes\)"),
+        ("robot: {robot_name: 1.10}", r"robot.robot_name: 1.1 is not a text \(put it in quotes\)"),
+        ("learner: {bf16: off}", r"learner.bf16: False is not one of off, encoder, all \(yes, no, on, off"),
+        ("robot: {robot_name: 010}", r"line 1: 010 is 8 in YAML; write 8, or '010' for the text"),
+        ("offline: {updates: 0100}", r"line 1: 0100 is 64 in YAML; write 64"),
+        ("collect: {listen: 1:30}", r"line 1: 1:30 is 90 in YAML"),
+        ("calql: {target_entropy: .nan}", r"calql.target_entropy is nan; it must be a finite number"),
+        ("calql: {cql_clip_low: .nan}", r"calql.cql_clip_low is nan; it must be a finite number"),
+        ("reward: {scale: .inf}", r"reward.scale is inf; it must be a finite number"),
+        ("robot: {hz: .inf}", r"robot.hz is inf; it must be a finite number"),
         ("1: {}", r"unknown section '1'"),
     ],
 )
@@ -163,6 +181,56 @@ def test_wrong_files_are_one_line_that_names_them(yaml, content, text):
     with pytest.raises(UserError, match=text) as caught:
         args("--config", path)
     assert "my_settings.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: {c: [1, 2.5, -.inf, 0x1F, 0, 0.5, -0.5, 1e3]}",
+        "&x a: {b: no}",
+        "base: &b {k: 1}\nmore: {<<: *b, k: 2}",
+    ],
+)
+def test_yaml_that_is_as_it_looks_reads_as_ever(text):
+    assert yaml_file.loads(text, "x") == pyyaml.safe_load(text)
+
+
+def test_a_date_is_a_text():
+    assert yaml_file.loads("run: 2026-01-02", "x") == {"run": "2026-01-02"}
+
+
+def test_every_config_of_ours_reads_as_ever():
+    root = Path(__file__).parents[2]
+    for path in [*root.glob("configs/**/*.yaml"), *root.glob("tools/bench/suites/*.yaml")]:
+        assert yaml_file.load(path) == pyyaml.safe_load(path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("a,b", ["a", "b"]),
+        ("[a, b]", ["a", "b"]),
+        ("", []),
+        ("'demos/a,b', c", ["demos/a,b", "c"]),
+        ('["demos/a,b",c]', ["demos/a,b", "c"]),
+        ("bob's, c", ["bob's", "c"]),
+        ("demos[1],c", ["demos[1]", "c"]),
+    ],
+)
+def test_lists_in_flags(text, items):
+    assert coerce(Typed(text), list[str], "x") == items
+
+
+def test_a_bare_list_is_taken():
+    places = [{"x": 0.5}, {"x": 0.6}]
+    assert build(envs.options("real"), {"via": places}).via == places
+    assert coerce(Typed("[{x: 0.5}, {x: 0.6}]"), list, "x") == places
+
+
+def test_an_octal_number_in_a_flag_is_refused():
+    with pytest.raises(UserError, match=r"calql\.gamma: line 1: 010 is 8 in YAML"):
+        args("--gamma", "010")
+    assert args("--gamma", "0.10").section("calql").gamma == 0.1
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

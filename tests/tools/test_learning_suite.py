@@ -92,7 +92,7 @@ def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_pat
         ("- a", "mine.yaml: expected `key: value` lines"),
         ("tasks: {a: 3}\npresets: {p: []}", "mine.yaml: a: expected `key: value` lines, not 3"),
         ("tasks: {a: {rollouts: 3}}\npresets: {p: []}", "a: rollouts"),
-        ("tasks: {a: {configs: []}}\npresets: {no: []}", "False: a name is"),
+        ("tasks: {a: {configs: []}}\npresets: {no: []}", "key `no` is False in YAML; put it in quotes"),
         ("tasks: {a: {}, a-b: {}}\npresets: {b-c: [], c: []}", "two runs would be a-b-c"),
         ("tasks: {a: {}, a-0: {}}\npresets: {b: []}", "a-0: that is a seed's folder of the task a"),
         ("tasks: {a: {configs: []}}\npresets: {a/b: []}", "'a/b': a name is"),

@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from agent import cli
+from agent import cli, yaml_file
 from agent.spec import UserError
 from tools.bench.learning_settings import put
 
@@ -86,10 +86,7 @@ def read(name: str) -> Suite:
     path = Path(name) if name.endswith(".yaml") else SUITES / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"--suite {name}: there are {', '.join(names())}{cli.nearest(name, names())}")
-    try:
-        suite = cli.build(Suite, yaml.safe_load(path.read_text()) or {}, f"{path}: ")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    suite = cli.build(Suite, yaml_file.load(path) or {}, f"{path}: ")
     for name in [*suite.tasks, *suite.presets]:
         if not re.fullmatch(NAME, str(name)) or not isinstance(name, str):
             raise UserError(f"{path}: {name!r}: a name is letters, digits, - and _ (yes, no, on, off in quotes)")
