@@ -50,6 +50,7 @@ WAIT_S = 0.05
 HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
 COMPILE_S = 60.0  # the same while an update of a new kind is compiled
 LEAVE_S = 15.0  # how long robots may take to leave when the run is over
+COME_S = 3.0  # how long robots of an earlier life of the run may take to be back
 RETRY_S = 5.0  # between two attempts to write episodes to a disk that is full
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Learner:
         )
         self.mailbox.offer(self.version, self.agent.average.weights())
         self.report = LinkReport(self.mailbox, self.log)
+        self._began_s = time.monotonic()
         self._arrived: deque[Episode] = deque()  # not on disk yet
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those quarantined in this one
@@ -164,12 +166,21 @@ class Learner:
             self.save()  # refuses, and keeps the one before, when learning has diverged
 
     def see_robots_off(self) -> None:
-        """The run is over: robots end their episode, deliver it and leave; nothing of theirs is lost."""
+        """The run is over: robots end their episode, deliver it and leave; nothing of theirs is lost.
+
+        All that it knows are told, those that come (back) meanwhile too.
+        """
         deadline = time.monotonic() + LEAVE_S
-        while self.mailbox.robots and time.monotonic() < deadline:
+
+        def waits() -> bool:
+            recent = any(robot.recent for robot in self.mailbox.known)
+            return recent or (not self.mailbox.met and time.monotonic() < self._began_s + COME_S)
+
+        self.take_in()  # robots that spoke during the last update are known, and those that have left are not
+        while waits() and time.monotonic() < deadline:
             self.mailbox.done()
-            self.take_in()
             self.mailbox.wait(WAIT_S)
+            self.take_in()
 
     def take_in(self) -> None:
         """What has arrived. Episodes that the disk has no place for wait here, and with their robots, until it has."""

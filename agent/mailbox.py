@@ -142,6 +142,11 @@ class Mailbox:
         return list(self._robots)
 
     @property
+    def met(self) -> bool:
+        """Whether any robot has joined so far."""
+        return self._robots.met
+
+    @property
     def faults(self) -> Faults:
         """The bad messages."""
         return self._faults
@@ -170,6 +175,7 @@ class Mailbox:
                     frame = self._socket.recv(copy=False)
                     frames.append(frame)
             except zmq.Again:
+                self._robots.listened()
                 break
             sender = route.bytes
             if not self._patience.has(sender):

@@ -12,7 +12,7 @@ from agent.action_meaning import ELSEWHERE, meaning_of
 from agent.faults import shown
 from agent.spec import Spec, SpecError, env_differences
 
-LIVE_S = 10.0  # a robot not heard of for so long is gone, if its connection is not known to have ended before
+LIVE_S = 10.0  # a robot not heard of for so long (Robot.age_s) is gone, if its connection has not ended before
 FORGET_S = 60.0  # one not heard of for so long is asked WHO it is when it comes back
 REPORTED = (  # by a robot, of itself, in every PULL
     "acting",
@@ -66,11 +66,19 @@ class Robot:
     seen_s: float = 0.0  # time.monotonic() at its last message
     ask: int = field(default=-1, repr=False)  # number of its newest PULL
     answered: int = field(default=-1, repr=False)  # number of the PULL that got the last WEIGHTS
+    now_s: Callable[[], float] = field(default=lambda: time.monotonic(), repr=False)
 
     @property
     def age_s(self) -> float:
-        """Seconds since its last message."""
-        return time.monotonic() - self.seen_s
+        """Seconds from its last message to when the learner last had read all that there was.
+
+        While the learner is busy, robots do not age: what they say meanwhile waits for it.
+        """
+        return max(0.0, self.now_s() - self.seen_s)
+
+    @property
+    def recent(self) -> bool:
+        return self.age_s <= FORGET_S
 
     @property
     def live(self) -> bool:
@@ -83,9 +91,15 @@ class Robots:
     def __init__(self, spec: Spec, env: Mapping[str, Any], other_env: bool) -> None:
         self._spec, self._env, self._other_env = spec, dict(env), other_env
         self._by_route: dict[bytes, Robot] = {}
+        self.met = False  # any so far
+        self._listened_s = 0.0  # time.monotonic() when all that robots had said was last read
 
     def __iter__(self) -> Iterator[Robot]:
         return iter(self._by_route.values())
+
+    def listened(self) -> None:
+        """All that robots have said so far has been read."""
+        self._listened_s = time.monotonic()
 
     def get(self, route: bytes) -> Robot | None:
         return self._by_route.get(route)
@@ -150,7 +164,10 @@ class Robots:
             text = shown("; ".join(notes))
             log.warning("robot '%s' and the learner's data differ (robot first): %s", name, text)
         self._forget_some()
-        self._by_route[route] = Robot(name, boot, hello["env"], route, steps=steps, seen_s=time.monotonic())
+        made = Robot(name, boot, hello["env"], route, steps=steps, seen_s=time.monotonic())
+        made.now_s = lambda: self._listened_s
+        self.met = True
+        self._by_route[route] = made
         return self._by_route[route]
 
     def leave(self, route: bytes) -> None:
@@ -158,7 +175,7 @@ class Robots:
 
     def _forget_some(self) -> None:
         """Robots that are long gone, and of more than there can be, the one that has been silent for longest."""
-        for robot in [robot for robot in self if robot.age_s > FORGET_S]:
+        for robot in [robot for robot in self if not robot.recent]:
             self.leave(robot.route)
         if len(self._by_route) >= MAX_ROBOTS:
             self.leave(min(self, key=lambda robot: robot.seen_s).route)

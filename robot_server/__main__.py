@@ -101,14 +101,15 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
     tally = Tally(robot.robot_name, link)
     if control:
         control.about = tally.about
-    policy = first_policy(link, robot, stop, control)
+
+    def over() -> bool:
+        return stop() or link.done
+
+    policy = first_policy(link, robot, over, control)
     arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None
     clock = link.clock = arm.clock if arm else Clock(robot.hz)
     if arm and arm.options.realtime and not arm.realtime:
         print("no real-time scheduling (ulimit -r): other work on this machine can make a step late", flush=True)
-
-    def over() -> bool:
-        return stop() or link.done
 
     faults = 0  # episodes in a row that the observations ended
     first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
@@ -217,7 +218,9 @@ def serve(link: Link, control: Control | None, timeout_s: float, until: Callable
             control.serve()
 
 
-def first_policy(link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> Acting | None:
+def first_policy(
+    link: Link, robot: RobotConfig, stop: Callable[[], bool], control: Control | None = None
+) -> Acting | None:
     """The policy, with the first weights loaded; None when asked to stop before they came."""
 
     def served(done: Callable[[float], bool]) -> Callable[[], bool]:

@@ -508,3 +508,19 @@ def test_a_robot_whose_actions_mean_something_else_is_refused(make_mailbox, make
         refused = hello(f"bad{number}", {**absolute, **changed})
         assert refused.kind == "REFUSE" and named in refused.fields["reason"]
     assert hello("good", absolute).kind == "WELCOME" and not caplog.text
+
+
+def test_robots_do_not_age_while_the_learner_is_busy(mailbox, robot, make_robot, monkeypatch):
+    """Item 21: an update may take longer than any silence; what they said meanwhile waits in the socket."""
+    other = make_robot(mailbox, "other")
+    other.hello(mailbox)
+    monkeypatch.setattr("agent.robots.LIVE_S", 2.0)
+    robot.pull()
+    time.sleep(2.5)
+    assert {seen.name for seen in mailbox.robots} == {"raw", "other"}  # as far as the learner knows
+    mailbox.drain()
+    assert [seen.name for seen in mailbox.robots] == ["raw"]  # the other one had the same time to say something
+    assert [seen.recent for seen in mailbox.known] == [True, True]
+    mailbox.done()
+    for each in (robot, other):
+        each.expect(mailbox, "DONE")
