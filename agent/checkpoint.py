@@ -17,6 +17,7 @@ import torch
 
 from agent import cli
 from agent.config import SECTIONS, NetworkConfig
+from agent.files import written
 from agent.policy import Policy
 from agent.spec import Spec, UserError
 from agent.torch_file import read_torch_file
@@ -47,21 +48,13 @@ class Checkpoint:
     run: str = ""  # identity of the online run, whose first 8 digits are said to robots; the others are its secret
 
     def save(self, path: str | Path) -> None:
-        """Write to `path` atomically: an old file there stays whole until the new one is. Raises NotSaved."""
+        """Write to `path`: an old file there stays until the new one is whole and on the disk. Raises NotSaved."""
         path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(aside, "wb") as file:
+            with written(path) as file:
                 torch.save({"format": FORMAT, **vars(self), "spec": self.spec.to_dict()}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a disk that is full
             raise NotSaved(f"{path}: cannot be written: {error}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
 
     def section(self, name: str) -> Any:
         return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")
@@ -123,16 +116,15 @@ def load_newest(folder: str | Path) -> Checkpoint:
 def keep(folder: Path, name: str, newest: int) -> None:
     """Copy the latest.pt in `folder` to checkpoints/`name`.pt, and leave the `newest` there. Raises NotSaved."""
     older = folder / OLDER
-    path, aside = older / f"{name}.pt", older / ".part"
+    path = older / f"{name}.pt"
     try:
-        older.mkdir(exist_ok=True)
-        shutil.copyfile(folder / LATEST, aside)
-        os.replace(aside, path)
+        for left in older.glob(".*part"):  # of a learner that was killed while it wrote
+            left.unlink()
+        with written(path) as file, open(folder / LATEST, "rb") as latest:
+            shutil.copyfileobj(latest, file)
         for old in sorted(older.glob("*.pt"))[:-newest]:
             old.unlink()
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
 
 

@@ -1,7 +1,7 @@
 """Episode <-> HDF5, one file an episode, in the robomimic layout (`data/demo_0/{obs,actions,rewards,dones}`).
 
 The T + 1st observation is in `data/demo_0/final_obs`, so every frame is stored once. A file appears whole or not at
-all: it is written aside, synced and renamed.
+all, and survives a power cut from then on: see agent.files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.files import written
 from agent.hdf5 import check_memory, open_hdf5
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 from agent.verdict import settled
@@ -33,26 +33,12 @@ class EpisodeFileError(UserError):
 def write_episode(path: str | Path, episode: Episode) -> None:
     """Write `episode` to `path`, atomically and durably. An existing file is replaced. A full disk is an OSError."""
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with h5py.File(aside, "w", driver="core", backing_store=False) as memory:
+    with h5py.File(path, "w", driver="core", backing_store=False) as memory:
         _write(memory.create_group("data"), episode)
         memory.flush()
         image = memory.id.get_file_image()  # HDF5 itself, when the disk gets full, may end the whole process
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(image)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself survives a power cut
-    finally:
-        os.close(folder)
+    with written(path) as file:
+        file.write(image)
 
 
 def _write(data: h5py.Group, episode: Episode) -> None:

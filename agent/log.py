@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from agent.files import make_folder
 from agent.spec import UserError
 
 
@@ -31,7 +32,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             self._file = (folder / "log.jsonl").open("ab", buffering=0)  # a record is on its way when it is written
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._new_board, self._board = SummaryWriter, SummaryWriter(str(folder))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from agent.assembly import REASON, without_meta
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
 from agent.faults import shown, unexpected
+from agent.files import move
 from agent.spec import Episode, UserError
 from agent.storage import NoSpace
 from agent.wire import EpisodeKey, episode_key, episode_name
@@ -157,8 +157,7 @@ class Store:
         """The file with more steps of one episode; the other one goes to replaced/."""
         shorter, longer = sorted((one, other), key=lambda each: each[1])
         replaced = self._good.parent / "replaced"
-        replaced.mkdir(exist_ok=True)
-        os.replace(shorter[0], replaced / shorter[0].name)
+        move(shorter[0], replaced / shorter[0].name)
         log.warning("moved to %s, not learnt from: %s has more of the same episode", replaced, longer[0])
         return longer
 
@@ -169,9 +168,8 @@ class Store:
         except NoSpace:
             raise  # not the episode's fault
         except Exception as error:  # nothing in one episode ends a run
-            self._quarantine.mkdir(exist_ok=True)
             aside = self._quarantine / path.name
-            os.replace(path, aside)
+            move(path, aside)
             self._kept[key] = aside, len(episode)
             self._say_quarantined(aside, error if isinstance(error, UserError) else shown(unexpected(error)))
             return False
@@ -192,8 +190,7 @@ class Store:
             return read(path)
         except EpisodeFileError as error:
             damaged = path.parent.parent / "damaged"
-            damaged.mkdir(exist_ok=True)
-            os.replace(path, damaged / path.name)
+            move(path, damaged / path.name)
             log.warning("moved to %s, not learnt from: %s", damaged, error)
             return None
 

@@ -144,6 +144,11 @@ class SuccessClassifier:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the rename itself survives a power cut
+            finally:
+                os.close(folder)
         finally:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.episode_file import SUFFIX, write_episode
+from agent.files import make_folder, move
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
 from agent.wire import EpisodeKey, episode_name
 from robot_server import journal, spool
@@ -45,7 +45,7 @@ class Outbox:
         self._kept = 0  # bytes in the folder
         self._failed = False  # the last attempt to write there
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
@@ -156,9 +156,8 @@ class Outbox:
                 if episode.file is None:
                     write_episode(place, episode.episode())
                 else:
-                    place.parent.mkdir(exist_ok=True)
                     size = episode.file.stat().st_size
-                    os.replace(episode.file, place)
+                    move(episode.file, place)
                     self._kept -= size
             except OSError as error:
                 log.error("delivered, but still in the spool: %s: %s", place, error)

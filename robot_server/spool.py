@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head
+from agent.files import move
 from agent.spec import Spec, SpecError, Transition, UserError
 from agent.wire import NAME, SEPARATOR, WireError, pack_step, read_step, unpack
 from robot_server import journal
@@ -87,6 +87,5 @@ def _recover(path: Path, spec: Spec, robot: str) -> Outgoing | None:
 def set_aside(path: Path, error: object) -> None:
     """Move a damaged file to the folder damaged/ beside it."""
     damaged = path.parent / "damaged"
-    damaged.mkdir(exist_ok=True)
-    os.replace(path, damaged / path.name)
+    move(path, damaged / path.name)
     log.warning("moved to %s, not sent: %s", damaged, error)

@@ -48,6 +48,7 @@ import envs
 from agent import cli
 from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
+from agent.files import make_folder
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences
 from robot_server.teleop import Command, Device, action_of, to_action
@@ -63,7 +64,7 @@ from tools.writer import Writer
 def recording_folder(folder: Path) -> Iterator[int]:
     """Make `folder` this process's own while it records, and yield the first free episode number."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}") from None
     handle = os.open(folder, os.O_RDONLY)

@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from agent import cli, yaml_file
+from agent.files import make_folder, move
 from agent.spec import Episode, SpecError, UserError
 from tools.formats.foreign import Choices, Report, renamed
 from tools.rollout import env_options, env_record
@@ -111,12 +112,12 @@ def appearing(out: Path) -> Iterator[Path]:
         raise UserError(f"--out {out}: is there already; name one that is not")
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # of a conversion that was killed
             if _ended(left.suffixes[-2][1:]):
                 _remove(left)
         yield aside
-        aside.replace(out)
+        move(aside, out)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}") from None
     finally:

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from agent import cli
 from agent.episode_file import SUFFIX, read_episode, write_episode
+from agent.files import make_folder, move, sync_folder, written
 from agent.spec import STEP_COLUMNS, Episode, UserError
 from agent.verdict import judged, unjudged
 
@@ -70,16 +71,14 @@ def find(folder: Path, word: str) -> Path:
 def _keep_original(path: Path) -> Path:
     """The first one stays; where it is."""
     original = path.parent / ORIGINALS / path.name
-    original.parent.mkdir(exist_ok=True)
+    make_folder(original.parent)
     if not original.exists():
         try:
             os.link(path, original)
         except OSError:  # a file system without links
-            part = original.with_name(f".{original.name}.part")
-            shutil.copy2(path, part)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(part, original)
+            with written(original) as file, path.open("rb") as whole:
+                shutil.copyfileobj(whole, file)
+        sync_folder(original.parent)
     return original
 
 
@@ -158,7 +157,7 @@ def undo(path: Path) -> None:
         if path.exists() and path.samefile(original):  # an edit that was interrupted
             original.unlink()
         else:
-            os.replace(original, path)
+            move(original, path)
 
 
 def edited(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 
+from agent.files import move
 from agent.spec import Observation, Spec, UserError
 
 Colour = tuple[int, int, int]
@@ -71,7 +72,7 @@ def mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
         with iio.imopen(aside, "w", plugin="pyav") as file:
             file.init_video_stream("libx264", fps=round(fps), pixel_format="yuv420p")
             yield file.write_frame
-        aside.replace(path)
+        move(aside, path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     finally:

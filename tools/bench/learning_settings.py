@@ -11,6 +11,7 @@ from typing import Any
 
 from agent import cli
 from agent.config import SECTIONS
+from agent.files import written
 from agent.spec import UserError
 from tools.rollout import env_options
 
@@ -90,10 +91,8 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 def put(path: Path, text: str) -> None:
     """A file that appears whole, in a folder that is made: runs of another call may be reading it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(text)
-    aside.replace(path)
+    with written(path) as file:
+        file.write(text.encode())
 
 
 def read(path: Path) -> dict[str, Any]:

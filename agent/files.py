@@ -1,0 +1,91 @@
+"""Files that appear whole or not at all, and that are still there after a power cut.
+
+Promised: what `written`, `make_folder` and `move` have returned from is on the disk, with every folder that it lies in.
+Episodes, checkpoints (latest.pt and checkpoints/), and what tools.edit and tools.convert write are made with them; a
+run's log.jsonl and the journal of a running episode outlive their process at any moment, but a power cut may cost their
+last lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+UNSYNCABLE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP}  # a folder of others, or of a strange file system
+
+
+@contextlib.contextmanager
+def written(path: str | Path) -> Iterator[BinaryIO]:
+    """Yields a file beside `path` that takes its name, synced, at the end; after an exception nothing has changed.
+
+    Missing folders are made. An existing file is replaced. A full disk is an OSError.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    make_folder(path.parent)
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def make_folder(folder: str | Path) -> None:
+    """Create `folder` and its missing parents, and sync the folder that each of them is in. Raises OSError."""
+    folder = Path(folder)
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        if folder == folder.parent:
+            break
+        folder = folder.parent
+    for made in reversed(missing):
+        made.mkdir(exist_ok=True)
+        sync_folder(made.parent)
+
+
+def move(path: str | Path, target: str | Path) -> None:
+    """Rename a file or folder, which need not have been synced; a file that is there is replaced. Raises OSError."""
+    path, target = Path(path), Path(target)
+    make_folder(target.parent)
+    sync(path)
+    os.replace(path, target)
+    for folder in {path.parent, target.parent}:
+        sync_folder(folder)
+
+
+def sync(path: str | Path) -> None:
+    """A file, or a folder with everything in it."""
+    path = Path(path)
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return
+    for inner in path.iterdir():
+        if not inner.is_symlink():
+            sync(inner)
+    sync_folder(path)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """What is in it by name: after this a new, renamed or removed file stays so."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSYNCABLE:
+            raise
+    finally:
+        os.close(handle)
