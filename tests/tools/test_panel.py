@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
+import http.server
 import json
 import os
 import re
@@ -314,24 +316,30 @@ def test_a_stalled_release_is_refused_and_the_page_says_so(arm, page):
 
 
 @by_browser
-def test_a_page_of_another_site_gets_nothing_into_the_robots_socket(arm, chromium):
+def test_a_page_of_another_site_gets_nothing_into_the_robots_socket(arm, chromium, tmp_path):
     """Item 3: the body of a cross-origin POST was taken for the frames of a ZMTP/1.0 peer."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
     taken = []
     arm.control._answer = lambda *question: taken.append(question)
     stop = question("event", event="stop")
-    frames = bytes([1, 0]) + (bytes([len(stop) + 1, 0]) + stop) * 200
+    stops = (bytes([len(stop) + 1, 0]) + stop) * 200  # after empty frames, which end where a frame begins, or one later
+    bodies = [list(b"\1" * filler + stops) for filler in (1000, 1001)]
     page = chromium()[1].contexts[0].new_page()
-    page.goto("data:text/html,<title>another site</title>")
+    page.goto(f"http://127.0.0.1:{site.server_port}/")
     target = arm.control.address.replace("tcp", "http")
     ended = page.evaluate(
-        """async ([url, bytes]) => {
-          const posts = [new Uint8Array(bytes), new Blob([new Uint8Array(bytes)]), "x".repeat(300000)];
-          const post = (body) => fetch(url, { method: "POST", mode: "no-cors", body });
+        """async ([url, bodies]) => {
+          const posts = [...bodies.map((body) => new Uint8Array(body)), "x".repeat(300000)];
+          const [method, mode] = ["POST", "no-cors"];
+          const post = (body) => fetch(url, { method, mode, body, signal: AbortSignal.timeout(5000) });
           const socket = new WebSocket(url.replace("http", "ws"));
           return Promise.all(posts.map((body) => post(body).then(() => 'read', () => 'refused')));
         }""",
-        [target, list(frames)],
+        [target, bodies],
     )
+    site.shutdown()
     assert ended == ["refused"] * 3 and not taken and not arm.control.stopped and not arm.control.faults.counts
 
 
