@@ -21,30 +21,27 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
-import json
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import web
 
 from agent import cli
-from agent.layout import WireError
 from agent.spec import UserError
 from robot_server.control_address import find
-from robot_server.operator import Operator, answer, question
-from robot_server.teleop import EVENTS
-from tools import panel_episodes
-from tools.panel_robot import Robot, deliver
+from robot_server.operator import Operator
+from tools import panel_connections, panel_episodes
+from tools.panel_browser import Browser
+from tools.panel_connections import Connections
+from tools.panel_robot import Robot
 
 PAGE = Path(__file__).parent / "panel_page"
 COOKIE = "panel_token"
-STATE_S = 0.05  # between two states to a browser: what it sends tells which it has seen, and so how old it is
-LATE_S = 0.2  # a command, or what it answers to, was under way for too long
 MAX_BROWSERS = 20
+ACTIVE_S = 30.0  # whoever drove or pressed something so lately keeps the place
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -52,94 +49,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class Browser:
-    """One open page: what it is sent, and what it asks for."""
-
-    def __init__(self, socket: web.WebSocketResponse, robot: Robot) -> None:
-        self._socket, self._robot, self._operator = socket, robot, robot.operator()
-        self._refused = ""
-        self._late = 0
-
-    async def run(self) -> None:
-        tasks = [asyncio.create_task(each()) for each in (self._tell, self._show, self._answers)]
-        self._robot.watchers += 1
-        try:
-            async for message in self._socket:
-                if message.type == WSMsgType.TEXT and not await self._take(message.data):
-                    await self._socket.close(code=WSCloseCode.POLICY_VIOLATION)
-        finally:
-            self._robot.watchers -= 1
-            for task in tasks:
-                task.cancel()
-            self._operator.close()
-
-    async def _take(self, text: str) -> bool:
-        """Pass on what the page asks for; False when it is nothing that the page would."""
-        try:
-            asked = json.loads(text)
-            event, drive = asked.get("event"), asked.get("drive")
-            if event in EVENTS:
-                saw = {name: asked.get(name) for name in ("stop", "pause", "seen_s")}
-                if not await deliver(self._operator, question("event", event=event, **saw)):
-                    why = "The robot server does not answer."
-                    await self._socket.send_json({"ignored": event, "why": why})
-            else:
-                motion = [float(number) for number in drive["motion"]]
-                gripper = None if drive["gripper"] is None else float(drive["gripper"])
-                now, seen_s = time.monotonic(), float(drive["seen"])
-                age_s = now - seen_s
-                if self._robot.away or not 0 <= age_s <= LATE_S:
-                    self._late += 1
-                    return True
-                self._refused = ""
-                sent_s = min(now, seen_s + STATE_S)  # what it took to come here counts, too
-                fields = {"motion": motion, "gripper": gripper, "enabled": drive["enabled"], "sent_s": sent_s}
-                message = question("drive", **fields)
-                await deliver(self._operator, message)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            return False
-        return True
-
-    async def _tell(self) -> None:
-        robot = self._robot
-        while True:
-            away = robot.why_away if robot.away else ""
-            told = {"away": away, "refused": self._refused, "late": self._late, "vectors": robot.vectors}
-            state = {} if away else robot.state
-            await self._socket.send_json(finite({**told, "seen": time.monotonic(), "state": state}))
-            await asyncio.sleep(STATE_S)
-
-    async def _show(self) -> None:
-        """Every newest image, as fast as this browser takes them: a slow one sees fewer, and slows nobody."""
-        robot, number = self._robot, -1
-        while True:
-            async with robot.news:
-                while robot.number == number:
-                    await robot.news.wait()
-                number, images = robot.number, robot.images
-            for name, image in images.items():
-                text = name.encode()[:255]
-                await self._socket.send_bytes(bytes([len(text)]) + text + image)
-
-    async def _answers(self) -> None:
-        while True:
-            with contextlib.suppress(WireError):
-                told = answer(await self._operator.socket.recv_multipart())
-                self._refused = told.get("refused", "")
-                if told.keys() & {"done", "ignored"}:
-                    words = ("done", "ignored", "why")
-                    await self._socket.send_json({word: told[word] for word in words if word in told})
-
-
-def finite(value: Any) -> Any:
-    """`value` for JSON, which has no word for numbers that are not finite: they become null."""
-    if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def same_site(request: web.Request) -> bool:
@@ -155,11 +64,25 @@ def known_host(request: web.Request) -> bool:
     return False
 
 
-def application(robot: Robot, token: str, episodes: Path | None) -> web.Application:
+def make_room(pages: list[Browser]) -> bool:
+    """Close the page that was not used for the longest, of those not used lately; whether there was one.
+
+    Whoever wants to stop or drive the robot must not be kept out by pages that somebody left open.
+    """
+    quiet = min(pages, key=lambda page: page.used_s)
+    if time.monotonic() - quiet.used_s < ACTIVE_S:
+        return False
+    pages.remove(quiet)
+    quiet.leave("another page took its place")
+    return True
+
+
+def application(robot: Robot, token: str, episodes: Path | None, connections: Connections) -> web.Application:
     """The pages. token: what a browser must show; empty: none, and only this computer's own names.
 
-    episodes: folder of those that the page /recorded.html may edit.
+    episodes: folder of those that the page /recorded.html may edit. connections: told of each request.
     """
+    pages: list[Browser] = []  # the oldest first
 
     @web.middleware
     async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
@@ -172,7 +95,15 @@ def application(robot: Robot, token: str, episodes: Path | None) -> web.Applicat
             raise away
         elif not hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), token.encode()):
             raise web.HTTPForbidden(text="open the page by the address that tools.panel printed, with its token")
-        response = await handler(request)
+        try:
+            await request.read()  # its body; until then the connection waits
+        except ConnectionError:
+            raise web.HTTPBadRequest from None
+        connections.begin(request.transport)
+        try:
+            response = await handler(request)
+        finally:
+            connections.end(request.transport)
         if not response.prepared:
             response.headers.update(HEADERS)
         return response
@@ -186,12 +117,18 @@ def application(robot: Robot, token: str, episodes: Path | None) -> web.Applicat
     async def talk(request: web.Request) -> web.WebSocketResponse:
         if not same_site(request):
             raise web.HTTPForbidden(text="this page is not from here")
-        if robot.watchers >= MAX_BROWSERS:
+        if len(pages) >= MAX_BROWSERS and not make_room(pages):
             raise web.HTTPServiceUnavailable(text="too many pages are open")
         socket = web.WebSocketResponse(heartbeat=5.0, max_msg_size=4096, compress=False)
         await socket.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            await Browser(socket, robot).run()
+        browser = Browser(socket, robot)
+        pages.append(browser)
+        try:
+            with contextlib.suppress(ConnectionError):
+                await browser.run()
+        finally:
+            if browser in pages:
+                pages.remove(browser)
         return socket
 
     async def watching(app: web.Application) -> Any:
@@ -235,15 +172,19 @@ async def serve(
     host, port, local = parse_listen(listen)
     Operator(address).close()
     token = token or ("" if local else secrets.token_urlsafe(16))
-    runner = web.AppRunner(application(Robot(address), token, episodes), access_log=None, shutdown_timeout=0.5)
+    connections = Connections()
+    app = application(Robot(address), token, episodes, connections)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
+    accepting, listener = None, None
     try:
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            listener = panel_connections.listen(host, port)
         except OSError as error:
             raise UserError(f"--listen {listen}: {(error.strerror or str(error)).lower()}") from None
-        where = runner.addresses[0]
+        assert runner.server
+        accepting = asyncio.create_task(connections.serve(listener, runner.server))
+        where = listener.getsockname()
         name = f"[{where[0]}]" if ":" in where[0] else where[0]
         name = "<this computer's name>" if where[0] in ("0.0.0.0", "::") else name
         say(f"http://{name}:{where[1]}/" + (f"?token={token}" if token else ""))
@@ -252,6 +193,10 @@ async def serve(
             asyncio.get_running_loop().add_reader(0, over.set)  # nothing is written there: it is the end
         await over.wait()
     finally:
+        if accepting:
+            accepting.cancel()
+        if listener:
+            listener.close()
         await runner.cleanup()
 
 
@@ -275,6 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     def say(url: str) -> None:
         print(f"page: {url}", flush=True)
 
+    panel_connections.raise_descriptor_limit()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached))
 
