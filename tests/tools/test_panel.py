@@ -721,4 +721,4 @@ def test_beyond_this_computer_there_is_a_token():
 def test_a_taken_address_is_a_user_error(start_panel, arm, capsys):
     port = re.search(r":(\d+)/", start_panel(arm.control.address))[1]
     with pytest.raises(panel.UserError, match="in use"):
-        panel.main(["--listen", f"127.0.0.1:{port}"])
+        panel.main(["--robot", arm.control.address, "--listen", f"127.0.0.1:{port}"])
