@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -39,8 +40,11 @@ def written(path: str | Path) -> Iterator[BinaryIO]:
             aside.unlink(missing_ok=True)
 
 
-def make_folder(folder: str | Path) -> None:
-    """Create `folder` and its missing parents, and sync the folder that each of them is in. Raises OSError."""
+def make_folder(folder: str | Path) -> list[Path]:
+    """Create `folder` and its missing parents, and sync the folder that each of them is in. Raises OSError.
+
+    Returns those that were missing, the innermost first.
+    """
     folder = Path(folder)
     missing = []
     while not folder.is_dir():
@@ -51,6 +55,24 @@ def make_folder(folder: str | Path) -> None:
     for made in reversed(missing):
         made.mkdir(exist_ok=True)
         sync_folder(made.parent)
+    return missing
+
+
+def existing(folder: str | Path) -> Path:
+    """`folder`, or the nearest one above it that is there: where it would be created."""
+    folder = Path(folder).absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise OSError unless files can be written to `folder`, or to where it would be created. Creates nothing."""
+    folder = Path(folder).absolute()
+    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    with tempfile.TemporaryFile(dir=existing(folder)):
+        pass
 
 
 def move(path: str | Path, target: str | Path) -> None:

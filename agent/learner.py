@@ -81,11 +81,11 @@ class Learner:
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
-        self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
         sparse = config["reward"].sparse
         self.health = Health(self.calql, self.agent.action_dim, lambda line: None, sparse)  # what was has been said
         self.store = Store(folder, self._use, trainer.drop, trainer.ranks.tell)
         if resumed:
+            self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
             self.store.read_back()
         self.health.tell = self._warn
         network = dataclasses.asdict(config["network"])
@@ -103,6 +103,12 @@ class Learner:
             link.other_env,
             self.run_id,
         )
+        if not resumed:  # last: a start that fails leaves no folder
+            try:
+                self.log = RunLog(folder)
+            except UserError:
+                self.mailbox.close()
+                raise
         self.mailbox.offer(self.version, self.agent.average.weights())
         self.report = LinkReport(self.mailbox, self.log)
         self._began_s = time.monotonic()
@@ -319,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     before = {name: start.section(name) for name in base if name in USED}
     changed = changes(before, config, NETWORKS | SPENT | {"learner.run"} if flags.resume else NETWORKS)
     folder = Path(flags.resume) if flags.resume else run_folder(config["learner"], "run")
-    if not flags.resume and any((folder / name).exists() for name in (LATEST, OLDER, "episodes", "log.jsonl")):
+    if not flags.resume and has_data(folder):
         whole = (folder / LATEST).exists() or (folder / OLDER).exists()
         again = ["agent.learner", "--resume", folder] if whole else None
         raise checkpoint.taken(folder, again, ["agent.learner", "--ckpt", flags.ckpt, "--run"])
@@ -334,6 +340,17 @@ def main(argv: list[str] | None = None) -> int:
         if flags.resume and (line := link_line(start.section("link"), config["link"])):
             learner.log.say(line)
         return lead(learner, flags.ckpt or flags.resume, changed if flags.resume else {})
+
+
+def has_data(folder: Path) -> bool:
+    """Whether a run has got as far as leaving something in `folder`; a start that failed has not."""
+    places = [folder / name for name in (OLDER, "episodes")]
+    records = folder / "log.jsonl"
+    return (
+        (folder / LATEST).exists()
+        or any(place.is_dir() and any(place.iterdir()) for place in places)
+        or (records.exists() and records.stat().st_size > 0)
+    )
 
 
 def link_flags(link: LinkConfig) -> list[str]:

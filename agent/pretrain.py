@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
 from agent.episode_file import episode_paths, read_episodes, read_head
+from agent.files import check_writable
 from agent.health import Health
 from agent.log import RunLog
 from agent.prefetch import Prefetch
@@ -129,10 +129,11 @@ def main(argv: list[str] | None = None) -> int:
     if start:
         changed = changes({name: start.section(name) for name in start.config}, config, NETWORKS | SPENT)
         config["network"].encoder_weights = ""  # they are in the checkpoint, which does not name files to read
+    done = start.counters["offline_updates"] if start else 0
+    if done > offline.updates:
+        raise UserError(f"{flags.resume} has {done} updates already; --updates asks for {offline.updates} in all")
     try:  # now, not after the training
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
+        check_writable(out.parent)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}") from None
     device = choose_device(config["learner"])
@@ -156,9 +157,6 @@ def main(argv: list[str] | None = None) -> int:
     accelerate(agent, config["learner"])
     run_log = RunLog(folder)
     success = sum(e.succeeded for e in episodes) / len(episodes)
-    done = start.counters["offline_updates"] if start else 0
-    if done > offline.updates:
-        raise UserError(f"{flags.resume} has {done} updates already; --updates asks for {offline.updates} in all")
     run_log.say(
         f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; {replay.spec.summary}; "
         + f"{offline.updates} updates "

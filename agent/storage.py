@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.files import check_writable, existing
 from agent.spec import UserError
 
 # Without it Linux refuses to map more than the machine has, however little of that will ever be written.
@@ -63,8 +64,9 @@ class Mapped:
             if folder is None:
                 memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
             else:
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder) as file:  # has no name: nothing is left, even after a crash
+                check_writable(folder)
+                # It has no name: nothing is left, even after a crash. The folder itself is made by what goes on in it.
+                with tempfile.TemporaryFile(dir=existing(folder)) as file:
                     self._file = os.dup(file.fileno())
                 weakref.finalize(self, os.close, self._file)
                 os.truncate(self._file, size)  # sparse

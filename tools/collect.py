@@ -62,9 +62,12 @@ from tools.writer import Writer
 
 @contextlib.contextmanager
 def recording_folder(folder: Path) -> Iterator[int]:
-    """Make `folder` this process's own while it records, and yield the first free episode number."""
+    """Make `folder` this process's own while it records, and yield the first free episode number.
+
+    If it is new and nothing gets recorded, nothing is left of it.
+    """
     try:
-        make_folder(folder)
+        made = make_folder(folder)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}") from None
     handle = os.open(folder, os.O_RDONLY)
@@ -80,6 +83,9 @@ def recording_folder(folder: Path) -> Iterator[int]:
         yield max((int(name[1]) for name in names if name), default=-1) + 1
     finally:
         os.close(handle)
+        with contextlib.suppress(OSError):  # not empty
+            for place in made:
+                place.rmdir()
 
 
 def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:

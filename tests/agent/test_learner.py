@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from agent import checkpoint, cli, learner, pretrain, trainer
 from agent.calql import CalQL
+from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episode, write_episode
 from agent.health import Health
@@ -34,7 +36,7 @@ from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
 from agent.receipt import boot_secret
 from agent.signals import SIGNALS
-from agent.spec import UserError
+from agent.spec import Spec, UserError
 from agent.wire import episode_name, pack
 from robot_server.link import Link
 
@@ -801,3 +803,42 @@ def test_no_demonstrations_are_needed_without_an_offline_share(tune, episodes, t
     (tmp_path / "demos").rename(tmp_path / "elsewhere")
     run = tune(episodes, "--offline-share", "0")
     assert run.learner.updates > 0 and run.learner.trainer.offline is None
+
+
+# ---- a start that fails (issue 20, item 22) ----
+
+
+@pytest.mark.parametrize("case", ["port in use", "bad keys", "other spaces", "no device", "no demonstrations", "file"])
+def test_item_22_a_start_that_fails_creates_nothing(tune, offline, tmp_path, monkeypatch, capsys, spec, network, case):
+    folder = tmp_path / "runs" / "lift"
+    flags, words = ["--address", "tcp://127.0.0.1:0"], ""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        if case in ("port in use", "file"):
+            flags, words = ["--address", f"tcp://127.0.0.1:{taken.getsockname()[1]}"], "in use"
+            flags += ["--storage", "file"] if case == "file" else []
+        elif case == "bad keys":
+            flags, words = [*flags, "--keys", tmp_path / "absent"], "absent"
+        elif case == "other spaces":
+            other = Spec({"cam": (12, 12, 3)}, {"pos": 4}, 2)
+            agent = CalQL(other, network, CalQLConfig(), torch.device("cpu"), 0)
+            state = checkpoint.load(offline)
+            Checkpoint(other, state.env, state.config, agent.state_dict()).save(tmp_path / "other.pt")
+            offline, words = tmp_path / "other.pt", "differ"
+        elif case == "no device":
+            flags, words = [*flags, "--device", "cuda:77"], "cuda:77"
+        else:
+            flags, words = [*flags, "--offline.data", tmp_path / "nowhere"], "nowhere"
+        assert words in run_command(monkeypatch, capsys, "--ckpt", offline, "--run", folder, *flags)
+    assert not folder.parent.exists()
+
+
+def test_item_22_a_folder_without_data_is_not_there_already(tune, episodes):
+    folder = tune([], "--env-steps", "0", name="other").folder
+    new = folder.with_name("run")
+    for name in ("episodes", "checkpoints"):
+        (new / name).mkdir(parents=True)
+    (new / "log.jsonl").touch()
+    shutil.copy(next(folder.glob("events*")), new)
+    assert tune(episodes[:1], name="run").learner.episodes == 1

@@ -439,3 +439,24 @@ def test_several_folders_and_single_files_are_read_together(tmp_path, demos, mak
     places = [str(demos), str(tmp_path / "more.hdf5")]
     replay, episodes = load_demonstrations(OfflineConfig(data=places), RewardConfig(), 0.9, 0)
     assert len(episodes) == 5 and len(replay) == 26 + 9 and episodes[0].observations == {}
+
+
+# ---- a start that fails (issue 20, item 22) ----
+
+
+@pytest.mark.parametrize("case", ["no data", "bad device", "a file above"])
+def test_item_22_a_start_that_fails_creates_nothing(demos, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    flags = {
+        "no data": ["--data", str(tmp_path / "nowhere")],
+        "bad device": ["--data", str(demos), "--device", "cuda:77"],
+        "a file above": ["--data", str(demos)],
+    }[case]
+    out = "new/deep/offline.pt"
+    if case == "a file above":
+        (tmp_path / "new").touch()
+        before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError):
+        pretrain.main([*flags, "--out", out, "--run", "runs/pre", "--storage", "file"])
+    assert sorted(tmp_path.rglob("*")) == before

@@ -44,10 +44,10 @@ def test_every_storage_gives_the_same_batches(tmp_path, spec, make_episode, kind
 
 
 def test_a_files_bytes_are_on_the_disk_and_gone_with_the_replay(tmp_path):
-    folder = tmp_path / "run"  # is made
+    folder = tmp_path / "run"  # is not made (issue 20, item 22)
     column = Mapped(1000, (64, 64), np.dtype(np.uint8), folder)
     descriptor = column._file
-    assert list(folder.iterdir()) == []  # no name, so no crash leaves it behind
+    assert list(tmp_path.iterdir()) == []  # no name, so no crash leaves it behind
     assert os.fstat(descriptor).st_size == 1000 * 4096 and os.fstat(descriptor).st_blocks * 512 < 100_000
     column.grow(100)
     column.rows[:100] = 7

@@ -191,3 +191,13 @@ def test_a_file_in_the_folders_place_is_named(tmp_path, refused):
 def test_an_episode_says_what_its_actions_mean(demos):
     stated = {str(read_episode(path).meta["env"]["actions"]) for path in episode_paths([demos])}
     assert len(stated) == 1 and "'kind': 'delta'" in stated.pop()
+
+
+def test_item_22_a_start_that_fails_leaves_no_folder(tmp_path):
+    with pytest.raises(RuntimeError), recording_folder(tmp_path / "demos" / "lift"):
+        raise RuntimeError("the camera is not there")
+    assert not list(tmp_path.iterdir())
+    with recording_folder(tmp_path / "demos" / "lift") as first:
+        assert first == 0
+        (tmp_path / "demos" / "lift" / "episode_000000.hdf5").touch()
+    assert (tmp_path / "demos" / "lift" / "episode_000000.hdf5").exists()
