@@ -18,7 +18,9 @@ import h5py
 import numpy as np
 
 from agent.files import written
+from agent.frames import Frames, blocks, head
 from agent.hdf5 import check_memory, open_hdf5
+from agent.hdf5_writing import hdf5_into, write_rows
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 from agent.verdict import settled
 
@@ -31,8 +33,15 @@ class EpisodeFileError(UserError):
 
 
 def write_episode(path: str | Path, episode: Episode) -> None:
-    """Write `episode` to `path`, atomically and durably. An existing file is replaced. A full disk is an OSError."""
+    """Write `episode` to `path`, atomically and durably. An existing file is replaced. A full disk is an OSError.
+
+    Its cameras' images may be Frames: they are read and written block by block.
+    """
     path = Path(path)
+    if any(isinstance(rows, Frames) for rows in episode.observations.values()):
+        with written(path) as file, hdf5_into(file.raw) as (hdf5, _):
+            _write(hdf5.create_group("data"), episode)
+        return
     with h5py.File(path, "w", driver="core", backing_store=False) as memory:
         _write(memory.create_group("data"), episode)
         memory.flush()
@@ -58,7 +67,7 @@ def _write(data: h5py.Group, episode: Episode) -> None:
         options: dict[str, Any] = (
             {"chunks": (1, *rows.shape[1:]), "compression": "gzip", "compression_opts": 1} if image else {}
         )
-        demo.create_dataset(f"obs/{key}", data=rows[:steps], **options)
+        write_rows(demo, f"obs/{key}", head(rows, steps), **options)
         demo[f"final_obs/{key}"] = rows[steps]
 
 
@@ -67,7 +76,8 @@ def _checksum(episode: Episode, names: Iterable[str]) -> int:
     checksum = 0
     columns = {name: getattr(episode, name) for name in ("actions", *names)}
     for _, rows in sorted({**episode.observations, **columns}.items()):
-        checksum = zlib.crc32(np.ascontiguousarray(rows).view(np.uint8).data, checksum)
+        for _, block in blocks(rows):
+            checksum = zlib.crc32(np.ascontiguousarray(block).view(np.uint8).data, checksum)
     return checksum
 
 
@@ -90,15 +100,17 @@ def read_head(path: str | Path) -> tuple[int, dict[str, Any]]:
         return len(data["demo_0/actions"]), dict(json.loads(data.attrs["meta"]))
 
 
-def read_episode(path: str | Path) -> Episode:
+def read_episode(path: str | Path, stream: bool = False) -> Episode:
     """The episode in `path`, checked; a person's verdict in its meta is applied (agent.verdict.settled).
 
+    stream: its cameras' images are Frames, read from the file block by block whenever they are asked for.
     Raises EpisodeFileError naming the file when it is missing, cut or foreign.
     """
     with _opened(path) as data:
         demo = data["demo_0"]
-        check_memory(demo, numbers=True)
-        episode = _rows(demo, 0, len(demo["actions"]), json.loads(data.attrs["meta"]))
+        if not stream:
+            check_memory(demo, numbers=True)
+        episode = _rows(demo, 0, len(demo["actions"]), json.loads(data.attrs["meta"]), Path(path) if stream else None)
         there = [name for name in STEP_COLUMNS if name in demo]
         if data.attrs.get("crc32") not in (None, _checksum(episode, there)):
             raise ValueError("its arrays do not have their checksum")
@@ -128,8 +140,8 @@ def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:
     return steps
 
 
-def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any]) -> Episode:
-    """Steps `first` to `end` (exclusive), with the observation after them."""
+def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any], stream: Path | None = None) -> Episode:
+    """Steps `first` to `end` (exclusive), with the observation after them; images stay in the file `stream`."""
     whole = end == len(demo["actions"])
     columns = {
         name: np.zeros(end - first, dtype)
@@ -137,10 +149,13 @@ def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any]) -> Episo
         else demo[name][first:end].astype(dtype, copy=False)
         for name, dtype in STEP_COLUMNS.items()
     }
-    observations = {}
+    observations: dict[str, Any] = {}
     for key, rows in demo["obs"].items():
         after = demo["final_obs"][key][()] if whole else rows[end]
-        observations[key] = np.concatenate([rows[first:end], after[None]])
+        if stream and rows.ndim == 4 and rows.dtype == np.uint8:
+            observations[key] = Frames.of_dataset(stream, rows).followed_by(after)
+        else:
+            observations[key] = np.concatenate([rows[first:end], after[None]])
     return Episode(observations=observations, actions=demo["actions"][first:end], meta=meta, **columns)
 
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 UNSYNCABLE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP}  # a folder of others, or of a strange file system
 
 
 @contextlib.contextmanager
-def written(path: str | Path) -> Iterator[BinaryIO]:
+def written(path: str | Path) -> Iterator[io.BufferedRandom]:
     """Yields a file beside `path` that takes its name, synced, at the end; after an exception nothing has changed.
 
     Missing folders are made. An existing file is replaced. A full disk is an OSError.
@@ -29,7 +29,7 @@ def written(path: str | Path) -> Iterator[BinaryIO]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     make_folder(path.parent)
     try:
-        with open(aside, "wb") as file:
+        with open(aside, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,0 +1,84 @@
+"""Images that are read block by block: an array's interface without an array's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+BLOCK_BYTES = 8 << 20
+
+
+class Frames:
+    """Images (N, H, W, 3), uint8. A slice is read when it is asked for; slices in ascending order are the cheap ones.
+
+    read(first, end) returns images `first` to `end` (exclusive) as an array; 0 <= first < end <= N.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[int, int], np.ndarray]) -> None:
+        self.shape, self._read = tuple(shape), read
+
+    @classmethod
+    def of_dataset(cls, path: Path, dataset: h5py.Dataset) -> Frames:
+        """Those of a dataset in the HDF5 file `path`, which is open only while images are read."""
+        name = dataset.name
+
+        def read(first: int, end: int) -> np.ndarray:
+            with h5py.File(path, "r") as file:
+                return file[name][first:end]
+
+        return cls(dataset.shape, read)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: int | slice) -> np.ndarray:
+        if not isinstance(key, slice):
+            number = int(key) + len(self) if key < 0 else int(key)
+            if not 0 <= number < len(self):
+                raise IndexError(f"image {key} of {len(self)}")
+            return self._read(number, number + 1)[0]
+        first, end, step = key.indices(len(self))
+        if step != 1:
+            raise ValueError("images are read in order, without gaps")
+        return self._read(first, end) if end > first else np.empty((0, *self.shape[1:]), np.uint8)
+
+    def head(self, count: int) -> Frames:
+        """The first `count` images."""
+        return Frames((min(count, len(self)), *self.shape[1:]), self._read)
+
+    def followed_by(self, image: np.ndarray | None = None) -> Frames:
+        """With one more image at the end: `image` (H, W, 3), or the last one again."""
+        count = len(self)
+
+        def read(first: int, end: int) -> np.ndarray:
+            rows = self._read(first, min(end, count)) if first < count else np.empty((0, *self.shape[1:]), np.uint8)
+            if end <= count:
+                return rows
+            last = (rows[-1] if len(rows) else self[-1]) if image is None else image
+            return np.concatenate([rows, last[None]])
+
+        return Frames((count + 1, *self.shape[1:]), read)
+
+    def mapped(self, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> Frames:
+        """Each block (n, H, W, 3) as `change` makes it; shape: (H, W, 3) of what comes out."""
+        return Frames((len(self), *shape), lambda first, end: change(self._read(first, end)))
+
+
+def head(rows: Any, count: int) -> Any:
+    """The first `count` rows of an array or of Frames, none of which is read."""
+    return rows.head(count) if isinstance(rows, Frames) else rows[:count]
+
+
+def blocks(rows: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) of an array, an HDF5 dataset or Frames, in order, each block at most some megabytes."""
+    row_bytes = int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize
+    count = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for first in range(0, len(rows), count):
+        yield first, rows[first : first + count]

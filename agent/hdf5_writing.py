@@ -1,0 +1,96 @@
+"""Writing HDF5 files so that a full disk is an error: HDF5 itself may end the whole process with a segmentation fault."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from agent.frames import blocks
+
+
+class Output(io.RawIOBase):
+    """The file below HDF5. The first error of the system is kept, and HDF5 never hears of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "w+b", buffering=0)
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the OSError that a write met, if one did."""
+        if self._error is not None:
+            raise self._error
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data)
+        try:
+            while self._error is None and len(left):
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        if self._error is None:
+            try:
+                return self._file.truncate(size)
+            except OSError as error:
+                self._error = error
+        return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextlib.contextmanager
+def create_hdf5(path: Path, **options: Any) -> Iterator[tuple[h5py.File, Output]]:
+    """A new HDF5 file at `path`, and the output below it, whose `check` finds a full disk early.
+
+    At the end the file is synced. Raises OSError, whatever HDF5 makes of it, when it could not be written.
+    """
+    output = Output(path)
+    try:
+        try:
+            with h5py.File(output, "w", **options) as file:
+                yield file, output
+        except Exception:
+            output.check()  # what HDF5 says of a disk that kept nothing is beside the point
+            raise
+        output.check()
+        output.sync()
+    finally:
+        output.close()
+
+
+def write_rows(group: h5py.Group, name: str, rows: Any, **options: Any) -> None:
+    """A dataset from an array or Frames, block by block."""
+    dataset = group.create_dataset(name, rows.shape, rows.dtype, **options)
+    for first, block in blocks(rows):
+        dataset[first : first + len(block)] = block
