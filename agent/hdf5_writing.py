@@ -1,4 +1,4 @@
-"""Writing HDF5 files so that a full disk is an error: HDF5 itself may end the whole process with a segmentation fault."""
+"""Writing HDF5 files so that a full disk is an error: HDF5 itself may end the process with a segmentation fault."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ from agent.frames import blocks
 class Output(io.RawIOBase):
     """The file below HDF5. The first error of the system is kept, and HDF5 never hears of it."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "w+b", buffering=0)
+    def __init__(self, file: Any) -> None:
+        self._file = file
         self._error: OSError | None = None
 
     def check(self) -> None:
         """Raise the OSError that a write met, if one did."""
         if self._error is not None:
             raise self._error
-
-    def sync(self) -> None:
-        os.fsync(self._file.fileno())
 
     def write(self, data: Any) -> int:
         left = memoryview(data)
@@ -64,29 +61,28 @@ class Output(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+
+@contextlib.contextmanager
+def hdf5_into(raw: Any, **options: Any) -> Iterator[tuple[h5py.File, Output]]:
+    """A new HDF5 file in `raw`, an unbuffered file, and the output between them, whose `check` finds a full disk early.
+
+    Raises OSError, whatever HDF5 makes of it, when it could not be written.
+    """
+    output = Output(raw)
+    try:
+        with h5py.File(output, "w", **options) as file:
+            yield file, output
+    except Exception:
+        output.check()  # what HDF5 says of a disk that kept nothing is beside the point
+        raise
+    output.check()
 
 
 @contextlib.contextmanager
 def create_hdf5(path: Path, **options: Any) -> Iterator[tuple[h5py.File, Output]]:
-    """A new HDF5 file at `path`, and the output below it, whose `check` finds a full disk early.
-
-    At the end the file is synced. Raises OSError, whatever HDF5 makes of it, when it could not be written.
-    """
-    output = Output(path)
-    try:
-        try:
-            with h5py.File(output, "w", **options) as file:
-                yield file, output
-        except Exception:
-            output.check()  # what HDF5 says of a disk that kept nothing is beside the point
-            raise
-        output.check()
-        output.sync()
-    finally:
-        output.close()
+    """`hdf5_into` a new file at `path`."""
+    with path.open("w+b", buffering=0) as raw, hdf5_into(raw, **options) as both:
+        yield both
 
 
 def write_rows(group: h5py.Group, name: str, rows: Any, **options: Any) -> None:

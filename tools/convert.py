@@ -19,7 +19,9 @@ What a source does not say is never made up. It is asked for, by
   --end success                      each episode ends at its first success, as the simulator's do
   --final repeat | drop              no observation after the last action: repeat the one before, or drop that action
 Names: --rename SOURCE=NAME and --drop SOURCE (repeatable), or --map FILE, YAML with rename: {SOURCE: NAME}, drop: [..].
+--rename SOURCE=actions says which are the actions where a source calls them otherwise.
 
+All episodes are checked before anything is written: what is damaged is listed, and --skip-bad leaves it out.
 OUT must not exist yet; it appears whole or not at all. What was renamed, dropped, clipped and cut is printed.
 """
 
@@ -28,22 +30,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import glob
 import importlib
 import math
-import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent import cli, yaml_file
-from agent.files import make_folder, move
-from agent.spec import Episode, SpecError, UserError
-from tools.formats.foreign import Choices, Report, renamed
+from agent.spec import Episode, UserError
+from tools.formats.foreign import Choices, FormatError, Report, check_pointer
+from tools.formats.output import DiskError, Tally, appearing
+from tools.formats.source import Survey, explained, loaded, survey
 from tools.rollout import env_options, env_record
 
 READS = ("episodes", "lerobot", "minari", "robosuite", "robomimic")  # in the order in which they are tried
@@ -66,6 +66,8 @@ def format_of(path: Path) -> str:
     """The name of the source's format. Raises UserError where it is none that is known."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    if path.is_file():
+        check_pointer(path)
     for name in READS:
         try:
             if module(name).detects(path):
@@ -75,76 +77,81 @@ def format_of(path: Path) -> str:
     raise UserError(f"{path}: none of {', '.join(READS)}; --from says which it is meant to be")
 
 
-class Tally:
-    """Passes episodes on, checked, and remembers what a report needs."""
+def convert(
+    source: Path,
+    out: Path,
+    choices: Choices,
+    reads: str | None = None,
+    writes: str = "episodes",
+    skip_bad: bool = False,
+) -> str:
+    """Convert, and return the report. Raises UserError, naming file and episode, and leaves nothing behind then.
 
-    def __init__(self, source: Path, episodes: Iterable[Episode]) -> None:
-        self._source, self._episodes = source, episodes
-        self.lengths: list[int] = []
-        self.successes = 0
-        self.keys: dict[str, str] = {}
-
-    def __iter__(self) -> Iterator[Episode]:
-        first = None
-        for number, episode in enumerate(self._episodes):
-            try:
-                episode.check(episode.spec)
-            except SpecError as error:
-                raise UserError(f"{self._source}: episode {number}: {error}") from None
-            first = first or episode.spec
-            if differences := first.differences(episode.spec):
-                raise UserError(f"{self._source}: episode {number} differs from episode 0: {'; '.join(differences)}")
-            self.keys = {key: f"{key} {'x'.join(map(str, first.shape(key)))}" for key in first.keys}
-            self.lengths.append(len(episode))
-            self.successes += episode.succeeded
-            yield episode
-
-    def __str__(self) -> str:
-        steps = f"{sum(self.lengths):,} steps ({min(self.lengths)} to {max(self.lengths)} an episode)"
-        found = f"{len(self.lengths)} episodes, {steps}, {self.successes} succeed"
-        return f"{found}\nobservations: {', '.join(self.keys.values())}"
-
-
-@contextlib.contextmanager
-def appearing(out: Path) -> Iterator[Path]:
-    """A path beside `out` to write to; it takes `out`'s name once all is written."""
-    if out.exists():
-        raise UserError(f"--out {out}: is there already; name one that is not")
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        make_folder(out.parent)
-        for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # of a conversion that was killed
-            if _ended(left.suffixes[-2][1:]):
-                _remove(left)
-        yield aside
-        move(aside, out)
-    except OSError as error:
-        raise UserError(f"{out}: {error.strerror or error}") from None
-    finally:
-        _remove(aside)
-
-
-def _ended(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return True
-    except OSError:
-        pass
-    return False
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def convert(source: Path, out: Path, choices: Choices, reads: str | None = None, writes: str = "episodes") -> str:
-    """Convert, and return the report. Raises UserError, naming file and episode, and leaves nothing behind then."""
+    skip_bad: leave out the episodes that are damaged, and report them.
+    """
     reads = reads or format_of(source)
-    report = Report()
+    _check_choices(source, out, choices, reads, writes)
+    left_out = Survey()
+    while True:
+        try:
+            return _converted(source, out, choices, reads, writes, skip_bad, left_out)
+        except _Damaged as found:  # one whose images cannot be decoded: seen only now
+            left_out.fault(source, found.name, str(found))
+            if not skip_bad:
+                raise _refusal(source, left_out) from None
+
+
+class _Damaged(Exception):
+    """An episode that is damaged where only decoding it finds out."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+def _converted(
+    source: Path, out: Path, choices: Choices, reads: str, writes: str, skip_bad: bool, left_out: Survey
+) -> str:
+    report, current = Report(), ""
+    known_bad = {name for names in left_out.faults.values() for name in names}
+    with appearing(out) as aside, contextlib.ExitStack() as stack:
+        with explained(source):
+            parts = stack.enter_context(module(reads).parts(source, choices, report))
+        parts = [part for part in parts if part.name.removeprefix(f"{source}: ") not in known_bad]
+        found = survey(source, parts, choices)
+        if found.faults and not skip_bad:
+            raise _refusal(source, found)
+        if not found.good:
+            raise _refusal(source, found) if found.faults else FormatError(f"{source}: no episodes in it")
+        for line in [*left_out.lines(), *found.lines()]:
+            report.say(f"left out: {line}")
+        if choices.actions == "scale":
+            choices = dataclasses.replace(choices, action_range=np.array([found.low, found.high]))
+
+        def each() -> Iterator[Episode]:
+            nonlocal current
+            for part, episode in loaded(source, found.good, choices, report):
+                current = part.name
+                yield episode
+
+        tally = Tally(source, each())
+        try:
+            module(writes).write(aside, tally, choices, report)
+        except FormatError as error:
+            raise _Damaged(current, str(error)) from None
+    return f"{source} ({reads}) -> {out} ({writes})\n{tally}\n{report}".strip()
+
+
+def _refusal(source: Path, found: Survey) -> UserError:
+    lines = found.lines()
+    if len(lines) == 1:
+        return UserError(f"{source}: {lines[0]} (--skip-bad leaves out what is damaged)")
+    count = sum(map(len, found.faults.values()))
+    return UserError("\n  ".join([f"{source}: {count} episodes are damaged; --skip-bad leaves them out", *lines]))
+
+
+def _check_choices(source: Path, out: Path, choices: Choices, reads: str, writes: str) -> None:
+    """Raise UserError for flags that mean nothing between these two formats."""
     if choices.sim and reads != "robosuite" and choices.env is None:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in choices.sim)
         raise UserError(f"{flags}: only robosuite's raw recordings are rendered anew; --resize N changes images' size")
@@ -160,47 +167,14 @@ def convert(source: Path, out: Path, choices: Choices, reads: str | None = None,
         ("no_ops", reads == "robosuite", "steps that do nothing are told apart in robosuite's raw recordings only"),
         ("fps", writes == "lerobot", "only a LeRobotDataset has a rate of its own"),
         ("instruction", writes == "lerobot", "only a LeRobotDataset has the task in words"),
+        ("filter_key", reads in ("robomimic", "robosuite"), "only robomimic's files have filter keys (mask/...)"),
     ):
         if not used and getattr(choices, name) != getattr(Choices(), name):
             raise UserError(f"--{name.replace('_', '-')}: {where}; {source} ({reads}) becomes {out} ({writes})")
-    if choices.actions == "scale" and not hasattr(module(reads), "actions"):
+    if choices.actions == "scale" and reads == "robosuite":
         raise UserError(
             f"--actions scale: {source}: the actions of {reads} are what its simulator took; --actions clip"
         )
-    if choices.actions == "scale":
-        ranges = [
-            (rows.min(axis=0), rows.max(axis=0)) for rows in whole(source, module(reads).actions(source)) if len(rows)
-        ]
-        choices = dataclasses.replace(choices, action_range=np.array([_lowest(ranges), _highest(ranges)]))
-    with appearing(out) as aside:
-        episodes = whole(source, module(reads).read(source, choices, report))
-        if reads == "episodes":
-            episodes = (renamed(episode, choices, report) for episode in episodes)
-        tally = Tally(source, episodes)
-        module(writes).write(aside, tally, choices, report)
-        if not tally.lengths:
-            raise UserError(f"{source}: no episodes in it")
-    return f"{source} ({reads}) -> {out} ({writes})\n{tally}\n{report}".strip()
-
-
-def whole(source: Path, episodes: Iterator[Any]) -> Iterator[Any]:
-    """`episodes`, read from `source`; whatever a damaged or incomplete one does to its reader becomes one line."""
-    try:
-        yield from episodes
-    except UserError:
-        raise
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        missing = re.search(r"object '(.+)' doesn't exist", str(error))  # in HDF5's words
-        what = f"'{missing[1]}' is missing" if missing else f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{source}: cannot be read: {' '.join(what.split())}") from error
-
-
-def _lowest(ranges: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    return np.min([low for low, _ in ranges], axis=0)
-
-
-def _highest(ranges: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    return np.max([high for _, high in ranges], axis=0)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -219,6 +193,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop", action="append", default=[], metavar="SOURCE", help="repeatable")
     parser.add_argument("--map", metavar="FILE", help="YAML with rename and drop")
     parser.add_argument("--fps", type=float, metavar="N", help="lerobot: frames a second, where no episode says it")
+    parser.add_argument("--filter-key", metavar="NAME", help="robomimic: the demonstrations that mask/NAME lists")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out damaged episodes; they are reported")
     parser.add_argument("--instruction", metavar="TEXT", help="lerobot: the task, in words")
 
 
@@ -258,6 +234,7 @@ def choices_of(arguments: cli.Arguments) -> Choices:
         env=env_record(*arguments.env()) if flags.env else None,
         fps=flags.fps,
         instruction=flags.instruction,
+        filter_key=flags.filter_key,
     )
 
 
@@ -275,7 +252,7 @@ def mapping(path: str) -> tuple[dict[str, str], list[str]]:
     return dict(rename), list(drop)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__, [], add_flags, env_options, prog="python -m tools.convert")
     flags = arguments.flags
     if not flags.source or not flags.out:
@@ -283,7 +260,12 @@ def main(argv: list[str] | None = None) -> None:
     for flag, value, known in (("--from", flags.reads, READS), ("--to", flags.writes, WRITES)):
         if value is not None and value not in known:
             raise UserError(f"{flag} {value}: the formats are {', '.join(known)}{cli.nearest(value, known)}")
-    print(convert(flags.source, flags.out, choices_of(arguments), flags.reads, flags.writes))
+    try:
+        print(convert(flags.source, flags.out, choices_of(arguments), flags.reads, flags.writes, flags.skip_bad))
+    except DiskError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 
 from agent.progress import Progress
 from tools.formats.robomimic import demos
-from tools.formats.robosuite import info_of, sim_options
+from tools.formats.robosuite import info_of, sim_options, with_rate
 from tools.rollout import make_env
 
 
@@ -50,7 +50,8 @@ def main() -> None:
     found = []
     for path in flags.paths:
         with h5py.File(path, "r") as file, Progress(len(demos(file, path)), path.parent.name, "demos") as progress:
-            options = {**sim_options(path, info_of(file["data"].attrs, path), 1, {}), "cameras": []}
+            info = with_rate(path, info_of(file["data"].attrs, path), demos(file, path))
+            options = {**sim_options(path, info, 1, {}), "cameras": []}
             with contextlib.closing(make_env("sim", options)) as env:
                 for number, (name, demo) in enumerate(demos(file, path)):
                     figures = play(env, demo["states"][()], demo["actions"][()].astype(np.float64))

@@ -25,6 +25,7 @@ from agent.episode_file import read_episodes
 from agent.spec import Episode
 from tools.formats import film, lerobot
 from tools.formats.foreign import Choices, Report
+from tools.formats.source import episodes
 
 SAME_DB = 40.0  # two decoders' rounding
 
@@ -48,7 +49,7 @@ def theirs_reads_ours(demos: list[Episode], folder: Path) -> bool:
 
     report = Report()
     lerobot.write(folder, demos, Choices(fps=10), report)
-    back = list(lerobot.read(folder, Choices(), Report()))
+    back = list(episodes(lerobot, folder, Choices(), Report()))
     print(report)
     dataset = LeRobotDataset("local/demos", root=folder, video_backend=backend())
     names = lerobot.short_names(dataset.features)
@@ -115,7 +116,7 @@ def ours_reads_theirs(folder: Path, steps: int) -> bool:
         written.append(rows)
     dataset.finalize()
     report = Report()
-    found = list(lerobot.read(folder, Choices(), report))
+    found = list(episodes(lerobot, folder, Choices(), report))
     equal, seen = len(found) == len(written), []
     for rows, episode in zip(written, found, strict=True):
         for step, row in enumerate(rows):

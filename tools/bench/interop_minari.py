@@ -21,6 +21,7 @@ from agent.episode_file import read_episodes
 from agent.spec import Episode
 from tools.formats import film, minari
 from tools.formats.foreign import Choices, Report
+from tools.formats.source import episodes
 
 
 class Picture(gymnasium.Env):
@@ -79,7 +80,7 @@ def ours_reads_theirs(root: Path) -> bool:
             *_, done, _, _ = env.step(rng.uniform(-1, 1, 2).astype(np.float32))
     dataset = env.create_dataset("test/picture-v0")
     report = Report()
-    found = list(minari.read(root / "test" / "picture-v0", Choices(), report))
+    found = list(episodes(minari, root / "test" / "picture-v0", Choices(), report))
     equal, seen = len(found) == 3, []
     for source, episode in zip(dataset.iterate_episodes(), found, strict=True):
         equal &= np.array_equal(source.actions, episode.actions) and episode.success[-1] and episode.meta["seed"] >= 0

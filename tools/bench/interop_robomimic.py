@@ -23,6 +23,7 @@ from agent.episode_file import read_episodes
 from agent.spec import Episode
 from tools.formats import robomimic
 from tools.formats.foreign import Choices, Report
+from tools.formats.source import episodes
 
 BATCH = 16
 
@@ -75,7 +76,7 @@ def read(path: Path) -> bool:
     import h5py
 
     report = Report()
-    found = list(robomimic.read(path, Choices(success="1", actions="clip"), report))
+    found = list(episodes(robomimic, path, Choices(success="1", actions="clip"), report))
     equal = True
     with h5py.File(path) as file:
         for (_, demo), episode in zip(robomimic.demos(file, path), found, strict=True):

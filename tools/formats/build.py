@@ -39,7 +39,7 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
             report.say("final observation: not in the source; the one before the last action stands in its place")
     if steps < 1:
         raise FormatError(f"{raw.name}: no steps")
-    observations = {k: v if len(v) > steps else np.concatenate([v, v[-1:]]) for k, v in observations.items()}
+    observations = {key: rows if len(rows) > steps else _repeated(rows) for key, rows in observations.items()}
     if raw.dones is not None and (early := np.count_nonzero(raw.dones[: steps - 1])):
         report.count("ends inside an episode: {} steps say 'done' before the last; ignored", int(early), steps)
     rewards = _rewards(raw.name, columns, steps, choices, report)
@@ -57,7 +57,7 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
     if choices.end == "success" and success.any():
         report.count("cut: {} steps, after the first success", steps - int(success.argmax()) - 1, steps)
         steps = int(success.argmax()) + 1
-        observations = {key: rows[: steps + 1] for key, rows in observations.items()}
+        observations = {key: head(rows, steps + 1) for key, rows in observations.items()}
         actions, rewards, success = actions[:steps], rewards[:steps], success[:steps]
         terminated, truncated, columns = success.copy(), np.zeros(steps, np.bool_), _head(columns, steps)
     others = {name: np.asarray(columns.get(name, np.zeros(steps)), STEP_COLUMNS[name]) for name in SIMPLE}
@@ -71,6 +71,10 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         meta=raw.meta if raw.meta is not None else _meta(raw, choices),
         **others,
     )
+
+
+def _repeated(rows: Any) -> Any:
+    return rows.followed_by() if isinstance(rows, Frames) else np.concatenate([rows, rows[-1:]])
 
 
 def _head(columns: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
@@ -88,8 +92,12 @@ def _meta(raw: Raw, choices: Choices) -> dict[str, Any]:
 
 def _actions(raw: Raw, choices: Choices, report: Report) -> np.ndarray:
     actions = np.asarray(raw.actions)
-    if actions.dtype.kind != "f":
-        raise UserError(f"{raw.name}: actions are {actions.dtype}; continuous ones are needed")
+    if actions.dtype.kind not in "fiu" or not len(actions):
+        what = f"actions are {actions.dtype}; numbers are needed" if len(actions) else "no steps"
+        raise FormatError(f"{raw.name}: {what}")
+    if actions.dtype.kind in "iu":
+        report.say(f"actions: {actions.dtype} in the source, taken as continuous numbers")
+        actions = actions.astype(np.float64)
     actions = actions.reshape(len(actions), -1)
     if not np.isfinite(actions).all():
         raise FormatError(f"{raw.name}: actions that are not finite")
@@ -144,8 +152,8 @@ def _rewards(name: str, columns: Mapping[str, np.ndarray], steps: int, choices: 
         return np.zeros(steps, np.float32)
     if choices.reward is None:
         raise UserError(
-            f"{name}: no rewards in it; --reward sparse-at-end (1 at the last step, a success) or --reward zero says "
-            "what they were"
+            f"{name}: no rewards in it; --reward sparse-at-end (1 at the last step, a success), --reward success (1 "
+            "where there is a success) or --reward zero says what they were"
         )
     was = " (the source's own are not used)" if "rewards" in columns else ""
     said = "1 at the last step of each episode" if choices.reward == "sparse-at-end" else "0 at every step"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from agent.episode_file import SUFFIX, EpisodeFileError, episode_paths, read_episodes, read_head, write_episode
+from agent.episode_file import SUFFIX, EpisodeFileError, episode_paths, read_episode, read_head, write_episode
 from agent.spec import Episode
-from tools.formats.foreign import Choices, Report, check_names
+from tools.formats.build import renamed
+from tools.formats.foreign import Choices, FormatError, Report, check_pointer
+from tools.formats.names import resolved
+from tools.formats.source import Part
 
 
 def detects(path: Path) -> bool:
@@ -20,14 +22,21 @@ def detects(path: Path) -> bool:
     return True
 
 
-def actions(path: Path) -> Iterator[np.ndarray]:
-    return (episode.actions for episode in read_episodes([path]))
+@contextlib.contextmanager
+def parts(path: Path, choices: Choices, report: Report) -> Iterator[list[Part]]:
+    yield [_part(path, file) for file in episode_paths([path])]
 
 
-def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
-    for episode in read_episodes([path]):
-        check_names(path, set(episode.observations), choices)
-        yield episode
+def _part(path: Path, file: Path) -> Part:
+    def load(choices: Choices, report: Report) -> Episode:
+        check_pointer(file)
+        try:
+            episode = read_episode(file, stream=True)
+        except EpisodeFileError as error:
+            raise FormatError(str(error)) from None
+        return renamed(episode, resolved(path, episode.observations, choices), report)
+
+    return Part(f"{path}: {file.name}", load)
 
 
 def write(path: Path, episodes: Iterable[Episode], choices: Choices, report: Report) -> None:

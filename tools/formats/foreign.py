@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import h5py
 import numpy as np
-from PIL import Image
 
 from agent.hdf5 import UnsafeFile, open_hdf5
-from agent.memory import available_bytes
-from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
+from agent.spec import UserError
+
+POINTER = b"version https://git-lfs"
 
 
 class FormatError(UserError):
     """A source that is damaged or not what it seems; the message names it."""
 
 
+def check_pointer(path: Path) -> None:
+    """Raise FormatError for a file that stands for another (Git LFS), and has to be fetched first."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(POINTER)) != POINTER:
+                return
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror or error}") from None
+    raise FormatError(f"{path}: a Git LFS pointer, not the data; `git lfs pull` fetches them")
+
+
 @contextlib.contextmanager
 def hdf5(path: Path) -> Iterator[h5py.File]:
     """agent.hdf5.open_hdf5 for a source. Raises FormatError naming `path` when it is damaged or not safe to read."""
-    try:
-        with open_hdf5(path) as file:
-            yield file
-    except (UnsafeFile, OSError, RuntimeError) as error:
-        raise FormatError(f"{path}: not read: {' '.join(str(error).split())}") from None
+    check_pointer(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_hdf5(path))
+        except (UnsafeFile, OSError, RuntimeError) as error:
+            raise FormatError(f"{path}: not read: {' '.join(str(error).split())}") from None
+        yield file
 
 
 @dataclass
@@ -53,6 +63,7 @@ class Choices:
     action_range: np.ndarray | None = None  # (2, A) lowest and highest, for "scale"
     fps: float | None = None
     instruction: str | None = None  # the task in words
+    filter_key: str | None = None  # robomimic: the demonstrations that mask/<this> lists
 
 
 @dataclass
@@ -93,7 +104,7 @@ class Raw:
     """One episode as its source has it: `observations` have T or T + 1 rows, `columns` are those it has of ours."""
 
     name: str  # for messages
-    observations: dict[str, np.ndarray]
+    observations: dict[str, Any]  # arrays, or Frames
     actions: np.ndarray
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     dones: np.ndarray | None = None  # ends, whatever their kind

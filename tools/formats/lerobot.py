@@ -2,195 +2,146 @@
 
 v3 keeps many episodes in a file and says in meta/episodes which one is where; v2 has a file for each. Observations
 lose the words before their own name: observation.images.front is 'front' here, observation.state is 'state'.
+
+A row's picture is the frame that is shown at its timestamp, whatever rows the table has lost; an episode whose
+timestamps do not match its videos is a fault. Rows are put in the order of frame_index.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow
-import pyarrow.parquet as parquet
 
-from agent.progress import Progress
+from agent.frames import Frames
 from agent.spec import Episode, UserError
 from tools.formats import film
-from tools.formats.foreign import (
-    Choices,
-    FormatError,
-    Raw,
-    Report,
-    check_fits,
-    check_names,
-    picture,
-    resized,
-    to_episode,
-)
-from tools.formats.lerobot_write import COLUMNS, EXTRA, write
+from tools.formats.build import to_episode
+from tools.formats.foreign import Choices, FormatError, Raw, Report
+from tools.formats.lerobot_meta import Info, Place, info_of, places, read_table
+from tools.formats.lerobot_tables import Extra, extra_of, images, vectors
+from tools.formats.lerobot_write import COLUMNS, write
+from tools.formats.names import action_name, resolved
+from tools.formats.pictures import DeepImage
+from tools.formats.source import Part
 
-__all__ = ["actions", "detects", "read", "write"]
+__all__ = ["detects", "parts", "write"]
 OTHER_NAMES = {"complementary_info.is_intervention": "interventions"}
-FIELD = re.compile(r"\{(?P<name>\w+)(?P<number>:(?:0(?P<width>[1-9]))?d)?\}")
-WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}  # bytes of a value; of others 8
-BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index", "action", "next.done"}
-
-
-@dataclass
-class Place:
-    """Where an episode is: its table, the videos' files with the second at which it begins, and its task in words."""
-
-    number: int
-    table: Path
-    videos: dict[str, tuple[Path, float]]
-    tasks: list[str]
+BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index", "next.done"}
 
 
 def detects(path: Path) -> bool:
     return (path / "meta" / "info.json").is_file()
 
 
-def info_of(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads((path / "meta" / "info.json").read_text())
-        version = info["codebase_version"]
-        if "action" not in info["features"]:
-            raise UserError(f"{path}: no feature 'action'; it has {', '.join(info['features'])}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{path}: meta/info.json is missing or damaged: {error!r}") from None
-    if version not in ("v2.0", "v2.1") and not version.startswith("v3."):
-        raise UserError(f"{path}: LeRobotDataset {version}; v3.0, v2.1 and v2.0 can be read")
-    return info
+@dataclass
+class _Source:
+    """What reading any of its episodes needs."""
+
+    path: Path
+    info: Info
+    names: dict[str, str]  # feature -> the observation's name here
+    action: str  # the feature that has the actions
+    extra: Extra | None
+
+    def __post_init__(self) -> None:
+        images = tuple(name for name, feature in self.info.features.items() if feature.dtype == "image")
+        self._table = functools.lru_cache(maxsize=1)(lambda file: read_table(file, images))  # v3: many episodes' one
+
+    def rows(self, place: Place) -> tuple[pyarrow.Table, np.ndarray]:
+        """The episode's rows in the order of its steps, without images; and their numbers in the file."""
+        if place.fault:
+            raise FormatError(place.fault)
+        table = self._table(place.table)
+        for name in ("episode_index", self.action):
+            if name not in table.column_names:
+                raise FormatError(f"{place.table}: no column '{name}'; it has {', '.join(table.column_names)}")
+        numbers = np.flatnonzero(np.ravel(table["episode_index"].to_numpy()) == place.number)
+        if not len(numbers):
+            raise FormatError(f"{place.table}: episode {place.number} is not in it")
+        if place.length not in (None, len(numbers)) and not self._trimmed(table, numbers, place):
+            raise FormatError(
+                f"{place.table}: {len(numbers)} rows of it, and meta/episodes says {place.length}: rows were lost"
+            )
+        rows = table.take(numbers)
+        if "frame_index" in rows.column_names or "timestamp" in rows.column_names:
+            key = vectors(rows, "frame_index" if "frame_index" in rows.column_names else "timestamp").ravel()
+            order = np.argsort(key, kind="stable")
+            if (np.diff(key[order]) <= 0).any():
+                raise FormatError(f"{place.table}: episode {place.number} has rows of one frame_index more than once")
+            rows, numbers = rows.take(order), numbers[order]
+        return rows, numbers
+
+    def _trimmed(self, table: pyarrow.Table, numbers: np.ndarray, place: Place) -> bool:
+        """Whether frame_index tells which rows were lost: then what is left can be paired with its frames."""
+        assert place.length is not None
+        if "frame_index" not in table.column_names or len(numbers) > place.length:
+            return False
+        steps = np.ravel(table["frame_index"].to_numpy())[numbers]
+        return bool(len(steps)) and int(steps.max()) == place.length - 1
+
+    def seconds(self, rows: pyarrow.Table, place: Place) -> np.ndarray:
+        """(T,) timestamps, checked against frame_index: two that disagree say nothing about which frame is whose."""
+        if "timestamp" not in rows.column_names:
+            raise FormatError(f"{place.table}: no column 'timestamp', which says which frame belongs to which row")
+        seconds = vectors(rows, "timestamp").ravel().astype(np.float64)
+        if not np.isfinite(seconds).all():
+            raise FormatError(f"{place.table}: episode {place.number}: timestamps that are not finite")
+        if "frame_index" in rows.column_names:
+            steps = vectors(rows, "frame_index").ravel() / self.info.fps
+            if (np.abs(seconds - steps) > 0.5 / self.info.fps).any():
+                raise FormatError(
+                    f"{place.table}: episode {place.number}: timestamps are not frame_index / fps "
+                    f"({self.info.fps:g}): which frame belongs to which row cannot be told"
+                )
+        return seconds
 
 
-def file_at(path: Path, template: Any, **values: Any) -> Path:
-    """The file below `path` that a template of info.json ("data/chunk-{chunk_index:03d}/...") names for these values.
+@contextlib.contextmanager
+def parts(path: Path, choices: Choices, report: Report) -> Iterator[list[Part]]:
+    info = info_of(path)
+    extra = extra_of(path)
+    action = action_name(choices, "action")
+    if action not in info.features:
+        raise UserError(
+            f"{path}: no feature '{action}'; it has {', '.join(info.features)}; --rename FEATURE=action says which"
+        )
+    names = {name: key for name, key in _names(info, extra, choices).items() if name != action}
+    choices = resolved(path, {*names.values()}, _short(names, choices))
+    report.say(f"LeRobotDataset {info.version}: {info.robot}, {info.fps:g} frames a second")
+    for feature in info.features:
+        if feature not in {*names, *OTHER_NAMES, *COLUMNS, *BOOKKEEPING, action}:
+            report.list("dropped", feature)
+    found = places(path, info)
+    for name in [name for name, key in names.items() if key not in choices.drop and _depth(name, info, found)]:
+        report.list("dropped, depth (8 bits a pixel cannot hold it)", name)
+        del names[name]
+    _compare(path, info, found)
+    source = _Source(path, info, names, action, extra)
+    yield [_part(source, place, choices) for place in found]
 
-    Templates come with the dataset: {field} and {field:03d} are all that may be in them. Raises FormatError for any
-    other, and for a name that leads out of `path`.
-    """
-    if not isinstance(template, str) or re.search(r"[{}]", FIELD.sub("", template)):
+
+def _compare(path: Path, info: Info, found: list[Place]) -> None:
+    """What info.json counts against what meta/episodes lists; a difference is a fault of every episode concerned."""
+    if info.episodes is not None and info.episodes != len(found):
         raise FormatError(
-            f"{path}: meta/info.json: a path is {{field}} or {{field:03d}} and plain text, not {template!r:.80}"
+            f"{path}: meta/info.json counts {info.episodes} episodes, meta/episodes lists {len(found)}; fetch what is "
+            "missing, or correct total_episodes"
+        )
+    lengths = [place.length for place in found]
+    total = sum(length or 0 for length in lengths)
+    if info.frames is not None and None not in lengths and info.frames != total:
+        raise FormatError(
+            f"{path}: meta/info.json counts {info.frames} frames, meta/episodes {total}; correct total_frames"
         )
 
-    def value(field: re.Match[str]) -> str:
-        if field["name"] not in values:
-            raise FormatError(f"{path}: meta/info.json: a path with the unknown field '{field['name']:.40}'")
-        given = values[field["name"]]
-        return f"{int(given):0{field['width'] or 0}d}" if field["number"] else str(given)
 
-    name = PurePosixPath(FIELD.sub(value, template))
-    if name.is_absolute() or ".." in name.parts:
-        raise FormatError(f"{path}: meta/info.json: a path leads out of the dataset: {str(name)!r:.80}")
-    return path / name
-
-
-def places(path: Path, info: dict[str, Any]) -> list[Place]:
-    videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
-    found = []
-    if info["codebase_version"].startswith("v3."):
-        rows = [row for file in sorted(path.glob("meta/episodes/*/*.parquet")) for row in _table(file).to_pylist()]
-        for row in rows:
-            where = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-            begins = {}
-            for key in videos:
-                at = {name: row[f"videos/{key}/{name}"] for name in where}
-                file = file_at(path, info["video_path"], video_key=key, **at)
-                begins[key] = (file, float(row[f"videos/{key}/from_timestamp"]))
-            found.append(Place(row["episode_index"], file_at(path, info["data_path"], **where), begins, row["tasks"]))
-    else:
-        lines = (path / "meta" / "episodes.jsonl").read_text().splitlines()
-        for row in map(json.loads, filter(None, lines)):
-            number = row["episode_index"]
-            at = {"episode_chunk": number // info["chunks_size"], "episode_index": number}
-            begins = {key: (file_at(path, info["video_path"], video_key=key, **at), 0.0) for key in videos}
-            found.append(Place(number, file_at(path, info["data_path"], **at), begins, row.get("tasks", [])))
-    if not found:
-        raise FormatError(f"{path}: no episodes in it")
-    return sorted(found, key=lambda place: place.number)
-
-
-class Tables:
-    """Tables by their paths; the last one is kept, because in v3 many episodes share it."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._table: pyarrow.Table | None = None
-
-    def rows(self, place: Place) -> pyarrow.Table:
-        if self._table is None or self._path != place.table:
-            self._path, self._table = place.table, _table(place.table)
-        numbers = self._table["episode_index"].to_numpy()
-        return self._table.take(np.flatnonzero(np.ravel(numbers) == place.number))
-
-
-def _table(path: Path) -> pyarrow.Table:
-    try:
-        metadata = parquet.read_metadata(path)
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        sizes = [(column.num_values * WIDTHS.get(column.physical_type, 8), column) for column in columns]
-        check_fits(sum(max(size, column.total_uncompressed_size) for size, column in sizes))
-        return parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise FormatError(f"{path}: not a parquet file, or damaged: {str(error).splitlines()[0]}") from None
-
-
-def vectors(table: pyarrow.Table, key: str) -> np.ndarray:
-    """A column of numbers or of lists of numbers; (T,) or (T, D)."""
-    column = table[key].combine_chunks()
-    flat = column.flatten() if pyarrow.types.is_nested(column.type) else column
-    values = flat.to_numpy(zero_copy_only=False)
-    return values if flat is column else values.reshape(len(table), -1)
-
-
-def actions(path: Path) -> Iterator[np.ndarray]:
-    tables = Tables()
-    return (vectors(tables.rows(place), "action") for place in places(path, info_of(path)))
-
-
-def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
-    info = info_of(path)
-    features, fps = info["features"], float(info["fps"])
-    extra = _extra(path)
-    names = extra.names if extra else short_names(features)
-    check_names(path, set(names.values()), choices)
-    report.say(f"LeRobotDataset {info['codebase_version']}: {info.get('robot_type')}, {fps:g} frames a second")
-    columns = {**OTHER_NAMES, **COLUMNS}
-    for feature in features:
-        if feature not in {*names, *columns, *BOOKKEEPING}:
-            report.list("dropped", feature)
-    found, tables = places(path, info), Tables()
-    with Progress(len(found), "read", "episodes") as progress:
-        for number, place in enumerate(found):
-            rows = tables.rows(place)
-            if not len(rows):
-                raise FormatError(f"{place.table}: episode {place.number} is not in it")
-            raw = Raw(f"{path}: episode {place.number}", {}, vectors(rows, "action"))
-            for feature, name in names.items():
-                if name not in choices.drop:
-                    raw.observations[name] = _observation(rows, place, feature, features[feature], fps, choices)
-            raw.columns = {ours: vectors(rows, c).ravel() for c, ours in columns.items() if c in rows.column_names}
-            raw.columns.setdefault("times_s", vectors(rows, "timestamp").ravel())
-            raw.dones = vectors(rows, "next.done").ravel() if "next.done" in rows.column_names else None
-            raw.origin = {
-                "robot": info.get("robot_type"),
-                "instruction": "; ".join(place.tasks),
-                "fps": fps,
-                "source": {"format": "lerobot", "folder": path.name, "episode": place.number},
-            }
-            if extra:
-                extra.complete(raw, place.number, choices)
-            yield to_episode(raw, choices, report)
-            progress.show(number + 1)
-
-
-def short_names(features: dict[str, Any]) -> dict[str, str]:
+def short_names(features: Iterable[str]) -> dict[str, str]:
     """Feature -> the name that it gets here."""
     names: dict[str, str] = {}
     for feature in features:
@@ -200,36 +151,87 @@ def short_names(features: dict[str, Any]) -> dict[str, str]:
     return names
 
 
-def _observation(
-    rows: pyarrow.Table, place: Place, feature: str, kind: dict[str, Any], fps: float, choices: Choices
-) -> np.ndarray:
-    if kind["dtype"] == "video":
-        file, begins = place.videos[feature]
-        return film.frames(file, begins, len(rows), fps, choices.resize)
-    if kind["dtype"] == "image":
-        return np.stack(
-            [resized(picture(cell["bytes"])[None], choices.resize)[0] for cell in rows[feature].to_pylist()]
-        )
-    return vectors(rows, feature).reshape(len(rows), -1)
+def _names(info: Info, extra: Extra | None, choices: Choices) -> dict[str, str]:
+    """Feature -> the name that it gets here; features of other names are observations where --rename names them."""
+    names = dict(extra.names) if extra else short_names(info.features)
+    return {**names, **{name: name for name in choices.rename if name in info.features and name not in names}}
 
 
-class _Extra:
-    """What LeRobot has no place for, from the table beside: names, meta, and what was seen after the last action."""
-
-    def __init__(self, table: pyarrow.Table) -> None:
-        self._rows = {row["episode_index"]: row for row in table.to_pylist()}
-        self.names: dict[str, str] = json.loads(table.schema.metadata[b"names"])
-
-    def complete(self, raw: Raw, number: int, choices: Choices) -> None:
-        row = self._rows.get(number)
-        if row is None:
-            return  # an episode that somebody added
-        raw.meta = json.loads(row["meta"])
-        for name, seen in raw.observations.items():
-            value = row[f"final/{name}"]
-            last = resized(picture(value)[None], choices.resize) if isinstance(value, bytes) else [value]
-            raw.observations[name] = np.concatenate([seen, np.asarray(last, seen.dtype)])
+def _short(names: dict[str, str], choices: Choices) -> Choices:
+    """`choices` with features' whole names as the short ones."""
+    rename = {names.get(name, name): new for name, new in choices.rename.items()}
+    return replace(choices, rename=rename, drop=[names.get(name, name) for name in choices.drop])
 
 
-def _extra(path: Path) -> _Extra | None:
-    return _Extra(_table(path / EXTRA)) if (path / EXTRA).is_file() else None
+def _depth(name: str, info: Info, found: list[Place]) -> bool:
+    """Whether a feature's images have more than 8 bits a pixel: as info.json says, or the first image."""
+    feature = info.features.get(name)
+    if feature is None or feature.depth or feature.dtype not in ("video", "image"):
+        return feature is not None and feature.depth
+    for place in found:
+        try:
+            if feature.dtype == "video":
+                return film.index(place.videos[name].file).deep
+            images(place.table, name, np.arange(1))
+        except DeepImage:
+            return True
+        except (FormatError, OSError, KeyError, pyarrow.ArrowException):
+            continue  # a fault of that episode, found again when it is checked
+        return False
+    return False
+
+
+def _part(source: _Source, place: Place, choices: Choices) -> Part:
+    def load(asked: Choices, report: Report) -> Episode:
+        mapped = replace(asked, rename=choices.rename, drop=choices.drop)
+        return to_episode(_raw(source, place, mapped, report), mapped, report)
+
+    name = f"{source.path}: episode {place.number}"
+    return Part(name, load, actions=lambda: vectors(source.rows(place)[0], source.action))
+
+
+def _raw(source: _Source, place: Place, choices: Choices, report: Report) -> Raw:
+    rows, numbers = source.rows(place)
+    info = source.info
+    raw = Raw(f"{source.path}: episode {place.number}", {}, vectors(rows, source.action))
+    videos = {name for name in source.names if info.features[name].dtype == "video"}
+    seconds = source.seconds(rows, place) if videos else None
+    for feature, name in source.names.items():
+        if name in choices.drop:
+            continue
+        if feature in videos:
+            assert seconds is not None
+            raw.observations[name] = _clip(place, feature, seconds, info.fps)
+        elif info.features[feature].dtype == "image":
+            raw.observations[name] = images(place.table, feature, numbers)
+        else:
+            raw.observations[name] = vectors(rows, feature).reshape(len(rows), -1)
+    columns = {**OTHER_NAMES, **COLUMNS}
+    raw.columns = {ours: vectors(rows, name).ravel() for name, ours in columns.items() if name in rows.column_names}
+    if "timestamp" in rows.column_names:
+        times = vectors(rows, "timestamp").ravel()
+        raw.columns.setdefault("times_s", times)
+        gaps = int(np.count_nonzero(np.diff(times) > 1.5 / info.fps))
+        report.count("gaps: {} steps are followed by rows that the table has lost", gaps, len(rows))
+    if (np.diff(numbers) < 0).any():
+        report.count("order: {} episodes had rows out of order; they are in the order of frame_index now", 1, 1)
+    raw.dones = vectors(rows, "next.done").ravel() if "next.done" in rows.column_names else None
+    raw.origin = {
+        "robot": info.robot,
+        "instruction": "; ".join(place.tasks),
+        "fps": info.fps,
+        "source": {"format": "lerobot", "folder": source.path.name, "episode": place.number},
+    }
+    if source.extra:
+        source.extra.complete(raw, place.number)
+    return raw
+
+
+def _clip(place: Place, feature: str, seconds: np.ndarray, fps: float) -> Frames:
+    span = place.videos[feature]
+    if not span.file.is_file():
+        raise FormatError(f"{span.file}: no such file, and episode {place.number} has its video '{feature}' there")
+    film.paired(span.file, span.begins_s + seconds, span.ends_s, fps)
+    if film.index(span.file).deep:
+        raise FormatError(f"{span.file}: depth, of which 8 bits a pixel hold next to nothing; --drop {feature}")
+    return film.clip(span.file, span.begins_s + seconds, fps)

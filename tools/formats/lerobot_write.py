@@ -16,13 +16,16 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
+from agent.frames import blocks, head
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
 from tools.formats import film
 from tools.formats.foreign import Choices, Report
+from tools.formats.lerobot_stats import Total, statistics
 from tools.video import fps_of
 
 EXTRA = "meta/calql_extra.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 CHUNK_FILES, DATA_MB, VIDEO_MB = 1000, 100, 200  # files in a folder, and where a new file begins
 COLUMNS = {  # feature -> our column
@@ -36,8 +39,9 @@ COLUMNS = {  # feature -> our column
     "observation_age_s": "observation_ages_s",
     "action_latency_s": "action_latencies_s",
 }
-QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
-SAMPLED = 32  # frames of an episode that statistics look at
+SAMPLED = 32  # frames of an episode that statistics look at,
+STATISTICS_SIDE = 150  # at about so many pixels a side, as lerobot does
+COMPARED = 24  # frames of all, drawn at random, that are compared with what the videos hold of them
 
 
 def write(path: Path, episodes: Iterable[Episode], choices: Choices, report: Report) -> None:
@@ -71,14 +75,15 @@ class _Writer:
         self.names = feature_names(self.spec)
         self.features = self._features()
         self.tasks: list[str] = []
-        self.rows: list[dict[str, Any]] = []  # of meta/episodes
-        self.extra: list[dict[str, Any]] = []
-        self.stats: list[dict[str, Any]] = []
-        self.frames = 0
+        self.rows = _Rows(path / EPISODES_PATH, 64)
+        self.extra = _Rows(path / EXTRA, 4, {"names": json.dumps(self.names)})
+        self.stats = Total()
+        self.episodes = self.frames = 0
         self._table: parquet.ParquetWriter | None = None
         self._files = {key: 0 for key in ("data", *self.spec.cameras)}  # number of the current file
         self._films: dict[str, film.Film] = {}
         self._samples: list[tuple[Path, float, np.ndarray]] = []  # (video, second, frame) to compare with afterwards
+        self._offered, self._drawn = 0, np.random.default_rng(0)
 
     def _features(self) -> dict[str, Any]:
         features: dict[str, Any] = {}
@@ -108,7 +113,7 @@ class _Writer:
         return features
 
     def add(self, episode: Episode) -> None:
-        number, steps = len(self.rows), len(episode)
+        number, steps = self.episodes, len(episode)
         if (fps := rate_of(episode, self.choices)) != self.fps:
             raise UserError(f"episode {number} was recorded at {fps:g} Hz, episode 0 at {self.fps:g}; --fps says one")
         env = episode.meta.get("env") or {}
@@ -130,15 +135,15 @@ class _Writer:
         stats = {name: statistics(rows.reshape(steps, -1)) for name, rows in columns.items()}
         for name, key in self.names.items():
             if key in self.spec.cameras:
-                row.update(self._add_film(name, key, episode.observations[key][:-1]))
-                some = episode.observations[key][np.linspace(0, steps - 1, min(steps, SAMPLED)).astype(int)]
+                found, some = self._add_film(name, key, episode.observations[key], steps)
+                row.update(found)
                 stats[name] = statistics(some.reshape(-1, 3) / 255, (3, 1, 1))
         row.update({"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
         row.update({f"stats/{name}/{k}": v.tolist() for name, found in stats.items() for k, v in found.items()})
-        self.rows.append(row)
-        self.stats.append(stats)
-        self.extra.append(_extra(number, episode))
-        self.frames += steps
+        self.rows.add(row)
+        self.stats.add(stats)
+        self.extra.add(_extra(number, episode))
+        self.episodes, self.frames = number + 1, self.frames + steps
 
     def _at(self, kind: str) -> dict[str, int]:
         return {"chunk_index": self._files[kind] // CHUNK_FILES, "file_index": self._files[kind] % CHUNK_FILES}
@@ -160,24 +165,38 @@ class _Writer:
             self._files["data"] += 1
         return {f"data/{name}": number for name, number in at.items()}
 
-    def _add_film(self, name: str, key: str, images: np.ndarray) -> dict[str, Any]:
+    def _add_film(self, name: str, key: str, images: Any, steps: int) -> tuple[dict[str, Any], np.ndarray]:
+        """The episode's first `steps` images to the current video: where they are there, and some for statistics."""
         at = self._at(key)
         if key not in self._films:
             file = self.path / VIDEO_PATH.format(video_key=name, **at)
             self._films[key] = film.Film(file, self.fps, *images.shape[1:3])
         current = self._films[key]
-        first = current.frames
-        for image in images:
-            current.add(image)
-        for step in sorted({0, len(images) // 2, len(images) - 1}):
-            self._samples.append((current.path, (first + step) / self.fps, images[step].copy()))
+        first, apart = current.frames, max(1, max(images.shape[1:3]) // STATISTICS_SIDE)
+        sampled = set(np.linspace(0, steps - 1, min(steps, SAMPLED)).astype(int).tolist())
+        some = []
+        for start, block in blocks(head(images, steps)):
+            for step, image in enumerate(block, start=start):
+                current.add(image)
+                if step in sampled:
+                    some.append(image[::apart, ::apart].copy())
+                if step in (0, steps // 2, steps - 1):
+                    self._offer(current.path, (first + step) / self.fps, image)
         found: dict[str, Any] = {f"videos/{name}/{k}": number for k, number in at.items()}
         found[f"videos/{name}/from_timestamp"] = first / self.fps
         found[f"videos/{name}/to_timestamp"] = current.frames / self.fps
         if current.bytes >= VIDEO_MB * 2**20:
             self._films.pop(key).close()
             self._files[key] += 1
-        return found
+        return found, np.stack(some)
+
+    def _offer(self, path: Path, second: float, image: np.ndarray) -> None:
+        """Keep COMPARED of all frames that are offered, each with the same probability."""
+        self._offered += 1
+        if len(self._samples) < COMPARED:
+            self._samples.append((path, second, image.copy()))
+        elif (place := int(self._drawn.integers(self._offered))) < COMPARED:
+            self._samples[place] = (path, second, image.copy())
 
     def finish(self, report: Report) -> None:
         """The tables that say what is where, and how well the videos hold what they were given."""
@@ -186,23 +205,21 @@ class _Writer:
         for current in self._films.values():
             current.close()
         meta = self.path / "meta"
-        (meta / "episodes" / "chunk-000").mkdir(parents=True)
-        parquet.write_table(pyarrow.Table.from_pylist(self.rows), meta / "episodes" / "chunk-000" / "file-000.parquet")
+        self.rows.close()
+        self.extra.close()
         parquet.write_table(_tasks(self.tasks), meta / "tasks.parquet")
-        extra = pyarrow.Table.from_pylist(self.extra)
-        parquet.write_table(extra.replace_schema_metadata({"names": json.dumps(self.names)}), self.path / EXTRA)
-        _json(meta / "stats.json", {name: aggregate([s[name] for s in self.stats]) for name in self.stats[0]})
+        _json(meta / "stats.json", self.stats.to_dict())
         info = {
             "codebase_version": "v3.0",
             "robot_type": self.robot,
-            "total_episodes": len(self.rows),
+            "total_episodes": self.episodes,
             "total_frames": self.frames,
             "total_tasks": len(self.tasks),
             "chunks_size": CHUNK_FILES,
             "data_files_size_in_mb": DATA_MB,
             "video_files_size_in_mb": VIDEO_MB,
             "fps": self.fps,
-            "splits": {"train": f"0:{len(self.rows)}"},
+            "splits": {"train": f"0:{self.episodes}"},
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self.spec.cameras else None,
             "features": self.features,
@@ -210,12 +227,45 @@ class _Writer:
         _json(meta / "info.json", info)
         for name, key in self.names.items():
             report.list("written", f"{key} as {name}")
-        found = [film.psnr(image, film.frames(path, at, 1, self.fps)[0]) for path, at, image in self._samples]
+        found = [
+            film.psnr(image, film.frames(path, at, 1, self.fps)[0])
+            for path, at, image in sorted(self._samples, key=lambda s: s[:2])
+        ]
         if found:
             report.say(
                 f"video ({film.CODEC}, crf {film.OPTIONS['crf']}): PSNR {np.mean(found):.1f} dB on average, "
                 f"{np.min(found):.1f} at worst, of {len(found)} frames"
             )
+
+
+class _Rows:
+    """A table that grows by rows, of which no more than `every` are in memory."""
+
+    def __init__(self, path: Path, every: int, metadata: dict[str, str] | None = None) -> None:
+        self._path, self._every, self._metadata = path, every, metadata
+        self._waiting: list[dict[str, Any]] = []
+        self._writer: parquet.ParquetWriter | None = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._waiting.append(row)
+        if len(self._waiting) >= self._every:
+            self._flush()
+
+    def _flush(self) -> None:
+        schema = self._writer.schema if self._writer else None
+        table = pyarrow.Table.from_pylist(self._waiting, schema=schema)
+        if self._writer is None:
+            table = table.replace_schema_metadata(self._metadata)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = parquet.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(table)
+        self._waiting = []
+
+    def close(self) -> None:
+        if self._waiting:
+            self._flush()
+        if self._writer:
+            self._writer.close()
 
 
 def _vector(name: str, size: int) -> dict[str, Any]:
@@ -248,30 +298,6 @@ def _tasks(tasks: list[str]) -> pyarrow.Table:
     pandas = {"index_columns": [index], "column_indexes": [head], "columns": [{**number, "metadata": None}, text]}
     table = pyarrow.table({"task_index": np.arange(len(tasks)), index: tasks})
     return table.replace_schema_metadata({"pandas": json.dumps({**pandas, "pandas_version": "2.0.0"})})
-
-
-def statistics(rows: np.ndarray, shape: tuple[int, ...] = (-1,)) -> dict[str, np.ndarray]:
-    """Of rows (N, D), over N; as lerobot keeps them for normalisation."""
-    rows = rows.astype(np.float64)
-    found = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
-    found.update({name: np.quantile(rows, q, axis=0) for name, q in QUANTILES.items()})
-    return {**{name: value.reshape(shape) for name, value in found.items()}, "count": np.array([len(rows)])}
-
-
-def aggregate(parts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Statistics of all episodes from those of each; quantiles are weighted means, as lerobot's own are."""
-    counts = np.array([part["count"][0] for part in parts], np.float64)
-    weights = counts / counts.sum()
-
-    def mean(name: str) -> np.ndarray:
-        return np.tensordot(weights, np.stack([part[name] for part in parts]), axes=1)
-
-    centre = mean("mean")
-    spread = sum(w * (p["std"] ** 2 + (p["mean"] - centre) ** 2) for w, p in zip(weights, parts, strict=True))
-    found = {name: mean(name) for name in QUANTILES}
-    found.update(mean=centre, std=np.sqrt(spread), count=np.array([int(counts.sum())]))
-    found.update(min=np.min([p["min"] for p in parts], axis=0), max=np.max([p["max"] for p in parts], axis=0))
-    return {name: value.tolist() for name, value in found.items()}
 
 
 def _json(path: Path, data: Any) -> None:

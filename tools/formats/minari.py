@@ -7,6 +7,7 @@ in them are "_", as in envs.gym), any other is called 'state'. Our step columns 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,9 +16,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agent.hdf5 import check_memory
+from agent.hdf5_writing import create_hdf5, write_rows
 from agent.spec import STEP_COLUMNS, Episode, Spec
-from tools.formats.foreign import Choices, FormatError, Raw, Report, check_names, hdf5, pictures, to_episode
+from tools.formats.arrays import attribute, flat, numbers, rows
+from tools.formats.build import to_episode
+from tools.formats.foreign import Choices, FormatError, Raw, Report, check_pointer, hdf5
+from tools.formats.names import resolved
+from tools.formats.source import Part
 
 FILE = "main_data.hdf5"
 NAMES = {"rewards": "rewards", "terminations": "terminated", "truncations": "truncated"}
@@ -39,66 +44,79 @@ def _episodes(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
     return [(name, file[name]) for name in sorted(names, key=lambda name: int(name[8:]))]
 
 
-def actions(path: Path) -> Iterator[np.ndarray]:
-    with hdf5(_data(path) / FILE) as file:
-        for _, group in _episodes(file, path):
-            yield group["actions"][()]
-
-
-def read(path: Path, choices: Choices, report: Report) -> Iterator[Episode]:
+@contextlib.contextmanager
+def parts(path: Path, choices: Choices, report: Report) -> Iterator[list[Part]]:
     metadata = _metadata(path)
     report.say(f"Minari {metadata.get('minari_version', '')}: {metadata.get('dataset_id', path.name)}")
-    if metadata.get("env_spec"):
-        report.say(f"its environment: {json.loads(metadata['env_spec'])['id']} (--env gym:<id> remembers it as ours)")
-    with hdf5(_data(path) / FILE) as file:
-        for name, group in _episodes(file, path):
-            check_memory(group)
-            raw = Raw(f"{path}: {name}", dict(_flat("", group["observations"])), group["actions"][()])
-            check_names(path, set(raw.observations), choices)
-            raw.columns = {ours: group[theirs][()] for theirs, ours in NAMES.items()}
-            infos = dict(_flat("", group["infos"])) if "infos" in group else {}
-            steps = len(raw.actions)
-            for key, rows in infos.items():
-                if key in INFOS and len(rows) in (steps, steps + 1):
-                    raw.columns[key] = rows[-steps:]  # Minari's first is the reset's
-                else:
-                    report.list("dropped", f"infos/{key}")
-            raw.meta = json.loads(group.attrs["meta"]) if "meta" in group.attrs else None
-            raw.origin = {"source": {"format": "minari", "dataset": metadata.get("dataset_id"), "episode": name}}
-            if "seed" in group.attrs:
-                raw.origin["seed"] = int(group.attrs["seed"])
-            yield to_episode(raw, choices, report)
+    _describe(path, metadata, report)
+    file_path = _data(path) / FILE
+    with hdf5(file_path) as file:
+        found = _episodes(file, path)
+        counted = metadata.get("total_episodes")
+        if isinstance(counted, int) and counted != len(found):
+            raise FormatError(f"{path}: metadata.json counts {counted} episodes, {FILE} has {len(found)}")
+        yield [_part(path, file_path, metadata, name, group) for name, group in found]
+
+
+def _describe(path: Path, metadata: dict[str, Any], report: Report) -> None:
+    """Says which environment it is from. Raises FormatError where its actions are choices, and no numbers."""
+    for name in ("env_spec", "action_space"):
+        try:
+            told = json.loads(metadata.get(name) or "{}")
+            kind, env = str(told.get("type", "")), told.get("id")
+        except (TypeError, ValueError, AttributeError, RecursionError):
+            raise FormatError(f"{path}: metadata.json: '{name}' is no JSON object") from None
+        if name == "action_space" and "Discrete" in kind:
+            raise FormatError(f"{path}: its actions are {kind}: choices; continuous ones are needed")
+        if name == "env_spec" and env:
+            report.say(f"its environment: {env} (--env gym:<id> remembers it as ours)")
+
+
+def _part(path: Path, file_path: Path, metadata: dict[str, Any], name: str, group: h5py.Group) -> Part:
+    def load(choices: Choices, report: Report) -> Episode:
+        seen = group.get("observations")
+        if seen is None:
+            raise FormatError("'observations' is missing")
+        found = dict(flat(seen)) if isinstance(seen, h5py.Group) else {"state": seen}
+        asked = resolved(path, found, choices)
+        raw = Raw(f"{path}: {name}", {}, numbers(group, "actions"))
+        raw.observations = {key: rows(file_path, item) for key, item in found.items() if key not in asked.drop}
+        raw.columns = {ours: numbers(group, theirs) for theirs, ours in NAMES.items()}
+        steps = len(raw.actions)
+        for key, item in flat(group["infos"]) if "infos" in group else ():
+            if key in INFOS and len(item) in (steps, steps + 1):
+                raw.columns[key] = item[()][-steps:]  # Minari's first is the reset's
+            else:
+                report.list("dropped", f"infos/{key}")
+        raw.meta = attribute(group, "meta", path) if "meta" in group.attrs else None
+        raw.origin = {"source": {"format": "minari", "dataset": metadata.get("dataset_id"), "episode": name}}
+        if isinstance(group.attrs.get("seed"), (int, np.integer)):
+            raw.origin["seed"] = int(group.attrs["seed"])
+        return to_episode(raw, asked, report)
+
+    return Part(f"{path}: {name}", load, actions=lambda: numbers(group, "actions"))
 
 
 def _metadata(path: Path) -> dict[str, Any]:
+    file = _data(path) / "metadata.json"
     try:
-        return dict(json.loads((_data(path) / "metadata.json").read_text()))
-    except (OSError, ValueError) as error:
+        if file.is_file():
+            check_pointer(file)
+        data = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: metadata.json is missing or damaged: {error}") from None
-
-
-def _flat(name: str, node: h5py.Group | h5py.Dataset) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays below `node` under their names, joined by dots; encoded images decoded."""
-    if isinstance(node, h5py.Group):
-        for key, below in node.items():
-            key = key.replace(" ", "_")
-            yield from _flat(f"{name}.{key}" if name else key, below)
-        return
-    if h5py.check_vlen_dtype(node.dtype) == np.uint8:
-        rows = pictures((np.asarray(row, np.uint8).tobytes() for row in node), len(node))
-    else:
-        rows = node[()]
-        if rows.dtype == np.uint8 and rows.ndim == 2 and len(rows) and rows[0, :2].tobytes() == b"\xff\xd8":
-            rows = pictures((row.tobytes() for row in rows), len(rows))
-    yield name or "state", rows
+    if not isinstance(data, dict):
+        raise FormatError(f"{path}: metadata.json is no JSON object")
+    return data
 
 
 def write(path: Path, episodes: Iterable[Episode], choices: Choices, report: Report) -> None:
     data = path / "data"
     data.mkdir(parents=True)
     spec, count, steps = None, 0, 0
-    with h5py.File(data / FILE, "w", track_order=True) as file:
+    with create_hdf5(data / FILE, track_order=True) as (file, output):
         for count, episode in enumerate(episodes, start=1):
+            output.check()
             spec = spec or episode.spec
             _write_episode(file.create_group(f"episode_{count - 1}"), count - 1, episode)
             steps += len(episode)
@@ -127,11 +145,11 @@ def _write_episode(group: h5py.Group, number: int, episode: Episode) -> None:
     for theirs, ours in NAMES.items():
         group[theirs] = getattr(episode, ours)
     for name in INFOS:
-        rows = getattr(episode, name)
-        group[f"infos/{name}"] = np.concatenate([np.zeros(1, rows.dtype), rows])
-    for key, rows in episode.observations.items():
-        chunks = (1, *rows.shape[1:]) if rows.ndim == 4 else None
-        group.create_dataset(f"observations/{key}", data=rows, chunks=chunks, compression="gzip" if chunks else None)
+        column = getattr(episode, name)
+        group[f"infos/{name}"] = np.concatenate([np.zeros(1, column.dtype), column])
+    for key, seen in episode.observations.items():
+        chunks = (1, *seen.shape[1:]) if seen.ndim == 4 else None
+        write_rows(group, f"observations/{key}", seen, chunks=chunks, compression="gzip" if chunks else None)
 
 
 def _observation_space(spec: Spec) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def test_an_incomplete_source_is_named(foreign, tmp_path, refused, missing):
         del file[f"data/demo_9/{missing}"]
     for more in ([], ["--actions", "scale"]):
         line = refused("convert", path, "--from", "robomimic", "--out", tmp_path / "x", "--success", "never", *more)
-        assert f"{path}: cannot be read: '{missing}' is missing" in line and not (tmp_path / "x").exists()
+        assert f"{path}: demo_9: '{missing}' is missing" in line and not (tmp_path / "x").exists()
 
 
 def test_a_truncated_source_is_named_and_not_the_target(foreign, tmp_path, refused):

@@ -37,10 +37,10 @@ def test_frames_are_found_by_their_time(tmp_path):
 @pytest.mark.parametrize(
     ("there", "first", "count", "says"),
     [
-        ([0, 1, 2, 4, 5, 6, 7], 0, 7, "3 of 7 frames from 0 s on"),  # one is missing inside
-        ([0, 1, 2, 4, 5, 6, 7], 3, 2, "0 of 2 frames from 0.3 s on"),  # the first
-        (range(5), 0, 7, "5 of 7 frames from 0 s on"),  # the last ones
-        (range(5), 6, 1, "0 of 1 frames from 0.6 s on"),  # all
+        ([0, 1, 2, 4, 5, 6, 7], 0, 7, "no frame at 0.3 s (number 4 of 7)"),  # one is missing inside
+        ([0, 1, 2, 4, 5, 6, 7], 3, 2, "no frame at 0.3 s (number 1 of 2)"),  # the first
+        (range(5), 0, 7, "no frame at 0.5 s (number 6 of 7)"),  # the last ones
+        (range(5), 6, 1, "no frame at 0.6 s (number 1 of 1)"),  # all
     ],
 )
 def test_a_frame_that_is_missing_is_named(tmp_path, there, first, count, says):
@@ -64,5 +64,6 @@ def test_a_dataset_whose_video_lacks_a_frame_is_refused_in_one_line(tmp_path):
     shoot(video, [0, 1, 2, 3, 5, 6, 7])
     with pytest.raises(UserError) as refused:
         convert(tmp_path / "lerobot", tmp_path / "b", Choices())
-    assert str(refused.value) == f"{video}: 4 of 7 frames from 0 s on"
+    line = f"{video}: no frame within half a period of 0.400 s, where its table has row 4; 1 of 7 rows have none"
+    assert f"episode 0: {line}" in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "lerobot"]

@@ -35,7 +35,7 @@ def options(path, controller):
 
 @pytest.mark.parametrize(
     "controller",
-    [None, {}, {"type": "OSC_POSE"}, OLD, whole_body(NEW), both_arms(NEW), whole_body({"type": "OSC_POSE"})],
+    [{"type": "OSC_POSE"}, OLD, whole_body(NEW), both_arms(NEW), whole_body({"type": "OSC_POSE"})],
 )
 def test_a_controller_that_means_the_same_is_taken(tmp_path, controller):
     expected = {"task": "Lift", "robot": "Panda", "action": "pose", "control_hz": 20.0, "horizon": 7}

@@ -12,6 +12,7 @@ from agent.episode_file import read_episodes, write_episode
 from tools.convert import convert
 from tools.formats.film import psnr
 from tools.formats.foreign import Choices, Report
+from tools.formats.source import episodes as read_all
 
 from .conftest import made
 
@@ -25,7 +26,7 @@ def module(name):
 def there_and_back(tmp_path, name, episodes, choices=None):
     path = tmp_path / name
     module(name).write(path, episodes, choices or Choices(), Report())
-    return list(module(name).read(path, Choices(), Report()))
+    return list(read_all(module(name), path, Choices(), Report()))
 
 
 @pytest.mark.parametrize("name", ["robomimic", "minari", "episodes"])
