@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from envs import action_meaning, clipped, nearest
 from envs.gym_observations import first_line, observe, parts
 from envs.gym_success import SuccessSignal
+from envs.rendering import choose_backend, no_opengl
 
 
 @dataclass
@@ -25,6 +27,11 @@ class Options:
 
 def wrap(environment_id: str, options: Options) -> gymnasium.Env:
     """gymnasium.make(environment_id), rescaled and renamed. Raises ValueError, one line, when that can't be done."""
+    if options.kwargs.get("render_mode") == "human" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        raise ValueError(
+            f"gym:{environment_id}: render_mode human opens a window, and there is no display: leave it out"
+        )
+    choose_backend()
     limit: dict[str, Any] = {}
     if options.max_episode_steps is not None:
         limit["max_episode_steps"] = options.max_episode_steps
@@ -33,6 +40,8 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         known = "" if environment_id in gymnasium.registry else nearest(environment_id, gymnasium.registry)
         raise ValueError(f"gym:{environment_id}{known}: {first_line(error)}") from None
+    except (AttributeError, RuntimeError) as error:
+        raise no_opengl(error) or error from None
     try:
         return DictEnv(env, environment_id, options.binary, options.success_key)
     except ValueError:

@@ -38,9 +38,37 @@ def choose_backend() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def gl_context(width: int, height: int):
-    """A new OpenGL context of the backend MUJOCO_GL names now, even if mujoco was imported under another."""
+NEEDS = {"egl": "libegl1 and libgl1-mesa-dri", "osmesa": "libosmesa6", "glfw": "a display"}  # Debian's names
+
+
+def no_opengl(error: BaseException) -> ValueError | None:
+    """The one line for an error that says that OpenGL is not there, as mujoco and PyOpenGL put it; None for others."""
+    text = (str(error).splitlines() or [""])[0]
+    if not any(word in text for word in ("MUJOCO_GL", "EGL", "OSMesa", "glGetError", "GLFW", "OpenGL")):
+        return None
     backend = os.environ.get("MUJOCO_GL", "").lower()
+    needs = f"{backend} needs {NEEDS[backend]}" if backend in NEEDS else f"it can be {', '.join(NEEDS)}"
+    return ValueError(f"cannot draw without OpenGL (MUJOCO_GL={backend}): {text}; {needs}")
+
+
+def gl_context(width: int, height: int):
+    """A new OpenGL context of the backend MUJOCO_GL names now, even if mujoco was imported under another.
+
+    Raises ValueError, one line, when there is none.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None  # mujoco frees what it could not make
+    wrong = None
+    try:
+        return _new_context(os.environ.get("MUJOCO_GL", "").lower(), width, height)
+    except Exception as error:
+        if (wrong := no_opengl(error)) is None:
+            raise
+    finally:
+        sys.unraisablehook = hook
+    raise wrong
+
+
+def _new_context(backend: str, width: int, height: int):
     if backend == "egl":
         from mujoco.egl import GLContext
     elif backend == "osmesa":
