@@ -100,6 +100,18 @@ def read_head(path: str | Path) -> tuple[int, dict[str, Any]]:
         return len(data["demo_0/actions"]), dict(json.loads(data.attrs["meta"]))
 
 
+def read_size(path: str | Path) -> tuple[int, int, bool]:
+    """Steps of the episode in `path`, bytes of a row of its observations and actions, and whether it succeeded.
+
+    Reads no frames. Raises EpisodeFileError naming the file.
+    """
+    with _opened(path) as data:
+        demo = data["demo_0"]
+        rows = [demo["actions"], *demo["obs"].values()]
+        width = sum(int(np.prod(row.shape[1:], dtype=np.int64)) * row.dtype.itemsize for row in rows)
+        return len(demo["actions"]), width, bool(np.any(demo["success"][()]))
+
+
 def read_episode(path: str | Path, stream: bool = False) -> Episode:
     """The episode in `path`, checked; a person's verdict in its meta is applied (agent.verdict.settled).
 

@@ -32,6 +32,7 @@ from agent.log import RunLog
 from agent.prefetch import Prefetch
 from agent.progress import Progress
 from agent.replay import Replay
+from agent.replay_memory import check_room, needed_bytes
 from agent.spec import Episode, UserError
 from agent.speed import accelerate
 from agent.storage import HOST, NoSpace, Storage
@@ -67,18 +68,28 @@ def run_folder(config: LearnerConfig, kind: str) -> Path:
 
 
 def load_demonstrations(
-    config: OfflineConfig, reward: RewardConfig, gamma: float, seed: int, storage: Storage = HOST, room: int = 0
+    config: OfflineConfig,
+    reward: RewardConfig,
+    gamma: float,
+    seed: int,
+    storage: Storage = HOST,
+    room: int = 0,
+    beside_bytes: int = 0,
 ) -> tuple[Replay, list[Episode]]:
     """A replay that holds all demonstrations and `room` rows more, and the episodes' heads (without frames).
 
-    Raises UserError naming the file that is missing, damaged or different from the others, or when none is left;
-    NoSpace when they do not fit into the storage.
+    beside_bytes: of what will be loaded after them. Raises UserError naming the file that is missing, damaged or
+    different from the others, when none is left, or, before anything is loaded, when they do not fit into the memory;
+    NoSpace when they do not fit into other storage.
     """
     paths = episode_paths(config.data)
     heads_of = {path: read_head(path) for path in paths}
     rows = sum(steps + 1 for steps, _ in heads_of.values())
     for line in agreed((str(path), meta) for path, (_, meta) in heads_of.items())[1]:
         log.warning("%s", line)
+    if storage.kind == "host":
+        needed = needed_bytes(paths, config.successes_only) + beside_bytes
+        check_room(needed, storage, ", ".join(config.data))
     replay, heads = None, []
     for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
         if replay is None:

@@ -12,11 +12,12 @@ from agent.action_meaning import compare
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import OnlineConfig
-from agent.episode_file import read_episode
+from agent.episode_file import SUFFIX, read_episode
 from agent.prefetch import Prefetch
 from agent.pretrain import choose_device, environment, load_demonstrations
 from agent.ranks import Ranks
 from agent.replay import Replay
+from agent.replay_memory import check_room, needed_bytes, row_bytes, warn_of_growth
 from agent.spec import Episode, UserError
 from agent.speed import accelerate
 from agent.storage import Storage
@@ -36,13 +37,15 @@ class Trainer:
         seed, gamma = config["learner"].seed, config["calql"].gamma
         self.device = choose_device(config["learner"], ranks.local)
         storage = Storage(config["learner"].storage, folder, self.device)
+        stored = sorted((folder / "episodes").glob(f"[!.]*{SUFFIX}"))  # of a run that goes on
+        stored_bytes = needed_bytes(stored, most_rows=self.online.capacity_steps) if storage.kind == "host" else 0
         self.offline = None
         if self.online.offline_share != 0:
             if not config["offline"].data:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
             room = self.online.capacity_steps if self.online.interventions_offline else 0
             self.offline, episodes = load_demonstrations(
-                config["offline"], config["reward"], gamma, seed, storage, room
+                config["offline"], config["reward"], gamma, seed, storage, room, stored_bytes
             )
             if differences := start.spec.differences(self.offline.spec):
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
@@ -54,6 +57,10 @@ class Trainer:
         accelerate(self.agent, config["learner"])
         self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], gamma, seed + 1, storage)
         self._tickets: dict[EpisodeKey, list[tuple[Replay, int]]] = {}  # of each episode, where it is
+        if self.offline is None:
+            check_room(stored_bytes, storage, f"{folder}/episodes")
+        rows = min(self.online.capacity_steps, self.online.env_steps)
+        warn_of_growth(rows * row_bytes(start.spec), storage)
         share, shard = self.online.offline_share, self.agent.shard
         self.batches = Prefetch(self.offline, self.replay, self.online.batch, share, self.device, shard)
 
