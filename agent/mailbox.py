@@ -20,6 +20,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from agent.assembly import Assembly
+from agent.connections import Connections, Limits
 from agent.faults import Faults, shown, unexpected
 from agent.keys import Guard, refuse_old_protocols
 from agent.patience import Patience
@@ -27,6 +28,7 @@ from agent.receipt import boot_secret, receipt
 from agent.robots import REPORTED, Refused, Robot, Robots
 from agent.spec import Episode, Spec, SpecError, UserError
 from agent.wire import (
+    MAX_HEADER_BYTES,
     PROTOCOL,
     SOCKET_OPTIONS,
     EpisodeKey,
@@ -35,9 +37,11 @@ from agent.wire import (
     WireError,
     check_address,
     episode_key,
+    largest_step,
     pack,
     read_step,
     unpack,
+    wire_bytes,
 )
 
 log = logging.getLogger(__name__)
@@ -49,7 +53,10 @@ NOWAIT = int(zmq.NOBLOCK)  # much cheaper than the enum, message by message
 MAX_ANSWER_BYTES = 1 << 16  # to a PROBE
 MAX_VERSIONS = 10_000  # of which it is known when they were offered
 DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
-MAX_ROBOT_FRAME_BYTES = 64 << 20  # libzmq hangs up on a longer one before taking memory for it
+MAX_FRAMES = 3  # of a message: its route, a header, arrays
+MAX_SKIPPED = 50_000  # frames of longer messages, in one drain
+HELD_STEPS = 200  # of a robot, that libzmq may hold between two drains
+HELD_BYTES = 64 << 20  # or so much, if that is more
 
 
 class Mailbox:
@@ -99,15 +106,21 @@ class Mailbox:
         self._guard: Guard | None = None
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)
+        step_bytes = largest_step(spec)
+        largest = max(MAX_HEADER_BYTES, step_bytes)
         options = {
             **SOCKET_OPTIONS,
-            zmq.MAXMSGSIZE: MAX_ROBOT_FRAME_BYTES,
+            zmq.MAXMSGSIZE: largest,  # libzmq hangs up on a longer frame before it takes memory
             zmq.ROUTER_HANDOVER: 1,  # a robot that reconnects replaces its half-dead connection
             zmq.ROUTER_MANDATORY: 1,  # sending tells whether there is a connection
         }
         for option, value in options.items():
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
+        limits = Limits(message=2 * largest, robot=max(HELD_BYTES, HELD_STEPS * step_bytes))
+        self._connections = Connections(self._socket, limits, self._faults)
+        self._source = -1  # descriptor of the connection of the message that is looked at
+        self._skipping = False  # the frames that are left of a message of too many
         try:
             if keys:
                 self._guard = Guard(self._socket, self._context, Path(keys))
@@ -169,24 +182,41 @@ class Mailbox:
         end_s = time.monotonic() + DRAIN_S
         while limit > 0 and time.monotonic() < end_s:
             try:
-                route = frame = self._socket.recv(NOWAIT, copy=False)
-                frames = []
-                while frame.more:
-                    frame = self._socket.recv(copy=False)
-                    frames.append(frame)
+                if self._skipping and not self._skip():
+                    break
+                frames = [self._socket.recv(NOWAIT, copy=False)]
+                while frames[-1].more and len(frames) < MAX_FRAMES:
+                    frames.append(self._socket.recv(copy=False))
             except zmq.Again:
                 self._robots.listened()
+                self._connections.drained()
                 break
-            sender = route.bytes
+            route, sender = frames[0], frames[0].bytes
+            self._source = fd = int(frames[0].get(zmq.SRCFD))
+            if frames[-1].more:
+                self._skipping = True
+                self._faults.note("frames", repr(sender), f"more than {MAX_FRAMES - 1} frames in one message")
+                self._connections.disconnect(fd, f"more than {MAX_FRAMES - 1} frames in one message")
+                continue
+            self._connections.took(fd, wire_bytes(frames[1:]))
             if not self._patience.has(sender):
                 self.counts["ignored"] += 1  # not held against the limit: what piles up here is memory
                 continue
             limit -= 1
             began_s = time.thread_time()
             holder = self._guard.holder(route) if self._guard else None
-            if not self._receive(sender, [frame.buffer for frame in frames], holder):
+            if not self._receive(sender, [frame.buffer for frame in frames[1:]], holder):
                 self._patience.charge(sender, time.thread_time() - began_s)
         return self._assembly.take()
+
+    def _skip(self) -> bool:
+        """Whether the end of the message that is being skipped has come, and there is time for others."""
+        for _ in range(MAX_SKIPPED):
+            self._socket.recv(NOWAIT)
+            if not self._socket.rcvmore:
+                self._skipping = False
+                return True
+        return False
 
     def acknowledge(self, episode: Episode) -> None:
         """Tell its robot to forget `episode`: it is on this machine's disk."""
@@ -220,6 +250,7 @@ class Mailbox:
 
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
+        self._connections.close()
         self._socket.close()
         for thread in (self._guard, self._authenticator):
             if thread:
@@ -256,6 +287,7 @@ class Mailbox:
                 self._hello(route, message, holder)
                 return False
             if kind == "PROBE":
+                self._connections.trust(self._source, robot=False)
                 self._send(route, self._status(message))
                 return False
             if kind not in ("STEP", "PULL", "BYE"):
@@ -267,6 +299,7 @@ class Mailbox:
             if holder not in (None, robot.name):
                 raise WireError(f"it came with the key of robot '{holder}'")
             robot.seen_s = time.monotonic()
+            self._connections.trust(self._source, robot=True)
             if kind == "STEP":
                 return self._step(robot, message)
             elif kind == "PULL":

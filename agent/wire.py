@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ import numpy as np
 import zmq
 
 from agent.layout import declare, read_layout
-from agent.spec import STEP_COLUMNS, STEP_FIELDS, Transition, UserError
+from agent.spec import STEP_COLUMNS, STEP_FIELDS, Spec, Transition, UserError
 from agent.untrusted import MAX_DEPTH, WireError, is_shallow, kind_of, unpack_map
 
 PROTOCOL = 4
@@ -238,6 +239,17 @@ def pack_step(key: EpisodeKey, step: int, transition: Transition, meta: Mapping[
         **{name: kind(getattr(transition, name)) for name, kind in STEP_TYPES.items()},
         meta=dict(meta or {}),
     )
+
+
+def largest_step(spec: Spec) -> int:
+    """Bytes of the longest frame with arrays of a STEP: an observation, the final one, an action, each aligned."""
+    observation = sum(8 + math.prod(spec.shape(key)) * spec.dtype(key).itemsize for key in spec.keys)
+    return 2 * observation + 4 * spec.action_dim + 8
+
+
+def wire_bytes(frames: Sequence[Any]) -> int:
+    """What `frames` take in ZMTP 3, without encryption."""
+    return sum(len(frame) + (2 if len(frame) < 256 else 9) for frame in frames)
 
 
 def read_step(message: Message) -> Transition:

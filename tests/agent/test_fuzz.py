@@ -24,6 +24,7 @@ make_robot, robot = test_mailbox.make_robot, test_mailbox.robot
 def patient(monkeypatch):
     """Every message is looked at, however long the ones before took."""
     monkeypatch.setattr("agent.patience.SHARE_S", 1e9)
+    monkeypatch.setattr("agent.connections.STRIKES", 10**9)
 
 
 def limits(monkeypatch, **values):
