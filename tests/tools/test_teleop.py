@@ -93,6 +93,21 @@ def test_one_key_pauses_and_goes_on_whoever_paused(arm):
     assert [event for command in read for event in command.events] == ["pause", "resume"]
 
 
+def test_no_key_releases_a_stop(arm, capsys):
+    """Items 1 and 2: the pause key went on after a STOP of somebody else, too."""
+    _, address = arm
+    operator = Operator(address)
+    assert operator.ask("event", event="stop")["stopped"]
+    keys = [Command(events=(event,)) for event in ("pause", "resume", "success")]
+    run(Script(*keys, Command(events=("stop",))), address)
+    state = operator.ask("state")["state"]
+    assert state["stopped"] and not state["paused"] and state["stop"] == 1
+    teleop.show(operator, False)
+    assert "stopped: inspect the arm, then release it on the page" in capsys.readouterr().err
+    assert operator.lift("release")["done"] == "release" and not operator.ask("state")["state"]["stopped"]
+    operator.close()
+
+
 def test_somebody_else_who_drives_is_said(arm, capsys):
     _, address = arm
     other, over = Operator(address), threading.Event()

@@ -1,11 +1,14 @@
-"""What the operator's page costs the robot's control loop, and how soon the arm is held when the browser is killed.
+"""What the operator's page costs the robot's control loop, how soon the arm is held when the browser is killed, and
+whether STOP only ever stops.
 
-  python -m tools.bench.panel [--json FILE] [--rounds 4] [--seconds 15] [--kills 10]
+  python -m tools.bench.panel [--json FILE] [--rounds 4] [--seconds 15] [--kills 10] [--bursts 20]
 
 A control loop at 20 Hz, as run_episode's, with two 128x128 cameras that change at every step and no policy; tools.panel
 in a process of its own, and three browsers that take every image: one Chromium, if there is one, and WebSocket clients,
 in a process of their own. Rounds with and without them take turns. Overrun: how much later than its deadline a step
 ended. Then a Chromium that drives is killed (kill -9), again and again: from then to the first step that does not move.
+Last, bursts of 2 to 10 presses of STOP, 50 to 800 ms apart, by mouse, touch and Escape: the robot must be stopped after
+each press, and stay so.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import aiohttp
@@ -170,11 +174,67 @@ def held_after(loop: Loop, url: str) -> float:
         return time.monotonic() - killed[0]
 
 
+def bursts(url: str, how: str, count: int, told: Connection) -> None:
+    """The other process: Playwright presses STOP; tells the number of presses so far after each."""
+    from playwright.sync_api import sync_playwright
+
+    draw = np.random.default_rng(["mouse", "touch", "Escape"].index(how))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context(has_touch=how == "touch").new_page()
+        page.goto(url)
+        page.wait_for_selector("#cameras canvas", timeout=60_000)
+        box = page.locator("#stop").bounding_box()
+        assert box
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        press = {
+            "mouse": lambda: page.mouse.click(x, y),
+            "touch": lambda: page.touchscreen.tap(x, y),
+            "Escape": lambda: page.keyboard.press("Escape"),
+        }[how]
+        for _ in range(count):
+            gap_ms = int(draw.integers(50, 801))
+            for _ in range(int(draw.integers(2, 11))):
+                press()
+                told.send("pressed")
+                page.wait_for_timeout(gap_ms)
+            page.wait_for_timeout(500)
+            told.send("over")
+            page.wait_for_selector("#stopped", state="hidden", timeout=60_000)
+        browser.close()
+
+
+def stopped_by(loop: Loop, url: str, how: str, count: int) -> tuple[int, int, list[float]]:
+    """Presses, bursts in which the robot was not stopped or was let go, and seconds from the first press to stopped."""
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=bursts, args=(url, how, count, theirs), daemon=True)
+    child.start()
+    presses, failed, over = 0, 0, 0
+    took_s: list[float] = []
+    pressed_s, moved = 0.0, False
+    while over < count:
+        loop.run(1 / HZ)
+        stopped = loop.control.stopped
+        if pressed_s and stopped and len(took_s) == over:
+            took_s.append(time.monotonic() - pressed_s)
+        moved |= len(took_s) > over and not stopped
+        while ours.poll():
+            if ours.recv() == "pressed":
+                presses += 1
+                pressed_s = pressed_s or time.monotonic()
+            else:
+                failed += moved or not loop.control.stopped
+                over, pressed_s, moved, loop.control.stopped = over + 1, 0.0, False, False
+    child.join(10.0)
+    return presses, failed, took_s
+
+
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--rounds", type=int, default=4, help="of each kind (4)")
     arguments.add_argument("--seconds", type=float, default=15.0, help="of a round (15)")
     arguments.add_argument("--kills", type=int, default=10, help="of a browser that drives (10)")
+    arguments.add_argument("--bursts", type=int, default=20, help="of presses of STOP, of each kind (20)")
     flags = arguments.parse_args()
     report = Report(f"page: a {HZ} Hz control loop, two {SIZE}x{SIZE} cameras, {BROWSERS} browsers")
     loop, seen = Loop(), multiprocessing.get_context("spawn").Value("q", 0)
@@ -190,17 +250,23 @@ def main() -> None:
                     images += seen.value - before
                 overruns += loop.overruns
                 taken += loop.taken
-        for kind, (overruns, taken) in found.items():
+        for kind, (overruns, taken) in found.items() if flags.rounds else ():
             for name, values in (("overrun", overruns), ("reading and showing", taken)):
                 report.add(f"{name}, {kind}, p50", 1e3 * float(np.percentile(values, 50)), "ms")
                 report.add(f"{name}, {kind}, p99", 1e3 * float(np.percentile(values, 99)), "ms")
-        clients = BROWSERS - bool(CHROMIUM)
-        shown = images / (flags.rounds * flags.seconds * clients * 2)
-        report.add("images a second to each client, each camera", shown, "Hz")
+        if flags.rounds:
+            clients = BROWSERS - bool(CHROMIUM)
+            shown = images / (flags.rounds * flags.seconds * clients * 2)
+            report.add("images a second to each client, each camera", shown, "Hz")
         if CHROMIUM:
-            held = [held_after(loop, url) for _ in range(flags.kills)]
-            report.add("killed browser, arm held after, median", 1e3 * float(np.median(held)), "ms")
-            report.add("killed browser, arm held after, longest", 1e3 * max(held), "ms", 200)
+            if held := [held_after(loop, url) for _ in range(flags.kills)]:
+                report.add("killed browser, arm held after, median", 1e3 * float(np.median(held)), "ms")
+                report.add("killed browser, arm held after, longest", 1e3 * max(held), "ms", 200)
+            for how in ("mouse", "touch", "Escape") if flags.bursts else ():
+                presses, failed, took_s = stopped_by(loop, url, how, flags.bursts)
+                report.add(f"STOP by {how}: presses in {flags.bursts} bursts", presses, "")
+                report.add(f"STOP by {how}: bursts in which the robot was not stopped, or was let go", failed, "", 0)
+                report.add(f"STOP by {how}: stopped after, longest", 1e3 * max(took_s), "ms")
     loop.control.close()
     report.finish(flags.json)
 

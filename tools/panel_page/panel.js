@@ -317,6 +317,7 @@ function show({ away, refused, late, state, vectors }) {
   pausedAt = state.paused ? pausedAt || performance.now() : 0;
   $("stop").classList.toggle("latched", Boolean(state.stopped));
   $("stopped").hidden = !state.stopped;
+  $("stopped-why").textContent = `Stopped${state.fault ? `: ${state.fault}` : ""}. Inspect the arm first.`;
   $("pause").textContent = state.paused ? "Resume" : "Pause";
   const rate = state.episodes ? ` (${Math.round(100 * state.successes / state.episodes)} %)` : "";
   list("episode", [
