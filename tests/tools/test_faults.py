@@ -171,13 +171,14 @@ def test_a_proxy_carries_stalls_and_drops(echo):
             assert fourth.recv(1) == b"c"
 
 
-def test_ten_kills_two_partitions_and_a_full_disk_lose_nothing(tmp_path):
-    words = ["--kills", 10, "--partitions", 2, "--longest-s", 4, "--fills", 1, "--robots", 2]
+def test_ten_kills_two_partitions_a_second_robot_and_a_full_disk_lose_nothing(tmp_path):
+    words = ["--kills", 10, "--partitions", 2, "--longest-s", 4, "--fills", 1, "--robots", 2, "--namesakes", 1]
     words += ["--json", tmp_path / "out.json", "--folder", tmp_path / "faults"]
     command = [sys.executable, "-m", "tools.bench.faults", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {row["name"]: row["value"] for row in json.loads((tmp_path / "out.json").read_text())["results"]}
     assert sum(value for name, value in rows.items() if name.startswith("kills of")) == 10
     assert rows["steps made in them"] > 20 and rows["lost"] == rows["twice"] == rows["changed"] == 0
+    assert rows["second robots of a name, the first cut off"] == 1
     assert rows["full disks"] == 1 or "the full disk is SKIPPED" in done.stdout

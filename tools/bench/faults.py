@@ -1,11 +1,12 @@
 """The proof that the link loses nothing: both programs are killed, cut off and out of disk at random, and then counted.
 
-  python -m tools.bench.faults                             # 200 kills, 20 partitions, a full disk: 20 minutes
+  python -m tools.bench.faults             # 200 kills, 20 partitions, 12 second robots, a full disk: half an hour
   python -m tools.bench.faults --kills 10 --partitions 2 --longest-s 4 --robots 1
 
 The real `agent.learner` and `robot_server`s, tiny networks, the fake environment. kill -9 hits either side, sometimes
 both, while it starts, works or writes; each is started again at once. Between each robot server and the learner is a
-proxy that drops or stalls every connection for a while, and the run's folder is a small tmpfs that gets full (as root
+proxy that drops or stalls every connection for a while; while a robot is cut off so, a second one takes its name, works
+and leaves before or after the first one is back; and the run's folder is a small tmpfs that gets full (as root
 only; otherwise this part is skipped, and said so). In the end all is stopped gently, the spools are delivered, and the
 environment's own log of every step is held against the learner's episode files, bit for bit.
 
@@ -35,6 +36,7 @@ from agent.config import CalQLConfig, NetworkConfig
 from agent.episode_file import SUFFIX, read_episode
 from agent.spec import Spec, UserError
 from tools.bench.ledger import Tally, compare
+from tools.bench.namesakes import Namesakes
 from tools.bench.report import Report, parser
 from tools.bench.sides import ENV, PATIENCE_S, LearnerSide, RobotSide, Side
 from tools.demo import free_port
@@ -113,15 +115,24 @@ def first_checkpoint(path: Path) -> None:
     Checkpoint(spec, {"name": "fake", "options": ENV}, sections, state).save(path)
 
 
-def harm(learner: LearnerSide, robots: list[RobotSide], partitions: Turns, fills: Turns, disk: Disk) -> None:
-    """Until every kill, partition and full disk has been."""
+def harm(
+    learner: LearnerSide,
+    robots: list[RobotSide],
+    partitions: Turns,
+    fills: Turns,
+    disk: Disk,
+    namesakes: Namesakes,
+) -> None:
+    """Until every kill, partition, full disk and second robot has been."""
     rng = partitions.rng
     cut = robots[0]
     sides: list[Side] = [learner, *robots]
-    while any(side.left for side in sides) or not (partitions.over and fills.over):
+    while any(side.left for side in sides) or not (partitions.over and fills.over and namesakes.over):
         if partitions.change():
-            cut = rng.choice(robots) if partitions.on else cut
+            others = [robot for robot in robots if robot is not namesakes.first]
+            cut = rng.choice(others or robots) if partitions.on else cut
             cut.proxy.become(rng.choice(("drop", "stall")) if partitions.on else "pass")
+        namesakes.turn([robot for robot in robots if robot.proxy.mode == "pass"])
         if fills.change():
             disk.fill(rng.randrange(EPISODE_BYTES)) if fills.on else disk.free()
         spared = learner if fills.on and fills.left % 2 == 0 else None  # a dead one cannot be resumed on a full disk
@@ -143,23 +154,26 @@ def harm(learner: LearnerSide, robots: list[RobotSide], partitions: Turns, fills
 def deliver(learner: LearnerSide, robots: list[RobotSide]) -> None:
     """Stop the robot servers, start each for one more episode until nothing is left in its spool, stop the learner."""
     deadline_s = time.monotonic() + 3 * PATIENCE_S
+    working = [robot for robot in robots if robot.alive]
     for robot in robots:
         robot.episodes = 1
+    for robot in working:
         robot.stop()
-    for robot in robots:
+    for robot in working:
         robot.finish()
     waiting = list(robots)  # all: only a next boot of a robot server that was killed ends its half episode
     while waiting:
-        for robot in waiting:
+        turn = list({robot.robot: robot for robot in waiting}.values())  # one of a name
+        for robot in turn:
             robot.start()
-        while any(robot.alive for robot in waiting):
+        while any(robot.alive for robot in turn):
             learner.watch()
             time.sleep(0.05)
             if time.monotonic() > deadline_s:
                 raise UserError(f"{waiting[0].spool}: is not delivered; {waiting[0].out}")
-        for robot in waiting:
+        for robot in turn:
             robot.finish()
-        waiting = [robot for robot in robots if list(robot.spool.glob(f"*{SUFFIX}"))]
+        waiting = [robot for robot in waiting if robot not in turn or list(robot.spool.glob(f"*{SUFFIX}"))]
     learner.stop()
     learner.finish()
 
@@ -175,6 +189,7 @@ def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Ta
     learner.left = flags.kills // 2
     for number in range(flags.kills - learner.left):
         robots[number % len(robots)].left += 1
+    namesakes = Namesakes(flags.namesakes, root, robots, learner.port, rng)
     partitions = Turns(flags.partitions, 3.0, flags.longest_s, rng)
     fills = Turns(0 if disk.reason else flags.fills, flags.longest_s, flags.longest_s, rng)
     full, cuts = fills.left, partitions.left
@@ -183,18 +198,19 @@ def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Ta
     try:
         for side in sides:
             side.start()
-        harm(learner, robots, partitions, fills, disk)
-        deliver(learner, robots)
-        tally = count(learner, robots)
+        harm(learner, robots, partitions, fills, disk, namesakes)
+        everyone = [*robots, *(second for second in namesakes.sides.values() if second.life)]
+        deliver(learner, everyone)
+        tally = count(learner, everyone)
         refused = sum(path.read_text().count("cannot write") for path in root.glob("learner-*.out"))
         counted = load(folder / LATEST).counters["env_steps"]
         stored = sum(len(read_episode(path)) for path in (folder / "episodes").glob(f"*{SUFFIX}"))
     finally:
-        for side in sides:
+        for side in (*sides, *namesakes.sides.values()):
             if hasattr(side, "process") and side.process.poll() is None:
                 side.process.kill()
                 side.process.wait()
-        for robot in robots:
+        for robot in (*robots, *namesakes.sides.values()):
             robot.proxy.close()
         if flags.folder and not disk.reason and folder.exists():
             shutil.copytree(folder, root / "run", dirs_exist_ok=True)
@@ -204,6 +220,11 @@ def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Ta
             report.add(f"kills of {name}, {words}", moments[moment], "")
     report.add("partitions", cuts, "")
     report.add("partitions, in all", partitions.total_s, "s")
+    report.add("second robots of a name, the first cut off", namesakes.joined, "")
+    refused_names = sum(path.read_text().count("is connected already") for path in root.glob("arm*.out"))
+    report.add("robots that ended since their name was in use", refused_names, "")
+    replaced = sum(path.read_text().count("steps replace the") for path in root.glob("learner-*.out"))
+    report.add("episodes replaced by their longer version", replaced, "")
     report.add("full disks", full, "")
     report.add("full disks, in all", fills.total_s, "s")
     report.add("writes that a full disk refused", refused, "")
@@ -213,7 +234,9 @@ def run(flags: argparse.Namespace, root: Path, disk: Disk, report: Report) -> Ta
     report.add("twice", tally.twice, "steps", 0)
     report.add("changed", tally.changed, "steps", 0)
     report.add("checkpoint's count of steps, off by", abs(counted - stored), "steps", 0)
-    report.add("programs that died of themselves", sum(side.crashes for side in sides), "", 0)
+    report.add(
+        "programs that died of themselves", sum(side.crashes for side in (*sides, *namesakes.sides.values())), "", 0
+    )
     report.add("half episodes, their robot server killed", tally.halves, "")
     report.add("of them at their last step, killed before it was kept", tally.halves_ended, "")
     report.add("half episodes of two steps or more, missing whole", tally.halves_missing, "")
@@ -239,6 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--kills", type=int, default=200, help="of both sides together (200)")
     arguments.add_argument("--partitions", type=int, default=20, help="between one robot server and the learner (20)")
+    arguments.add_argument("--namesakes", type=int, default=12, help="second robots of a name (12)")
     arguments.add_argument("--longest-s", type=float, default=60.0, help="longest partition and full disk (60)")
     arguments.add_argument("--fills", type=int, default=3, help="how often the learner's disk is full (3)")
     arguments.add_argument("--robots", type=int, default=3, help="robot servers of the one learner (3)")

@@ -142,18 +142,20 @@ class LearnerSide(Side):
 
 
 class RobotSide(Side):
-    """hz: 0 for a simulation, which waits for the learner; a real robot does not."""
+    """hz: 0 for a simulation, which waits for the learner; a real robot does not. robot: its name, if not its own."""
 
-    def __init__(self, root: Path, number: int, port: int, hz: float, rng: random.Random) -> None:
+    def __init__(
+        self, root: Path, number: int, port: int, hz: float, rng: random.Random, robot: str | None = None
+    ) -> None:
         self.spool = root / f"spool-{number}"
         super().__init__(f"arm{number}", root, [self.spool], rng)
-        self.number, self.hz = number, hz
+        self.number, self.hz, self.robot = number, hz, robot or self.name
         self.proxy = Proxy(port)
         self.killed: set[int] = set()  # lives
         self.episodes = 0  # 0: until it is stopped
 
     def command(self) -> list[str]:
-        words = ["robot_server", "--env", "fake", "--robot-name", self.name, "--spool", str(self.spool)]
+        words = ["robot_server", "--env", "fake", "--robot-name", self.robot, "--spool", str(self.spool)]
         words += [word for key, value in ENV.items() for word in (f"--{key}", str(value))]
         words += ["--address", f"tcp://127.0.0.1:{self.proxy.port}", "--hz", str(self.hz)]
         seed = 1_000_000 * (200 * self.number + self.life)  # no two episodes of all lives have the same
@@ -170,5 +172,5 @@ class RobotSide(Side):
         found = []
         for life in range(1, self.life + 1):
             path = self.root / f"{self.name}-{life:04d}.jsonl"
-            found += read_log(path, self.name, life in self.killed)
+            found += read_log(path, self.robot, life in self.killed)
         return found
