@@ -140,6 +140,15 @@ def test_it_waits_for_the_learner_and_stops_after_the_episodes_asked_for(learner
     assert sum(line.startswith("episode ") for line in process.said().splitlines()) == 3
 
 
+def test_a_robot_that_hears_before_its_first_policy_that_the_run_is_over_leaves(learner, start):
+    learner.stop()
+    learner.start(learner.address, offers=False)
+    process = start(learner.address)
+    learner.until(lambda: learner.mailbox.robots)
+    learner.until(lambda: learner.mailbox.done() or process.poll() is not None)
+    assert process.returncode == 0 and "the learner's run is over" in process.said(), process.said()
+
+
 def test_ctrl_c_while_there_is_no_learner(start):
     process = start("tcp://127.0.0.1:1")
     deadline_s = time.monotonic() + 120
