@@ -159,7 +159,7 @@ def agreed(episodes: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[ActionMea
         if all(meaning != other for _, other in known):
             for first, other in known:
                 if found := meaning.differences(other):
-                    advice = "train on one of them, or convert both alike (tools.convert --actions scale --like FOLDER)"
+                    advice = "train on one of them, or convert both alike (tools.convert --action-range FOLDER)"
                     raise UserError(f"{where} and {first}: {different(found)}; {advice}")
             known.append((where, meaning))
         env = meta.get("env")

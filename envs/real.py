@@ -95,7 +95,7 @@ class RealEnv(gymnasium.Env):
             "low": [-value for value in reach],
             "high": reach,
             "control_hz": float(self.options.control_hz),
-            "robot": self.options.arm.removeprefix("lerobot:"),
+            "robot": self.options.arm.removeprefix("lerobot:").removesuffix("_follower"),
         }
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:

@@ -16,6 +16,8 @@ What a source does not say is never made up. It is asked for, by
                                      a success and 0 elsewhere, or no reward at all
   --success end | never | NUMBER     every episode at its last step, none, or where the reward reaches NUMBER
   --actions clip | scale             for values beyond [-1, 1]; scale maps each dimension's range to [-1, 1]
+  --action-range LOW:HIGH | FOLDER   that range, in the source's numbers, or the one that FOLDER was scaled with
+  --action-kind absolute | delta | velocity | normalized      what they are; a LeRobotDataset's are taken for absolute
   --end success                      each episode ends at its first success, as the simulator's do
   --final repeat | drop              no observation after the last action: repeat the one before, or drop that action
 Names: --rename SOURCE=NAME and --drop SOURCE (repeatable), or --map FILE, YAML with rename: {SOURCE: NAME}, drop: [..].
@@ -40,7 +42,9 @@ from typing import Any
 import numpy as np
 
 from agent import cli, yaml_file
+from agent.action_meaning import KINDS
 from agent.spec import Episode, UserError
+from tools.formats.actions import check_kind, fitting, read_range
 from tools.formats.foreign import Choices, FormatError, Report, check_pointer
 from tools.formats.output import DiskError, Tally, appearing
 from tools.formats.source import Survey, explained, loaded, survey
@@ -126,7 +130,10 @@ def _converted(
         for line in [*left_out.lines(), *found.lines()]:
             report.say(f"left out: {line}")
         if choices.actions == "scale":
-            choices = dataclasses.replace(choices, action_range=np.array([found.low, found.high]))
+            assert found.low is not None
+            asked = choices.action_range
+            ends = np.array([found.low, found.high]) if asked is None else fitting(asked, len(found.low))
+            choices = dataclasses.replace(choices, action_range=ends)
 
         def each() -> Iterator[Episode]:
             nonlocal current
@@ -185,6 +192,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward", metavar="HOW", help="sparse-at-end, success or zero")
     parser.add_argument("--success", metavar="WHEN", help="end, never, or a reward that means success")
     parser.add_argument("--actions", metavar="HOW", help="clip or scale")
+    parser.add_argument("--action-range", metavar="RANGE", help="scale: LOW:HIGH, or a folder that was scaled before")
+    parser.add_argument("--action-kind", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--final", default="repeat", metavar="HOW", help="repeat or drop")
     parser.add_argument("--end", default="source", metavar="WHERE", help="source, or success: cut what comes after it")
     parser.add_argument("--no-ops", default="keep", metavar="HOW", help="robosuite: keep or drop steps that do nothing")
@@ -213,6 +222,9 @@ def choices_of(arguments: cli.Arguments) -> Choices:
         raise UserError(f"--resize {flags.resize}: at least 1")
     if flags.fps is not None and not 1 <= flags.fps <= 240:
         raise UserError(f"--fps {flags.fps:g}: expected 1 to 240")
+    check_kind(flags.action_kind)
+    if flags.action_range and flags.actions != "scale":
+        raise UserError("--action-range: for --actions scale only")
     rename, drop = mapping(flags.map) if flags.map else ({}, [])
     for pair in flags.rename:
         source, equals, name = pair.partition("=")
@@ -226,6 +238,8 @@ def choices_of(arguments: cli.Arguments) -> Choices:
         reward=flags.reward,
         success=flags.success,
         actions=flags.actions,
+        action_range=read_range(flags.action_range) if flags.action_range else None,
+        action_kind=flags.action_kind,
         final=flags.final,
         resize=flags.resize,
         no_ops=flags.no_ops,

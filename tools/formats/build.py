@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from agent.action_meaning import ActionMeaning
 from agent.frames import Frames, head
 from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
+from tools.formats.actions import sentence, with_meaning
 from tools.formats.foreign import Choices, FormatError, Raw, Report
 from tools.formats.pictures import resized
 
@@ -60,6 +62,11 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         observations = {key: head(rows, steps + 1) for key, rows in observations.items()}
         actions, rewards, success = actions[:steps], rewards[:steps], success[:steps]
         terminated, truncated, columns = success.copy(), np.zeros(steps, np.bool_), _head(columns, steps)
+    meta = raw.meta if raw.meta is not None else _meta(raw, choices)
+    source = raw.meaning if raw.meta is None else ActionMeaning()
+    scaled = choices.action_range if choices.actions == "scale" else None
+    meta, meaning = with_meaning(meta, source, actions.shape[1], scaled, choices.action_kind)
+    report.say(sentence(meaning))
     others = {name: np.asarray(columns.get(name, np.zeros(steps)), STEP_COLUMNS[name]) for name in SIMPLE}
     return Episode(
         observations=observations,
@@ -68,7 +75,7 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         terminated=terminated,
         truncated=truncated,
         success=success,
-        meta=raw.meta if raw.meta is not None else _meta(raw, choices),
+        meta=meta,
         **others,
     )
 
@@ -105,7 +112,8 @@ def _actions(raw: Raw, choices: Choices, report: Report) -> np.ndarray:
         low, high = choices.action_range
         span = np.where(high > low, high - low, 1)
         centred = np.where(high > low, 2 * (actions - low) / span - 1, 0)
-        report.say("actions: each dimension's range in the source is [-1, 1] now; the range is in the episodes' meta")
+        outside = int((np.abs(centred) > ACTION_LIMIT).sum())
+        report.count("actions: {} values lay outside the range and were clipped", outside, actions.size)
         return np.clip(centred, -1, 1).astype(np.float32)
     beyond = np.abs(actions) > ACTION_LIMIT
     if beyond.any() and choices.actions != "clip":

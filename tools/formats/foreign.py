@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.action_meaning import ActionMeaning
 from agent.hdf5 import UnsafeFile, open_hdf5
 from agent.spec import UserError
 
@@ -60,7 +61,8 @@ class Choices:
     no_ops: str = "keep"  # keep | drop
     sim: dict[str, Any] = field(default_factory=dict)  # options of envs.sim, for what is rendered anew
     env: dict[str, Any] | None = None  # {"name", "options"} to remember as the episodes' environment
-    action_range: np.ndarray | None = None  # (2, A) lowest and highest, for "scale"
+    action_range: np.ndarray | None = None  # (2, A) lowest and highest, for "scale"; (2, 1): alike for all
+    action_kind: str | None = None  # of agent.action_meaning.KINDS, where the source's format says otherwise
     fps: float | None = None
     instruction: str | None = None  # the task in words
     filter_key: str | None = None  # robomimic: the demonstrations that mask/<this> lists
@@ -110,3 +112,4 @@ class Raw:
     dones: np.ndarray | None = None  # ends, whatever their kind
     meta: dict[str, Any] | None = None  # ours, where the source was written by this project
     origin: dict[str, Any] = field(default_factory=dict)  # for the meta of an episode that somebody else wrote
+    meaning: ActionMeaning = ActionMeaning()  # of the source's actions, where somebody else wrote it

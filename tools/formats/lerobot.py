@@ -21,6 +21,7 @@ import pyarrow
 from agent.frames import Frames
 from agent.spec import Episode, UserError
 from tools.formats import film
+from tools.formats.actions import of_names
 from tools.formats.build import to_episode
 from tools.formats.foreign import Choices, FormatError, Raw, Report
 from tools.formats.lerobot_meta import Info, Place, info_of, places, read_table
@@ -222,6 +223,9 @@ def _raw(source: _Source, place: Place, choices: Choices, report: Report) -> Raw
         "fps": info.fps,
         "source": {"format": "lerobot", "folder": source.path.name, "episode": place.number},
     }
+    if not source.extra:
+        size = int(np.prod(raw.actions.shape[1:]))
+        raw.meaning = of_names(info.features[source.action].names, size, info.robot, info.fps)
     if source.extra:
         source.extra.complete(raw, place.number)
     return raw

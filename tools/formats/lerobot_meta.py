@@ -27,6 +27,7 @@ LARGEST = 10**9  # episodes, frames, chunks
 class Feature:
     dtype: str  # "video", "image", or a number's
     depth: bool
+    names: Any = None  # of its numbers, as they stand there
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def info_of(path: Path) -> Info:
         described = feature.get("info") or feature.get("video_info") or {}
         told = described if isinstance(described, Mapping) else {}
         depth = any(bool(part.get(key)) for part in (told, feature) for key in ("is_depth_map", "video.is_depth_map"))
-        features[name] = Feature(dtype, depth)
+        features[name] = Feature(dtype, depth, feature.get("names"))
     return Info(
         version=version,
         fps=float(_value(data, "fps", "rate", where)),

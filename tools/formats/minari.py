@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.action_meaning import ActionMeaning
 from agent.hdf5_writing import create_hdf5, write_rows
 from agent.spec import STEP_COLUMNS, Episode, Spec
 from tools.formats.arrays import attribute, flat, numbers, rows
@@ -89,6 +90,7 @@ def _part(path: Path, file_path: Path, metadata: dict[str, Any], name: str, grou
             else:
                 report.list("dropped", f"infos/{key}")
         raw.meta = attribute(group, "meta", path) if "meta" in group.attrs else None
+        raw.meaning = ActionMeaning("normalized")
         raw.origin = {"source": {"format": "minari", "dataset": metadata.get("dataset_id"), "episode": name}}
         if isinstance(group.attrs.get("seed"), (int, np.integer)):
             raw.origin["seed"] = int(group.attrs["seed"])

@@ -17,6 +17,7 @@ import numpy as np
 from agent.frames import Frames, blocks
 from agent.hdf5_writing import create_hdf5
 from agent.spec import STEP_COLUMNS, Episode, UserError
+from tools.formats.actions import of_robosuite
 from tools.formats.arrays import attribute, flat, numbers, rows
 from tools.formats.build import to_episode
 from tools.formats.foreign import Choices, FormatError, Raw, Report, hdf5
@@ -82,6 +83,7 @@ def _part(path: Path, name: str, demo: h5py.Group, action: str) -> Part:
         asked = resolved(path, found, choices)
         raw = Raw(f"{path}: {name}", found, numbers(demo, action))
         raw.origin = {"source": {"format": "robomimic", "file": path.name, "demo": name}}
+        raw.meaning = of_robosuite(_arguments(demo))
         raw.columns = {column: numbers(demo, column) for column in STEP_COLUMNS if column in demo}
         raw.dones = numbers(demo, "dones") if "dones" in demo else None
         raw.meta = attribute(demo, "meta", path) if "meta" in demo.attrs else None
@@ -96,6 +98,14 @@ def _part(path: Path, name: str, demo: h5py.Group, action: str) -> Part:
         return to_episode(raw, asked, report)
 
     return Part(f"{path}: {name}", load, actions=lambda: numbers(demo, action))
+
+
+def _arguments(demo: h5py.Group) -> Any:
+    """env_args of the file; None where there are none that can be read."""
+    try:
+        return json.loads(demo.parent.attrs.get("env_args", "null"))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _observations(path: Path, demo: h5py.Group) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.action_meaning import ActionMeaning
 from agent.frames import Frames
 from agent.spec import Episode, Spec, UserError
 from agent.stepping import own
@@ -256,8 +257,9 @@ def _shown(name: str, demo: h5py.Group, env: Any, choices: Choices, report: Repo
         "source": {"format": "robosuite", "demo": name.split(": ")[-1], "no_ops": choices.no_ops},
         "start": {"state": states[kept[0]].tolist()},
     }
+    meaning = ActionMeaning.from_dict(env.unwrapped.action_meaning)
     observations = {**images.frames(), **{key: np.stack(found) for key, found in seen.items()}}
-    return Raw(name, observations, actions[kept[:steps]], columns, origin=origin)
+    return Raw(name, observations, actions[kept[:steps]], columns, origin=origin, meaning=meaning)
 
 
 def _kept(choices: Choices) -> str:
