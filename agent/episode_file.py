@@ -19,7 +19,7 @@ import numpy as np
 
 from agent.files import written
 from agent.frames import Frames, blocks, head
-from agent.hdf5 import check_memory, open_hdf5
+from agent.hdf5 import check_memory, check_numbers, open_hdf5
 from agent.hdf5_writing import hdf5_into, write_rows
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 from agent.verdict import settled
@@ -120,8 +120,9 @@ def read_episode(path: str | Path, stream: bool = False) -> Episode:
     """
     with _opened(path) as data:
         demo = data["demo_0"]
+        check_numbers(demo)
         if not stream:
-            check_memory(demo, numbers=True)
+            check_memory(demo)
         episode = _rows(demo, 0, len(demo["actions"]), json.loads(data.attrs["meta"]), Path(path) if stream else None)
         there = [name for name in STEP_COLUMNS if name in demo]
         if data.attrs.get("crc32") not in (None, _checksum(episode, there)):
@@ -144,7 +145,7 @@ def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:
     """
     with _opened(path) as data:
         demo = data["demo_0"]
-        check_memory(demo, numbers=True)
+        check_numbers(demo)
         end = min(first + count, len(demo["actions"]))
         steps = _rows(demo, first, end, {}).transitions()
         if end < len(demo["actions"]):

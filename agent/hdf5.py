@@ -51,19 +51,28 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         yield file
 
 
-def check_memory(group: h5py.Group, numbers: bool = False) -> None:
-    """Raise UnsafeFile unless all arrays below `group` fit twice into the free memory; numbers: are numbers only."""
-    total, groups = 0, [group]
+def check_memory(group: h5py.Group) -> None:
+    """Raise UnsafeFile unless all arrays below `group` fit twice into the free memory."""
+    total = sum(_bytes(dataset.shape, dataset.dtype) for dataset in _datasets(group))
+    if 2 * total > (free := available_bytes()):
+        raise UnsafeFile(f"{group.name}: {total / 1e9:.1f} GB of arrays, too many for {free / 1e9:.1f} GB of memory")
+
+
+def check_numbers(group: h5py.Group) -> None:
+    """Raise UnsafeFile for an array below `group` that is not of numbers: texts and lists may be of any size."""
+    for dataset in _datasets(group):
+        if dataset.dtype.kind not in "biuf":
+            raise UnsafeFile(f"{dataset.name}: {dataset.dtype}, where numbers are expected")
+
+
+def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    groups = [group]
     while groups:
         for item in groups.pop().values():
             if isinstance(item, h5py.Group):
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
-                if numbers and item.dtype.kind not in "biuf":
-                    raise UnsafeFile(f"{item.name}: {item.dtype}, where numbers are expected")
-                total += _bytes(item.shape, item.dtype)
-    if 2 * total > (free := available_bytes()):
-        raise UnsafeFile(f"{group.name}: {total / 1e9:.1f} GB of arrays, too many for {free / 1e9:.1f} GB of memory")
+                yield item
 
 
 def _address(item: h5py.Group) -> int:

@@ -124,8 +124,9 @@ def test_item_17_what_is_not_a_number_is_refused(tmp_path, make_episode, kind):
     with h5py.File(tmp_path / "a.hdf5", "r+") as file:
         del file["data/demo_0/obs/pos"]
         file["data/demo_0"].create_dataset("obs/pos", (6,), kind)
-    with pytest.raises(EpisodeFileError, match="numbers are expected"):
-        read_episode(tmp_path / "a.hdf5")
+    for stream in (False, True):
+        with pytest.raises(EpisodeFileError, match="numbers are expected"):
+            read_episode(tmp_path / "a.hdf5", stream)
 
 
 def test_item_17_texts_in_an_attribute_are_not_multiplied(tmp_path):

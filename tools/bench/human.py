@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from agent.hdf5 import open_hdf5
 from agent.progress import Progress
 from tools.formats.robomimic import demos
 from tools.formats.robosuite import info_of, sim_options, with_rate
@@ -49,7 +49,7 @@ def main() -> None:
     flags = parser.parse_args()
     found = []
     for path in flags.paths:
-        with h5py.File(path, "r") as file, Progress(len(demos(file, path)), path.parent.name, "demos") as progress:
+        with open_hdf5(path) as file, Progress(len(demos(file, path)), path.parent.name, "demos") as progress:
             info = with_rate(path, info_of(file["data"].attrs, path), demos(file, path))
             options = {**sim_options(path, info, 1, {}), "cameras": []}
             with contextlib.closing(make_env("sim", options)) as env:
