@@ -29,6 +29,14 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "Door": ("Door", {}),
     "Stack": ("Stack", {}),
     "Wipe": ("Wipe", {}),
+    "Milk": ("PickPlaceMilk", {}),
+    "Bread": ("PickPlaceBread", {}),
+    "Cereal": ("PickPlaceCereal", {}),
+    "PickPlace": ("PickPlace", {}),
+    "Round": ("NutAssemblyRound", {}),
+    "NutAssembly": ("NutAssembly", {}),
+    "NutAssemblySingle": ("NutAssemblySingle", {}),  # one of the nuts, drawn at each reset
+    "PickPlaceSingle": ("PickPlaceSingle", {}),
 }
 PLACED = ("Lift", "Stack")  # whose objects placement_m can place
 PHYSICS_HZ = 500  # robosuite's
