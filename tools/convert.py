@@ -35,7 +35,7 @@ import dataclasses
 import importlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from agent.spec import Episode, UserError
 from tools.formats.actions import check_kind, fitting, read_range
 from tools.formats.foreign import Choices, FormatError, Report, check_pointer
 from tools.formats.output import DiskError, Tally, appearing
-from tools.formats.source import Survey, explained, loaded, survey
+from tools.formats.source import Stopped, Survey, explained, going_on, loaded, survey
 from tools.rollout import env_options, env_record
 
 READS = ("episodes", "lerobot", "minari", "robosuite", "robomimic")  # in the order in which they are tried
@@ -88,17 +88,18 @@ def convert(
     reads: str | None = None,
     writes: str = "episodes",
     skip_bad: bool = False,
+    stop: Callable[[], bool] = going_on,
 ) -> str:
     """Convert, and return the report. Raises UserError, naming file and episode, and leaves nothing behind then.
 
-    skip_bad: leave out the episodes that are damaged, and report them.
+    skip_bad: leave out the episodes that are damaged, and report them. stop: asked now and then; Stopped is raised.
     """
     reads = reads or format_of(source)
     _check_choices(source, out, choices, reads, writes)
     left_out = Survey()
     while True:
         try:
-            return _converted(source, out, choices, reads, writes, skip_bad, left_out)
+            return _converted(source, out, choices, reads, writes, skip_bad, left_out, stop)
         except _Damaged as found:  # one whose images cannot be decoded: seen only now
             left_out.fault(source, found.name, str(found))
             if not skip_bad:
@@ -114,7 +115,14 @@ class _Damaged(Exception):
 
 
 def _converted(
-    source: Path, out: Path, choices: Choices, reads: str, writes: str, skip_bad: bool, left_out: Survey
+    source: Path,
+    out: Path,
+    choices: Choices,
+    reads: str,
+    writes: str,
+    skip_bad: bool,
+    left_out: Survey,
+    stop: Callable[[], bool],
 ) -> str:
     report, current = Report(), ""
     known_bad = {name for names in left_out.faults.values() for name in names}
@@ -122,7 +130,7 @@ def _converted(
         with explained(source):
             parts = stack.enter_context(module(reads).parts(source, choices, report))
         parts = [part for part in parts if part.name.removeprefix(f"{source}: ") not in known_bad]
-        found = survey(source, parts, choices)
+        found = survey(source, parts, choices, stop)
         if found.faults and not skip_bad:
             raise _refusal(source, found)
         if not found.good:
@@ -137,7 +145,7 @@ def _converted(
 
         def each() -> Iterator[Episode]:
             nonlocal current
-            for part, episode in loaded(source, found.good, choices, report):
+            for part, episode in loaded(source, found.good, choices, report, stop):
                 current = part.name
                 yield episode
 
@@ -274,11 +282,16 @@ def main(argv: list[str] | None = None) -> int:
     for flag, value, known in (("--from", flags.reads, READS), ("--to", flags.writes, WRITES)):
         if value is not None and value not in known:
             raise UserError(f"{flag} {value}: the formats are {', '.join(known)}{cli.nearest(value, known)}")
-    try:
-        print(convert(flags.source, flags.out, choices_of(arguments), flags.reads, flags.writes, flags.skip_bad))
-    except DiskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    choices = choices_of(arguments)
+    with cli.Stop() as stop:
+        try:
+            print(convert(flags.source, flags.out, choices, flags.reads, flags.writes, flags.skip_bad, stop))
+        except Stopped:
+            print("stopped; nothing was written", file=sys.stderr)
+            return stop.exit_code
+        except DiskError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -75,7 +75,25 @@ def explained(source: Path) -> Iterator[None]:
         raise FormatError(f"{source}: cannot be read: {' '.join(what.split())}") from error
 
 
-def survey(source: Path, parts: list[Part], choices: Choices) -> Survey:
+class Stopped(Exception):
+    """Somebody asked for the end, by Ctrl-C or a signal."""
+
+
+def going_on() -> bool:
+    return False
+
+
+def check_stop(stop: Callable[[], bool]) -> None:
+    """Raise Stopped where `stop` says so.
+
+    Asked between episodes and blocks: an exception that a signal's handler raised inside HDF5's or numpy's callbacks
+    would be swallowed there.
+    """
+    if stop():
+        raise Stopped
+
+
+def survey(source: Path, parts: list[Part], choices: Choices, stop: Callable[[], bool] = going_on) -> Survey:
     """Check every part; images are looked up and not decoded.
 
     Raises UserError where the person has to decide something first (see Choices).
@@ -83,6 +101,7 @@ def survey(source: Path, parts: list[Part], choices: Choices) -> Survey:
     found = Survey()
     plain = dataclasses.replace(choices, actions="clip") if choices.actions == "scale" else choices
     for part in parts:
+        check_stop(stop)
         try:
             with explained(source):
                 _check(part, plain, found)
@@ -109,23 +128,27 @@ def _check(part: Part, choices: Choices, found: Survey) -> None:
     found.good.append(part)
 
 
-def loaded(source: Path, parts: list[Part], choices: Choices, report: Report) -> Iterator[tuple[Part, Episode]]:
-    """The parts with their episodes, one at a time."""
+def loaded(
+    source: Path, parts: list[Part], choices: Choices, report: Report, stop: Callable[[], bool] = going_on
+) -> Iterator[tuple[Part, Episode]]:
+    """The parts with their episodes, one at a time; reading one's images raises Stopped, too."""
     with Progress(len(parts), "read", "episodes") as progress:
         for number, part in enumerate(parts):
+            check_stop(stop)
             with explained(source):
                 episode = part.load(choices, report)
-            guarded = {key: _guarded(source, rows) for key, rows in episode.observations.items()}
+            guarded = {key: _guarded(source, rows, stop) for key, rows in episode.observations.items()}
             yield part, dataclasses.replace(episode, observations=guarded)
             progress.show(number + 1)
 
 
-def _guarded(source: Path, rows: Any) -> Any:
-    """Frames that raise FormatError for whatever reading them meets."""
+def _guarded(source: Path, rows: Any, stop: Callable[[], bool]) -> Any:
+    """Frames that raise FormatError for whatever reading them meets, and Stopped."""
     if not isinstance(rows, Frames):
         return rows
 
     def read(first: int, end: int) -> np.ndarray:
+        check_stop(stop)
         with explained(source):
             return rows[first:end]
 
