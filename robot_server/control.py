@@ -35,8 +35,8 @@ import zmq
 
 from agent.faults import Faults
 from agent.layout import WireError, declare
-from agent.spec import Observation, UserError
-from robot_server.control_address import Claim, key_path
+from agent.spec import Observation
+from robot_server.control_address import bind
 from robot_server.operator import plain, read_map
 from robot_server.teleop import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command
 
@@ -86,7 +86,7 @@ class Control:
             self._socket.setsockopt(option, value)
         self._socket.handshake_ivl = int(1000 * HANDSHAKE_S)
         try:
-            self.address, self._claim = _bind(self._socket, address)
+            self.address, self._claim = bind(self._socket, address)
         except BaseException:
             self._context.destroy(linger=0)
             raise
@@ -294,31 +294,6 @@ class Control:
             "gripper": self._command.gripper,
             **self.about(),
         }
-
-
-def _bind(socket: zmq.Socket, address: str) -> tuple[str, Claim]:
-    """Where it is then, and the claim on it, with the key. Raises UserError."""
-    public, secret = zmq.curve_keypair()
-    socket.curve_server, socket.curve_secretkey, socket.curve_publickey = True, secret, public
-    path = key_path(address).with_suffix("")  # of the socket, if it is ipc
-    ipc = address.startswith("ipc:")
-    if ipc and path.exists() and not path.is_socket():
-        raise UserError(f"robot.control {address}: {path} is there already and no socket")
-    claim = Claim(address) if ipc else None  # first: libzmq takes the path from whoever has it
-    try:
-        socket.bind(address)
-        if ipc:
-            path.chmod(0o600)
-        where = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        claim = claim or Claim(where)
-        claim.write(public)
-        return where, claim
-    except BaseException as error:
-        if claim:
-            claim.close()
-        if isinstance(error, zmq.ZMQError):
-            raise UserError(f"robot.control {address}: {error.strerror.lower()}") from None
-        raise
 
 
 def _place(given: object) -> dict[str, float] | None:

@@ -15,6 +15,8 @@ import stat
 import time
 from pathlib import Path
 
+import zmq
+
 from agent.cli import Arguments
 from agent.spec import UserError
 from agent.wire import NAME, check_address
@@ -128,6 +130,31 @@ class Claim:
             with contextlib.suppress(OSError):
                 path.unlink()
         self._open.close()
+
+
+def bind(socket: zmq.Socket, address: str) -> tuple[str, Claim]:
+    """Where it is then, and the claim on it, with the key. Raises UserError."""
+    public, secret = zmq.curve_keypair()
+    socket.curve_server, socket.curve_secretkey, socket.curve_publickey = True, secret, public
+    path = key_path(address).with_suffix("")  # of the socket, if it is ipc
+    ipc = address.startswith("ipc:")
+    if ipc and path.exists() and not path.is_socket():
+        raise UserError(f"robot.control {address}: {path} is there already and no socket")
+    claim = Claim(address) if ipc else None  # first: libzmq takes the path from whoever has it
+    try:
+        socket.bind(address)
+        if ipc:
+            path.chmod(0o600)
+        where = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        claim = claim or Claim(where)
+        claim.write(public)
+        return where, claim
+    except BaseException as error:
+        if claim:
+            claim.close()
+        if isinstance(error, zmq.ZMQError):
+            raise UserError(f"robot.control {address}: {error.strerror.lower()}") from None
+        raise
 
 
 def _lock(path: Path) -> int:
