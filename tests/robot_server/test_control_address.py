@@ -19,6 +19,7 @@ from robot_server import control_address
 from robot_server.control import Control
 from robot_server.control_address import bound, find, key_path, read_key, running
 from robot_server.operator import Operator, question
+from tools.demo import free_port
 
 STOP = question("event", event="stop")
 NULL_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)
@@ -242,12 +243,32 @@ def test_a_tool_may_be_there_before_its_robot_server():
 
 
 START = """
-import sys, time
+import sys
 from robot_server.control import Control
-Control(sys.argv[1])
+control = Control(sys.argv[1])
 print("there", flush=True)
-time.sleep(60)
+while True:
+    control.wait(0.01)
 """
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+def test_tools_find_the_robot_server_that_follows_one_that_was_killed(folder, transport):
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    address = bound("auto", "arm") if transport == "ipc" else f"tcp://127.0.0.1:{free_port()}"
+    operator = Operator(address)
+    for _ in range(3):
+        server = subprocess.Popen([sys.executable, "-c", START, address], stdout=subprocess.PIPE, env=environment)
+        assert server.stdout.readline() == b"there\n"
+        end_s = time.monotonic() + 20
+        while not operator.ask("state", timeout_s=0.2):
+            assert time.monotonic() < end_s
+        assert operator.ask("event", event="stop")["stopped"] and operator.ask("state")["state"]["stop"] == 1
+        server.kill()
+        server.wait()
+        operator._put(STOP)
+        assert not operator.ask("state", timeout_s=0.05)
+    operator.close()
 
 
 def test_a_running_robot_servers_socket_is_not_taken_and_that_of_a_killed_one_is(folder):
