@@ -13,6 +13,7 @@ import zmq
 
 from agent.layout import MAX_FRAME_BYTES, WireError, read_layout
 from agent.spec import UserError
+from agent.untrusted import unpack_map
 from robot_server.control_address import key_path, read_key
 from robot_server.teleop import Command
 
@@ -124,15 +125,10 @@ def answer(frames: Sequence[bytes]) -> dict[str, Any]:
 
 
 def read_map(frames: Sequence[bytes]) -> dict[str, Any]:
+    """The one map that a message has. Raises WireError."""
     if len(frames) != 1:
         raise WireError(f"{len(frames)} frames")
-    try:
-        fields = msgpack.unpackb(frames[0])
-    except Exception as error:  # whatever strangers' bytes do to a parser means the same
-        raise WireError(f"malformed: {type(error).__name__}") from None
-    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
-        raise WireError("not a map of names")
-    return fields
+    return unpack_map(frames[0])
 
 
 def plain(value: Any) -> Any:
