@@ -31,6 +31,7 @@ from typing import Any
 import envs
 from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
+from agent.connections import raise_descriptor_limit
 from agent.spec import Spec, UserError
 from agent.stepping import ObservationFault
 from envs.clock import Clock
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def open_control(robot: RobotConfig) -> Control | None:
     """The operator's socket; None without one, which is said when one was wanted."""
+    raise_descriptor_limit()
     try:
         control = Control(bound(robot.control, robot.robot_name)) if robot.control else None
     except UserError as error:

@@ -30,6 +30,7 @@ from typing import Any
 from aiohttp import web
 
 from agent import cli
+from agent.connections import raise_descriptor_limit
 from agent.spec import UserError
 from robot_server.control_address import find
 from robot_server.operator import Operator
@@ -220,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
     def say(url: str) -> None:
         print(f"page: {url}", flush=True)
 
-    panel_connections.raise_descriptor_limit()
+    raise_descriptor_limit()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached))
 

@@ -8,7 +8,6 @@ of the address with the most of them is closed. A page's WebSocket is a request 
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import time
 from collections import Counter
@@ -20,7 +19,6 @@ REQUEST_S = 5.0  # for the first request to be sent
 IDLE_S = 30.0  # after an answer, its way to the browser included
 SWEEP_S = 0.5
 BACKLOG = 1024
-MAX_DESCRIPTORS = 65_536
 
 
 class Connections:
@@ -83,11 +81,3 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
-
-
-def raise_descriptor_limit() -> None:
-    """Allow this process as many open files and connections as it may have: usually 1,024 until it asks."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
