@@ -132,19 +132,28 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
 
 
 class Arguments:
-    """What the person asked for: `flags` (the command's own), and `settings` (config fields, from files and flags)."""
+    """What the person asked for: `flags` (the command's own), and `settings` (config fields, from files and flags).
 
-    def __init__(self, flags: argparse.Namespace, settings: Settings, env_options: Callable[[str], type] | None):
-        self.flags, self.settings, self._env_options = flags, settings, env_options
+    recorded: the environment that a checkpoint remembers, {"name", "options"}; None without one.
+    """
+
+    def __init__(
+        self,
+        flags: argparse.Namespace,
+        settings: Settings,
+        env_options: Callable[[str], type] | None,
+        recorded: Mapping[str, Any] | None = None,
+    ):
+        self.flags, self.settings, self._env_options, self.recorded = flags, settings, env_options, recorded
 
     def section(self, name: str, base: Mapping[str, Any] | None = None) -> Any:
         """The section's dataclass: its defaults, under `base` (a checkpoint's), under files, under flags."""
         return build(SECTIONS[name], {**(base or {}), **self.settings.get(name, {})}, f"{name}.")
 
     def env(self, base: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Name and complete options of the environment; `base` is a recorded {"name", "options"}."""
+        """Name and complete options of the environment; `base` is a recorded {"name", "options"}, self.recorded."""
         asked = dict(self.settings.get("env", {}))
-        recorded = dict(base or {})
+        recorded = dict(base or self.recorded or {})
         name = str(asked.pop("name", recorded.get("name", "sim")))
         options = dict(recorded.get("options", {})) if name == recorded.get("name") else {}
         assert self._env_options is not None
@@ -159,9 +168,11 @@ def parse(
     add_flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
     env_options: Callable[[str], type] | None = None,
     prog: str | None = None,
+    recorded: Callable[[argparse.Namespace], Mapping[str, Any] | None] = lambda flags: None,
 ) -> Arguments:
     """Read the command line. `sections` are those that the command uses; `env_options` (envs.options) adds `env`.
 
+    recorded: gives the environment that a checkpoint among the command's own flags remembers; its options are flags.
     Raises UserError for whatever is wrong with it.
     """
     used = list(sections)
@@ -199,11 +210,13 @@ def parse(
         env.clear()
     if env_options and flags.env:
         env["name"] = flags.env
-    options = typing.get_type_hints(_options(env_options, str(env.get("name", "sim")))) if env_options else {}
+    known = None if flags.help_config else recorded(flags)
+    name = str(env.get("name", (known or {}).get("name", "sim")))
+    options = typing.get_type_hints(_options(env_options, name)) if env_options else {}
     for key, value in _pairs(rest):
         section, field = _resolve(key, used, options, [a for a in parser._option_string_actions])
         settings.setdefault(section, {})[field] = value
-    arguments = Arguments(flags, settings, env_options)
+    arguments = Arguments(flags, settings, env_options, known)
     if flags.help_config:
         _print_config(arguments, used, env_options)
         raise SystemExit(0)

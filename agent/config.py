@@ -85,6 +85,13 @@ class CalQLConfig:
     )
     augment_pad: int = _f(2, "random shift of images by up to this many pixels; 0 is off", low=0)
 
+    @property
+    def algorithm(self) -> str:
+        """What it is called offline: without a conservative term it is SAC."""
+        if self.cql_weight == 0 and self.lagrange_threshold is None:
+            return "SAC with behaviour cloning" if self.bc_weight else "SAC"
+        return "Cal-QL" if self.calibrate else "CQL"
+
 
 @dataclass
 class RewardConfig:

@@ -40,7 +40,7 @@ from agent.mailbox import Mailbox
 from agent.pretrain import run_folder
 from agent.progress import Progress
 from agent.ranks import Ranks
-from agent.spec import Episode, UserError
+from agent.spec import Episode, UserError, plural
 from agent.store import Store
 from agent.trainer import Trainer
 from agent.wire import episode_key, episode_name
@@ -163,8 +163,10 @@ class Learner:
                         self.update()
                     else:
                         self.mailbox.wait(WAIT_S)
-                    robots = len(self.mailbox.robots)
-                    note = f"{self.stage}, {self.updates} updates, {self.episodes} episodes, {robots} robots"
+                    robots = plural(len(self.mailbox.robots), "robot")
+                    note = (
+                        f"{self.stage}, {plural(self.updates, 'update')}, {plural(self.episodes, 'episode')}, {robots}"
+                    )
                     progress.show(self.seen, note)
             if self.finished:
                 self.see_robots_off()
@@ -196,7 +198,12 @@ class Learner:
                 self.take(self._arrived[0])
             except OSError as error:
                 self._retry_s = time.monotonic() + RETRY_S
-                log.error("%s: cannot write: %s; %d episode(s) wait", self.folder, error.strerror, len(self._arrived))
+                log.error(
+                    "%s: cannot write: %s; waiting: %s",
+                    self.folder,
+                    error.strerror,
+                    plural(len(self._arrived), "episode"),
+                )
             else:
                 self._arrived.popleft()
 
@@ -209,7 +216,7 @@ class Learner:
         self._before += self.env_steps - used - counted
         if shorter:
             name = episode_name(episode.meta)
-            self.log.say(f"episode {name}: its {len(episode)} steps replace the {shorter} that came first")
+            self.log.say(f"episode {name}: its {plural(len(episode), 'step')} replace the {shorter} that came first")
         if not taken:
             return
         self.log.write(
@@ -381,8 +388,8 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
     ranks, online = learner.trainer.ranks, learner.online
     where = str(learner.trainer.device) + (f" (x {ranks.count})" if ranks.count > 1 else "")
     learner.log.say(
-        f"fine-tuning {origin} on {where} for {online.env_steps} env steps; listening on {learner.mailbox.address}; "
-        f"run folder {learner.folder}"
+        f"fine-tuning {origin} on {where} for {plural(online.env_steps, 'env step')}; "
+        f"listening on {learner.mailbox.address}; run folder {learner.folder}"
     )
     for line in said(changed):
         learner.log.say(line)
@@ -397,9 +404,9 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
         learner.close()
     done = "finished" if learner.finished else "stopped"
     learner.log.say(
-        f"{done}: {learner.env_steps} env steps, {learner.episodes} episodes, {learner.updates} updates in "
-        f"{(time.monotonic() - began) / 60:.1f} min; {learner.folder / LATEST}"
-        + (f"; {bad} episodes in {learner.folder}/quarantine" if (bad := learner.store.quarantined) else "")
+        f"{done}: {plural(learner.env_steps, 'env step')}, {plural(learner.episodes, 'episode')}, "
+        f"{plural(learner.updates, 'update')} in {(time.monotonic() - began) / 60:.1f} min; {learner.folder / LATEST}"
+        + (f"; {plural(bad, 'episode')} in {learner.folder}/quarantine" if (bad := learner.store.quarantined) else "")
     )
     if learner.finished:
         return 0

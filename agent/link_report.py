@@ -8,6 +8,7 @@ from collections import Counter
 from agent.log import RunLog
 from agent.mailbox import Mailbox
 from agent.robots import REPORTED, Robot
+from agent.spec import plural
 
 EVERY_S = 60.0
 
@@ -53,7 +54,7 @@ def line(robot: Robot, policy_age_s: float) -> str:
         timing = f", {robot.deadlines_missed} of {robot.steps_timed} deadlines missed"
         timing += f", late {1000 * robot.late_p50_s:.1f} ms (median; p99 {1000 * robot.late_p99_s:.1f})"
     return (
-        f"robot {robot.name}: {robot.steps} steps received, {robot.unacknowledged} unacknowledged, "
-        f"{robot.spooled} episodes spooled, {robot.reconnects} reconnects, round trip "
+        f"robot {robot.name}: {plural(robot.steps, 'step')} received, {robot.unacknowledged} unacknowledged, "
+        f"{plural(robot.spooled, 'episode')} spooled, {plural(robot.reconnects, 'reconnect')}, round trip "
         f"{1000 * robot.round_trip_s:.0f} ms, policy {robot.acting} ({policy_age_s:.0f} s old){timing}"
     )

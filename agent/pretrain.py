@@ -33,7 +33,7 @@ from agent.prefetch import Prefetch
 from agent.progress import Progress
 from agent.replay import Replay
 from agent.replay_memory import check_room, needed_bytes
-from agent.spec import Episode, UserError
+from agent.spec import Episode, UserError, plural
 from agent.speed import accelerate
 from agent.storage import HOST, NoSpace, Storage
 
@@ -169,10 +169,11 @@ def main(argv: list[str] | None = None) -> int:
     run_log = RunLog(folder)
     success = sum(e.succeeded for e in episodes) / len(episodes)
     run_log.say(
-        f"{len(episodes)} demonstrations, {len(replay)} steps, {success:.0%} successful; {replay.spec.summary}; "
-        + f"{offline.updates} updates "
+        f"{plural(len(episodes), 'demonstration')}, {plural(len(replay), 'step')}, {success:.0%} successful; "
+        + f"{replay.spec.summary}; "
+        + f"{plural(offline.updates, 'update')} "
         + (f"from {done} on " if done else "")
-        + f"on {device} ({'Cal-QL' if calql.calibrate else 'CQL'})"
+        + f"on {device} ({calql.algorithm if offline.updates else 'no offline phase'})"
     )
     for line in said(changed):
         run_log.say(line)
@@ -214,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
             save()
         run_log.close()
     if done or not stop.asked:
-        run_log.say(f"wrote {out} after {done} updates ({run_log.time_s:.0f} s)")
+        run_log.say(f"wrote {out} after {plural(done, 'update')} ({run_log.time_s:.0f} s)")
     if done == offline.updates:
         return 0
     command = checkpoint.command("agent.pretrain", "--resume", out)

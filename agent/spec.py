@@ -23,6 +23,11 @@ class UserError(Exception):
     """Something the person at the keyboard can put right: `main` prints its one line and exits with code 2."""
 
 
+def plural(count: int, noun: str) -> str:
+    """'1 robot', '2 robots': for nouns that take an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class SpecError(UserError, ValueError):
     """Data do not have the shape, dtype or names that were agreed on."""
 

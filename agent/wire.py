@@ -290,6 +290,8 @@ def episode_name(meta: Mapping[str, Any]) -> str:
 
 def check_address(address: str, allowed: bool) -> None:
     """Raise UserError for an address that other machines could reach, unless `allowed`, and for an impossible port."""
+    if "://" not in address:
+        raise UserError(f"{address}: an address begins with its transport: tcp://{address or '127.0.0.1:5555'}")
     transport, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
     host = host.strip("[]")

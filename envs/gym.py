@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,9 @@ from envs import action_meaning, clipped, nearest
 from envs.gym_observations import first_line, observe, parts
 from envs.gym_success import SuccessSignal
 from envs.rendering import choose_backend, no_opengl
+
+ROBOTICS = "gymnasium_robotics"
+ROBOTICS_ENVS = re.compile("Adroit|AntMaze|PointMaze|FrankaKitchen|Fetch|HandManipulate|HandReach")
 
 
 @dataclass
@@ -38,8 +43,7 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
     try:
         env = gymnasium.make(environment_id, **limit, **options.kwargs)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-        known = "" if environment_id in gymnasium.registry else nearest(environment_id, gymnasium.registry)
-        raise ValueError(f"gym:{environment_id}{known}: {first_line(error)}") from None
+        raise ValueError(f"gym:{environment_id}{_remedy(environment_id)}: {first_line(error)}") from None
     except (AttributeError, RuntimeError) as error:
         raise no_opengl(error) or error from None
     try:
@@ -47,6 +51,16 @@ def wrap(environment_id: str, options: Options) -> gymnasium.Env:
     except ValueError:
         env.close()
         raise
+
+
+def _remedy(environment_id: str) -> str:
+    """What to write or install instead of an id that Gymnasium does not know; or ''."""
+    module, _, name = environment_id.rpartition(":")
+    if module == ROBOTICS or ROBOTICS_ENVS.match(name):
+        if importlib.util.find_spec(ROBOTICS) is None:
+            return " needs gymnasium-robotics: uv pip install gymnasium-robotics"
+        return "" if module else f" (is it gym:{ROBOTICS}:{name}?)"
+    return "" if environment_id in gymnasium.registry else nearest(environment_id, gymnasium.registry)
 
 
 class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):

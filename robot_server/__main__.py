@@ -32,7 +32,7 @@ import envs
 from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
 from agent.connections import raise_descriptor_limit
-from agent.spec import Spec, UserError
+from agent.spec import Spec, UserError, plural
 from agent.stepping import ObservationFault
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
@@ -324,9 +324,15 @@ def finish(link: Link, timeout_s: float) -> int:
         left = link.close(timeout_s=0.0)  # no more waiting, but the spool is written to its end
     lost = link.unkept
     if left > lost:
-        print(f"{left - lost} episode(s) not delivered: kept in {link.spool}, sent at the next start", file=sys.stderr)
+        print(
+            f"{plural(left - lost, 'episode')} not delivered: kept in {link.spool}, sent at the next start",
+            file=sys.stderr,
+        )
     if lost:
-        print(f"{lost} episode(s) LOST: neither delivered nor kept, {link.spool} cannot be written", file=sys.stderr)
+        print(
+            f"{plural(lost, 'episode')} LOST: neither delivered nor kept, {link.spool} cannot be written",
+            file=sys.stderr,
+        )
     return lost
 
 

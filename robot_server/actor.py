@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from agent.spec import Observation, UserError
+from agent.spec import Observation, UserError, plural
 from agent.stepping import Stepper
 from agent.verdict import outcome
 from envs.clock import Clock, natural_hz
@@ -54,7 +54,7 @@ class Summary:
             outcome = f"{outcome} ({self.word})" if self.word != outcome else f"{outcome} (a person's word)"
         if self.true_success is not None:
             outcome += f" (in truth {'success' if self.true_success else 'failure'})"
-        figures = f"{self.steps} steps, return {self.episode_return:g}"
+        figures = f"{plural(self.steps, 'step')}, return {self.episode_return:g}"
         if self.by_hand:
             figures += f", {self.by_hand} by hand"
         return f"episode {self.number}: {figures}, {outcome}, policy {self.policy_version}"

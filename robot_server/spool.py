@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head
 from agent.files import move
-from agent.spec import Spec, SpecError, Transition, UserError
+from agent.spec import Spec, SpecError, Transition, UserError, plural
 from agent.wire import NAME, SEPARATOR, WireError, pack_step, read_step, unpack
 from robot_server import journal
 from robot_server.journal import Journal
@@ -46,7 +46,7 @@ def left_behind(folder: Path, spec: Spec, robot: str) -> Iterator[Outgoing]:
         except (UserError, KeyError, TypeError, ValueError) as error:
             log.warning("left in the spool: %s: %s", path, error)
     if others:
-        log.warning("left in the spool: %d episode(s) of other robots: %s", others, folder)
+        log.warning("left in the spool: %s of other robots: %s", plural(others, "episode"), folder)
     for path in journal.abandoned(folder):
         try:
             if out := _recover(path, spec, robot):

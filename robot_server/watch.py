@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
@@ -32,9 +34,13 @@ class Watch:
             zmq.EVENT_HANDSHAKE_SUCCEEDED: "",
             **self._failures,
         }
+        host = address.partition("://")[2].rpartition(":")[0]
+        named = re.search(r"[^0-9.\[\]:]", host)
+        self._unknown = f"unknown host name '{host}' (in {address})" if named else ""
+        self._tried = False  # since it last waited: libzmq looks the name up first, and tries nothing without
         self._socket = socket
         where = f"inproc://watch-{id(self)}"
-        socket.monitor(where, sum(self._said))
+        socket.monitor(where, sum(self._said) + zmq.EVENT_CONNECT_DELAYED + zmq.EVENT_CONNECT_RETRIED)
         self._events = socket.context.socket(zmq.PAIR)
         self._events.rcvhwm = 0  # libzmq's own thread would wait for a reader
         self._events.connect(where)
@@ -43,6 +49,9 @@ class Watch:
         """Take in what has happened since. Never blocks."""
         while self._events.poll(0):
             event = zmq.Event(parse_monitor_message(self._events.recv_multipart())["event"])
+            if event == zmq.EVENT_CONNECT_RETRIED and not self._tried:
+                self.trouble = self._unknown or self.trouble
+            self._tried = event != zmq.EVENT_CONNECT_RETRIED
             if event not in self._said:
                 continue
             self.connections += event == zmq.EVENT_HANDSHAKE_SUCCEEDED

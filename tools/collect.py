@@ -50,7 +50,7 @@ from agent.config import CollectConfig
 from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.files import make_folder
 from agent.progress import Progress
-from agent.spec import Episode, Observation, Spec, UserError, env_differences
+from agent.spec import Episode, Observation, Spec, UserError, env_differences, plural
 from robot_server.teleop import Command, Device, action_of, to_action
 from tools.by_hand import Recorder, rate
 from tools.devices.scripted import Scripted
@@ -180,7 +180,9 @@ def by_hand(
         nonlocal said
         session.writer.settle(stop, display.say)
         for number, episode in enumerate(session.kept[said:], session.first + said):
-            display.say(f"episode {number}: {len(episode)} steps, {'success' if episode.succeeded else 'failure'}")
+            display.say(
+                f"episode {number}: {plural(len(episode), 'step')}, {'success' if episode.succeeded else 'failure'}"
+            )
         said = len(session.kept)
 
     recorder = Recorder(env, device, config, show, stop, lambda: stop.number in (signal.SIGTERM, signal.SIGHUP))
@@ -237,8 +239,9 @@ def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:
     if not kept:
         return f"stopped: no episode recorded in {out}"
     steps = sum(map(len, kept))
+    done = "recorded" if len(kept) == asked else "stopped: recorded"
     return (
-        f"{'recorded' if len(kept) == asked else 'stopped: recorded'} {len(kept)} of {asked} episodes in {out}: "
+        f"{done} {len(kept)} of {plural(asked, 'episode')} in {out}: "
         f"success rate {sum(e.succeeded for e in kept) / len(kept):.2f}, mean length {steps / len(kept):.1f} steps, "
         f"{steps / took_s:.1f} steps/s"
     )

@@ -31,7 +31,7 @@ from pathlib import Path
 from agent import cli
 from agent.episode_file import SUFFIX, read_episode, write_episode
 from agent.files import make_folder, move, sync_folder, written
-from agent.spec import STEP_COLUMNS, Episode, UserError
+from agent.spec import STEP_COLUMNS, Episode, UserError, plural
 from agent.verdict import judged, unjudged
 
 ORIGINALS = "originals"
@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
             undo(path)
             print(f"{path.name}: as it was recorded")
         for path, first, end in shorter:
-            print(f"{path.name}: {len(cut(path, first, end))} steps are kept")
+            print(f"{path.name}: {plural(len(cut(path, first, end)), 'step')} kept")
         for word in ("success", "failure"):
             for path in asked[word]:
                 episode = mark(path, word)

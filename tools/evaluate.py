@@ -38,7 +38,7 @@ from agent import cli
 from agent.action_meaning import ActionMeaning, different, meaning_of
 from agent.progress import Progress
 from agent.signals import SIGNALS
-from agent.spec import Spec, UserError, env_differences
+from agent.spec import Spec, UserError, env_differences, plural
 from envs.success import one_thread
 from tools.outcome import Attempt, Result
 from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
@@ -227,8 +227,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def recorded_env(flags: argparse.Namespace) -> dict[str, Any] | None:
+    """The environment that --ckpt remembers. Raises UserError for a file that is none."""
+    if not flags.ckpt or flags.policy:
+        return None
+    import agent.checkpoint
+
+    return agent.checkpoint.load(flags.ckpt).env
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parse(argv, __doc__, [], add_flags, env_options, prog="python -m tools.evaluate")
+    prog = "python -m tools.evaluate"
+    arguments = cli.parse(argv, __doc__, [], add_flags, env_options, prog, recorded_env)
     flags = arguments.flags
     if bool(flags.ckpt) == bool(flags.policy):
         raise UserError("either --ckpt FILE or --policy scripted|random is needed")
@@ -241,12 +251,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--video-episodes {flags.video_episodes}: expected numbers such as 0,1") from None
     if flags.video and not all(0 <= number < flags.episodes for number in chosen):
         raise UserError(f"--video-episodes {flags.video_episodes}: the episodes are 0 to {flags.episodes - 1}")
-    recorded = None
-    if flags.ckpt:
-        import agent.checkpoint
-
-        recorded = agent.checkpoint.load(flags.ckpt).env
-    name, options = arguments.env(recorded)
+    name, options = arguments.env()
     try:
         result = evaluate(
             flags.ckpt or flags.policy,
@@ -271,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0
     interval = f"95 % interval {result.low:.2f} to {result.high:.2f}"
-    print(f"success rate {result.success:.2f} ({interval}) over {result.episodes} episodes")
+    print(f"success rate {result.success:.2f} ({interval}) over {plural(result.episodes, 'episode')}")
     print(f"mean return {result.episode_return:.2f}, mean length {result.length:.1f} steps")
     if result.classifier_success is not None:
         print(result.verdicts())

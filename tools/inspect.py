@@ -28,7 +28,7 @@ import numpy as np
 from agent import cli
 from agent.episode_file import EpisodeFileError, episode_paths, read_episode
 from agent.progress import Progress
-from agent.spec import Episode, Spec, UserError
+from agent.spec import Episode, Spec, UserError, plural
 from tools.video import GREEN, GREY, RED, enlarge, with_text
 
 SHEET_ROWS, SHEET_FRAMES, THUMBNAIL_HEIGHT = 12, 6, 96
@@ -115,7 +115,7 @@ def sheet_row(name: str, episode: Episode) -> np.ndarray:
         tiles = [with_text(frame, f"{camera} {step}", GREY) for frame, step in zip(frames, steps, strict=True)]
         strips += [np.pad(tile, ((0, 0), (0, 3), (0, 0))) for tile in tiles]
     row = np.concatenate(strips, axis=1)
-    text = f"{name}   {'success' if episode.succeeded else 'no success'}   {len(episode)} steps"
+    text = f"{name}   {'success' if episode.succeeded else 'no success'}   {plural(len(episode), 'step')}"
     text += f"   return {episode.episode_return:.4g}"
     if episode.interventions.any():
         text += f"   intervention {episode.interventions.mean():.0%}"
@@ -126,7 +126,7 @@ def text_of(report: dict[str, Any]) -> str:
     """The report for people."""
     length, returns, ends = report["length"], report["return"], report["ends"]
     lines = [
-        f"episodes       {report['episodes']}, {report['steps']} steps",
+        f"episodes       {report['episodes']}, {plural(report['steps'], 'step')}",
         f"length         {length['min']} to {length['max']}, median {length['median']:g} steps",
         f"success        {report['success']:.2f}",
         f"raw return     {returns['min']:.4g} to {returns['max']:.4g}, mean {returns['mean']:.4g}",

@@ -32,7 +32,7 @@ import numpy as np
 from agent import cli
 from agent.episode_file import episode_paths, read_episode
 from agent.progress import Progress
-from agent.spec import Episode, Observation, Spec, UserError
+from agent.spec import Episode, Observation, Spec, UserError, plural
 from tools.rollout import make_env, rollout
 from tools.video import UNKNOWN_FPS, fps_of, mp4, picture, require_cameras
 
@@ -79,7 +79,7 @@ class Comparison:
         if self.success != self.recorded_success:
             outcome += f" (recorded: {'success' if self.recorded_success else 'no success'})"
         if self.length != self.recorded_length:
-            outcome += f", ended after {self.length} of {self.recorded_length} steps"
+            outcome += f", ended after {self.length} of {plural(self.recorded_length, 'step')}"
         if self.exact:
             return f"{self.file}: exact, {outcome}"
         deviation = f"states up to {max(self.state_deviation):.4g}, images up to {max(self.image_difference):.4g}"
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
         exact, same = sum(c.exact for c in comparisons), sum(c.success == c.recorded_success for c in comparisons)
         print(f"{exact} of {len(comparisons)} exact, {same} with the recorded outcome")
     if videos:
-        print(f"{len(videos)} videos in {videos[0].parent}")
+        print(f"{plural(len(videos), 'video')} in {videos[0].parent}")
 
 
 if __name__ == "__main__":

@@ -270,6 +270,16 @@ def test_env_name_and_options(yaml):
     assert args("--size", "16", env=True).env(recorded)[1] == {"task": "Door", "size": 16, "cameras": ["front"]}
 
 
+def test_flags_of_the_recorded_environment_work_without_naming_it():
+    recorded = {"name": "fake", "options": {"length": 7}}
+    asked = args("--length", "3", env=True, recorded=lambda flags: recorded)
+    assert asked.env() == ("fake", {"length": 3}) and asked.recorded == recorded
+    assert args(env=True, recorded=lambda flags: recorded).env() == ("fake", {"length": 7})
+    assert args("--env", "sim", "--size", "3", env=True, recorded=lambda flags: recorded).env()[0] == "sim"
+    with pytest.raises(UserError, match="unknown flag --size"):
+        args("--size", "3", env=True, recorded=lambda flags: recorded)
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -522,7 +522,9 @@ def test_a_disk_that_is_full_for_a_while_costs_neither_the_run_nor_an_episode(tu
     run = tune(episodes, "--utd", "1", "--checkpoint-every", "1")
     assert (run.learner.episodes, run.learner.env_steps, run.learner.updates) == (4, 20, 20)
     assert len(episode_paths([run.folder / "episodes"])) == 4 and not run.robot.link._outbox
-    assert "No space left on device; 1 episode(s) wait" in caplog.text and "latest.pt: cannot be written" in caplog.text
+    assert (
+        "No space left on device; waiting: 1 episode" in caplog.text and "latest.pt: cannot be written" in caplog.text
+    )
     assert run.latest.counters["updates"] == 20
 
 

@@ -168,3 +168,18 @@ def test_in_every_suite_cql_is_its_first_preset_without_the_calibration(name, tm
     for plain, cql in zip(runs(name, twin, tmp_path), runs(name, "cql", tmp_path), strict=True):
         assert plain["calql"].pop("calibrate") is True and cql["calql"].pop("calibrate") is False
         assert plain == cql
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [
+        ("robot", "Cal-QL"),
+        ("cql", "CQL"),
+        ("paper", "Cal-QL"),
+        ("rlpd", "SAC"),
+        ("bc", "SAC with behaviour cloning"),
+    ],
+)
+def test_a_preset_without_a_conservative_term_is_not_called_cal_ql(name, algorithm):
+    arguments = cli.parse(["--config", str(CONFIGS / f"{name}.yaml")], "", ["calql"])
+    assert arguments.section("calql").algorithm == algorithm

@@ -295,6 +295,12 @@ def test_critics_start_at_the_mean_return_where_asked(train, demos):
     assert abs(high["q_data"]) < 2.0 < -replay.mean_return() - 2.0
 
 
+def test_a_preset_without_an_offline_phase_does_not_say_cal_ql(train, capsys):
+    train("--config", str(ROOT / "configs/rlpd.yaml"), "--updates", "0", "--critics", "2")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith("; 0 updates on cpu (no offline phase)"), first
+
+
 def test_ctrl_c_leaves_a_checkpoint_that_loads(tmp_path, demos, tiny_flags):
     """A real process, interrupted in the middle of its updates. Its log is a pipe, so the first record is awaited."""
     run, out = tmp_path / "run", tmp_path / "offline.pt"

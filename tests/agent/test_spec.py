@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from agent.spec import STEP_COLUMNS, STEP_FIELDS, Episode, Spec, SpecError, Transition, UserError, env_differences
+from agent.spec import (
+    STEP_COLUMNS,
+    STEP_FIELDS,
+    Episode,
+    Spec,
+    SpecError,
+    Transition,
+    UserError,
+    env_differences,
+    plural,
+)
 
 SPEC = Spec({"front": (4, 6, 3)}, {"state": 3}, 2)
 ACTIONS = Box(-1, 1, (2,), np.float32)
@@ -260,3 +270,8 @@ def test_equals_sees_every_bit():
         other = make()
         change(other)
         assert not make().equals(other)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 robots"), (1, "1 robot"), (2, "2 robots")])
+def test_one_robot_is_one_robot(count, text):
+    assert plural(count, "robot") == text

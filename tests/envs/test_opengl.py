@@ -1,6 +1,7 @@
 """What the system lacks for a simulation is one line, and what can be done without is done without."""
 
 import ctypes.util
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import envs
 
 ROOT = Path(__file__).parents[2]
 SIM = "import envs; envs.make('sim', image_size=8).close(); print('made')"
@@ -37,6 +40,15 @@ def test_a_missing_opengl_is_one_line(backend):
 def test_a_window_without_a_display_is_one_line():
     line = collect("--env", "gym:Reacher-v5", "--kwargs", "{render_mode: human}")
     assert "render_mode human opens a window, and there is no display" in line
+
+
+@pytest.mark.parametrize("name", ["AdroitHandDoor-v1", "gymnasium_robotics:AdroitHandDoor-v1", "FetchReach-v4"])
+def test_an_environment_of_a_package_that_is_missing_names_it(monkeypatch, name):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if "robotics" in module else find(module))
+    monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)  # as if it were not installed
+    with pytest.raises(ValueError, match=rf"gym:{name} needs gymnasium-robotics: uv pip install gymnasium-robotics"):
+        envs.make(f"gym:{name}")
 
 
 def test_sim_where_neither_the_package_nor_home_can_be_written(tmp_path):

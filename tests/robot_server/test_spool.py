@@ -187,7 +187,7 @@ def test_foreign_files_stay_in_the_spool(bench, episode_steps, empty, caplog):
     assert len(bench.episodes) == 1
     for name in ("other-spec", "no-identity", "evil-identity"):
         assert (bench.spool / f"{name}.hdf5").exists() and name in caplog.text
-    assert (bench.spool / "other-robot.hdf5").exists() and "1 episode(s) of other robots" in caplog.text
+    assert (bench.spool / "other-robot.hdf5").exists() and "1 episode of other robots" in caplog.text
 
 
 def test_item_19_what_a_killed_robot_server_was_writing_is_cleared_away_and_others_is_not(bench):

@@ -50,7 +50,7 @@ def test_an_interrupted_farewell_is_ended_without_waiting(capsys):
     link = Closing(interrupted=True)
     finish(link, timeout_s=5.0)
     assert link.timeouts == [5.0, 0.0]
-    assert "2 episode(s) not delivered: kept in spool" in capsys.readouterr().err
+    assert "2 episodes not delivered: kept in spool" in capsys.readouterr().err
 
 
 def test_a_farewell(capsys):
@@ -64,7 +64,7 @@ def test_what_the_spool_could_not_take_is_not_called_kept(capsys):
     link.unkept = 2
     assert finish(link, timeout_s=5.0) == 2
     said = capsys.readouterr().err
-    assert "2 episode(s) LOST" in said and "kept in" not in said
+    assert "2 episodes LOST" in said and "kept in" not in said
 
 
 def test_waiting_says_what_for_and_ends_when_asked(stop, capsys):

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from agent import wire
+from agent.spec import UserError
 from envs.clock import Clock
 from tools.keys import main
 
@@ -37,6 +38,20 @@ def test_the_trouble_is_named(bench, tmp_path, theirs, ours, text):
     link = bench.link(mailbox, keys=ours and tmp_path / ours)
     bench.turn(lambda: text in link.trouble)
     assert link.network is None and link.reconnects == 0
+
+
+def test_an_unknown_host_name_is_called_that(bench):
+    link = bench.link("tcp://no-such-box.invalid:5555", insecure=True)
+    bench.turn(lambda: "unknown host name 'no-such-box.invalid'" in link.trouble)
+    there = bench.link("tcp://localhost:9")
+    bench.turn(lambda: "nobody listens at tcp://localhost:9" in there.trouble)
+
+
+@pytest.mark.parametrize("address", ["box:5555", "127.0.0.1:5555"])
+def test_an_address_without_its_transport_says_what_is_missing(bench, address):
+    for end in (bench.link, bench.mailbox):
+        with pytest.raises(UserError, match=f"an address begins with its transport: tcp://{address}"):
+            end(address, insecure=True)
 
 
 @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 5])

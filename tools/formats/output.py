@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agent.files import make_folder, move
-from agent.spec import Episode, SpecError, UserError
+from agent.spec import Episode, SpecError, UserError, plural
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, a quota, a limit on files' size
 
@@ -46,7 +46,7 @@ class Tally:
 
     def __str__(self) -> str:
         steps = f"{sum(self.lengths):,} steps ({min(self.lengths)} to {max(self.lengths)} an episode)"
-        found = f"{len(self.lengths)} episodes, {steps}, {self.successes} succeed"
+        found = f"{plural(len(self.lengths), 'episode')}, {steps}, {self.successes} succeed"
         return f"{found}\nobservations: {', '.join(self.keys.values())}"
 
 
