@@ -14,6 +14,8 @@ written; robot servers go on with the policy they have. It ends by itself after 
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import contextlib
 import dataclasses

@@ -11,6 +11,8 @@ run's folder (runs/<name>/, --run).
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import dataclasses
 import logging

@@ -19,6 +19,8 @@ second Ctrl-C stops at once.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import contextlib
 import itertools
 import os

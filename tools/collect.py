@@ -29,6 +29,8 @@ up.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import contextlib
 import dataclasses

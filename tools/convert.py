@@ -29,6 +29,8 @@ OUT must not exist yet; it appears whole or not at all. What was renamed, droppe
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import contextlib
 import dataclasses

@@ -10,6 +10,8 @@ online/ (episodes, latest.pt, log.jsonl), *.log, learning_curve.png, summary.jso
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import contextlib
 import json

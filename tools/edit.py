@@ -18,6 +18,8 @@ interrupted. A folder that a learner or tools.collect is at is left alone.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import contextlib
 import dataclasses

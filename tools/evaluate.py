@@ -16,6 +16,8 @@ dropped, nothing is printed, and the exit code is 1.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import concurrent.futures
 import contextlib

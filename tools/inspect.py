@@ -14,6 +14,8 @@ Nothing else changes (tools.edit marks, cuts and drops episodes); Ctrl-C stops a
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import json
 import sys

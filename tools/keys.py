@@ -12,6 +12,8 @@ file from keys/authorized/: it counts from the robot's next connection on.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import sys
 from pathlib import Path

@@ -13,6 +13,8 @@ last line says what to do.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import statistics
 import sys

@@ -16,6 +16,8 @@ STOP is pressed again meanwhile, the robot stays stopped. Ctrl-C here stops the 
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import asyncio
 import contextlib

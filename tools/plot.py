@@ -14,6 +14,8 @@ on stderr and skipped.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import glob
 import json

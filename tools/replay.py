@@ -17,6 +17,8 @@ tools.convert made of robosuite's recordings starts from the recorded state, and
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import contextlib
 import itertools

@@ -11,6 +11,8 @@ page. Without a device at hand, drive from the page.
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import contextlib
 import dataclasses

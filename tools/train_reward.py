@@ -21,6 +21,8 @@ Nothing moves. --json prints one object. Ctrl-C stops at any time, and writes no
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import json
 from pathlib import Path

@@ -475,3 +475,23 @@ def test_run_leaves_the_parser_to_main(monkeypatch):
     with pytest.raises(SystemExit) as caught:
         cli.run(lambda argv: seen.append(argv))
     assert caught.value.code == 0 and seen == [["--gamma", "0.5"]]
+
+
+COMMANDS = ["agent.pretrain", "agent.learner", "robot_server"] + [
+    f"tools.{path.stem}"
+    for path in sorted((Path(__file__).parents[2] / "tools").glob("*.py"))
+    if "cli.run(main)" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_python_without_the_packages_says_which_to_use(command):
+    """-S -I: this Python without its site-packages, as the system's is."""
+    start = "import sys, runpy; sys.path.insert(0, '.'); sys.argv = ['x', '--help']"
+    source = f"{start}; runpy.run_module('{command}', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", source], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: ") and "has no package '" in line, done.stderr
+    assert "use .venv/bin/python" in line or "uv pip install" in line
