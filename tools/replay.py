@@ -31,7 +31,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+import envs
 from agent import cli
+from agent.action_meaning import compare
 from agent.episode_file import episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
@@ -155,6 +157,8 @@ class Environments:
         if self._env is None or record != self._record:
             self.close()
             self._env, self._record = make_env(record["name"], record.get("options", {})), record
+            here = {"actions": envs.action_meaning(self._env)}
+            compare((name, record), (f"environment '{record['name']}'", here))
         return self._env
 
     def close(self) -> None:

@@ -116,3 +116,12 @@ def test_the_simulator_repeats_a_recording_exactly(tmp_path, command):
     assert done.returncode == 0, done.stderr
     (comparison,) = json.loads(command("replay", tmp_path, "--execute", "--json").stdout)["episodes"]
     assert comparison["exact"] and len(comparison["state_deviation"]) == comparison["recorded_length"] + 1
+
+
+def test_actions_that_mean_something_else_are_not_executed(demos, tmp_path, refused):
+    """A data set's absolute targets, sent to an arm that takes steps, would make it jump."""
+    episode = read_episode(episode_paths([demos])[0])
+    episode.meta["env"]["actions"] = {"kind": "absolute", "quantity": "joint position"}
+    write_episode(tmp_path / "episode_000000.hdf5", episode)
+    says = refused("replay", tmp_path, "--execute")
+    assert "their actions mean different things: kind: absolute against delta" in says and "environment 'fake'" in says

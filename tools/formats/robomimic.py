@@ -17,6 +17,7 @@ import numpy as np
 from agent.frames import Frames, blocks
 from agent.hdf5_writing import create_hdf5
 from agent.spec import STEP_COLUMNS, Episode, UserError
+from envs import is_flag
 from tools.formats.actions import of_robosuite
 from tools.formats.arrays import attribute, flat, numbers, rows
 from tools.formats.build import to_episode
@@ -88,11 +89,12 @@ def _part(path: Path, name: str, demo: h5py.Group, action: str) -> Part:
         raw.dones = numbers(demo, "dones") if "dones" in demo else None
         raw.meta = attribute(demo, "meta", path) if "meta" in demo.attrs else None
         if "success" in demo.attrs and "success" not in raw.columns:  # as Isaac Lab records it
+            value = demo.attrs["success"]
+            if not is_flag(value):
+                raise FormatError(f"its attribute 'success' is a {type(value).__name__}, not true or false")
             raw.columns["success"] = np.zeros(len(raw.actions), np.bool_)
-            raw.columns["success"][-1:] = bool(demo.attrs["success"])
-            report.count(
-                "success: {} demonstrations, by their attribute 'success'", int(bool(demo.attrs["success"])), 1
-            )
+            raw.columns["success"][-1:] = bool(value)
+            report.count("success: {} demonstrations, by their attribute 'success'", int(bool(value)), 1)
         for other in sorted(set(demo) - {"obs", "observations", "next_obs", action, "dones", *STEP_COLUMNS}):
             report.list("dropped", other)
         return to_episode(raw, asked, report)

@@ -10,7 +10,7 @@ import pytest
 
 from agent.action_meaning import ActionMeaning, agreed
 from agent.config import OfflineConfig, RewardConfig
-from agent.episode_file import episode_paths, read_head
+from agent.episode_file import episode_paths, read_episode, read_head, write_episode
 from agent.pretrain import environment, load_demonstrations
 from agent.robots import Robots
 from agent.spec import UserError
@@ -107,8 +107,6 @@ def test_a_checkpoint_of_it_is_not_for_an_arm_that_takes_steps(dataset, tmp_path
 
 
 def train_spec(folder):
-    from agent.episode_file import read_episode
-
     return read_episode(episode_paths([folder])[0]).spec
 
 
@@ -177,8 +175,6 @@ def test_a_file_that_does_not_say_it_is_not_given_a_meaning(robomimic, tmp_path,
 
 @pytest.mark.parametrize("there", ["robomimic", "lerobot", "minari"])
 def test_ours_keep_their_meaning_there_and_back(tmp_path, there):
-    from agent.episode_file import write_episode
-
     stated = {"kind": "delta", "quantity": "end-effector position", "low": [-0.05] * 3, "high": [0.05] * 3}
     env = {"name": "sim", "options": {"control_hz": 10.0}, "actions": stated}
     for number in range(2):
@@ -191,3 +187,17 @@ def test_ours_keep_their_meaning_there_and_back(tmp_path, there):
     assert meaning(tmp_path / "back").to_dict() == stated
     convert(tmp_path / "theirs", tmp_path / "scaled", Choices(actions="scale"))
     assert all(abs(end) < 0.05 for end in meaning(tmp_path / "scaled").low)
+
+
+def test_a_success_that_is_a_text_is_a_fault(robomimic, tmp_path):
+    path = robomimic(None)
+    for value, fine in ((True, True), (np.int64(0), True), ("False", False), (0.5, False)):
+        with h5py.File(path, "a") as file:
+            file["data/demo_0"].attrs["success"] = value
+        if fine:
+            convert(path, tmp_path / str(value), Choices())
+            (file,) = episode_paths([tmp_path / str(value)])
+            assert read_episode(file).succeeded == bool(value)
+        else:
+            with pytest.raises(UserError, match=r"its attribute 'success' is a .*, not true or false"):
+                convert(path, tmp_path / str(value), Choices())
