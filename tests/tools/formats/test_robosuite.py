@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from agent.episode_file import read_episodes
 from agent.spec import UserError
 from tools.convert import convert
 from tools.formats.foreign import Choices
@@ -176,3 +177,11 @@ def test_item_14_old_names_are_today_s_tasks(tmp_path, name, kwargs, task):
     path = recording(tmp_path / "a.hdf5", env_args={"env_name": name, "env_kwargs": {**ARGS, **kwargs}})
     assert found(path)["task"] == task
     assert TASKS[task][0] in _import_robosuite().ALL_ENVIRONMENTS
+
+
+def test_item_14_a_person_s_recording_is_rendered_at_the_rate_of_its_states(real, tmp_path):
+    report = convert(real("robosuite_lift_1"), tmp_path / "out", Choices(sim={"image_size": 32}))
+    assert "robosuite 1.0.0: Lift, Panda, 20 Hz" in report
+    episode = next(read_episodes([tmp_path / "out"]))
+    assert len(episode) == 401 and episode.succeeded and episode.meta["env"]["options"]["control_hz"] == 20
+    assert all(episode.observations[camera].std() > 10 for camera in episode.spec.cameras)
