@@ -101,8 +101,8 @@ def test_the_spool_and_the_run_folder_read_back_the_same(tmp_path, word):
         again.add(KEY, k, read_step(message), message.fields["meta"], b"route")
     assert again.take()[0].equals(found)
     taken, back = [], []
-    Store(tmp_path, taken.append).take(found)
-    Store(tmp_path, back.append).read_back()
+    Store(tmp_path, taken.append, lambda key: None).take(found)
+    Store(tmp_path, back.append, lambda key: None).read_back()
     assert len(taken) == len(back) == (word != "discard")
     assert all(one.equals(other) for one, other in zip(taken, back, strict=True))
 

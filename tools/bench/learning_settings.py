@@ -66,11 +66,14 @@ def pin(folder: Path, parts: dict[str, Any]) -> None:
         write(path, parts)
 
 
+SOCKET = "robot.control"  # where the operator's socket is changes no result
+
+
 def same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise UserError naming the first setting in which they differ."""
+    """Raise UserError naming the first setting in which they differ. One that is missing is None: newer than that."""
     flat, other = (dict(_leaves(parts, "")) for parts in (before, now))
     for key in sorted(flat.keys() | other.keys()):
-        if flat.get(key) != other.get(key):
+        if key != SOCKET and flat.get(key) != other.get(key):
             raise UserError(
                 f"{path}: made with other settings ({key}: {flat.get(key)!r}, now {other.get(key)!r}); "
                 "give another --out, or delete what is there"
@@ -81,6 +84,8 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        yield from _leaves({str(number): inner for number, inner in enumerate(value)}, name)  # env: name, options
     else:
         yield name, value
 
