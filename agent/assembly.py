@@ -13,6 +13,8 @@ from agent.verdict import settled
 from agent.wire import EpisodeKey, WireError, episode_key
 
 MAX_OPEN = 1000  # episodes under way
+MAX_PENDING = 200  # episodes of one robot that have ended and are not on disk: then it begins no other
+MAX_PENDING_BYTES = 1 << 30
 MAX_OPEN_BYTES = 4 << 30  # of them all; one may take half
 REASON = "quarantined"  # in the meta of an episode that learning must not see: why
 STEP_BYTES = 10_000  # of a step, besides its arrays; libzmq keeps small messages in blocks of 8 kB
@@ -38,6 +40,7 @@ class Ended:
 
     route: bytes
     steps: int
+    bytes: int = 0
 
 
 class Assembly:
@@ -68,6 +71,11 @@ class Assembly:
     def received(self, key: EpisodeKey) -> int:
         """Steps there are of an open episode: the number of the one to come next."""
         return len(self.open[key].steps) if key in self.open else 0
+
+    def is_full(self, robot: str) -> bool:
+        """Whether so much of `robot` waits for the disk that no more of its episodes should begin."""
+        waiting = [ended.bytes for key, ended in self.unacknowledged.items() if key[0] == robot]
+        return len(waiting) >= MAX_PENDING or sum(waiting) >= MAX_PENDING_BYTES
 
     def reopen(self, key: EpisodeKey) -> None:
         """Put an episode together again that was cut short: there is more of it."""
@@ -133,7 +141,7 @@ class Assembly:
         except Exception as error:  # a verdict in the meta that contradicts the steps
             ended = dataclasses.replace(ended, meta=without_meta(key, shown(unexpected(error))))
         self._ended.append(ended)
-        self.unacknowledged[key] = Ended(route, len(episode.steps))
+        self.unacknowledged[key] = Ended(route, len(episode.steps), episode.bytes)
 
     def take(self) -> list[Episode]:
         """The episodes that have ended since the last call, in order of ending."""

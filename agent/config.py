@@ -146,6 +146,9 @@ class LearnerConfig:
         "where frames are kept: this machine's memory, a mapped file in the run's folder, or the device's memory",
     )
     log_every: int = _f(50, "updates between two log records", low=1)
+    robot_gb: float = _f(
+        200.0, "how much of the disk one robot's episodes may take: then the others wait with it", low=0, infinite=True
+    )
 
 
 @dataclass

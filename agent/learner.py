@@ -24,7 +24,6 @@ import math
 import secrets
 import shlex
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from typing import Any
 from torch import Tensor
 
 from agent import checkpoint, cli
+from agent.arrivals import Arrivals
 from agent.calql import Weights
 from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
@@ -53,6 +53,7 @@ HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that i
 COMPILE_S = 60.0  # the same while an update of a new kind is compiled
 LEAVE_S = 15.0  # how long robots may take to leave when the run is over
 COME_S = 3.0  # how long robots of an earlier life of the run may take to be back
+TAKE_S = 0.1  # then an update is made, whatever else has arrived
 RETRY_S = 5.0  # between two attempts to write episodes to a disk that is full
 
 log = logging.getLogger(__name__)
@@ -111,10 +112,12 @@ class Learner:
             except UserError:
                 self.mailbox.close()
                 raise
+        for robot in self.store.bytes:
+            self._mind_share(robot)
         self.mailbox.offer(self.version, self.agent.average.weights())
         self.report = LinkReport(self.mailbox, self.log)
         self._began_s = time.monotonic()
-        self._arrived: deque[Episode] = deque()  # not on disk yet
+        self._arrived = Arrivals()
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
         self._before = self.env_steps  # steps of earlier lives of this run, less those quarantined in this one
         self._updates_before = self.updates  # of earlier lives
@@ -193,11 +196,16 @@ class Learner:
             self.take_in()
 
     def take_in(self) -> None:
-        """What has arrived. Episodes that the disk has no place for wait here, and with their robots, until it has."""
-        self._arrived += self.mailbox.drain()
-        while self._arrived and time.monotonic() >= self._retry_s:
+        """What has arrived, robots in turn, for TAKE_S; the rest waits here, and with its robots, for the next call.
+
+        So do episodes that the disk has no place for, until it has.
+        """
+        self._arrived.add(self.mailbox.drain())
+        end_s = time.monotonic() + TAKE_S
+        while self._arrived and self._retry_s <= time.monotonic() < end_s:
             try:
-                self.take(self._arrived[0])
+                robot = self._arrived.next.meta["robot"]
+                self.take(self._arrived.next)
             except OSError as error:
                 self._retry_s = time.monotonic() + RETRY_S
                 log.error(
@@ -207,7 +215,15 @@ class Learner:
                     plural(len(self._arrived), "episode"),
                 )
             else:
-                self._arrived.popleft()
+                self._arrived.pop()
+                self._mind_share(robot)
+
+    def _mind_share(self, robot: str) -> None:
+        """Take no more episodes of `robot` when it has had its share of the disk."""
+        most = self.config["learner"].robot_gb
+        if robot not in self.mailbox.over_share and self.store.bytes[robot] > most * 1e9:
+            self.mailbox.over_share.add(robot)
+            self._warn(f"robot '{robot}' has filled its {most:g} GB (learner.robot_gb): its next episodes stay with it")
 
     def take(self, episode: Episode) -> None:
         """A finished episode: to disk, into the replay, acknowledged, logged, in this order."""

@@ -67,6 +67,7 @@ class Mailbox:
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     run: its name, told to everybody. secret: the run's, told to nobody (agent.receipt); without one, robots keep a copy
     of what a later life of this run acknowledges.
+    over_share: names of robots whose new episodes are left with them.
     counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
     Raises UserError when the address is taken, impossible, or beyond this machine without `keys` (a folder,
     see agent.keys) and not `insecure`, or a key is missing.
@@ -119,6 +120,7 @@ class Mailbox:
         self._socket.ipv6 = "[" in address
         limits = Limits(message=2 * largest, robot=max(HELD_BYTES, HELD_STEPS * step_bytes))
         self._connections = Connections(self._socket, limits, self._faults)
+        self.over_share: set[str] = set()
         self._source = -1  # descriptor of the connection of the message that is looked at
         self._skipping = False  # the frames that are left of a message of too many
         try:
@@ -365,11 +367,13 @@ class Mailbox:
             self._send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
 
     def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
-        route, answers, assembly = robot.route, 0, self._assembly
+        route, answers, assembly, full = robot.route, 0, self._assembly, self._is_full(robot.name)
         for *names, sent in outbox:
             key = tuple(names)
             received, length = assembly.received(key), assembly.length(key)
             if received < sent and (key in assembly.open or length < sent):  # frames keep their order: those are lost
+                if full and key not in assembly.open:
+                    continue
                 self._ask_again(route, key)
             elif key in assembly.stored and key not in assembly.open and key not in assembly.unacknowledged:
                 self._acknowledge(route, key)
@@ -378,6 +382,10 @@ class Mailbox:
             answers += 1
             if answers == MAX_ANSWERS:
                 return
+
+    def _is_full(self, robot: str) -> bool:
+        """Whether no more episodes of `robot` should begin here now; it keeps them, and reports them again."""
+        return robot in self.over_share or self._assembly.is_full(robot)
 
     def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
         (robot, boot, number), steps = key, self._assembly.stored[key]
@@ -417,6 +425,8 @@ class Mailbox:
                 assembly.unacknowledged[key].route = robot.route
             elif step == 0 or last:
                 self._acknowledge(robot.route, key)
+        elif key not in assembly.open and self._is_full(robot.name):
+            pass  # its report will bring it here again
         elif step > received:
             self._ask_again(robot.route, key)
         elif step == received or last:  # otherwise a duplicate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,7 @@ class Store:
         self._older = folder / "set_aside"
         self.episodes = self.env_steps = self.quarantined = 0
         self._order = 0  # of the next one in the replay; not how many there are: reading back may quarantine one
+        self.bytes: Counter[str] = Counter()  # on disk, by robot
         self._kept: dict[EpisodeKey, tuple[Path, int]] = {}  # file and steps of each
 
     @property
@@ -117,6 +119,7 @@ class Store:
                 if key in self._kept:  # the learner was killed while it replaced one
                     path, steps = self._longer((path, steps), self._kept[key])
                 self._kept[key], orders[key] = (path, steps), meta["order"]
+                self.bytes[key[0]] += _size(path)
         for key in sorted(self._kept, key=lambda key: (self._kept[key][0].parent != self._good, orders[key])):
             path, _ = self._kept[key]
             if path.parent == self._discarded:
@@ -130,7 +133,7 @@ class Store:
             else:
                 self._add(episode, self._write(episode))  # the config may have been put right since
                 if self._kept[key][0] != path:
-                    path.unlink()
+                    self._remove(path, key)
 
     def _write(self, episode: Episode) -> Path:
         meta = episode.meta
@@ -139,19 +142,25 @@ class Store:
         )
         path = folder / (episode_name(meta) + SUFFIX)
         episode.meta["order"] = self._order
+        before = _size(path)
         write_episode(path, episode)
+        self.bytes[meta["robot"]] += _size(path) - before
         return path
 
     def _forget(self, key: EpisodeKey, path: Path, steps: int, instead: Path) -> None:
         """Drop a shorter version, now that the longer one is on disk."""
         if path != instead:
-            path.unlink(missing_ok=True)
+            self._remove(path, key)
         if path.parent == self._good:
             self._drop(key)
             self._tell(key, None)
             self.episodes -= 1
             self.env_steps -= steps
         self.quarantined -= path.parent in (self._quarantine, self._older)
+
+    def _remove(self, path: Path, key: EpisodeKey) -> None:
+        self.bytes[key[0]] -= _size(path)
+        path.unlink(missing_ok=True)
 
     def _longer(self, one: tuple[Path, int], other: tuple[Path, int]) -> tuple[Path, int]:
         """The file with more steps of one episode; the other one goes to replaced/."""
@@ -193,6 +202,10 @@ class Store:
             move(path, damaged / path.name)
             log.warning("moved to %s, not learnt from: %s", damaged, error)
             return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _head_of_run(path: Path) -> tuple[int, dict[str, Any]]:
