@@ -1,14 +1,21 @@
 """What strangers' messages do to a learner and to a robot: nothing but a little time.
 
-  python -m tools.bench.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot]
+  python -m tools.bench.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot|control]
 
 The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets,
 while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time, and the
 learner looks at every message: does it go on, and what does it keep? Then as many as a gigabit network carries, and it
-ignores whom it has lost patience with (agent.patience): rounds with and without strangers take turns, and the ratio of
-the robot's times in a pair is the figure, for a robot that makes 100 steps a second, and for one that sends as fast as
-it can. The robot's socket: a stranger in the place of the learner does the same to a Link which is pumped 100 times a
-second. Strangers have the last of this process's cores for themselves (taskset), as if they were elsewhere.
+ignores whom it has lost patience with (agent.patience), while raw connections bring what no ZeroMQ would send
+(tools.bench.fuzz_raw): ZMTP 1.0, HTTP, messages that never end. Rounds with and without strangers take turns, and the
+ratio of the robot's times in a pair is the figure, for a robot that makes 100 steps a second, and for one that sends as
+fast as it can.
+
+The robot's socket: a stranger in the place of the learner does the same to a Link which is pumped 100 times a second.
+
+The operator's socket: raw connections again, and a program that has the key and sends what nobody should, while a
+person presses STOP.
+
+Strangers have the last of this process's cores for themselves (taskset), as if they were elsewhere.
 """
 
 from __future__ import annotations
@@ -27,10 +34,11 @@ from typing import Any
 import numpy as np
 import zmq
 
-from agent import patience
+from agent import connections, patience
 from agent.mailbox import Mailbox
 from agent.spec import Episode
 from robot_server.link import Link
+from tools.bench.fuzz_control import against_control
 from tools.bench.fuzz_data import (
     BATCH,
     ENV,
@@ -39,9 +47,11 @@ from tools.bench.fuzz_data import (
     SPEC,
     growth,
     on_cores,
+    peak_mb,
     resident,
     transitions,
 )
+from tools.bench.fuzz_raw import raw_strangers
 from tools.bench.fuzz_robot import against_robot
 from tools.bench.noise import Noise
 from tools.bench.report import Report, parser
@@ -97,6 +107,7 @@ def strangers(orders: Connection, address: str, identities: int) -> None:
             for name, boot in names:
                 sockets.append(context.socket(zmq.DEALER))
                 sockets[-1].linger = 0
+                sockets[-1].reconnect_ivl = 10  # after each message of too many frames
                 sockets[-1].routing_id = f"{name}-{boot}".encode()
                 sockets[-1].connect(address)
             sources = [noise.robot(*name) for name in names]
@@ -193,11 +204,12 @@ class Learner:
 def looked_at(report: Report, learner: Learner, messages: int) -> None:
     """Every one of so many messages is taken apart, however long that takes."""
     share, patience.SHARE_S = patience.SHARE_S, math.inf
+    strikes, connections.STRIKES = connections.STRIKES, 10**9
     sent, samples = 0, [(0, resident())]
     while sent < messages:
         sent += learner.batch()
         samples.append((sent, resident()))
-    patience.SHARE_S = share
+    patience.SHARE_S, connections.STRIKES = share, strikes
     report.add("learner: messages of strangers, each looked at", sent, "")
     for kind, count in sorted(learner.mailbox.counts.items()):
         report.add(f"learner: counted as {kind}", count, "")
@@ -228,6 +240,8 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
         for way in EPISODES:
             learner.round(way, noisy=False)
         looked_at(report, learner, messages)
+        raw, raws_end = multiprocessing.Pipe()
+        spawn(target=raw_strangers, args=(raws_end, mailbox.address), daemon=True).start()
         sent, before, samples, quiet_s, noisy_s = 0, resident(), [], 0.0, 0.0
         while sent < messages:
             for way, taken in times.items():
@@ -244,6 +258,7 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
                     f"  {way}: {quiet:.3f} s, with {more} messages {noisy:.3f} s; {samples[-1][1] / 1e6:.1f} MB",
                     flush=True,
                 )
+        report.add("learner, flooded: messages of raw connections", learner.ask(raw, "stop"), "")
         robot.send("stop")
         stranger.send("stop")
     report.add("learner, flooded: messages of strangers", sent, "")
@@ -262,6 +277,8 @@ def against_learner(report: Report, messages: int, identities: int) -> None:
         )
     report.add("learner: longest drain, alone", quiet_s * 1e3, "ms")
     report.add("learner: longest drain, with strangers", noisy_s * 1e3, "ms")
+    report.add("learner: memory of the process, peak", peak_mb(), "MB", 500.0)
+    report.add("learner: disconnected", mailbox.counts["disconnected"], "")
     report.add("learner, flooded: memory before", before / 1e6, "MB")
     grown, slope = growth(samples)
     report.add("learner, flooded: memory grown by, after the first fifth", grown, "MB", 32)
@@ -274,12 +291,14 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--messages", type=int, default=200_000, help="to each socket, at least (200000)")
     arguments.add_argument("--identities", type=int, default=8, help="connections of the strangers' process (8)")
-    arguments.add_argument("--only", choices=["learner", "robot"], help="only that one's socket")
+    arguments.add_argument("--only", choices=["learner", "robot", "control"], help="only that one's socket")
     flags = arguments.parse_args()
     report = Report("fuzz: random and spoilt messages")
-    if flags.only != "robot":
+    if flags.only in (None, "control"):
+        against_control(report, flags.messages)
+    if flags.only in (None, "learner"):
         against_learner(report, flags.messages, flags.identities)
-    if flags.only != "learner":
+    if flags.only in (None, "robot"):
         against_robot(report, flags.messages)
     report.finish(flags.json)
 

@@ -20,6 +20,10 @@ JUNK: list[Any] = [
     msgpack.ExtType(5, b"x"), msgpack.Timestamp(1), [2**40], [[2**30] * 8], [["w", "uint8", [2**62, 2]]],
 ]  # fmt: skip
 
+DEEP = (2, 15, 17, 100, 511, 1000, 1023, 5000)  # levels of containers
+HERE = "HERE-0123456789"  # in a header, where something is put that msgpack would not write
+METAS = ("env", "seed", "run", "policy", "fps", "marked", "env_success", "unmarked", "order", "quarantined", "robot")
+
 
 class Noise:
     """Draws messages for a learner (its robots see and do `spec`) or for a robot, all from one `seed`.
@@ -74,7 +78,7 @@ class Noise:
         """`frames` with something wrong, or (one in six) as they are."""
         draw, raw = self.random, [bytes(frame) for frame in frames]
         at = draw.randrange(len(raw))
-        match draw.randrange(12):
+        match draw.randrange(15):
             case 0:
                 raw[at] = raw[at][: draw.randrange(len(raw[at]) + 1)]
             case 1 | 2:
@@ -95,10 +99,25 @@ class Noise:
                 del raw[at]
                 raw = raw or [b""]
             case 8:
-                more = draw.choice([[raw[at]], [b""], [b""] * 300, [draw.randbytes(30)] * draw.randrange(1, 300)])
+                more = draw.choice(
+                    [[raw[at]], [b""], [b""] * 300, [b""] * 20_000, [draw.randbytes(30)] * draw.randrange(1, 300)]
+                )
                 raw[at:at] = more
             case 9:
                 raw = [draw.randbytes(draw.randrange(200)) for _ in range(draw.randrange(1, 4))]
                 kinds = [b"", b"\x91" * 20_000, b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\x80" * 1000]
                 raw[0] = draw.choice([raw[0], *kinds, msgpack.packb({"v": PROTOCOL + 1, "kind": "HELLO"})])
+            case 10 | 11:
+                header = msgpack.unpackb(raw[0])
+                header[draw.choice([*header, "extra"])] = HERE
+                raw[0] = msgpack.packb(header).replace(msgpack.packb(HERE), self.nested())
+            case 12:
+                header = msgpack.unpackb(raw[0])
+                header["meta"] = {name: draw.choice(JUNK) for name in draw.sample(METAS, draw.randrange(1, 4))}
+                raw[0] = msgpack.packb(header, strict_types=False)
         return raw
+
+    def nested(self) -> bytes:
+        """Containers in one another, in msgpack."""
+        opened = self.random.choice([b"\x91", b"\x81\xa1a", b"\x92\x90", b"\xdd\0\0\0\1"])
+        return opened * self.random.choice(DEEP) + b"\xc0"
