@@ -48,6 +48,7 @@ TIMED = 600  # newest steps that lateness is reported of
 PULLS_A_QUESTION = 5  # weights that got lost are asked for anew after so many PULLs
 REFUSED_FOR_S = 15.0  # how long "that name is in use" may last: longer than the learner remembers a crashed robot
 LONGEST_HOLD_S = 60.0
+MAX_FRAMES = 3  # kept of a message; the protocol has two
 PUMP_S = 0.002  # sending a backlog takes at most this much of a control step
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Link:
         self._weights: tuple[int, dict[str, np.ndarray]] | None = None
         self._have = -1  # version of the newest weights received
         self._pulls = 0
+        self._frames: list[bytes] = []  # of a message that has not been read whole
         self._due_s = self._reconnect_s = 0.0  # when HELLO or PULL is next to be sent, the connection to be looked at
         self._hold_end_s = 0.0
         self._faults = Faults()
@@ -205,7 +207,9 @@ class Link:
         began = time.monotonic()
         try:
             while time.monotonic() < began + PUMP_S:
-                self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
+                if self._read_frame():
+                    frames, self._frames = self._frames, []
+                    self._receive(frames)
         except zmq.Again:
             pass
         self._look_at_connection()
@@ -332,6 +336,13 @@ class Link:
         if self._watch.connections != self._connections:
             self._connections = self._watch.connections
             self._welcomed, self._due_s = False, 0.0
+
+    def _read_frame(self) -> bool:
+        """Whether the message is whole now. Of one that has too many frames the rest is dropped, whatever it takes."""
+        frame = self._socket.recv(zmq.NOBLOCK)
+        if len(self._frames) < MAX_FRAMES:
+            self._frames.append(frame)
+        return not self._socket.getsockopt(zmq.RCVMORE)
 
     def _receive(self, frames: list[bytes]) -> None:
         kind = "malformed"
