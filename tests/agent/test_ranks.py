@@ -11,9 +11,11 @@ import rank_worker
 import torch
 
 from agent import checkpoint, learner, pretrain
+from agent.calql import Weights
 from agent.episode_file import write_episode
-from agent.ranks import Ranks
+from agent.ranks import Order, Ranks
 from agent.spec import UserError
+from agent.store import Store
 from agent.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +119,34 @@ def test_a_persons_episodes_go_to_the_demonstrations_if_wanted(job, make_episode
     for episode in (acted, driven):
         trainer.add(episode)
     assert trainer.replay.episodes == 2 and trainer.offline.episodes == before + wanted
+
+
+def test_a_follower_replaces_an_episode_as_its_leader_does(job, make_episode):
+    """Item 10, with several processes: the shorter version is learnt from, then the longer one alone."""
+    starts = [checkpoint.load(job / "offline.pt") for _ in "ab"]  # two: an optimizer works on the tensors that it loads
+    leader, follower = (
+        Trainer(start, {name: start.section(name) for name in start.config}, job, Ranks()) for start in starts
+    )
+    told = []
+    store = Store(job / "run", leader.add, leader.drop, lambda *news: told.append(news))
+    short, whole = make_episode(4, seed=1), make_episode(9, seed=1, success=True)
+    bad = make_episode(12, seed=2)
+    bad.meta["marked"] = "discard"
+    steps = []
+
+    def orders():
+        for episode in (make_episode(5, seed=3, number=1), short, whole, bad):
+            store.take(episode)
+            news = tuple((key, path and str(path)) for key, path in told)
+            told.clear()
+            yield Order(Weights(1.0, 0.5), True, news)
+            steps.append((len(follower.replay), len(leader.replay)))
+            leader.update(Weights(1.0, 0.5), True)
+
+    follower.ranks.orders = orders
+    follower.follow()
+    assert steps == [(5, 5), (9, 9), (14, 14), (5, 5)]
+    for name, state in leader.generators.items():
+        assert torch.equal(state, follower.generators[name])
+    for name, value in leader.agent.state_dict()["policy"].items():
+        assert torch.equal(value, follower.agent.state_dict()["policy"][name])
