@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from agent import yaml_file
+from agent import recorded_env, yaml_file
 from agent.config import SECTIONS
 from agent.signals import Stop as Stop
 from agent.signals import run as run
@@ -151,11 +151,14 @@ class Arguments:
         return build(SECTIONS[name], {**(base or {}), **self.settings.get(name, {})}, f"{name}.")
 
     def env(self, base: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Name and complete options of the environment; `base` is a recorded {"name", "options"}, self.recorded."""
+        """Name and complete options of the environment; `base` is a recorded {"name", "options"}, self.recorded.
+
+        Raises UserError for a recorded one that has to be named by the person: see agent.recorded_env.
+        """
         asked = dict(self.settings.get("env", {}))
-        recorded = dict(base or self.recorded or {})
+        recorded = recorded_env.usable(base or self.recorded, asked.get("name"))
         name = str(asked.pop("name", recorded.get("name", "sim")))
-        options = dict(recorded.get("options", {})) if name == recorded.get("name") else {}
+        options = recorded.get("options", {}) if name == recorded.get("name") else {}
         assert self._env_options is not None
         kind = _options(self._env_options, name)
         return name, dataclasses.asdict(build(kind, {**options, **asked}, f"env ({name}) option "))  # type: ignore[call-overload]
@@ -210,7 +213,7 @@ def parse(
         env.clear()
     if env_options and flags.env:
         env["name"] = flags.env
-    known = None if flags.help_config else recorded(flags)
+    known = None if flags.help_config else recorded_env.usable(recorded(flags), env.get("name"))
     name = str(env.get("name", (known or {}).get("name", "sim")))
     options = typing.get_type_hints(_options(env_options, name)) if env_options else {}
     for key, value in _pairs(rest):

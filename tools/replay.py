@@ -12,6 +12,8 @@ actions are sent again, one by one. Reported per episode: the largest deviation 
 difference of the images (grey levels), the first step that deviates, and whether the outcome is the recorded one. A
 recording of tools.collect repeats exactly (all zero); if it does not, the simulator has changed since. What
 tools.convert made of robosuite's recordings starts from the recorded state, and deviates: the simulator is another.
+A recording of an arm, or of an environment in a module of its own (gym:module:Id), needs --env with its name: a file
+must not choose code to run. The options of an arm are flags then.
 --json prints one object with the deviation of every step. Ctrl-C stops at any time; finished videos stay.
 """
 
@@ -37,7 +39,7 @@ from agent.action_meaning import compare
 from agent.episode_file import episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
-from tools.rollout import make_env, rollout
+from tools.rollout import env_options, make_env, rollout
 from tools.video import UNKNOWN_FPS, fps_of, mp4, picture, require_cameras
 
 Show = Callable[[int, Observation, bool], None]  # step, what the environment shows now, success so far
@@ -144,9 +146,13 @@ def side_by_side(path: Path, episode: Episode, name: str, fps: float) -> Iterato
 
 
 class Environments:
-    """The environment of each recording; kept open, because most recordings of a folder share one."""
+    """The environment of each recording; kept open, because most recordings of a folder share one.
 
-    def __init__(self) -> None:
+    arguments: with --env NAME, which a recording's environment that runs code of its own needs.
+    """
+
+    def __init__(self, arguments: cli.Arguments) -> None:
+        self._arguments = arguments
         self._record: dict[str, Any] | None = None
         self._env: gymnasium.Env | None = None
 
@@ -156,7 +162,13 @@ class Environments:
             raise UserError(f"{name}: no environment recorded, so it cannot be repeated")
         if self._env is None or record != self._record:
             self.close()
-            self._env, self._record = make_env(record["name"], record.get("options", {})), record
+            try:
+                named, options = self._arguments.env(record)
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from None
+            if named != str(record["name"]):
+                raise UserError(f"{name}: recorded in '{record['name']!s:.100}', not in '{named}'")
+            self._env, self._record = make_env(named, options), record
             here = {"actions": envs.action_meaning(self._env)}
             compare((name, record), (f"environment '{record['name']}'", here))
         return self._env
@@ -186,12 +198,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.replay").flags
+    arguments = cli.parse(argv, __doc__, [], add_flags, env_options, "python -m tools.replay")
+    flags = arguments.flags
     if flags.fps is not None and not 1 <= flags.fps <= 240:
         raise UserError(f"--fps {flags.fps:g}: expected 1 to 240")
     comparisons, videos = [], []
     paths = chosen(episode_paths(flags.paths), flags.episodes)
-    with contextlib.closing(Environments()) as environments, Progress(len(paths), "replay", "episodes") as progress:
+    with (
+        contextlib.closing(Environments(arguments)) as environments,
+        Progress(len(paths), "replay", "episodes") as progress,
+    ):
         for number, path in enumerate(paths):
             episode, name = read_episode(path), path.name
             fps = flags.fps or fps_of(episode.meta) or UNKNOWN_FPS

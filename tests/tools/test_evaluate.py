@@ -155,3 +155,10 @@ def test_a_policy_whose_actions_mean_something_else_here_is_refused(checkpoint, 
     assert "actions mean different things: kind: absolute against delta" in says and "--other-actions" in says
     assert main([*map(str, words), "--other-actions"]) == 0
     assert main(["--ckpt", str(checkpoint), "--episodes", "1"]) == 0  # of an older release: it states nothing
+
+
+def test_a_checkpoint_does_not_choose_code_to_run(checkpoint, tmp_path, refused):
+    loaded = load(checkpoint)
+    loaded.env = {"name": "gym:stranger:Strange-v0", "options": {}}
+    loaded.save(tmp_path / "a.pt")
+    assert "--env gym:stranger:Strange-v0" in refused("evaluate", "--ckpt", tmp_path / "a.pt", "--episodes", 1)

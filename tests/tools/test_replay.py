@@ -125,3 +125,35 @@ def test_actions_that_mean_something_else_are_not_executed(demos, tmp_path, refu
     write_episode(tmp_path / "episode_000000.hdf5", episode)
     says = refused("replay", tmp_path, "--execute")
     assert "their actions mean different things: kind: absolute against delta" in says and "environment 'fake'" in says
+
+
+STRANGER = """
+import gymnasium, pathlib
+pathlib.Path(__file__).with_suffix(".ran").touch()
+gymnasium.register("Strange-v0", lambda: None)
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A module that leaves a file when it is imported."""
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path / "stranger.ran"
+
+
+@pytest.mark.parametrize(
+    "env", [{"name": "gym:stranger:Strange-v0"}, {"name": "real", "options": {"arm": "stranger:A"}}]
+)
+def test_a_recording_does_not_choose_code_to_run(demos, tmp_path, refused, stranger, env):
+    episode = read_episode(next(demos.glob("*.hdf5")))
+    episode.meta["env"] = env
+    write_episode(tmp_path / "a.hdf5", episode)
+    says = refused("replay", "--execute", tmp_path / "a.hdf5")
+    assert "a.hdf5: the file names the environment" in says and f"--env {env['name']}" in says and not stranger.exists()
+    refused("replay", "--execute", tmp_path / "a.hdf5", "--env", env["name"])
+    assert stranger.exists() == (env["name"] != "real")  # typed: the module is run, but not that of an arm
+
+
+def test_a_recording_is_not_repeated_in_another_environment(demos, refused):
+    assert "recorded in 'fake', not in 'sim'" in refused("replay", "--execute", demos, "--env", "sim")
