@@ -180,14 +180,11 @@ class Connections:
             if each.looked_s + SETTLE_S < drained_s:  # all complete messages of that look were taken since
                 each.settled = each.received
                 incomplete = each.settled - each.taken
-            with _borrowed(each.fd) as connection:
-                if connection is None or _peer(connection) != each.peer:
-                    self._by_fd.pop(each.fd, None)
-                    continue
-                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                unread = fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4))
-            each.received = BYTES_RECEIVED.unpack_from(info)[0] - int.from_bytes(unread, sys.byteorder)
-            each.looked_s = time.monotonic()
+            received = _received(each)
+            if received is None:
+                self._by_fd.pop(each.fd, None)
+                continue
+            each.received, each.looked_s = received, time.monotonic()
             if incomplete > self.limits.message:
                 self._end(each, f"{incomplete} bytes and no end of a message")
             elif each.under_way > each.budget:
@@ -225,6 +222,19 @@ def _borrowed(fd: int) -> Iterator[socket.socket | None]:
         yield connection
     finally:
         connection.detach()
+
+
+def _received(each: Connection) -> int | None:
+    """Bytes that libzmq has read from it; None when it is not there any more: libzmq may close it at any moment."""
+    with _borrowed(each.fd) as connection:
+        if connection is None or _peer(connection) != each.peer:
+            return None
+        try:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            unread = fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4))
+        except OSError:
+            return None
+    return int(BYTES_RECEIVED.unpack_from(info)[0]) - int.from_bytes(unread, sys.byteorder)
 
 
 def _peer(connection: socket.socket | None) -> tuple[str, int] | None:

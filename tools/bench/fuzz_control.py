@@ -21,7 +21,7 @@ from tools.bench.noise import HERE, JUNK, Noise
 from tools.bench.report import Report
 
 STEP_S = 0.01
-BATCH = 200
+BATCH, SENDERS = 200, 16
 KINDS = ("drive", "event", "state", "frames", "nonsense")
 
 
@@ -29,7 +29,7 @@ def with_the_key(orders: Connection, address: str) -> None:
     """A program of this user that has the key, and sends what nobody should; answers how many messages."""
     on_cores(strangers=True)
     noise, draw, sent = Noise(3, SPEC, ["good"]), random.Random(3), 0
-    source, operators = noise.robot("x", "b0"), [Operator(address) for _ in range(4)]
+    source, operators = noise.robot("x", "b0"), [Operator(address) for _ in range(SENDERS)]
     batch = []
     for _ in range(2000):
         match draw.randrange(4):
@@ -50,12 +50,12 @@ def with_the_key(orders: Connection, address: str) -> None:
                 break
             time.sleep(0.002)
         try:
-            operators[at % 4].socket.send_multipart(frames, zmq.NOBLOCK)
+            operators[at % SENDERS].socket.send_multipart(frames, zmq.NOBLOCK)
             sent += 1
         except zmq.Again:
             time.sleep(1e-4)
-        while operators[at % 4].socket.poll(0):
-            operators[at % 4].socket.recv_multipart()
+        while operators[at % SENDERS].socket.poll(0):
+            operators[at % SENDERS].socket.recv_multipart()
     orders.send(sent)
 
 
