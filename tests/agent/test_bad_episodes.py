@@ -98,7 +98,9 @@ def test_an_episode_that_learning_cannot_use_is_quarantined_whatever_the_error(t
     assert again.store.episodes == 1 and not list((tmp_path / "quarantine").iterdir())
 
 
-@pytest.mark.parametrize("meta", [{"env": 5}, {"env": {"options": object()}}, {"x": {1, 2}}], ids=str)
+@pytest.mark.parametrize(
+    "meta", [{"env": 5}, {"env": {"options": object()}}, {"x": {1, 2}}], ids=["number", "object", "set"]
+)
 def test_an_episode_whose_meta_no_file_can_hold_is_quarantined_without_it(tmp_path, caplog, meta):
     taken = Taken(tmp_path, None)
     assert taken.store.take(episode(**meta)) is False and taken.store.take(episode(1)) is True
