@@ -20,7 +20,7 @@ import numpy as np
 from agent.files import written
 from agent.frames import Frames, blocks, head
 from agent.hdf5 import check_memory, check_numbers, open_hdf5
-from agent.hdf5_writing import hdf5_into, write_rows
+from agent.hdf5_writing import hdf5_into, write_rows, write_text
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 from agent.verdict import settled
 
@@ -54,7 +54,9 @@ def _write(data: h5py.Group, episode: Episode) -> None:
     steps = len(episode)
     env = episode.meta.get("env") or {}
     env_args = {"env_name": env.get("name", ""), "env_kwargs": env.get("options", {}), "type": 1}
-    data.attrs.update(total=steps, env_args=json.dumps(env_args), meta=json.dumps(episode.meta))
+    data.attrs["total"] = steps
+    write_text(data, "env_args", json.dumps(env_args))
+    write_text(data, "meta", json.dumps(episode.meta))
     data.attrs["crc32"] = _checksum(episode, STEP_COLUMNS)
     demo = data.create_group("demo_0")
     demo.attrs["num_samples"] = steps

@@ -6,6 +6,8 @@ HDF5 can name other files (external links, external storage, virtual datasets) a
 from __future__ import annotations
 
 import contextlib
+import mmap
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from agent.memory import available_bytes
 SMALL_BYTES = 1 << 20  # datasets up to this size are not compared with what the file holds
 RATIO = 1100  # at most; that of gzip, for an image of one colour, is 1032
 DEPTH = 32  # groups in groups
+HEAP = b"GCOL\1\0\0\0"  # a global heap begins so
+HEAPS_WITHIN = 256 << 20
 
 
 class UnsafeFile(ValueError):
@@ -34,20 +38,23 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     with h5py.File(path, "r") as file:
         seen = {_address(file)}
         groups: list[tuple[h5py.Group, int]] = [(file, 0)]
-        _check_attributes(file)
+        in_heap = _check_attributes(file)
         while groups:
             group, depth = groups.pop()
             for name in group:
                 _check_link(group, name)
                 item = group[name]
-                _check_attributes(item)
+                in_heap |= _check_attributes(item)
                 if isinstance(item, h5py.Dataset):
                     _check_dataset(item)
+                    in_heap |= item.dtype.hasobject
                 elif isinstance(item, h5py.Group):
                     if _address(item) in seen or depth >= DEPTH:
                         raise UnsafeFile(f"{item.name}: a group linked twice, or too deep")
                     seen.add(_address(item))
                     groups.append((item, depth + 1))
+        if in_heap and file.id.get_create_plist().get_sizes() == (8, 8):
+            _check_heaps(path)
         yield file
 
 
@@ -86,12 +93,44 @@ def _check_link(group: h5py.Group, name: str) -> None:
         raise UnsafeFile(f"{group.name.rstrip('/')}/{name}: is {'an' if kind[0] == 'e' else 'a'} {kind}; refused")
 
 
-def _check_attributes(item: h5py.HLObject) -> None:
-    """No lists of texts: each of them may be as large as the file."""
+def _check_heaps(path: str | Path) -> None:
+    """Raise UnsafeFile for a damaged global heap, in which texts and lists of variable length lie.
+
+    HDF5 2.0 goes from object to object by their sizes: a size that leads nowhere makes it loop without end. Looks at
+    the first and the last HEAPS_WITHIN bytes of the file; a heap elsewhere is not checked.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for first, end in ((0, HEAPS_WITHIN), (max(HEAPS_WITHIN, len(data) - HEAPS_WITHIN), len(data))):
+            at = data.find(HEAP, first, end)
+            while at >= 0:
+                _check_heap(data, at)
+                at = data.find(HEAP, at + len(HEAP), end)
+
+
+def _check_heap(data: mmap.mmap, start: int) -> None:
+    """Size, then objects: number, references, 4 bytes of nothing, size, and its bytes, padded to 8. 0: what is free.
+
+    What leads out of the heap, HDF5 refuses by itself.
+    """
+    at = start + 16
+    end = min(len(data), start + struct.unpack_from("<Q", data, start + 8)[0]) if at <= len(data) else 0
+    while at + 16 <= end:
+        number, length = struct.unpack_from("<H6xQ", data, at)
+        step = (16 + -(-length // 8) * 8 if number else length) % (1 << 64)
+        if not 16 <= step < 1 << 63:
+            raise UnsafeFile(f"its global heap at byte {start} is damaged")
+        at += step
+
+
+def _check_attributes(item: h5py.HLObject) -> bool:
+    """No lists of texts: each of them may be as large as the file. Returns whether there is any in a global heap."""
+    in_heap = False
     for name in item.attrs:
         attribute = item.attrs.get_id(name)
+        in_heap |= attribute.dtype.hasobject
         if attribute.dtype.kind == "O" and attribute.shape != () and int(np.prod(attribute.shape)) > 100:
             raise UnsafeFile(f"{item.name}: attribute '{name}' has {attribute.shape} texts")
+    return in_heap
 
 
 def _check_dataset(dataset: h5py.Dataset) -> None:

@@ -13,6 +13,8 @@ import h5py
 
 from agent.frames import blocks
 
+HEADER_BYTES = 60_000  # of a text in an object's header
+
 
 class Output(io.RawIOBase):
     """The file below HDF5. The first error of the system is kept, and HDF5 never hears of it."""
@@ -83,6 +85,19 @@ def create_hdf5(path: Path, **options: Any) -> Iterator[tuple[h5py.File, Output]
     """`hdf5_into` a new file at `path`."""
     with path.open("w+b", buffering=0) as raw, hdf5_into(raw, **options) as both:
         yield both
+
+
+def write_text(item: h5py.HLObject, name: str, text: str) -> None:
+    """An attribute of fixed length, which h5py reads as bytes: json.loads takes both.
+
+    One of variable length lies in a global heap, in which one damaged byte makes HDF5 loop without end. Only a text
+    that is too long for an object's header (64 kB) is written so.
+    """
+    data = text.encode()
+    if 0 < len(data) <= HEADER_BYTES:
+        item.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", len(data)))
+    else:
+        item.attrs[name] = text
 
 
 def write_rows(group: h5py.Group, name: str, rows: Any, **options: Any) -> None:

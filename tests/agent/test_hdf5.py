@@ -1,6 +1,8 @@
 """What an HDF5 file from somebody else may make this program do: read itself, and take the memory that it holds."""
 
+import os
 import resource
+import signal
 
 import h5py
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from agent import memory
 from agent.episode_file import EpisodeFileError, read_episode, read_head, read_steps, write_episode
+from agent.frames import Frames
 from agent.hdf5 import UnsafeFile, check_memory, open_hdf5
 
 SECRET = b"a secret key that is not to become an image" * 10
@@ -134,6 +137,77 @@ def test_item_17_texts_in_an_attribute_are_not_multiplied(tmp_path):
         file.attrs.create("meta", ["x" * 1000] * 1000, dtype=h5py.string_dtype())
     with pytest.raises(UnsafeFile, match="'meta'"), open_hdf5(tmp_path / "a.hdf5"):
         pass
+
+
+def write_as_before(path, episode):
+    """With texts of variable length, as older releases and other programs write them."""
+    write_episode(path, episode)
+    with h5py.File(path, "r+") as file:
+        for name in ("env_args", "meta"):
+            text = file["data"].attrs[name].decode()
+            del file["data"].attrs[name]
+            file["data"].attrs[name] = text
+
+
+def read_in_a_child(path):
+    """How reading it ends: "read", "refused", or the number of a signal. HDF5 holds the lock when it loops."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)
+        try:
+            read_episode(path)
+            os._exit(0)
+        except EpisodeFileError:
+            os._exit(1)
+        finally:
+            os._exit(2)
+    status = os.waitpid(pid, 0)[1]
+    return os.WTERMSIG(status) or ["read", "refused", "failed"][os.WEXITSTATUS(status)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_item_17_texts_of_our_files_are_in_no_heap(tmp_path, make_episode, stream):
+    episode = make_episode(3)
+    images = episode.observations["cam"]
+    if stream:
+        episode.observations["cam"] = Frames(images.shape, lambda first, end: images[first:end])
+    episode.meta["note"] = "gr\u00f6\u00dfer"
+    write_episode(tmp_path / "a.hdf5", episode)
+    assert b"GCOL" not in (tmp_path / "a.hdf5").read_bytes()
+    assert read_episode(tmp_path / "a.hdf5").meta == episode.meta
+
+
+def test_item_17_a_meta_of_any_length_is_kept(tmp_path, make_episode):
+    episode = make_episode(3)
+    episode.meta["note"] = "x" * 200_000
+    write_episode(tmp_path / "a.hdf5", episode)
+    assert read_episode(tmp_path / "a.hdf5").meta == episode.meta
+
+
+def test_item_17_a_damaged_size_in_the_heap_is_refused(tmp_path, make_episode):
+    """HDF5 2.0 alone loops on some of these for ever."""
+    path = tmp_path / "a.hdf5"
+    write_as_before(path, make_episode(3))
+    data = path.read_bytes()
+    assert read_in_a_child(path) == "read"
+    heap = data.index(b"GCOL")
+    objects = [heap + 16]
+    while objects[-1] < heap + 4096 - 16 and any(data[objects[-1] : objects[-1] + 2]):
+        objects.append(
+            objects[-1] + 16 + -(-int.from_bytes(data[objects[-1] + 8 : objects[-1] + 16], "little") // 8) * 8
+        )
+    ends = []
+    for at in [heap + 8, *(at + 8 for at in objects)]:
+        for position, mask in ((at, 0xFF), (at, 0x80), (at + 1, 0xFF), (at + 7, 0xFF)):
+            damaged = bytearray(data)
+            damaged[position] ^= mask
+            path.write_bytes(damaged)
+            ends.append(read_in_a_child(path))
+        damaged[at : at + 8] = b"\xf0" + 7 * b"\xff"
+        path.write_bytes(damaged)
+        ends.append(read_in_a_child(path))
+    assert "refused" in ends and set(ends) <= {"read", "refused"}, ends
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from agent.action_meaning import ActionMeaning
-from agent.hdf5_writing import create_hdf5, write_rows
+from agent.hdf5_writing import create_hdf5, write_rows, write_text
 from agent.spec import STEP_COLUMNS, Episode, Spec
 from tools.formats.arrays import attribute, flat, numbers, rows
 from tools.formats.build import to_episode
@@ -140,7 +140,8 @@ def write(path: Path, episodes: Iterable[Episode], choices: Choices, report: Rep
 
 
 def _write_episode(group: h5py.Group, number: int, episode: Episode) -> None:
-    group.attrs.update(id=number, total_steps=len(episode), meta=json.dumps(episode.meta))
+    group.attrs.update(id=number, total_steps=len(episode))
+    write_text(group, "meta", json.dumps(episode.meta))
     if isinstance(episode.meta.get("seed"), int):
         group.attrs["seed"] = episode.meta["seed"]
     group["actions"] = episode.actions

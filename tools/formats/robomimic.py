@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from agent.frames import Frames, blocks
-from agent.hdf5_writing import create_hdf5
+from agent.hdf5_writing import create_hdf5, write_text
 from agent.spec import STEP_COLUMNS, Episode, UserError
 from envs import is_flag
 from tools.formats.actions import of_robosuite
@@ -137,14 +137,15 @@ def write(path: Path, episodes: Iterable[Episode], choices: Choices, report: Rep
             if number == 0:
                 env = episode.meta.get("env") or {}
                 args = {"env_name": env.get("name", ""), "env_kwargs": env.get("options", {}), "type": 1}
-                data.attrs["env_args"] = json.dumps(args)
+                write_text(data, "env_args", json.dumps(args))
             _write_demo(data.create_group(f"demo_{number}"), episode)
             total += len(episode)
         data.attrs["total"] = total
 
 
 def _write_demo(demo: h5py.Group, episode: Episode) -> None:
-    demo.attrs.update(num_samples=len(episode), meta=json.dumps(episode.meta))
+    demo.attrs["num_samples"] = len(episode)
+    write_text(demo, "meta", json.dumps(episode.meta))
     demo["actions"] = episode.actions
     demo["dones"] = (episode.terminated | episode.truncated).astype(np.int64)
     for name in STEP_COLUMNS:

@@ -97,7 +97,7 @@ def info_of(attributes: Any, path: Path) -> dict[str, Any]:
     for key, value in found.items():
         if value is not None and info.get(key) not in (None, value) and key in TOLD:
             raise FormatError(f"{path}: {key} is {info[key]!r:.60} in env_info and {value!r:.60} in env_args")
-    return {**found, **info, "env_name": str(name)}
+    return {**found, **info, "env_name": name.decode(errors="replace") if isinstance(name, bytes) else str(name)}
 
 
 def with_rate(path: Path, info: dict[str, Any], found: Demos) -> dict[str, Any]:
