@@ -18,7 +18,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import zmq
@@ -85,13 +85,16 @@ class Limits:
 class Connections:
     """Watches `socket`, which is not bound yet, in a thread of its own until `close`.
 
-    faults: where it is noted what was disconnected, as "disconnected".
+    faults: where it is noted what was disconnected, as "disconnected". knows: whether a route is a robot's.
     """
 
-    def __init__(self, watched: zmq.Socket, limits: Limits, faults: Faults) -> None:
+    def __init__(
+        self, watched: zmq.Socket, limits: Limits, faults: Faults, knows: Callable[[bytes], bool] = lambda route: False
+    ) -> None:
         self.limits, self._faults = limits, faults
         self._watched = watched
         self._most = max(16, min(MOST, raise_descriptor_limit() - RESERVE))
+        self._knows, self._struck = knows, set[bytes]()  # routes
         self._strikes: dict[str, list[float]] = {}  # of an address: when it was disconnected
         self._by_fd: dict[int, Connection] = {}
         self._drained_s = 0.0  # when everything complete had been taken
@@ -116,8 +119,11 @@ class Connections:
         """Note that there is no complete message any more."""
         self._drained_s = time.monotonic()
 
-    def disconnect(self, fd: int, why: str) -> None:
-        """End the connection `fd`, which sent what no robot sends."""
+    def disconnect(self, fd: int, route: bytes, why: str) -> None:
+        """End the connection `fd` of `route`, which sent what no robot sends."""
+        if len(self._struck) >= MOST:
+            self._struck.clear()
+        self._struck.add(route)
         if connection := self._by_fd.get(fd):
             self._end(connection, why)
 
@@ -157,9 +163,6 @@ class Connections:
         if peer is None:
             return
         self._by_fd[fd] = Connection(fd, peer, STRANGER_BYTES)
-        if self._banned(peer[0]):
-            self._end(self._by_fd[fd], "this address is not let in for a while", strike=False)
-            return
         here = [each for each in self._by_fd.values() if each.peer[0] == peer[0]]
         for crowd, most, where in (
             (here, PER_ADDRESS, f"from {peer[0]}"),
@@ -168,7 +171,13 @@ class Connections:
             if len(crowd) > most and (oldest := next((each for each in crowd if not each.robot), None)):
                 self._end(oldest, f"more than {most} connections {where}", strike=False)
 
-    def _banned(self, address: str) -> bool:
+    def refuses(self, address: str, route: bytes) -> bool:
+        """Whether a peer is not let in: others of its address were disconnected lately, and it is no known robot.
+
+        For `agent.keys`, which asks before anything of the peer gets in.
+        """
+        if self._knows(route) and route not in self._struck:
+            return False
         since_s = time.monotonic() - STRIKES_S
         return sum(at_s > since_s for at_s in self._strikes.get(address, ())) >= STRIKES
 
@@ -188,7 +197,7 @@ class Connections:
             if incomplete > self.limits.message:
                 self._end(each, f"{incomplete} bytes and no end of a message")
             elif each.under_way > each.budget:
-                self._end(each, f"{each.under_way} bytes under way")
+                self._end(each, f"{each.under_way} bytes under way", strike=not each.robot)
         strangers = [each for each in self._by_fd.values() if not each.robot]
         if sum(each.under_way for each in strangers) > STRANGERS_BYTES:
             self._end(max(strangers, key=lambda each: each.under_way), "strangers have too many bytes under way")

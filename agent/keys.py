@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ LEARNER = "learner"
 AUTHORIZED = "authorized"
 DOMAIN = "peers"  # of ZAP (libzmq's authentication); any name but none
 HANDSHAKE_MS = 3000  # then a connection that has not said who it is ends
+
+Refuses = Callable[[str, bytes], bool]
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +62,31 @@ def _load(path: Path, secret: bool) -> bytes:
     raise UserError(f"{path}: not a {'secret' if secret else 'public'} key of this program")
 
 
-def refuse_old_protocols(socket: Any, context: zmq.Context) -> ThreadAuthenticator:
+class Gate(ThreadAuthenticator):
+    """refuses: whether a peer of this address and routing id is not let in now. Asked in the authenticator's thread."""
+
+    def __init__(self, context: zmq.Context, refuses: Refuses) -> None:
+        super().__init__(context)
+        self._refuses = refuses
+
+    async def handle_zap_message(self, msg: list[bytes]) -> None:
+        if len(msg) >= 6 and self._refuses(msg[3].decode(errors="replace"), msg[4]):
+            self._send_zap_reply(msg[1], b"400", b"not let in for a while")
+        else:
+            await super().handle_zap_message(msg)
+
+
+def nobody(address: str, route: bytes) -> bool:
+    return False
+
+
+def refuse_old_protocols(socket: Any, context: zmq.Context, refuses: Refuses = nobody) -> ThreadAuthenticator:
     """Let no peer of ZMTP 1.0 or 2.0 into `socket`, nor one whose handshake takes long; stop() what is returned.
 
     ZMTP 1.0 needs no answer from this side, so the body of an HTTP POST of any web page is taken for messages. libzmq
     refuses both versions once a socket has a ZAP domain. Call it before `bind`; `close` sockets after stop().
     """
-    authenticator = ThreadAuthenticator(context)
+    authenticator = Gate(context, refuses)
     authenticator.start()
     socket.zap_domain = DOMAIN.encode()
     socket.handshake_ivl = HANDSHAKE_MS
@@ -79,7 +100,7 @@ class Guard:
     UserError naming the key that is missing or unfit.
     """
 
-    def __init__(self, socket: Any, context: zmq.Context, folder: Path) -> None:
+    def __init__(self, socket: Any, context: zmq.Context, folder: Path, refuses: Refuses = nobody) -> None:
         self._folder, self._files = folder / AUTHORIZED, {Path(): -1}
         self._names: dict[bytes, str] = {}
         secret = _load(folder / f"{LEARNER}.key_secret", secret=True)
@@ -87,7 +108,7 @@ class Guard:
             _load(path, secret=False)
         if not self._known():
             raise UserError(f"{self._folder}: no robot may connect; put each one's <robot>.key there")
-        self._authenticator = refuse_old_protocols(socket, context)
+        self._authenticator = refuse_old_protocols(socket, context, refuses)
         self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=self)
         socket.curve_secretkey, socket.curve_publickey = secret, zmq.curve_public(secret)
         socket.curve_server = True
