@@ -18,6 +18,7 @@ import torch
 from agent import cli
 from agent.config import SECTIONS, NetworkConfig
 from agent.files import written
+from agent.network_size import check_sizes
 from agent.policy import Policy
 from agent.spec import Spec, UserError
 from agent.torch_file import read_torch_file
@@ -59,6 +60,13 @@ class Checkpoint:
     def section(self, name: str) -> Any:
         return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")
 
+    def check_sizes(self) -> None:
+        """Call before networks are built. Raises UserError when the config declares larger ones than the file holds."""
+        try:
+            check_sizes(self.spec, self.section("network"), self.agent)
+        except ValueError as error:
+            raise UserError(f"the checkpoint is damaged: {error}") from None
+
     def restore(self, agent: CalQL) -> None:
         """Put the state into `agent`. Raises UserError when that has other networks."""
         try:
@@ -69,6 +77,7 @@ class Checkpoint:
 
     def policy(self) -> Policy:
         """The policy that acts (CalQL.average), on the CPU."""
+        self.check_sizes()
         network: NetworkConfig = self.section("network")
         network.encoder_weights = ""  # they are in the checkpoint
         policy = Policy(self.spec, network)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from agent.config import NetworkConfig
 from agent.spec import Spec, UserError
+from agent.torch_file import read_weights
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 ACTION_LIMIT = 1 - 1e-5  # data actions are clipped to this before any log-probability
@@ -74,7 +75,7 @@ def resnet(config: NetworkConfig) -> tuple[nn.Module, int]:
             raise UserError(f"network.encoder_weights: {wanted}: no such file")
         network = make(weights=None)
         try:
-            network.load_state_dict(torch.load(wanted, map_location="cpu", weights_only=True))
+            network.load_state_dict(read_weights(wanted))
         except Exception as error:  # a foreign file fails in many ways; each is the user's file
             raise UserError(f"{wanted}: not weights of torchvision's {config.encoder}: {str(error)[:120]}") from None
     return nn.Sequential(*list(network.children())[:-2]), 512

@@ -156,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed, storage)
     env = environment(episodes)
     batches = Prefetch(replay, None, offline.batch, 1.0, device)
+    if start:
+        start.check_sizes()
     agent = CalQL(replay.spec, config["network"], calql, device, seed)
     if start:
         if differences := start.spec.differences(replay.spec):

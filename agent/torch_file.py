@@ -42,6 +42,16 @@ def read_torch_file(path: str | Path) -> Any:
     return data
 
 
+def read_weights(path: str | Path) -> Any:
+    """The same, and files of torch before 1.6, as which some of torchvision's weights are published.
+
+    Of those, the size is not checked.
+    """
+    if zipfile.is_zipfile(path):
+        return read_torch_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _check_names(program: bytes) -> None:
     """Some of what torch allows takes memory by the number: bytearray(10 ** 11)."""
     for operation, argument, _ in pickletools.genops(program):

@@ -51,6 +51,7 @@ class Trainer:
                 raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
             compare(("the checkpoint", start.env), (config["offline"].data[0], environment(episodes)))
         config["network"].encoder_weights = ""  # they are in the checkpoint
+        start.check_sizes()
         self.agent = CalQL(start.spec, config["network"], config["calql"], self.device, seed)
         start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)

@@ -15,8 +15,9 @@ from agent import checkpoint
 from agent.calql import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
+from agent.network_size import check_sizes, policy_parameters
 from agent.replay import Replay, sample_mixed
-from agent.spec import UserError
+from agent.spec import Spec, UserError
 
 ENV = {"name": "sim", "options": {"task": "Lift", "cameras": ["agentview"], "horizon": 100}}
 
@@ -133,6 +134,59 @@ def test_the_policy_of_a_checkpoint_needs_no_weights_file_and_no_network(tmp_pat
         Checkpoint(spec, ENV, config, {"average": agent.state_dict()["average"]}).save(tmp_path / "a.pt")
         policy = checkpoint.load(tmp_path / "a.pt").policy()
         assert differing(policy.state_dict(), agent.policy.state_dict()) == []
+
+
+HUGE = {
+    "the actor": {"actor_hidden": [100_000, 100_000]},
+    "one layer": {"actor_hidden": [10**9]},
+    "the critics": {"critic_hidden": [50_000, 50_000]},
+    "their number": {"critics": 10**9},
+    "features": {"features": 10**8},
+    "a state's features": {"state_features": 10**9},
+    "convolutions": {"channels": [10**5, 10**5]},
+    "feature maps": {"channels": [10**9, 4]},
+    "layers": {"actor_hidden": [1] * 10**5},
+    "an encoder": {"encoder": "resnet34"},
+}
+
+
+@pytest.mark.parametrize("huge", HUGE)
+def test_networks_that_are_larger_than_the_file_are_not_built(tmp_path, spec, network, make_agent, huge):
+    config = default_config(network=dataclasses.replace(network, **HUGE[huge]))
+    Checkpoint(spec, ENV, config, make_agent().state_dict()).save(tmp_path / "a.pt")
+    for build in (Checkpoint.policy, Checkpoint.check_sizes):
+        with pytest.raises(UserError, match=r"(parameters or more|more memory than there is)"):
+            build(checkpoint.load(tmp_path / "a.pt"))
+
+
+def test_an_image_that_is_too_large_is_not_put_through_the_network(tmp_path, network, make_agent):
+    large = Spec({"cam": (10**6, 10**6, 3)}, {"pos": 3}, 2)
+    Checkpoint(large, ENV, default_config(network=network), make_agent().state_dict()).save(tmp_path / "a.pt")
+    with pytest.raises(UserError, match="more memory than there is"):
+        checkpoint.load(tmp_path / "a.pt").policy()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"head": "flatten"},
+        {"encoder": "resnet18"},
+        {"encoder": "resnet34", "head": "flatten"},
+        {"state_features": 0},
+        {"actor_hidden": [], "critic_hidden": []},
+        {"channels": [4, 6], "strides": [3, 2], "head": "flatten"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("cameras", [{}, {"a": (45, 33, 3), "b": (64, 64, 3)}], ids=["states", "cameras"])
+def test_the_declared_size_is_that_of_the_networks(network, sizes, cameras):
+    """Never more than there are, or whole checkpoints were refused; nearly as many, or huge ones were built."""
+    spec, config = Spec(cameras, {"pos": 3}, 2), dataclasses.replace(network, **sizes)
+    agent = CalQL(spec, config, CalQLConfig(target_subset=1), torch.device("cpu"), 0)
+    there = sum(value.numel() for value in agent.policy.parameters())
+    assert 0.5 * there < policy_parameters(spec, config) <= there
+    check_sizes(spec, config, agent.state_dict())
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, state, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import zipfile
 from urllib.error import URLError
 
 import pytest
@@ -232,6 +233,25 @@ def test_resnet_weights_from_a_bad_file_are_refused_naming_it(tmp_path):
     for name in ("noise.pt", "other.pt"):
         with pytest.raises(UserError, match=f"{name}: not weights of torchvision's resnet18"):
             ImageEncoder((32, 32, 3), dataclasses.replace(RESNET, encoder_weights=str(tmp_path / name)))
+
+
+def test_resnet_weights_that_unpack_to_more_than_their_size_are_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1_000_000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    with pytest.raises(UserError, match=r"bomb\.pt: not weights of .*: it unpacks to more than its size"):
+        ImageEncoder((32, 32, 3), dataclasses.replace(RESNET, encoder_weights=str(tmp_path / "bomb.pt")))
+
+
+def test_resnet_weights_of_an_old_torch_are_read(tmp_path):
+    original = torchvision.models.resnet18(weights=None)
+    torch.save(original.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    encoder = ImageEncoder((32, 32, 3), dataclasses.replace(RESNET, encoder_weights=str(tmp_path / "old.pth")))
+    torch.testing.assert_close(encoder.net[0].weight, original.conv1.weight)
 
 
 def test_imagenet_weights_without_network_say_what_to_do(monkeypatch, tmp_path):
