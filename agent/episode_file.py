@@ -96,10 +96,17 @@ def _opened(path: str | Path) -> Iterator[h5py.Group]:
         raise EpisodeFileError(f"{path}: not an episode file, or damaged: {' '.join(str(error).split())}") from None
 
 
+def _meta(data: h5py.Group) -> dict[str, Any]:
+    meta = json.loads(data.attrs["meta"])
+    if not isinstance(meta, dict):
+        raise ValueError("its meta is no JSON object")
+    return meta
+
+
 def read_head(path: str | Path) -> tuple[int, dict[str, Any]]:
     """Steps and meta of the episode in `path`, without reading its arrays. Raises EpisodeFileError naming the file."""
     with _opened(path) as data:
-        return len(data["demo_0/actions"]), dict(json.loads(data.attrs["meta"]))
+        return len(data["demo_0/actions"]), _meta(data)
 
 
 def read_size(path: str | Path) -> tuple[int, int, bool]:
@@ -125,7 +132,7 @@ def read_episode(path: str | Path, stream: bool = False) -> Episode:
         check_numbers(demo)
         if not stream:
             check_memory(demo)
-        episode = _rows(demo, 0, len(demo["actions"]), json.loads(data.attrs["meta"]), Path(path) if stream else None)
+        episode = _rows(demo, 0, len(demo["actions"]), _meta(data), Path(path) if stream else None)
         there = [name for name in STEP_COLUMNS if name in demo]
         if data.attrs.get("crc32") not in (None, _checksum(episode, there)):
             raise ValueError("its arrays do not have their checksum")
@@ -133,9 +140,9 @@ def read_episode(path: str | Path, stream: bool = False) -> Episode:
         if not episode.observations or episode.actions.ndim != 2:
             raise SpecError("no observations, or actions that are not (T, A)")
         episode.check(episode.spec)
+        return settled(episode)
     except SpecError as error:
         raise EpisodeFileError(f"{path}: {error}") from None
-    return settled(episode)
 
 
 def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:

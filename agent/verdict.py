@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.spec import Episode
+from agent.spec import Episode, SpecError
 
 VERDICTS = ("success", "failure", "discard")
 SUCCESS_REWARD = 1.0  # of the last step of a success that the environment did not report
@@ -54,7 +54,10 @@ def judged(episode: Episode, verdict: str) -> Episode:
 
 
 def unjudged(episode: Episode) -> Episode:
-    """As it was before `judged`; unchanged where its meta does not tell what that changed."""
+    """As it was before `judged`; unchanged where its meta does not tell what that changed.
+
+    Raises SpecError where it tells nonsense: a file may come from anybody.
+    """
     meta = dict(episode.meta)
     before = meta.pop("unmarked", None)
     if before is None:
@@ -62,9 +65,12 @@ def unjudged(episode: Episode) -> Episode:
     for key in ("marked", "env_success"):
         meta.pop(key, None)
     columns = {name: getattr(episode, name).copy() for name in COLUMNS}
-    for step, *values in before:
-        for name, value in zip(COLUMNS, values, strict=True):
-            columns[name][step] = value
+    try:
+        for step, *values in before:
+            for name, value in zip(COLUMNS, values, strict=True):
+                columns[name][step] = value
+    except (TypeError, ValueError, IndexError, OverflowError):
+        raise SpecError("its meta: 'unmarked' is malformed") from None
     return dataclasses.replace(episode, meta=meta, **columns)
 
 

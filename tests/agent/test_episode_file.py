@@ -288,3 +288,22 @@ def test_any_other_column_must_be_there(tmp_path):
         edit(tmp_path / "a.hdf5", lambda file, name=name: file["data/demo_0"].__delitem__(name))
         with pytest.raises(EpisodeFileError, match=r"a\.hdf5"):
             read_episode(tmp_path / "a.hdf5")
+
+
+MALFORMED = {
+    "a list": [],
+    "a number": 5,
+    "unmarked is a number": {"marked": "failure", "unmarked": 5},
+    "unmarked beyond the end": {"marked": "failure", "unmarked": [[99, 0.0, False, False, True]]},
+    "unmarked of texts": {"marked": "failure", "unmarked": [["a", "b"]]},
+}
+
+
+@pytest.mark.parametrize("meta", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_meta_is_refused_in_one_line(tmp_path, meta):
+    write_episode(tmp_path / "a.hdf5", make(6))
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        file["data"].attrs["meta"] = json.dumps(meta)
+    with pytest.raises(EpisodeFileError, match=r"a\.hdf5: .*its meta") as caught:
+        read_episode(tmp_path / "a.hdf5")
+    assert "\n" not in str(caught.value)
