@@ -168,6 +168,9 @@ class SuccessClassifier:
                     raise ValueError("it unpacks to more than its size")
                 if broken := archive.testzip():  # torch.load does not look at the checksums
                     raise ValueError(f"{broken} is damaged")
+                programs = [archive.read(entry) for entry in entries if entry.filename.endswith("data.pkl")]
+                if any(b"bytearray" in program for program in programs):  # torch allows it, of any size
+                    raise ValueError("'bytearray' in it")
             data = torch.load(path, map_location="cpu", weights_only=True)
             if data.get("kind") != KIND or data.get("format") != FORMAT:
                 raise ValueError("made by another program or release")

@@ -1,5 +1,6 @@
 """The classifier's word in the environment's place: real files, real networks, the fake environment."""
 
+import pickle
 import warnings
 import zipfile
 
@@ -267,3 +268,17 @@ def test_every_environment_has_the_common_options_and_the_same_class_each_time()
         kind = envs.options(name)
         assert kind is envs.options(name) and kind() == kind()
         assert (kind().classifier, kind().after_success) == (None, None)
+
+
+class Bytes:
+    def __reduce__(self):
+        return bytearray, (10**9,)
+
+
+def test_item_17_a_classifier_that_asks_for_memory_by_the_number_is_refused(tmp_path):
+    torch.save({"kind": 1}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as plain, zipfile.ZipFile(tmp_path / "bomb.pt", "w") as bomb:
+        for name in plain.namelist():
+            bomb.writestr(name, pickle.dumps({"kind": Bytes()}, 2) if name.endswith("data.pkl") else plain.read(name))
+    with pytest.raises(ValueError, match=r"bomb\.pt: not a classifier .*'bytearray' in it"):
+        SuccessClassifier.load(tmp_path / "bomb.pt")
