@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.episode_file import SUFFIX, write_episode
+from agent.faults import shown
 from agent.files import make_folder, move
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
 from agent.wire import EpisodeKey, episode_name
@@ -190,7 +191,8 @@ class Outbox:
             before, out.held = out.held, out.meta["run"] != run
             if out.held and not before:
                 name = out.file.name if out.file else self._name(out.key)
-                log.warning("kept in %s for run %s, not sent to run %s: %s", self.folder, out.meta["run"], run, name)
+                mine, other = shown(out.meta["run"]), shown(run)  # as the network named them
+                log.warning("kept in %s for run %s, not sent to run %s: %s", self.folder, mine, other, name)
 
     def set_aside(self, episode: Outgoing, error: object) -> None:
         """Its file turned out to be damaged."""

@@ -80,3 +80,11 @@ def test_a_message_of_very_many_frames_holds_no_control_step_up(bench, episode_s
             assert sum(taken) < 20.0 and len(link._frames) <= 3
             time.sleep(0.001)
     assert sum(taken) / max(taken) > 3 and link.counts == {"malformed": 2}
+
+
+def test_a_run_that_the_network_named_is_one_harmless_line_of_the_log(bench, episode_steps, caplog):
+    _, link = bench.pair()
+    bench.play(link, episode_steps(3))
+    link._outbox.use_run("other\n\x1b[2J")
+    (line,) = [record.getMessage() for record in caplog.records if "not sent to run" in record.getMessage()]
+    assert "other??[2J" in line and line.isprintable()

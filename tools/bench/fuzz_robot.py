@@ -44,12 +44,12 @@ def false_learner(orders: Connection) -> None:
 
 
 def by_design(frames: list[bytes], network: dict[str, Any]) -> bool:
-    """Whether a robot stops because of it, rightly: the learner refuses it, or has another network."""
+    """Whether a robot stops, or keeps its episodes, because of it, rightly: the learner refuses it, or is another."""
     try:
         message = unpack(frames)
     except ValueError:
         return False
-    return message.kind == "REFUSE" or message.fields.get("network", network) != network
+    return message.kind in ("REFUSE", "WELCOME") or message.fields.get("network", network) != network
 
 
 def against_robot(report: Report, messages: int) -> None:
@@ -93,7 +93,7 @@ def against_robot(report: Report, messages: int) -> None:
             link.pump()
         orders.send(0)
         child.join(10.0)
-        mailbox = Mailbox(address, SPEC, NETWORK, env=ENV)
+        mailbox = Mailbox(address, SPEC, NETWORK, run="x", secret="x", env=ENV)
         episodes: list[Episode] = []
         end = time.monotonic() + 20.0
         while not episodes and time.monotonic() < end:
