@@ -37,7 +37,7 @@ def test_a_line_a_minute_for_each_robot(tmp_path, clock, capsys):
     for _ in range(5):
         report.tell(20, 6)
     assert capsys.readouterr().out.splitlines() == [
-        "robot arm1: 1234 steps received, 12 unacknowledged, 3 episodes spooled, 1 reconnects, round trip 23 ms, "
+        "robot arm1: 1234 steps received, 12 unacknowledged, 3 episodes spooled, 1 reconnect, round trip 23 ms, "
         "policy 57 (3 s old), 2 of 1300 deadlines missed, late 0.1 ms (median; p99 2.1)",
         "robot arm2: not heard of for 60 s",
         "3 bad messages in the last minute: 3 from arm1",

@@ -363,13 +363,20 @@ def test_loopback_is_allowed(address):
     [
         "tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://192.168.0.2:5555", "tcp://[::]:5555", "tcp://eth0:5555",
         "tcp://127.0.0.1.example.org:5555", "tcp://10.0.0.1:0;127.0.0.1:5555", "tcp://127.0.0.1:0;10.0.0.1:5555",
-        "udp://127.0.0.1:5555", "5555", "",
+        "udp://127.0.0.1:5555",
     ],
 )  # fmt: skip
 def test_other_addresses_need_insecure(address):
     with pytest.raises(UserError, match="other machines"):
         check_address(address, allowed=False)
     check_address(address, allowed=True)
+
+
+@pytest.mark.parametrize("address", ["5555", "", "127.0.0.1:5555"])
+@pytest.mark.parametrize("allowed", [False, True])
+def test_an_address_without_its_transport_is_refused(address, allowed):
+    with pytest.raises(UserError, match="begins with its transport: tcp://"):
+        check_address(address, allowed)
 
 
 @pytest.mark.parametrize("port", ["", "99999", "-1", "5555x"])

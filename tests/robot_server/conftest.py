@@ -6,7 +6,7 @@ import pytest
 from link_data import NETWORK, SPEC, steps_of
 
 from agent.mailbox import Mailbox
-from agent.spec import Episode
+from agent.spec import Episode, UserError
 from robot_server import link as link_module
 from robot_server.link import Link
 
@@ -21,9 +21,20 @@ class Bench:
         self.acknowledge = True  # at once
 
     def mailbox(self, address="tcp://127.0.0.1:0", spec=SPEC, network=NETWORK, **options):
-        """The learner of the one run, unless another `run` or `secret` is given."""
-        self.mailboxes.append(Mailbox(address, spec, network, **{"run": "run-1", "secret": "s1", **options}))
-        return self.mailboxes[-1]
+        """The learner of the one run, unless another `run` or `secret` is given.
+
+        An address of before may be taken for a moment: by the socket that is being closed, or an outgoing connection.
+        """
+        options = {"run": "run-1", "secret": "s1", **options}
+        end_s = time.monotonic() + 10.0
+        while True:
+            try:
+                self.mailboxes.append(Mailbox(address, spec, network, **options))
+                return self.mailboxes[-1]
+            except UserError as error:
+                if "in use" not in str(error) or time.monotonic() > end_s:
+                    raise
+                time.sleep(0.05)
 
     def link(self, mailbox, name="robot", spool=None, spec=SPEC, **options):
         address = mailbox if isinstance(mailbox, str) else mailbox.address

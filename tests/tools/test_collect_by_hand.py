@@ -56,7 +56,7 @@ def test_keys_record_a_success_that_starts_with_the_first_motion(tmp_path, start
     assert session.until_state("waiting")["step"] == "0"
     status = reach(session, 0, "\r")
     assert status["state"] == "ended (success)" and status["return"] == "1"
-    assert "episode 0: " in session.until("recorded 1 of 1 episodes") and session.end() == 0
+    assert "episode 0: " in session.until("recorded 1 of 1 episode") and session.end() == 0
     episode = read_episode(tmp_path / "episode_000000.hdf5")
     assert episode.succeeded and episode.actions[0].any() and len(episode) == int(status["step"])
     assert episode.meta["policy"] == "keyboard" and episode.meta["seed"] == 0 and "marked" not in episode.meta

@@ -171,11 +171,12 @@ def test_a_proxy_carries_stalls_and_drops(echo):
             assert fourth.recv(1) == b"c"
 
 
+@pytest.mark.timeout(600)
 def test_ten_kills_two_partitions_a_second_robot_and_a_full_disk_lose_nothing(tmp_path):
     words = ["--kills", 10, "--partitions", 2, "--longest-s", 4, "--fills", 1, "--robots", 2, "--namesakes", 1]
     words += ["--json", tmp_path / "out.json", "--folder", tmp_path / "faults"]
     command = [sys.executable, "-m", "tools.bench.faults", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {row["name"]: row["value"] for row in json.loads((tmp_path / "out.json").read_text())["results"]}
     assert sum(value for name, value in rows.items() if name.startswith("kills of")) == 10

@@ -66,14 +66,14 @@ def pin(folder: Path, parts: dict[str, Any]) -> None:
         write(path, parts)
 
 
-SOCKET = "robot.control"  # where the operator's socket is changes no result
+NO_MATTER = ("robot.control", "learner.robot_gb")  # settings that change no result
 
 
 def same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise UserError naming the first setting in which they differ. One that is missing is None: newer than that."""
     flat, other = (dict(_leaves(parts, "")) for parts in (before, now))
     for key in sorted(flat.keys() | other.keys()):
-        if key != SOCKET and flat.get(key) != other.get(key):
+        if key not in NO_MATTER and flat.get(key) != other.get(key):
             raise UserError(
                 f"{path}: made with other settings ({key}: {flat.get(key)!r}, now {other.get(key)!r}); "
                 "give another --out, or delete what is there"
