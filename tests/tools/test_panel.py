@@ -347,6 +347,31 @@ def test_a_page_of_another_site_gets_nothing_into_the_robots_socket(arm, chromiu
 
 
 @by_browser
+def test_a_stop_that_the_robot_does_not_confirm_is_said_and_repeated(start_panel, chromium):
+    """The page said so in the small print only, and nobody was stopped when the robot server was back."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = Arm(f"ipc://{folder}/a.sock")
+        page = chromium()[1].contexts[0].new_page()
+        page.goto(start_panel(first.control.address))
+        page.wait_for_selector("#cameras canvas", timeout=60_000)
+        first.close()
+        page.wait_for_selector("text=no robot server answers", timeout=60_000)
+        page.click("#stop")
+        page.wait_for_selector("#trouble:has-text('STOP is not confirmed')")
+        second = Arm(first.control.address)
+        try:
+            until(lambda: second.control.stopped)
+            page.wait_for_selector("#trouble:has-text('STOP')", state="hidden")
+            number = second.control.numbers["stop"]
+            hold_release(page, 1.3)
+            until(lambda: not second.control.stopped)
+            page.wait_for_timeout(1500)
+            assert not second.control.stopped and second.control.numbers["stop"] == number  # confirmed: it is over
+        finally:
+            second.close()
+
+
+@by_browser
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
 def test_the_page_survives_a_restart_of_the_robot_server(start_panel, chromium, transport):
     with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,8 @@ const HOLD_MS = 1000; // Release, until it counts
 const TWICE_MS = 700; // a second press of Pause within this time is not meant to resume
 const NOTICE_MS = 8000;
 const SILENT_MS = 2000;
+const CONFIRM_MS = 1000; // a STOP that the robot has not confirmed by then is sent again
+const UNCONFIRMED = "STOP is not confirmed by the robot. Use the robot's own emergency stop.";
 
 const $ = (id) => document.getElementById(id);
 let socket = null, told = {}, driving = false;
@@ -22,7 +24,7 @@ const held = new Set(); // keys
 const pads = { "pad-xy": [0, 0], "pad-z": [0, 0], "pad-tip": [0, 0] };
 let buttons = []; // of the gamepad, as they were
 let heardAt = performance.now(), pausedAt = 0, notice = "", noticeUntil = 0;
-let stopUnsent = false; // pressed without a connection
+let stopAt = 0, stopSeen = 0, unconfirmed = false; // STOP: when it was sent, after which stop; whether it takes too long
 let hold = null; // of Release: the stop that was seen when it began, and its timer
 
 // The connection ------------------------------------------------------------------------------------------------------
@@ -30,7 +32,7 @@ let hold = null; // of Release: the stop that was seen when it began, and its ti
 function connect() {
   socket = new WebSocket((location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/ws");
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { if (stopUnsent) pressStop(); };
+  socket.onopen = () => { if (stopAt) pressStop(); };
   socket.onmessage = (message) => {
     if (typeof message.data === "string") hear(JSON.parse(message.data));
     else see(new Uint8Array(message.data));
@@ -57,8 +59,26 @@ function say(event) {
 
 function pressStop() { // only ever this: no press of STOP releases anything
   endHold("");
-  stopUnsent = !send({ event: "stop" });
-  if (stopUnsent) warn("STOP is not sent yet: no connection. Use the robot's own emergency stop.");
+  stopAt = performance.now();
+  stopSeen = told.state?.stop ?? Infinity; // unknown: only the robot's answer confirms it
+  if (!send({ event: "stop" })) stopFailed();
+}
+
+function stopFailed() {
+  unconfirmed = true;
+  trouble(UNCONFIRMED);
+}
+
+function stopConfirmed() {
+  stopAt = 0;
+  unconfirmed = false;
+}
+
+function followStop({ away, state }) { // a robot that is away gets it when it is back
+  if (state.stopped && state.stop > stopSeen) stopConfirmed();
+  if (!stopAt || performance.now() - stopAt < CONFIRM_MS) return;
+  stopFailed();
+  if (!away) pressStop();
 }
 
 function warn(text) {
@@ -69,16 +89,19 @@ function warn(text) {
 
 function hear(message) {
   if (message.done) {
+    if (message.done === "stop") stopConfirmed();
     $("hint").textContent = `${message.done}: done`;
     return;
   }
   if (message.ignored) {
-    if (["release", "resume"].includes(message.ignored)) warn(`Not done (${message.ignored}): ${message.why}`);
+    if (message.ignored === "stop") stopFailed();
+    else if (["release", "resume", "pause"].includes(message.ignored)) warn(`Not done (${message.ignored}): ${message.why}`);
     else $("hint").textContent = `${message.ignored}: ${message.why}`;
     return;
   }
   heardAt = performance.now();
   told = message;
+  followStop(message);
   show(message);
 }
 
@@ -310,7 +333,7 @@ function show({ away, refused, late, state, vectors }) {
   document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
   $("what").textContent = away ? "away" : WHAT[what] ?? what;
   $("what").className = `pill ${away ? "" : what}`;
-  trouble(performance.now() < noticeUntil && notice || away || state.fault
+  trouble(unconfirmed && UNCONFIRMED || performance.now() < noticeUntil && notice || away || state.fault
     || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "");
   if (!state.stopped) endHold("");
   else if (hold && state.stop !== hold.stop) endHold("Someone pressed STOP again. Inspect the arm, then release.");
