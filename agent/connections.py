@@ -18,7 +18,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import zmq
@@ -85,16 +85,13 @@ class Limits:
 class Connections:
     """Watches `socket`, which is not bound yet, in a thread of its own until `close`.
 
-    faults: where it is noted what was disconnected, as "disconnected". knows: whether a route is a robot's.
+    faults: where it is noted what was disconnected, as "disconnected".
     """
 
-    def __init__(
-        self, watched: zmq.Socket, limits: Limits, faults: Faults, knows: Callable[[bytes], bool] = lambda route: False
-    ) -> None:
+    def __init__(self, watched: zmq.Socket, limits: Limits, faults: Faults) -> None:
         self.limits, self._faults = limits, faults
         self._watched = watched
         self._most = max(16, min(MOST, raise_descriptor_limit() - RESERVE))
-        self._knows, self._struck = knows, set[bytes]()  # routes
         self._strikes: dict[str, list[float]] = {}  # of an address: when it was disconnected
         self._by_fd: dict[int, Connection] = {}
         self._drained_s = 0.0  # when everything complete had been taken
@@ -119,11 +116,8 @@ class Connections:
         """Note that there is no complete message any more."""
         self._drained_s = time.monotonic()
 
-    def disconnect(self, fd: int, route: bytes, why: str) -> None:
-        """End the connection `fd` of `route`, which sent what no robot sends."""
-        if len(self._struck) >= MOST:
-            self._struck.clear()
-        self._struck.add(route)
+    def disconnect(self, fd: int, why: str) -> None:
+        """End the connection `fd`, which sent what no robot sends."""
         if connection := self._by_fd.get(fd):
             self._end(connection, why)
 
@@ -163,21 +157,17 @@ class Connections:
         if peer is None:
             return
         self._by_fd[fd] = Connection(fd, peer, STRANGER_BYTES)
-        here = [each for each in self._by_fd.values() if each.peer[0] == peer[0]]
-        for crowd, most, where in (
-            (here, PER_ADDRESS, f"from {peer[0]}"),
-            (list(self._by_fd.values()), self._most, "in all"),
-        ):
+        everywhere = list(self._by_fd.values())  # in one go: the learner's thread may end some meanwhile
+        here = [each for each in everywhere if each.peer[0] == peer[0]]
+        for crowd, most, where in ((here, PER_ADDRESS, f"from {peer[0]}"), (everywhere, self._most, "in all")):
             if len(crowd) > most and (oldest := next((each for each in crowd if not each.robot), None)):
                 self._end(oldest, f"more than {most} connections {where}", strike=False)
 
-    def refuses(self, address: str, route: bytes) -> bool:
-        """Whether a peer is not let in: others of its address were disconnected lately, and it is no known robot.
+    def refuses(self, address: str) -> bool:
+        """Whether no peer of `address` is let in now, robots included: some were disconnected again and again.
 
-        For `agent.keys`, which asks before anything of the peer gets in.
+        Connections that are there stay. For `agent.keys`, which asks before anything of a peer gets in.
         """
-        if self._knows(route) and route not in self._struck:
-            return False
         since_s = time.monotonic() - STRIKES_S
         return sum(at_s > since_s for at_s in self._strikes.get(address, ())) >= STRIKES
 
@@ -198,7 +188,7 @@ class Connections:
                 self._end(each, f"{incomplete} bytes and no end of a message")
             elif each.under_way > each.budget:
                 self._end(each, f"{each.under_way} bytes under way", strike=not each.robot)
-        strangers = [each for each in self._by_fd.values() if not each.robot]
+        strangers = [each for each in list(self._by_fd.values()) if not each.robot]
         if sum(each.under_way for each in strangers) > STRANGERS_BYTES:
             self._end(max(strangers, key=lambda each: each.under_way), "strangers have too many bytes under way")
 

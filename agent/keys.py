@@ -26,7 +26,7 @@ AUTHORIZED = "authorized"
 DOMAIN = "peers"  # of ZAP (libzmq's authentication); any name but none
 HANDSHAKE_MS = 3000  # then a connection that has not said who it is ends
 
-Refuses = Callable[[str, bytes], bool]
+Refuses = Callable[[str], bool]
 
 log = logging.getLogger(__name__)
 
@@ -55,28 +55,34 @@ def _load(path: Path, secret: bool) -> bytes:
         raise UserError(f"{path}: no such key (python -m tools.keys makes them)")
     if secret and path.stat().st_mode & 0o077:
         raise UserError(f"{path}: others may read this secret key; chmod 600 {path}, or make a new one")
-    with contextlib.suppress(OSError, ValueError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ValueError, zmq.ZMQError):
         key = zmq.auth.load_certificate(path)[int(secret)]
-        if key is not None and len(key) == 40:
+        if key is not None:
+            zmq.curve_public(key)  # raises for what is no key
             return key
     raise UserError(f"{path}: not a {'secret' if secret else 'public'} key of this program")
 
 
 class Gate(ThreadAuthenticator):
-    """refuses: whether a peer of this address and routing id is not let in now. Asked in the authenticator's thread."""
+    """refuses: whether no peer of this address is let in now. Asked in the authenticator's thread."""
 
     def __init__(self, context: zmq.Context, refuses: Refuses) -> None:
         super().__init__(context)
         self._refuses = refuses
 
     async def handle_zap_message(self, msg: list[bytes]) -> None:
-        if len(msg) >= 6 and self._refuses(msg[3].decode(errors="replace"), msg[4]):
-            self._send_zap_reply(msg[1], b"400", b"not let in for a while")
-        else:
-            await super().handle_zap_message(msg)
+        try:
+            if len(msg) >= 6 and self._refuses(msg[3].decode(errors="replace")):
+                self._send_zap_reply(msg[1], b"400", b"not let in for a while")
+            else:
+                await super().handle_zap_message(msg)
+        except Exception:  # without a reply nobody could connect any more
+            log.exception("the authenticator")
+            with contextlib.suppress(Exception):
+                self._send_zap_reply(msg[1], b"500", b"error")
 
 
-def nobody(address: str, route: bytes) -> bool:
+def nobody(address: str) -> bool:
     return False
 
 
@@ -100,7 +106,7 @@ class Guard:
     UserError naming the key that is missing or unfit.
     """
 
-    def __init__(self, socket: Any, context: zmq.Context, folder: Path, refuses: Refuses = nobody) -> None:
+    def __init__(self, socket: Any, context: zmq.Context, folder: Path) -> None:
         self._folder, self._files = folder / AUTHORIZED, {Path(): -1}
         self._names: dict[bytes, str] = {}
         secret = _load(folder / f"{LEARNER}.key_secret", secret=True)
@@ -108,10 +114,10 @@ class Guard:
             _load(path, secret=False)
         if not self._known():
             raise UserError(f"{self._folder}: no robot may connect; put each one's <robot>.key there")
-        self._authenticator = refuse_old_protocols(socket, context, refuses)
-        self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=self)
         socket.curve_secretkey, socket.curve_publickey = secret, zmq.curve_public(secret)
         socket.curve_server = True
+        self._authenticator = refuse_old_protocols(socket, context)  # last: its thread must be stopped
+        self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=self)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether whoever has shown to hold `key` may connect. In the authenticator's thread, at each connection."""

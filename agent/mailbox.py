@@ -119,15 +119,13 @@ class Mailbox:
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
         limits = Limits(message=2 * largest, robot=max(HELD_BYTES, HELD_STEPS * step_bytes))
-        self._connections = Connections(
-            self._socket, limits, self._faults, lambda route: self._robots.get(route) is not None
-        )
+        self._connections = Connections(self._socket, limits, self._faults)
         self.over_share: set[str] = set()
         self._source = -1  # descriptor of the connection of the message that is looked at
         self._skipping = False  # the frames that are left of a message of too many
         try:
             if keys:
-                self._guard = Guard(self._socket, self._context, Path(keys), self._connections.refuses)
+                self._guard = Guard(self._socket, self._context, Path(keys))
             else:
                 self._authenticator = refuse_old_protocols(self._socket, self._context, self._connections.refuses)
             self._socket.bind(address)
@@ -139,9 +137,6 @@ class Mailbox:
             hint = "; is another learner running?" if error.errno == zmq.EADDRINUSE else ""
             raise UserError(f"cannot listen at {address}: {error.strerror.lower()}{hint}") from None
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-
-    def _knows(self, route: bytes) -> bool:
-        return self._robots.get(route) is not None
 
     @property
     def steps(self) -> int:
@@ -203,7 +198,7 @@ class Mailbox:
             if frames[-1].more:
                 self._skipping = True
                 self._faults.note("frames", repr(sender), f"more than {MAX_FRAMES - 1} frames in one message")
-                self._connections.disconnect(fd, sender, f"more than {MAX_FRAMES - 1} frames in one message")
+                self._connections.disconnect(fd, f"more than {MAX_FRAMES - 1} frames in one message")
                 continue
             self._connections.took(fd, wire_bytes(frames[1:]))
             if not self._patience.has(sender):
@@ -329,6 +324,7 @@ class Mailbox:
         except Refused as refused:
             self._refuse(route, str(refused), refused.retry)
             return
+        self._connections.trust(self._source, robot=True)  # it sends what it has as soon as it reads WELCOME
         outbox = _of_one_robot(robot.name, message.fields["outbox"])
         self._assembly.cut_short(robot.name, robot.boot, {tuple(names) for *names, _ in outbox}, route)
         secret = boot_secret(self._secret, robot.name, robot.boot)

@@ -24,8 +24,12 @@ class Watch:
             + ("learner.key is not its key" if encrypted else "it is no learner, or one that wants keys (--keys)"),
             zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: f"{address}: "
             + ("keys were given (--keys), its learner has none" if encrypted else "its learner wants keys (--keys)"),
-            zmq.EVENT_HANDSHAKE_FAILED_AUTH: f"the learner at {address} does not know the key of '{robot}': it wants "
-            f"{robot}.key in keys/authorized/",
+            zmq.EVENT_HANDSHAKE_FAILED_AUTH: f"the learner at {address} "
+            + (
+                f"does not know the key of '{robot}': it wants {robot}.key in keys/authorized/"
+                if encrypted
+                else "lets nobody in from this address for some seconds: something else there misbehaves"
+            ),
         }
         self._said = {
             zmq.EVENT_CLOSED: f"nobody listens at {address}",

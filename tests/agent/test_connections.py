@@ -17,6 +17,7 @@ from test_strange_peers import connection, ended
 from agent import connections, wire
 from agent.spec import Episode
 from robot_server.link import Link
+from tools import keys as keys_tool
 from tools.bench.fuzz_data import resident
 
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
@@ -148,9 +149,43 @@ def test_an_address_that_was_disconnected_again_and_again_is_not_let_in_for_a_wh
     with pytest.raises(OSError), greeted(mailbox):
         pass
     good(mailbox, robot)  # it was there before
-    greeted(mailbox, b"raw-b0").close()  # and may come back at once
-    time.sleep(2.0)
+    end = time.monotonic() + 10.0
+    while mailbox._connections.refuses("127.0.0.1"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     greeted(mailbox).close()
+
+
+def test_with_keys_an_address_with_strangers_keeps_no_robot_out(tmp_path, make_mailbox):
+    """Their keys tell robots from strangers, who do not get in in the first place."""
+    for folder, flags in ((tmp_path, []), (tmp_path, ["--robot", "robot"])):
+        keys_tool.main(["--out", str(folder), *flags])
+    (tmp_path / "authorized").mkdir(exist_ok=True)
+    (tmp_path / "robot.key").rename(tmp_path / "authorized" / "robot.key")
+    mailbox = make_mailbox(keys=tmp_path)
+    for _ in range(connections.STRIKES):
+        mailbox._connections._strike("127.0.0.1")
+    link = Link(mailbox.address, SPEC, "robot", {}, tmp_path / "spool", keys=tmp_path)
+    drain_until(mailbox, lambda: link.pump() or link.network is not None, 10.0)
+    link.close(0.0)
+
+
+def test_a_robot_that_sends_all_it_has_after_its_welcome_is_no_stranger(tmp_path, mailbox, monkeypatch):
+    """Its first bytes came before the learner had read anything but its HELLO, and it was disconnected for them."""
+    monkeypatch.setattr(connections, "STRANGER_BYTES", 3000)
+    link = Link(mailbox.address, SPEC, "robot", {}, tmp_path)
+    link.begin()
+    for step in steps_of(100):
+        link.send(step)
+    drain_until(mailbox, lambda: link.pump() or mailbox.robots)  # HELLO only
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:  # nobody drains: an update is being made
+        link.pump()
+        time.sleep(0.01)
+    assert not mailbox.counts
+    drain_until(mailbox, lambda: link.pump() or mailbox.finished)
+    assert link.reconnects == 0
+    link.close(0.0)
 
 
 def test_the_oldest_connections_that_are_no_robots_give_way(mailbox, robot, monkeypatch):

@@ -1,6 +1,7 @@
 """CURVE on the real sockets: who is known gets through, everybody else neither in nor out, and nobody reads along."""
 
 import os
+import re
 import shutil
 import socket
 import threading
@@ -234,6 +235,8 @@ def test_keys_that_cannot_be_right_are_named(folders, tmp_path):
         path.write_text("hello")
         path.chmod(0o600)
         assert f"{path}: not a " in refused(box, arm)
+        path.write_text(re.sub('(-key = ")[^"]*', r"\g<1>" + 40 * "~", away.read_text()))  # no Z85: it hung the learner
+        assert f"{path}: not a " in refused(box, arm)
         os.replace(away, path)
     (box / "learner.key_secret").chmod(0o640)
     assert "others may read" in refused(box, arm)
@@ -242,6 +245,21 @@ def test_keys_that_cannot_be_right_are_named(folders, tmp_path):
     assert "authorized/robot.key: not a public key" in refused(box, arm)
     (box / "authorized" / "robot.key").unlink()
     assert "no robot may connect" in refused(box, arm)
+
+
+def test_an_error_in_the_authenticator_keeps_no_later_peer_out(bench, monkeypatch):
+    mailbox, asked = bench.mailbox(), []
+
+    def refuses(address):
+        asked.append(address)
+        assert len(asked) > 1, "an error that nobody foresaw"
+        return False
+
+    monkeypatch.setattr(mailbox._authenticator, "_refuses", refuses)
+    bench.link(mailbox)
+    bench.turn(lambda: asked)
+    later = bench.link(mailbox, "later", spool=bench.spool / "later")
+    bench.turn(lambda: later.network is not None)
 
 
 def test_with_keys_an_address_beyond_this_machine_is_allowed(folders):

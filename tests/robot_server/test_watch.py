@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from agent import wire
+from agent.connections import Connections
 from agent.spec import UserError
 from envs.clock import Clock
 from tools.keys import main
@@ -38,6 +39,13 @@ def test_the_trouble_is_named(bench, tmp_path, theirs, ours, text):
     link = bench.link(mailbox, keys=ours and tmp_path / ours)
     bench.turn(lambda: text in link.trouble)
     assert link.network is None and link.reconnects == 0
+
+
+def test_a_refused_address_is_not_asked_for_keys_that_its_learner_does_not_use(bench, monkeypatch):
+    monkeypatch.setattr(Connections, "refuses", lambda self, address: True)
+    link = bench.link(bench.mailbox())
+    bench.turn(lambda: "lets nobody in from this address for some seconds" in link.trouble)
+    assert "key" not in link.trouble
 
 
 def test_an_unknown_host_name_is_called_that(bench):
