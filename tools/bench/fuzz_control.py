@@ -62,6 +62,7 @@ def with_the_key(orders: Connection, address: str) -> None:
 def person(orders: Connection, address: str) -> None:
     """Presses STOP and releases it; answers how long each STOP took to be confirmed."""
     operator, taken, unheard = Operator(address), [], 0
+    operator.ask("state", timeout_s=30.0)  # a page is connected before anybody presses STOP on it
     while not orders.poll():
         began = time.monotonic()
         answer = operator.ask("event", event="stop")
@@ -79,14 +80,18 @@ def against_control(report: Report, messages: int) -> None:
     spawn = multiprocessing.get_context("spawn").Process
     rounds: dict[str, tuple[list[float], int]] = {}
     sent, slowest_s, on_time = 0, 0.0, []
-    for name, targets in (("alone", [person]), ("flooded", [person, raw_strangers, with_the_key])):
+    for name, targets in (
+        ("alone", [person]),
+        ("beside strangers", [person, raw_strangers]),
+        ("beside one with the key", [person, raw_strangers, with_the_key]),
+    ):
         pipes = [multiprocessing.Pipe() for _ in targets]
         for target, (_, theirs) in zip(targets, pipes, strict=True):
             spawn(target=target, args=(theirs, control.address), daemon=True).start()
         on_cores(strangers=False)
         end, counted = time.monotonic() + 10.0, control.faults.counts.total()
         while time.monotonic() < end or (
-            name == "flooded" and control.faults.counts.total() - counted < messages and time.monotonic() < end + 600.0
+            len(targets) == 3 and control.faults.counts.total() - counted < messages and time.monotonic() < end + 600.0
         ):
             due, began = time.monotonic() + STEP_S, time.perf_counter()
             control.show({"state": np.zeros(9, np.float32)}, {})
@@ -103,13 +108,17 @@ def against_control(report: Report, messages: int) -> None:
                 control.wait(0.01)
             answers.append(ours.recv())
         rounds[name] = answers[0]
-        sent = sum(answers[1:])
+        sent += sum(answers[1:])
     os.sched_setaffinity(0, cores)
     report.add("control: messages of strangers", sent, "")
     for kind, count in sorted(control.faults.counts.items()):
         report.add(f"control: counted as {kind}", count, "")
     for name, (taken, unheard) in rounds.items():
-        report.add(f"control: STOP confirmed, {name}, {len(taken)} times, longest", max(taken) * 1e3, "ms", 50.0)
+        median_s, most_s = np.percentile(taken, [50, 99])
+        report.add(f"control: STOP confirmed, {name}, {len(taken)} times, median", float(median_s) * 1e3, "ms")
+        report.add(f"control: STOP confirmed, {name}, 99th percentile", float(most_s) * 1e3, "ms")
+        limit_ms = None if "key" in name else 50.0  # whoever has the key is this user's own program
+        report.add(f"control: STOP confirmed, {name}, longest", max(taken) * 1e3, "ms", limit_ms)
         report.add(f"control: STOP not confirmed, {name}", unheard, "", 0)
     report.add("control: longest read", slowest_s * 1e3, "ms")
     report.add("control: steps late by, 99th percentile", float(np.percentile(on_time, 99)) * 1e3, "ms")
