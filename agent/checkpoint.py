@@ -143,7 +143,7 @@ def command(*words: Any) -> str:
 
 
 def taken(path: Path, again: Sequence[Any] | None, another: Sequence[Any]) -> UserError:
-    """The error for a `path` that is there already, with the commands that would be right.
+    """The error for a `path` that already exists, with the commands that would be right.
 
     again: goes on with what is there, None when nothing can. another: starts anew, but for the path.
     """
@@ -151,4 +151,4 @@ def taken(path: Path, again: Sequence[Any] | None, another: Sequence[Any]) -> Us
     free = next(new for n in itertools.count(2) if not (new := path.with_name(f"{stem}-{n}{suffix}")).exists())
     words = {"to go on with it": again, "to start another": [*another, free]}
     commands = [f"{why}: {command(*how)}" for why, how in words.items() if how]
-    return UserError(f"{path}: is there already; {'; '.join(commands)}")
+    return UserError(f"{path}: already exists; {'; '.join(commands)}")

@@ -36,7 +36,7 @@ def create(folder: Path, name: str) -> tuple[Path, Path]:
     public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
     for path in (public, secret):
         if path.exists():
-            raise UserError(f"{path}: is there already; whoever knows it would be locked out by a new one")
+            raise UserError(f"{path}: already exists; whoever knows it would be locked out by a new one")
     before = os.umask(0o077)
     try:
         folder.mkdir(parents=True, exist_ok=True)

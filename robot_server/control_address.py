@@ -139,7 +139,7 @@ def bind(socket: zmq.Socket, address: str) -> tuple[str, Claim]:
     path = key_path(address).with_suffix("")  # of the socket, if it is ipc
     ipc = address.startswith("ipc:")
     if ipc and path.exists() and not path.is_socket():
-        raise UserError(f"robot.control {address}: {path} is there already and no socket")
+        raise UserError(f"robot.control {address}: {path} already exists and is no socket")
     claim = Claim(address) if ipc else None  # first: libzmq takes the path from whoever has it
     try:
         socket.bind(address)

@@ -32,7 +32,7 @@ BAD_METAS = [
 ]
 
 
-def spoilt(frames, **fields):
+def altered(frames, **fields):
     header = msgpack.unpackb(frames[0])
     return [msgpack.packb({**header, **fields}), *frames[1:]]
 
@@ -40,7 +40,7 @@ def spoilt(frames, **fields):
 @pytest.mark.parametrize("meta", BAD_METAS, ids=str)
 def test_a_meta_of_wrong_types_is_refused_on_receipt(mailbox, robot, meta):
     steps = steps_of(2)
-    robot.socket.send_multipart(spoilt(wire.pack_step(("raw", "b0", 0), 0, steps[0]), meta=meta))
+    robot.socket.send_multipart(altered(wire.pack_step(("raw", "b0", 0), 0, steps[0]), meta=meta))
     drain_until(mailbox, lambda: sum(mailbox.counts.values()), 5.0)
     with pytest.raises(WireError, match="meta"):
         wire.pack_step(("raw", "b0", 0), 0, steps[0], meta)

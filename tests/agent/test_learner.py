@@ -735,7 +735,7 @@ def test_the_folder_of_another_run_is_refused_with_the_commands_that_would_be_ri
         ([], ""),
     ):
         errors = run_command(monkeypatch, capsys, "--ckpt", offline, "--run", run.folder)
-        assert errors == f"error: {run.folder}: is there already; {again}{another}"
+        assert errors == f"error: {run.folder}: already exists; {again}{another}"
         if there:
             assert (run.folder / "latest.pt").read_bytes() == before
             (run.folder / "latest.pt").unlink()  # a checkpoint before it can be gone on from as well

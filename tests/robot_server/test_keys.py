@@ -204,7 +204,7 @@ def test_secret_keys_are_for_their_owner_only(folders, capsys):
     assert box.stat().st_mode & 0o777 == 0o700
     for path in (box / "learner.key", arm / "robot.key"):
         assert b"secret" not in path.read_bytes().split(b"curve")[1]
-    with pytest.raises(UserError, match=r"learner\.key.*is there already"):
+    with pytest.raises(UserError, match=r"learner\.key.*already exists"):
         main(["--out", str(box)])
     for name in ("a/b", "learner", ""):
         with pytest.raises(UserError, match="--robot"):

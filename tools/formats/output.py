@@ -54,7 +54,7 @@ class Tally:
 def appearing(out: Path) -> Iterator[Path]:
     """A path beside `out` to write to; it takes `out`'s name once all is written. Raises DiskError for a full disk."""
     if out.exists():
-        raise UserError(f"--out {out}: is there already; name one that is not")
+        raise UserError(f"--out {out}: already exists; name one that is not")
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         make_folder(out.parent)

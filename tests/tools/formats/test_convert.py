@@ -163,7 +163,7 @@ def test_bad_input_is_one_line(foreign, tmp_path, refused, options, words):
 
 def test_nothing_that_is_there_is_overwritten(foreign, tmp_path, refused):
     (tmp_path / "x").mkdir()
-    assert "is there already" in refused("convert", foreign(), "--out", tmp_path / "x", "--success", "end")
+    assert "already exists" in refused("convert", foreign(), "--out", tmp_path / "x", "--success", "end")
     assert "no such file or folder" in refused("convert", tmp_path / "none", "--out", tmp_path / "y")
     (tmp_path / "empty.hdf5").write_text("no")
     assert "none of episodes, lerobot" in refused("convert", tmp_path / "empty.hdf5", "--out", tmp_path / "y")
