@@ -37,6 +37,7 @@ from agent.wire import (
     WireError,
     check_address,
     episode_key,
+    held_bytes,
     largest_step,
     pack,
     read_step,
@@ -55,8 +56,6 @@ MAX_VERSIONS = 10_000  # of which it is known when they were offered
 DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
 MAX_FRAMES = 3  # of a message: its route, a header, arrays
 MAX_SKIPPED = 50_000  # frames of longer messages, in one drain
-HELD_STEPS = 200  # of a robot, that libzmq may hold between two drains
-HELD_BYTES = 64 << 20  # or so much, if that is more
 
 
 class Mailbox:
@@ -107,8 +106,7 @@ class Mailbox:
         self._guard: Guard | None = None
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)
-        step_bytes = largest_step(spec)
-        largest = max(MAX_HEADER_BYTES, step_bytes)
+        largest = max(MAX_HEADER_BYTES, largest_step(spec))
         options = {
             **SOCKET_OPTIONS,
             zmq.MAXMSGSIZE: largest,  # libzmq hangs up on a longer frame before it takes memory
@@ -118,7 +116,7 @@ class Mailbox:
         for option, value in options.items():
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in address
-        limits = Limits(message=2 * largest, robot=max(HELD_BYTES, HELD_STEPS * step_bytes))
+        limits = Limits(message=2 * largest, robot=held_bytes(spec))
         self._connections = Connections(self._socket, limits, self._faults)
         self.over_share: set[str] = set()
         self._source = -1  # descriptor of the connection of the message that is looked at

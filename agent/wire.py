@@ -49,6 +49,8 @@ PROTOCOL = 4
 MAX_HEADER_BYTES = 1 << 20
 MAX_MAP_BYTES = 1 << 14  # of a field that is a map (env, meta, spec, ...), as JSON
 MAX_REPORTED = 5000  # episodes in one outbox report
+HELD_STEPS = 200  # of a robot, that libzmq may hold between two drains
+HELD_BYTES = 64 << 20  # or so much, if that is more
 
 EPISODE = {"robot": str, "boot": str, "episode": int}
 STEP_TYPES: dict[str, type] = {
@@ -245,6 +247,11 @@ def largest_step(spec: Spec) -> int:
     """Bytes of the longest frame with arrays of a STEP: an observation, the final one, an action, each aligned."""
     observation = sum(8 + math.prod(spec.shape(key)) * spec.dtype(key).itemsize for key in spec.keys)
     return 2 * observation + 4 * spec.action_dim + 8
+
+
+def held_bytes(spec: Spec) -> int:
+    """Bytes of a robot that may wait in the learner's libzmq; a robot sends half of that before it waits for a PONG."""
+    return max(HELD_BYTES, HELD_STEPS * largest_step(spec))
 
 
 def wire_bytes(frames: Sequence[Any]) -> int:

@@ -34,8 +34,10 @@ from agent.wire import (
     Message,
     WireError,
     check_address,
+    held_bytes,
     pack,
     unpack,
+    wire_bytes,
 )
 from envs.clock import Clock
 from robot_server.outbox import Outbox
@@ -96,6 +98,9 @@ class Link:
         self._weights: tuple[int, dict[str, np.ndarray]] | None = None
         self._have = -1  # version of the newest weights received
         self._pulls = 0
+        self._window = held_bytes(spec) // 2  # bytes of steps under way, beyond which the learner hangs up
+        self._sent = self._taken = 0  # bytes of steps on this connection: given to the socket, and read by the learner
+        self._pulled: deque[tuple[float, int]] = deque(maxlen=100)  # PULLs without PONG: sent_s, bytes before
         self._frames: list[bytes] = []  # of a message that has not been read whole
         self._due_s = self._reconnect_s = 0.0  # when HELLO or PULL is next to be sent, the connection to be looked at
         self._hold_end_s = 0.0
@@ -217,6 +222,8 @@ class Link:
         if now >= self._reconnect_s and self._watch.gave_up:
             self._reconnect_s = now + RECONNECT_S
             self._reconnect()
+        if self._sent - (self._pulled[-1][1] if self._pulled else self._taken) > self._window // 2:
+            self._due_s = 0.0  # the PONG will tell what the learner has read
         if now >= self._due_s and self._say_hello_or_pull():
             self._due_s = now + (PULL_EVERY_S if self._welcomed else HELLO_EVERY_S)
         if not self._welcomed:
@@ -230,8 +237,9 @@ class Link:
                 except EpisodeFileError as error:
                     self._outbox.set_aside(episode, error)
                     return
-                if not self._put(frames):
+                if self._sent - self._taken > self._window or not self._put(frames):
                     return
+                self._sent += wire_bytes(frames)
                 episode.sent += 1
 
     def wait(self, timeout_s: float) -> None:
@@ -305,21 +313,22 @@ class Link:
         outbox = [[*out.key, out.sent] for out in held if out.sent or not self._welcomed][:MAX_REPORTED]  # the oldest
         if self._welcomed:
             self._pulls += 1
-            return self._put(
-                pack(
-                    "PULL",
-                    have=self._have,
-                    ask=self._pulls // PULLS_A_QUESTION,
-                    outbox=outbox,
-                    sent_s=time.monotonic(),
-                    acting=self.version,
-                    unacknowledged=sum(out.length for out in held),
-                    spooled=sum(out.file is not None for out in held),
-                    reconnects=self.reconnects,
-                    round_trip_s=self.round_trip_s,
-                    **self._timing(),
-                )
+            pull = pack(
+                "PULL",
+                have=self._have,
+                ask=self._pulls // PULLS_A_QUESTION,
+                outbox=outbox,
+                sent_s=(now := time.monotonic()),
+                acting=self.version,
+                unacknowledged=sum(out.length for out in held),
+                spooled=sum(out.file is not None for out in held),
+                reconnects=self.reconnects,
+                round_trip_s=self.round_trip_s,
+                **self._timing(),
             )
+            if taken := self._put(pull):
+                self._pulled.append((now, self._sent))
+            return taken
         spec = self.spec.to_dict()
         return self._put(pack("HELLO", robot=self.name, boot=self.boot, spec=spec, env=self.env, outbox=outbox))
 
@@ -336,6 +345,8 @@ class Link:
         if self._watch.connections != self._connections:
             self._connections = self._watch.connections
             self._welcomed, self._due_s = False, 0.0
+            self._sent = self._taken = 0
+            self._pulled.clear()
 
     def _read_frame(self) -> bool:
         """Whether the message is whole now. Of one that has too many frames the rest is dropped, whatever it takes."""
@@ -427,6 +438,8 @@ class Link:
         if not 0 <= round_trip_s < 1e9:
             raise WireError(f"PONG after {round_trip_s} s")
         self._round_trips_s.append(round_trip_s)
+        while self._pulled and self._pulled[0][0] <= message.fields["sent_s"]:  # the learner reads in order
+            self._taken = self._pulled.popleft()[1]
 
     @staticmethod
     def _key(message: Message) -> tuple[str, str, int]:

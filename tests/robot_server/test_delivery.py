@@ -9,7 +9,7 @@ import pytest
 import zmq
 from link_data import NETWORK
 
-from agent import wire
+from agent import connections, wire
 from agent.episode_file import write_episode
 from agent.receipt import boot_secret, is_receipt, receipt
 from agent.spec import Episode, UserError
@@ -263,3 +263,25 @@ def test_a_receipt_is_of_one_run_one_boot_one_episode_and_one_length():
     assert len({of(*args), *others}) == 6
     assert is_receipt(of(*args), boot_secret(*args[:3]), 7, 20)
     assert not is_receipt("ü\ud800", boot_secret(*args[:3]), 7, 20)
+
+
+def test_a_backlog_waits_for_a_learner_that_is_in_an_update(bench, episode_steps, monkeypatch):
+    """More than the learner's libzmq may hold: the robot was disconnected for it, again and again."""
+    monkeypatch.setattr(wire, "HELD_BYTES", 200_000)
+    monkeypatch.setattr(wire, "HELD_STEPS", 0)
+    monkeypatch.setattr(connections, "PERIOD_S", 0.001)
+    mailbox, link = bench.pair()
+    steps = episode_steps(50)
+    for _ in range(20):
+        bench.play(link, steps)
+    for _ in range(5):
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:  # an update is being made
+            link.pump()
+            time.sleep(0.002)
+        waiting = [each.under_way for each in mailbox._connections._by_fd.values()]
+        bench.work()
+        assert max(waiting, default=0) > 50_000 or len(bench.episodes) > 15  # what it may send, it sends
+    bench.turn(lambda: not link.backlog and len(bench.episodes) == 20)
+    assert not mailbox.counts and link.reconnects == 0
+    assert all(bench.same(episode, steps) for episode in bench.episodes)
