@@ -61,9 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     except BaseException:
         env.close()
         raise
-    control = open_control(robot)
+    control = None
     with Stop() as stop:
         try:
+            control = open_control(robot, moves=getattr(env.unwrapped, "paced", False))
             act(env, link, robot, stop, control)
         finally:
             try:
@@ -77,12 +78,17 @@ def main(argv: list[str] | None = None) -> int:
     )  # without --episodes it has no other end
 
 
-def open_control(robot: RobotConfig) -> Control | None:
-    """The operator's socket; None without one, which is said when one was wanted."""
+def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
+    """The operator's socket; None without one, which is reported when one was wanted.
+
+    moves: a real arm does, and starts without STOP only where that was asked for. Raises UserError.
+    """
     raise_descriptor_limit()
     try:
         control = Control(bound(robot.control, robot.robot_name)) if robot.control else None
     except UserError as error:
+        if moves:
+            raise UserError(f"no STOP for this arm: {error}; --control '' starts it without") from None
         print(f"no page and no teleoperation: {error}", file=sys.stderr)
         return None
     if control:

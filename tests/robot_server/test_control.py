@@ -370,6 +370,8 @@ def test_deflections_are_bounded(control, operator):
 
 def test_a_second_robot_server_goes_without(control, capsys):
     assert robot_server.__main__.open_control(RobotConfig(control=control.address)) is None
+    with pytest.raises(UserError, match=r"no STOP for this arm: .*; --control '' starts it without"):
+        robot_server.__main__.open_control(RobotConfig(control=control.address), moves=True)
     assert control.address in capsys.readouterr().err
     assert robot_server.__main__.open_control(RobotConfig(control="")) is None and not capsys.readouterr().err
 
