@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -176,6 +177,7 @@ async def serve(
     Operator(address).close()
     token = token or ("" if local else secrets.token_urlsafe(16))
     connections = Connections()
+    logging.getLogger("aiohttp.server").addFilter(panel_connections.is_of_a_request)
     app = application(Robot(address), token, episodes, connections)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()

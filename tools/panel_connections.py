@@ -8,11 +8,14 @@ of the address with the most of them is closed. A page's WebSocket is a request 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+
+from aiohttp.http import HttpProcessingError
 
 MAX_WAITING = 64
 REQUEST_S = 5.0  # for the first request to be sent
@@ -70,6 +73,11 @@ class Connections:
     def _close(self, transport: Any) -> None:
         del self._waiting[transport]
         transport.abort()
+
+
+def is_of_a_request(record: logging.LogRecord) -> bool:
+    """False for aiohttp's report of bytes that are no HTTP: a traceback and all the bytes, for each such connection."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _address(transport: asyncio.BaseTransport) -> str:

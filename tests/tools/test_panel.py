@@ -688,6 +688,18 @@ def test_half_sent_requests_keep_nobody_from_stopping_the_robot(arm, start_panel
     talk(attacked())
 
 
+def test_bytes_that_are_no_http_fill_no_log(arm, start_panel, capfd):
+    """Each such connection left a traceback with everything that it had sent: 7 MB after 200 of them."""
+    url = start_panel(arm.control.address)
+    capfd.readouterr()
+    for data in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + 1000 * b"\xff\0", 1000 * b"\xff\0", b"GET / HTTP/9\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", int(url.split(":")[2].strip("/"))), timeout=10) as stranger:
+            stranger.sendall(data)
+            while stranger.recv(1000):
+                pass
+    assert len(capfd.readouterr().err) < 500
+
+
 DRIVE = {"motion": [1, 0, 0, 0, 0, 0], "gripper": 1, "enabled": True}
 
 
