@@ -119,6 +119,8 @@ def run_episode(
                         continue
                     cut = True
                 if word or cut:
+                    if arm and control.stopped:
+                        arm.hold()
                     cut = True
                     break
             action = np.clip(policy.act(observation, deterministic), -1, 1).astype(np.float32)

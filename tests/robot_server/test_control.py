@@ -678,6 +678,16 @@ def test_a_stop_arrives_while_the_learner_asks_to_hold(acting, control, operator
     assert summary.word == "stop" and len(tiny_env.actions) == summary.steps == 2
 
 
+@pytest.mark.parametrize("event", ["stop", "pause"])
+def test_an_arm_is_held_when_a_person_stops_it_between_two_steps(acting, control, operator, tiny_env, event):
+    """Not only when its next step or reset finds out."""
+    person, held, end_s = operator(), [], time.monotonic() + 10
+    tiny_env.paced, tiny_env.hold = True, lambda: held.append(len(tiny_env.actions))
+    over = lambda: bool(held) or time.monotonic() > end_s  # noqa: E731
+    summary, _ = acting({1: lambda: ask(control, person, "event", event=event)}, stop=over)
+    assert held == [2] and summary.steps == 2
+
+
 def test_after_a_stop_nothing_moves_until_a_person_releases_it(acting, control, operator, capsys):
     person, turns = operator(), []
     ask(control, person, "event", event="stop")
