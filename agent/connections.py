@@ -137,7 +137,7 @@ class Connections:
                     look_s = now + PERIOD_S
                     self._look()
             except Exception:  # this thread guards memory for the whole run
-                log.exception("the watch over connections")
+                log.exception("error while checking connections")
                 self._stop.wait(PERIOD_S)
 
     def _read_events(self) -> None:
@@ -185,12 +185,12 @@ class Connections:
                 continue
             each.received, each.looked_s = received, time.monotonic()
             if incomplete > self.limits.message:
-                self._end(each, f"{incomplete} bytes and no end of a message")
+                self._end(each, f"an incomplete message of {incomplete} bytes")
             elif each.under_way > each.budget:
-                self._end(each, f"{each.under_way} bytes under way", strike=not each.robot)
+                self._end(each, f"{each.under_way} bytes not read yet", strike=not each.robot)
         strangers = [each for each in list(self._by_fd.values()) if not each.robot]
         if sum(each.under_way for each in strangers) > STRANGERS_BYTES:
-            self._end(max(strangers, key=lambda each: each.under_way), "strangers have too many bytes under way")
+            self._end(max(strangers, key=lambda each: each.under_way), "unknown peers sent too much")
 
     def _end(self, each: Connection, why: str, strike: bool = True) -> None:
         """strike: it sent too much."""

@@ -39,5 +39,6 @@ class Faults:
             self._unlogged += 1
             return
         more = f" (and {self._unlogged} more bad messages since the last such line)" if self._unlogged else ""
-        log.warning("dropped a bad message from %s: %s%s", sender, shown(error), more)
+        what = "disconnected" if kind == "disconnected" else "dropped a bad message from"
+        log.warning("%s %s: %s%s", what, sender, shown(error), more)
         self._next_line_s, self._unlogged = time.monotonic() + 1.0, 0

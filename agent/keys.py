@@ -77,7 +77,7 @@ class Gate(ThreadAuthenticator):
             else:
                 await super().handle_zap_message(msg)
         except Exception:  # without a reply nobody could connect any more
-            log.exception("the authenticator")
+            log.exception("error in the authenticator, a peer was refused")
             with contextlib.suppress(Exception):
                 self._send_zap_reply(msg[1], b"500", b"error")
 

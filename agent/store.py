@@ -167,7 +167,7 @@ class Store:
         shorter, longer = sorted((one, other), key=lambda each: each[1])
         replaced = self._good.parent / "replaced"
         move(shorter[0], replaced / shorter[0].name)
-        log.warning("moved to %s, not learnt from: %s has more of the same episode", replaced, longer[0])
+        log.warning("moved to %s, excluded from training: %s has more steps of the same episode", replaced, longer[0])
         return longer
 
     def _add(self, episode: Episode, path: Path) -> bool:
@@ -200,7 +200,7 @@ class Store:
         except EpisodeFileError as error:
             damaged = path.parent.parent / "damaged"
             move(path, damaged / path.name)
-            log.warning("moved to %s, not learnt from: %s", damaged, error)
+            log.warning("moved to %s, excluded from training: %s", damaged, error)
             return None
 
 

@@ -205,7 +205,7 @@ def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: C
 
     def why_not() -> str:
         if control and control.held:
-            return f"{control.held}: waiting for them to {'release' if control.stopped else 'come back, or to resume'}"
+            return f"{control.held}: waiting for {'Release' if control.stopped else 'them to come back, or for Resume'}"
         away = robot.while_away == "wait" and link.silent_s > AWAY_S
         reason = link.full or ("the learner is away (robot.while_away)" if away else "")
         return reason and f"{reason}: waiting for the learner"

@@ -408,7 +408,7 @@ class Link:
             return
         secret = episode.meta.get("secret")
         if episode.held or (secret and not is_receipt(message.fields["receipt"], secret, key[2], stored)):
-            raise WireError(f"ACK of {key} by another run than its own")
+            raise WireError(f"ACK of {key} from another run")
         if stored < episode.length:  # cut short there, when this robot was away
             episode.sent = min(episode.sent, stored)  # the learner asks for the rest that it needs
         elif not episode.ended:

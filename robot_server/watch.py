@@ -28,7 +28,7 @@ class Watch:
             + (
                 f"does not know the key of '{robot}': it wants {robot}.key in keys/authorized/"
                 if encrypted
-                else "lets nobody in from this address for some seconds: something else there misbehaves"
+                else "refuses this address for some seconds: another program there sent too much"
             ),
         }
         self._said = {

@@ -44,7 +44,7 @@ def test_the_trouble_is_named(bench, tmp_path, theirs, ours, text):
 def test_a_refused_address_is_not_asked_for_keys_that_its_learner_does_not_use(bench, monkeypatch):
     monkeypatch.setattr(Connections, "refuses", lambda self, address: True)
     link = bench.link(bench.mailbox())
-    bench.turn(lambda: "lets nobody in from this address for some seconds" in link.trouble)
+    bench.turn(lambda: "refuses this address for some seconds" in link.trouble)
     assert "key" not in link.trouble
 
 
