@@ -355,3 +355,12 @@ def test_the_longest_path_of_a_socket(folder):
     assert heard(operator, control)
     operator.close()
     control.close()
+
+
+def test_a_key_file_that_others_could_read_is_closed_to_them_before_a_key_is_in_it(tmp_path):
+    path = tmp_path / "a.sock.key"
+    path.touch(0o644)
+    path.chmod(0o644)
+    control = Control(f"ipc://{tmp_path}/a.sock")
+    assert path.stat().st_mode & 0o777 == 0o600 and read_key(path)
+    control.close()

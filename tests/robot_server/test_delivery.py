@@ -189,6 +189,42 @@ def stranger(bench):
         each.socket.close()
 
 
+def told(bench, mailbox, link, steps, secret="s1"):
+    """Give `link` an ACK of `steps` steps of its first episode, and return when it has been read."""
+    route, key = f"{link.name}-{link.boot}".encode(), (link.name, link.boot, 0)
+    proof = receipt(boot_secret(secret, *key[:2]), 0, steps)
+    named = dict(zip(("robot", "boot", "episode"), key, strict=True))
+    for message in (wire.pack("ACK", steps=steps, receipt=proof, **named), wire.pack("PONG", sent_s=1e18)):
+        mailbox._socket.send_multipart([route, *message])
+    bench.turn(lambda: link.counts["PONG"] == 1)
+    return link._outbox.episodes.get(key)
+
+
+def test_a_true_receipt_of_fewer_steps_deletes_nothing(bench, episode_steps, empty, quick):
+    """Item 10: the learner has cut the episode short."""
+    mailbox, link = bench.pair()
+    bench.acknowledge = False
+    bench.play(link, episode_steps(20))
+    link.keep()
+    bench.turn(lambda: bench.episodes)
+    episode = told(bench, mailbox, link, 16)
+    assert episode and episode.file.exists() and not link.counts["ACK"]
+    mailbox.acknowledge(bench.episodes[0])
+    bench.turn(lambda: empty(link))
+
+
+def test_an_acknowledgement_by_another_run_deletes_no_episode_without_a_secret(bench, episode_steps):
+    """Item 11: an episode of an earlier release has its run's name, and nothing that could prove it."""
+    mailbox = bench.mailbox()
+    link = bench.link(mailbox)
+    bench.play(link, episode_steps(4), {"run": "other-2", "secret": ""})
+    link.keep()
+    bench.turn(lambda: link.network is not None)
+    episode = told(bench, mailbox, link, 4)
+    assert episode and episode.held and episode.file.exists() and link.counts["ACK"] == 1
+    assert not (link.spool / "delivered").exists()
+
+
 @pytest.mark.parametrize("restarted", [True, False])
 @pytest.mark.parametrize("welcome", [{}, {"run": "other-2", "secret": "x"}, {"run": "run-1", "secret": "x"}])
 def test_a_stranger_at_the_learners_address_empties_no_spool(
