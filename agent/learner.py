@@ -52,7 +52,7 @@ WAIT_S = 0.05
 HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
 COMPILE_S = 60.0  # the same while an update of a new kind is compiled
 LEAVE_S = 15.0  # how long robots may take to leave when the run is over
-COME_S = 3.0  # how long robots of an earlier life of the run may take to be back
+COME_S = 6.0  # how long robots of an earlier life of the run may take to be back
 TAKE_S = 0.1  # then an update is made, whatever else has arrived
 RETRY_S = 5.0  # between two attempts to write episodes to a disk that is full
 

@@ -27,6 +27,7 @@ def sources(tmp_path_factory):
         write_episode(folder / "episodes" / f"episode_{number:06d}.hdf5", made(12, (("front", (48, 48)),), seed=number))
     for kind in ("robomimic", "minari", "lerobot"):
         convert(folder / "episodes", folder / kind, Choices(), writes=kind)
+    convert(folder / "minari", folder / "again", Choices(), writes="episodes")
     return folder
 
 
@@ -35,7 +36,7 @@ def command(*words):
 
 
 LARGEST = {
-    "episodes": "episodes/*",
+    "episodes": "again/*",
     "robomimic": "robomimic",
     "minari": "minari/data/*",
     "lerobot": "lerobot/*/*/*/*.mp4",
