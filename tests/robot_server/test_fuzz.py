@@ -1,5 +1,6 @@
 """What strangers in the learner's place send to a robot: it acts on, and loses nothing."""
 
+import contextlib
 import time
 
 import zmq
@@ -11,14 +12,19 @@ from tools.bench.fuzz_robot import by_design
 from tools.bench.noise import Noise
 
 
-def test_a_robot_survives_thousands_of_strange_messages(bench, episode_steps, empty):
-    steps = episode_steps(30)
+@contextlib.contextmanager
+def false_learner(bench):
+    """A ROUTER in the place of a learner, the link that has said HELLO to it, and the route to that."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.linger = 0
-        address = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
-        link: Link = bench.link(address)
+        link: Link = bench.link(f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}")
         bench.turn(lambda: router.poll(0))
-        route = router.recv_multipart()[0]
+        yield router, link, router.recv_multipart()[0]
+
+
+def test_a_robot_survives_thousands_of_strange_messages(bench, episode_steps, empty):
+    steps = episode_steps(30)
+    with false_learner(bench) as (router, link, route):
         noise = (frames for frames in Noise(2, SPEC, ["robot"]).learner() if not by_design(frames, NETWORK))
         link.begin({"seed": 1})
         for step in steps:
@@ -30,7 +36,7 @@ def test_a_robot_survives_thousands_of_strange_messages(bench, episode_steps, em
             link.pump()
         bench.turn(lambda: sum(link.counts.values()) > 1000 and not link._socket.poll(0))
     assert {"malformed", "PULL", "STEP"} <= link.counts.keys() and sum(link.counts.values()) > 1000
-    bench.mailbox(address)
+    bench.mailbox(link.address)
     bench.turn(lambda: empty(link))
     (episode,) = bench.episodes
     assert bench.same(episode, steps)
@@ -64,12 +70,7 @@ class Endless:
 
 def test_a_message_of_very_many_frames_holds_no_control_step_up(bench, episode_steps, empty):
     """Issue 20, item 6, at the robot's end."""
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
-        router.linger = 0
-        address = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
-        link: Link = bench.link(address)
-        bench.turn(lambda: router.poll(0))
-        route = router.recv_multipart()[0]
+    with false_learner(bench) as (router, link, route):
         router.send_multipart([route, *[b""] * 300_000])
         router.send_multipart([route, b"not a message either"])
         taken: list[float] = []
