@@ -50,12 +50,13 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
 class Stop:
     """In its `with` block, turns true at the first of SIGNALS; a second, not SIGHUP, raises KeyboardInterrupt.
 
-    at_once: there was a second. number: of the first, 0 before. exit_code: for a command that was stopped before its
+    After `closing` the second only sets at_once, so that what must be closed is closed, and a third raises. at_once:
+    there was a second. number: of the first, 0 before. exit_code: for a command that was stopped before its
     work was done.
     """
 
     def __init__(self) -> None:
-        self.asked = self.at_once = False
+        self.asked = self.at_once = self._closing = False
         self.number = 0
         self._before: dict[int, Any] = {}
 
@@ -74,10 +75,15 @@ class Stop:
 
     def _ask(self, number: int, frame: types.FrameType | None) -> None:
         if self.asked:
-            self.at_once = True
-            _interrupt(number, frame)
+            noted, self.at_once = self.at_once, True
+            if noted or not self._closing:
+                _interrupt(number, frame)
         _note(number)
         self.asked, self.number = True, number
+
+    def closing(self) -> None:
+        """What follows closes a robot, a socket, a spool: the next signal is not to cut that short."""
+        self._closing = True
 
     def __call__(self) -> bool:
         return self.asked

@@ -64,15 +64,19 @@ def main(argv: list[str] | None = None) -> int:
     control = None
     with Stop() as stop:
         try:
-            control = open_control(robot, moves=getattr(env.unwrapped, "paced", False))
-            act(env, link, robot, stop, control)
+            with contextlib.suppress(KeyboardInterrupt):  # asked twice: not even what it waits for is awaited
+                control = open_control(robot, moves=getattr(env.unwrapped, "paced", False))
+                act(env, link, robot, stop, control)
         finally:
+            stop.closing()
             try:
                 env.close()  # first: a robot must not wait for the network to be let go
             finally:
-                if control:
-                    control.close()
-                lost = finish(link, timeout_s=0.0 if stop.at_once else 5.0)
+                try:
+                    if control:
+                        control.close()
+                finally:
+                    lost = finish(link, lambda: stop.at_once)
     return (
         1 if lost else stop.exit_code if robot.episodes and not link.done else 0
     )  # without --episodes it has no other end
@@ -324,12 +328,9 @@ def wait_until(
     return False
 
 
-def finish(link: Link, timeout_s: float) -> int:
+def finish(link: Link, at_once: Callable[[], bool]) -> int:
     """Close the link, say what could not be delivered, and return how many episodes are lost: the spool failed too."""
-    try:
-        left = link.close(timeout_s)
-    except KeyboardInterrupt:
-        left = link.close(timeout_s=0.0)  # no more waiting, but the spool is written to its end
+    left = link.close(5.0, at_once)
     lost = link.unkept
     if left > lost:
         print(

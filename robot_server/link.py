@@ -14,7 +14,7 @@ import secrets
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -262,17 +262,19 @@ class Link:
             self.version = newest[0]
         return newest
 
-    def close(self, timeout_s: float = 5.0) -> int:
+    def close(self, timeout_s: float = 5.0, give_up: Callable[[], bool] = lambda: False) -> int:
         """End the running episode, deliver, say BYE; returns how many episodes are left, all but `unkept` in the spool.
 
-        They are written there before the wait for the learner begins: killing the process then loses nothing. When an
-        exception comes out of here (Ctrl-C), close may be called again.
+        They are written there before the wait for the learner begins: killing the process then loses nothing. give_up:
+        ends that wait. When an exception comes out of here (Ctrl-C), close may be called again.
         """
         self.cut()
         self.keep()
         deadline_s = time.monotonic() + timeout_s
         try:
             while self._outbox and self.network is not None and (left_s := deadline_s - time.monotonic()) > 0:
+                if give_up():
+                    break
                 self._due_s = min(self._due_s, time.monotonic() + 0.25)  # report more often: nothing else will
                 self.wait(min(left_s, 0.05))
         except UserError as error:

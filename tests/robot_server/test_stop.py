@@ -2,11 +2,13 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from agent.cli import Stop
 from agent.signals import SIGNALS
+from robot_server import __main__ as server
 from robot_server.__main__ import finish, wait_until
 
 
@@ -30,39 +32,68 @@ def test_the_first_asks_and_the_second_interrupts(stop, number):
     assert stop.at_once
 
 
+def test_nothing_that_closes_is_interrupted_by_the_second_one(stop):
+    os.kill(os.getpid(), signal.SIGINT)
+    stop.closing()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.at_once
+    with pytest.raises(KeyboardInterrupt):  # it hangs
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("second", ["act", "env.close", "control.close"])
+def test_wherever_the_second_ctrl_c_comes_the_arm_and_the_link_are_closed(monkeypatch, tmp_path, second):
+    closed = []
+
+    def at(place):
+        closed.append(place)
+        if place == second:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def act(env, *_):
+        monkeypatch.setattr(env, "close", lambda: at("env.close"))
+        os.kill(os.getpid(), signal.SIGINT)
+        at("act")
+
+    def finish(link, at_once):
+        link.close(0.0)
+        closed.append(at_once())
+        return 0
+
+    def opened(*_, **__):
+        return SimpleNamespace(close=lambda: at("control.close"))
+
+    monkeypatch.setattr(server, "act", act)
+    monkeypatch.setattr(server, "finish", finish)
+    monkeypatch.setattr(server, "open_control", opened)
+    words = ["--env", "fake", "--address", "tcp://127.0.0.1:1", "--spool", str(tmp_path)]
+    assert server.main(words) == 0
+    assert closed == ["act", "env.close", "control.close", True]
+
+
 class Closing:
-    """A link whose first close is interrupted."""
+    """A link that has two episodes left."""
 
     spool = "spool"
     unkept = 0
 
-    def __init__(self, interrupted):
-        self.interrupted, self.timeouts = interrupted, []
-
-    def close(self, timeout_s):
-        self.timeouts.append(timeout_s)
-        if self.interrupted and len(self.timeouts) == 1:
-            raise KeyboardInterrupt
+    def close(self, timeout_s, give_up):
+        self.gave_up = give_up()
         return 2
 
 
-def test_an_interrupted_farewell_is_ended_without_waiting(capsys):
-    link = Closing(interrupted=True)
-    finish(link, timeout_s=5.0)
-    assert link.timeouts == [5.0, 0.0]
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_farewell(capsys, at_once):
+    link = Closing()
+    assert finish(link, lambda: at_once) == 0
+    assert link.gave_up == at_once
     assert "2 episodes not delivered: kept in spool" in capsys.readouterr().err
 
 
-def test_a_farewell(capsys):
-    link = Closing(interrupted=False)
-    assert finish(link, timeout_s=5.0) == 0
-    assert link.timeouts == [5.0]
-
-
 def test_what_the_spool_could_not_take_is_not_called_kept(capsys):
-    link = Closing(interrupted=False)
+    link = Closing()
     link.unkept = 2
-    assert finish(link, timeout_s=5.0) == 2
+    assert finish(link, bool) == 2
     said = capsys.readouterr().err
     assert "2 episodes LOST" in said and "kept in" not in said
 

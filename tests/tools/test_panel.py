@@ -199,8 +199,10 @@ def test_words_and_a_latched_stop(arm, page):
     page.keyboard.press("Escape")
     until(lambda: arm.events.count("stop") == 2)
     assert arm.control.stopped and page.inner_text("#stop") == "STOP"
+    page.wait_for_selector("#pause:has-text('Pause')")  # until the page has seen the resume, the key is for another one
     page.keyboard.press("p")
     until(lambda: arm.control.paused)
+    page.wait_for_selector("#pause:has-text('Resume')")
     page.wait_for_timeout(800)
     page.keyboard.press("p")
     until(lambda: not arm.control.paused)
