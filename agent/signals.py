@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each asks a command 
 _received: int = signal.SIGINT  # the newest of them
 
 
-def _heeded() -> list[signal.Signals]:
+def heeded() -> list[signal.Signals]:
     """SIGNALS, without SIGHUP under nohup."""
     return [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
 
@@ -65,7 +65,7 @@ class Stop:
         return 128 + self.number if self.asked else 0
 
     def __enter__(self) -> Stop:
-        self._before = {number: signal.signal(number, self._ask) for number in _heeded()}
+        self._before = {number: signal.signal(number, self._ask) for number in heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +91,7 @@ class Stop:
 
 def run(main: Callable[[list[str]], int | None]) -> typing.NoReturn:
     """Run a command with sys.argv, and exit. A UserError is one line; a closed pipe (`... | head`) is silent."""
-    for number in _heeded():
+    for number in heeded():
         if number != signal.SIGINT:
             signal.signal(number, _interrupt)
     try:

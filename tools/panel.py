@@ -32,7 +32,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent import cli
+from agent import cli, signals
 from agent.connections import raise_descriptor_limit
 from agent.spec import UserError
 from robot_server.control_address import find
@@ -170,9 +170,12 @@ async def serve(
     episodes: Path | None = None,
     attached: bool = False,
 ) -> None:
-    """Until cancelled, or with `attached` until stdin is closed. Says where the page is. Raises UserError when the
-    address is taken, or impossible.
+    """Serve until a signal asks to stop, or with `attached` until stdin is closed. Reports where the page is. Raises
+    UserError when the address is taken, or impossible.
     """
+    over = asyncio.Event()
+    for number in signals.heeded():  # an exception out of a handler could be lost in a destructor
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
     host, port, local = parse_listen(listen)
     Operator(address).close()
     token = token or ("" if local else secrets.token_urlsafe(16))
@@ -193,7 +196,6 @@ async def serve(
         name = f"[{where[0]}]" if ":" in where[0] else where[0]
         name = "<this computer's name>" if where[0] in ("0.0.0.0", "::") else name
         say(f"http://{name}:{where[1]}/" + (f"?token={token}" if token else ""))
-        over = asyncio.Event()
         if attached:
             asyncio.get_running_loop().add_reader(0, over.set)  # nothing is written there: it is the end
         await over.wait()

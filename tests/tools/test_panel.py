@@ -690,6 +690,22 @@ def test_half_sent_requests_keep_nobody_from_stopping_the_robot(arm, start_panel
     talk(attacked())
 
 
+def test_a_signal_ends_the_page_wherever_it_strikes():
+    """An exception out of a signal's handler is lost in a destructor, and connections that end run many of those."""
+    source = """
+import asyncio, os, signal
+from tools import panel
+from agent import cli
+class Ending:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+def say(url):
+    Ending()
+cli.run(lambda argv: asyncio.run(panel.serve("tcp://127.0.0.1:1", "127.0.0.1:0", "", say)))"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_bytes_that_are_no_http_fill_no_log(arm, start_panel, capfd):
     """Each such connection left a traceback with everything that it had sent: 7 MB after 200 of them."""
     url = start_panel(arm.control.address)
