@@ -1,5 +1,14 @@
-"""For all tests: one thread per process. Tiny networks gain nothing from more, and processes run side by side."""
+"""For all tests, and the programs that they start."""
 
 import os
+import sys
+from pathlib import Path
 
+# One thread per process. Tiny networks gain nothing from more, and processes run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where Python may write no bytecode, each program of a test compiles all of torch anew: seconds, hundreds of times.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    cache = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", cache)
+    sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
