@@ -18,4 +18,5 @@ class Kept(Trainer):
 
 if __name__ == "__main__":
     learner.Trainer = Kept  # type: ignore[misc]
+    learner.COME_S = 0.0  # no robot comes
     cli.run(lambda words: learner.main(words[1:]))

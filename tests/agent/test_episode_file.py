@@ -160,7 +160,7 @@ def test_a_byte_that_flipped_is_never_read_as_data(tmp_path, make_episode):
     write_episode(tmp_path / "whole.hdf5", episode)
     data = (tmp_path / "whole.hdf5").read_bytes()
     refused = 0
-    for position in range(0, len(data), 7):
+    for position in range(0, len(data), 37):
         flipped = bytearray(data)
         flipped[position] ^= 0x10
         (tmp_path / "flipped.hdf5").write_bytes(flipped)

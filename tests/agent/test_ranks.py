@@ -74,8 +74,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(make_agent):
         ranks.join(make_agent(), 16)
 
 
-def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode):
+def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode, monkeypatch):
     """The follower learns from the episodes that its leader reads back."""
+    monkeypatch.setattr(learner, "COME_S", 0.0)
     start = ["--ckpt", str(job / "offline.pt"), "--run", str(job / "alone"), "--address", "tcp://127.0.0.1:0"]
     learner.main([*start, "--env-steps", "0", "--utd", "2", "--actor-every", "2"])
     for k in range(3):

@@ -64,6 +64,7 @@ def test_item_28_with_storage_file_or_fewer_episodes_it_trains(train, small, tmp
 
 
 def test_item_28_the_learner_says_it_too(train, tmp_path, monkeypatch, caplog, make_episode):
+    monkeypatch.setattr(learner, "COME_S", 0.0)
     train()
     start = ["--ckpt", str(tmp_path / "o.pt"), "--address", "tcp://127.0.0.1:0", "--env-steps", "0"]
     with caplog.at_level(logging.WARNING):
