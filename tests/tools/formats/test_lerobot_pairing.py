@@ -126,8 +126,11 @@ def test_item_12_real_recording(real, tmp_path):
     whole = convert(source, tmp_path / "whole", choices)
     assert "6 episodes, 1,749 steps" in whole
     sets.keep(source, 1, range(40, 297))
-    convert(source, tmp_path / "trimmed", choices)
-    before, after = (list(read_episodes([tmp_path / name]))[1] for name in ("whole", "trimmed"))
+    for number in (0, 2, 3, 4, 5):  # which would only take time
+        sets.table_path(source, number).write_bytes(b"")
+    convert(source, tmp_path / "trimmed", choices, skip_bad=True)
+    _, before, *_ = read_episodes([tmp_path / "whole"])
+    (after,) = read_episodes([tmp_path / "trimmed"])
     assert len(after) == 257
     np.testing.assert_array_equal(after.observations["cam_high"], before.observations["cam_high"][40:])
     np.testing.assert_array_equal(after.observations["state"], before.observations["state"][40:])

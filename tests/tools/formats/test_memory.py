@@ -15,7 +15,7 @@ from tools.formats.foreign import Choices
 from .conftest import made
 
 ROOT = Path(__file__).parents[3]
-SIDE, SHORT, LONG = 256, 50, 400  # an image is 0.2 MB, the long episode 79 MB, the short one 10 MB
+SIDE, SHORT, LONG = 256, 50, 250  # an image is 0.2 MB, the long episode 49 MB, the short one 10 MB
 MARGIN_MB = 25
 CHILD = """
 import sys
