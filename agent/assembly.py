@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.faults import shown, unexpected
 from agent.spec import Episode, Transition
 from agent.verdict import settled
-from agent.wire import EpisodeKey, WireError, episode_key
+from agent.wire.bad_messages import shown, unexpected
+from agent.wire.messages import EpisodeKey, WireError, episode_key
 
 MAX_OPEN = 1000  # episodes under way
 MAX_PENDING = 200  # episodes of one robot that have ended and are not on disk: then it begins no other

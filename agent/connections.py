@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from agent.faults import Faults
+from agent.wire.bad_messages import Faults
 
 PERIOD_S = 0.05  # between two looks at all connections
 PER_ADDRESS = 64  # connections of one address; beyond, the oldest one that is no robot's ends
@@ -166,7 +166,7 @@ class Connections:
     def refuses(self, address: str) -> bool:
         """Whether no peer of `address` is let in now, robots included: some were disconnected again and again.
 
-        Connections that are there stay. For `agent.keys`, which asks before anything of a peer gets in.
+        Connections that are there stay. For `agent.wire.keys`, which asks before anything of a peer gets in.
         """
         since_s = time.monotonic() - STRIKES_S
         return sum(at_s > since_s for at_s in self._strikes.get(address, ())) >= STRIKES

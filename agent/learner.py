@@ -45,7 +45,7 @@ from agent.ranks import Ranks
 from agent.spec import Episode, UserError, plural
 from agent.store import Store
 from agent.trainer import Trainer
-from agent.wire import episode_key, episode_name
+from agent.wire.messages import episode_key, episode_name
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 WAIT_S = 0.05

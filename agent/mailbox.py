@@ -21,13 +21,12 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from agent.assembly import Assembly
 from agent.connections import Connections, Limits
-from agent.faults import Faults, shown, unexpected
-from agent.keys import Guard, refuse_old_protocols
 from agent.patience import Patience
-from agent.receipt import boot_secret, receipt
 from agent.robots import REPORTED, Refused, Robot, Robots
 from agent.spec import Episode, Spec, SpecError, UserError
-from agent.wire import (
+from agent.wire.bad_messages import Faults, shown, unexpected
+from agent.wire.keys import Guard, refuse_old_protocols
+from agent.wire.messages import (
     MAX_HEADER_BYTES,
     PROTOCOL,
     SOCKET_OPTIONS,
@@ -44,6 +43,7 @@ from agent.wire import (
     unpack,
     wire_bytes,
 )
+from agent.wire.receipt import boot_secret, receipt
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ class Mailbox:
     network: keyword arguments of agent.config.NetworkConfig, told to the robots. stored: how many steps are on disk
     already of each episode. env: {"name", "options"} that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
-    run: its name, told to everybody. secret: the run's, told to nobody (agent.receipt); without one, robots keep a copy
-    of what a later life of this run acknowledges.
+    run: its name, told to everybody. secret: the run's, told to nobody (agent.wire.receipt); without one, robots keep a
+    copy of what a later life of this run acknowledges.
     over_share: names of robots whose new episodes are left with them.
     counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
     Raises UserError when the address is taken, impossible, or beyond this machine without `keys` (a folder,
-    see agent.keys) and not `insecure`, or a key is missing.
+    see agent.wire.keys) and not `insecure`, or a key is missing.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from torch import Tensor
 from agent.calql import CalQL, Weights
 from agent.signals import SIGNALS
 from agent.spec import UserError
-from agent.wire import EpisodeKey
+from agent.wire.messages import EpisodeKey
 
 PATIENCE = timedelta(days=30)  # followers wait as long as the robots do
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.action_meaning import ELSEWHERE, meaning_of
-from agent.faults import shown
 from agent.spec import Spec, SpecError, env_differences
+from agent.wire.bad_messages import shown
 
 LIVE_S = 10.0  # a robot not heard of for so long (Robot.age_s) is gone, if its connection has not ended before
 FORGET_S = 60.0  # one not heard of for so long is asked WHO it is when it comes back

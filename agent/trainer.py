@@ -21,7 +21,7 @@ from agent.replay_memory import check_room, needed_bytes, row_bytes, warn_of_gro
 from agent.spec import Episode, UserError
 from agent.speed import accelerate
 from agent.storage import Storage
-from agent.wire import EpisodeKey, episode_key
+from agent.wire.messages import EpisodeKey, episode_key
 
 
 class Trainer:

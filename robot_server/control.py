@@ -2,8 +2,8 @@
 
 For programs of its own user on the robot's computer (tools.panel serves others): libzmq takes no message from whoever
 does not have the key of this start (control_address). One ROUTER; a message is a msgpack map, and behind it, in an
-answer to "frames", all camera images in one piece (agent.layout). Nothing is unpickled. Everything happens in `read`
-and `serve`, which the control loop calls at every step; they never block.
+answer to "frames", all camera images in one piece (agent.wire.arrays). Nothing is unpickled. Everything happens in
+`read` and `serve`, which the control loop calls at every step; they never block.
 
 ask     more                          answer
 state   -                             state: what the robot does, and what Control.about adds
@@ -33,9 +33,9 @@ import msgpack
 import numpy as np
 import zmq
 
-from agent.faults import Faults
-from agent.layout import WireError, declare
 from agent.spec import Observation
+from agent.wire.arrays import WireError, declare
+from agent.wire.bad_messages import Faults
 from robot_server.control_address import bind
 from robot_server.operator import plain, read_map
 from robot_server.teleop import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command

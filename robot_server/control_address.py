@@ -19,7 +19,7 @@ import zmq
 
 from agent.cli import Arguments
 from agent.spec import UserError
-from agent.wire import NAME, check_address
+from agent.wire.messages import NAME, check_address
 from envs.runtime import runtime_folder
 
 AUTO = "auto"

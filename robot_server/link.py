@@ -22,12 +22,11 @@ import numpy as np
 import zmq
 
 from agent.episode_file import EpisodeFileError
-from agent.faults import Faults, shown, unexpected
-from agent.keys import present
-from agent.layout import MAX_FRAME_BYTES
-from agent.receipt import is_receipt
 from agent.spec import Observation, Spec, Transition, UserError
-from agent.wire import (
+from agent.wire.arrays import MAX_FRAME_BYTES
+from agent.wire.bad_messages import Faults, shown, unexpected
+from agent.wire.keys import present
+from agent.wire.messages import (
     MAX_REPORTED,
     NAME,
     SOCKET_OPTIONS,
@@ -39,6 +38,7 @@ from agent.wire import (
     unpack,
     wire_bytes,
 )
+from agent.wire.receipt import is_receipt
 from envs.clock import Clock
 from robot_server.outbox import Outbox
 from robot_server.watch import Watch
@@ -62,7 +62,7 @@ class Link:
     env: {"name", "options"} of the environment, recorded with every episode. spool: folder for what is not delivered,
     spool_gb: how much may be there (see `full`).
     network, run: as the learner told; None and "" before it has. version: of the weights last taken, 0 before.
-    keys: folder with this robot's keys, see agent.keys. counts: bad messages by kind. Raises UserError for an
+    keys: folder with this robot's keys, see agent.wire.keys. counts: bad messages by kind. Raises UserError for an
     impossible address or name, one that is refused, or a key that is missing.
     """
 

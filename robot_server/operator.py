@@ -11,9 +11,9 @@ from typing import Any
 import msgpack
 import zmq
 
-from agent.layout import MAX_FRAME_BYTES, WireError, read_layout
 from agent.spec import UserError
-from agent.untrusted import unpack_map
+from agent.wire.arrays import MAX_FRAME_BYTES, WireError, read_layout
+from agent.wire.untrusted import unpack_map
 from robot_server.control_address import key_path, read_key
 from robot_server.teleop import Command
 

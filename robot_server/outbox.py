@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.episode_file import SUFFIX, write_episode
-from agent.faults import shown
 from agent.files import make_folder, move
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
-from agent.wire import EpisodeKey, episode_name
+from agent.wire.bad_messages import shown
+from agent.wire.messages import EpisodeKey, episode_name
 from robot_server import journal, spool
 from robot_server.journal import Journal
 from robot_server.outgoing import Outgoing

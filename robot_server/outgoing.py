@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.episode_file import read_steps
-from agent.receipt import LOCAL
 from agent.spec import Episode, Observation, Transition
 from agent.verdict import VERDICTS
-from agent.wire import EpisodeKey, pack_step, read_step, unpack
+from agent.wire.messages import EpisodeKey, pack_step, read_step, unpack
+from agent.wire.receipt import LOCAL
 from robot_server.journal import Journal
 
 BLOCK = 4  # steps read from a file at a time: a few milliseconds, within a control step

@@ -18,9 +18,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from agent import cli, keys
+from agent import cli
 from agent.spec import UserError
-from agent.wire import NAME
+from agent.wire import keys
+from agent.wire.messages import NAME
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -28,11 +28,11 @@ import zmq
 
 import envs
 from agent import cli
-from agent.faults import shown
-from agent.keys import present
-from agent.layout import MAX_FRAME_BYTES
 from agent.spec import Spec, SpecError, UserError
-from agent.wire import NAME, SOCKET_OPTIONS, Message, WireError, check_address, pack, unpack
+from agent.wire.arrays import MAX_FRAME_BYTES
+from agent.wire.bad_messages import shown
+from agent.wire.keys import present
+from agent.wire.messages import NAME, SOCKET_OPTIONS, Message, WireError, check_address, pack, unpack
 from robot_server.watch import Watch
 
 CONNECT_S = 3.0

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from agent.layout import WireError
+from agent.wire.arrays import WireError
 from robot_server.operator import answer, question
 from robot_server.teleop import EVENTS
 from tools.panel_robot import Robot, deliver

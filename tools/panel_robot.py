@@ -9,7 +9,7 @@ from typing import Any
 
 import zmq.asyncio
 
-from agent.layout import WireError
+from agent.wire.arrays import WireError
 from robot_server.control_address import AUTO, bound, running
 from robot_server.operator import Operator, answer, question
 from tools.video import jpeg

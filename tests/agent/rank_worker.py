@@ -10,7 +10,7 @@ from agent.calql import Weights
 from agent.episode_file import episode_paths, read_episode
 from agent.ranks import Ranks
 from agent.trainer import Trainer
-from agent.wire import episode_key
+from agent.wire.messages import episode_key
 
 
 def make_updates(trainer: Trainer, folder: Path, updates: int) -> None:

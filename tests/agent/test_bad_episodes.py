@@ -9,12 +9,12 @@ import test_mailbox
 from link_data import SPEC, steps_of
 from test_mailbox import drain_until
 
-from agent import wire
 from agent.episode_file import read_episode
 from agent.spec import Episode, UserError
 from agent.storage import NoSpace
 from agent.store import Store
-from agent.wire import KINDS, WireError
+from agent.wire import messages
+from agent.wire.messages import KINDS, WireError
 
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
 make_robot, robot = test_mailbox.make_robot, test_mailbox.robot
@@ -40,10 +40,10 @@ def altered(frames, **fields):
 @pytest.mark.parametrize("meta", BAD_METAS, ids=str)
 def test_a_meta_of_wrong_types_is_refused_on_receipt(mailbox, robot, meta):
     steps = steps_of(2)
-    robot.socket.send_multipart(altered(wire.pack_step(("raw", "b0", 0), 0, steps[0]), meta=meta))
+    robot.socket.send_multipart(altered(messages.pack_step(("raw", "b0", 0), 0, steps[0]), meta=meta))
     drain_until(mailbox, lambda: sum(mailbox.counts.values()), 5.0)
     with pytest.raises(WireError, match="meta"):
-        wire.pack_step(("raw", "b0", 0), 0, steps[0], meta)
+        messages.pack_step(("raw", "b0", 0), 0, steps[0], meta)
     assert mailbox.steps == 0
 
 
@@ -51,7 +51,7 @@ def test_a_meta_of_wrong_types_is_refused_on_receipt(mailbox, robot, meta):
     "meta", [{}, {"env": None, "seed": None}, {"env": {}, "seed": 3, "fps": 20.0, "mine": [1, {"a": None}]}], ids=str
 )
 def test_a_meta_of_right_or_unknown_content_is_taken(meta):
-    assert wire.unpack(wire.pack_step(("raw", "b0", 0), 0, steps_of(2)[0], meta)).fields["meta"] == meta
+    assert messages.unpack(messages.pack_step(("raw", "b0", 0), 0, steps_of(2)[0], meta)).fields["meta"] == meta
 
 
 def test_a_verdict_that_cannot_be_taken_back_sends_the_episode_to_quarantine(mailbox, robot, tmp_path):
@@ -173,7 +173,7 @@ def test_nested_containers_from_a_stranger_drop_one_message(mailbox, make_robot,
     sent = 0
     for kind, field in (("HELLO", "env"), ("HELLO", "outbox"), ("PROBE", "spec"), ("PULL", "v"), ("STEP", "meta")):
         good = {name: of() for name, of in KINDS[kind].items()} | {"robot": "raw", "boot": "b0"}
-        header = {"v": wire.PROTOCOL, "kind": kind, **good, "arrays": b"\x90", field: "HERE"}
+        header = {"v": messages.PROTOCOL, "kind": kind, **good, "arrays": b"\x90", field: "HERE"}
         for inner in (deep, b"\x81\xa1v" + deep):
             raw.socket.send(msgpack.packb(header).replace(b"\xa4HERE", inner))
             sent += 1

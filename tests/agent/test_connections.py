@@ -14,8 +14,9 @@ from link_data import SPEC, steps_of
 from test_mailbox import drain_until
 from test_strange_peers import connection, ended
 
-from agent import connections, wire
+from agent import connections
 from agent.spec import Episode
+from agent.wire import messages
 from robot_server.link import Link
 from tools import keys as keys_tool
 from tools.bench.fuzz_data import resident
@@ -88,7 +89,7 @@ def test_a_trickle_of_frames_that_never_ends_is_cut_although_it_is_slow(mailbox,
 
 def test_a_robot_that_is_known_may_not_begin_what_never_ends_either(mailbox, make_robot, monkeypatch):
     mailbox._connections.limits.message = 100_000
-    hello = wire.pack("HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env={}, outbox=[])[0]
+    hello = messages.pack("HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env={}, outbox=[])[0]
     with greeted(mailbox, b"raw-b0") as stranger:
         stranger.sendall(b"\x02" + len(hello).to_bytes(8, "big") + hello)
         drain_until(mailbox, lambda: mailbox.known)
@@ -131,7 +132,7 @@ def test_what_a_robot_has_under_way_between_two_drains_is_bounded_and_nothing_is
 
 def test_an_honest_robot_that_sends_much_for_long_is_never_disconnected(mailbox, robot, monkeypatch):
     monkeypatch.setattr(connections, "PERIOD_S", 0.001)
-    mailbox._connections.limits.message = 3 * wire.largest_step(SPEC)
+    mailbox._connections.limits.message = 3 * messages.largest_step(SPEC)
     mailbox._connections.limits.robot = 4_000_000
     for number in range(100):
         good(mailbox, robot, number)

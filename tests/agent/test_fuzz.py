@@ -8,11 +8,11 @@ import test_mailbox
 from link_data import SPEC, steps_of
 from test_mailbox import RawRobot, drain_until
 
-from agent import wire
 from agent.assembly import Assembly
 from agent.patience import SHARE_S, Patience
 from agent.spec import Episode
-from agent.wire import WireError
+from agent.wire import messages
+from agent.wire.messages import WireError
 from tools.bench.noise import Noise
 
 KEY = ("raw", "b0", 0)
@@ -65,7 +65,7 @@ def test_a_good_robot_is_heard_among_thousands_of_strange_messages(
 
     def all_there():
         while good.socket.poll(0):
-            message = wire.unpack(good.socket.recv_multipart())
+            message = messages.unpack(good.socket.recv_multipart())
             if message.kind == "WHO":
                 good.send("HELLO", robot="good", boot="b0", spec=SPEC.to_dict(), env={}, outbox=[])
             elif message.kind == "RESEND":

@@ -34,10 +34,10 @@ from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
 from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
-from agent.receipt import boot_secret
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
-from agent.wire import episode_name, pack
+from agent.wire.messages import episode_name, pack
+from agent.wire.receipt import boot_secret
 from robot_server.link import Link
 
 ROOT = Path(__file__).parents[2]

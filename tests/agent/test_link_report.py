@@ -7,10 +7,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agent import link_report
-from agent.faults import Faults
 from agent.link_report import LinkReport
 from agent.log import RunLog
 from agent.robots import Robot
+from agent.wire.bad_messages import Faults
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import zmq
 from link_data import NETWORK, PULL, SPEC, steps_of
 
-from agent import wire
 from agent.mailbox import Mailbox
-from agent.receipt import boot_secret, receipt
 from agent.spec import Episode, Spec, UserError
+from agent.wire import messages
+from agent.wire.receipt import boot_secret, receipt
 
 
 class RawRobot:
@@ -26,7 +26,7 @@ class RawRobot:
         self.socket.connect(address)
 
     def send(self, kind, arrays=None, **fields):
-        self.socket.send_multipart(wire.pack(kind, arrays, **fields))
+        self.socket.send_multipart(messages.pack(kind, arrays, **fields))
 
     def hello(self, mailbox, outbox=(), spec=SPEC):
         self.send(
@@ -38,7 +38,7 @@ class RawRobot:
         self.send("PULL", **{**PULL, "have": have, "ask": ask, "outbox": list(outbox)})
 
     def step(self, episode, number, transition, meta=None):
-        self.socket.send_multipart(wire.pack_step((self.name, self.boot, episode), number, transition, meta))
+        self.socket.send_multipart(messages.pack_step((self.name, self.boot, episode), number, transition, meta))
 
     def expect(self, mailbox, *kinds, seconds=30.0):
         """The next message, which must be of one of `kinds`, while the mailbox is drained."""
@@ -51,7 +51,7 @@ class RawRobot:
         while time.monotonic() < deadline:
             mailbox.finished += mailbox.drain()
             if self.socket.poll(5):
-                message = wire.unpack(self.socket.recv_multipart())
+                message = messages.unpack(self.socket.recv_multipart())
                 if message.kind != "PONG" or self.wants_pongs:
                     return message
         return None
@@ -243,9 +243,9 @@ def bad_messages(good):
     nan = np.array([np.nan, 0, 0], np.float32)
 
     def with_array(name, array):
-        arrays = {**wire.unpack(good).arrays, name: array}
-        layout = msgpack.unpackb(wire.pack("WEIGHTS", arrays, version=0)[0])["arrays"]
-        return [msgpack.packb({**head, "arrays": layout}), wire.pack("WEIGHTS", arrays, version=0)[1]]
+        arrays = {**messages.unpack(good).arrays, name: array}
+        layout = msgpack.unpackb(messages.pack("WEIGHTS", arrays, version=0)[0])["arrays"]
+        return [msgpack.packb({**head, "arrays": layout}), messages.pack("WEIGHTS", arrays, version=0)[1]]
 
     yield from ([b""], [b"noise", b"noise"], [b"\x80\x04\x95pickle"], [b""] * 50, good[:-1], [*good, b"x"])
     yield [msgpack.packb({**head, "v": 99}), *body]
@@ -259,18 +259,18 @@ def bad_messages(good):
     yield with_array("obs/state", np.zeros(4, np.float32))
     yield with_array("obs/state", np.zeros(3, np.float64))
     yield with_array("action", np.full(2, 3, np.float32))  # outside [-1, 1]
-    yield wire.pack("ACK", robot="raw", boot="b0", episode=0, steps=1, receipt="")
-    yield wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)
-    yield wire.pack("WHO")
+    yield messages.pack("ACK", robot="raw", boot="b0", episode=0, steps=1, receipt="")
+    yield messages.pack("WEIGHTS", {"w": np.zeros(3)}, version=5)
+    yield messages.pack("WHO")
     bad_spec = {"cameras": {}, "states": {"state": float("inf")}, "action_dim": 2}
-    yield wire.pack("HELLO", robot="raw", boot="b0", spec=bad_spec, env={}, outbox=[])
+    yield messages.pack("HELLO", robot="raw", boot="b0", spec=bad_spec, env={}, outbox=[])
 
 
 def test_bad_messages_do_not_stop_a_good_robot(mailbox, robot, make_robot, caplog):
     bad = make_robot(mailbox, "bad")
     bad.hello(mailbox)
     sent = steps_of(40)
-    bad_ones = list(bad_messages(wire.pack_step(("bad", "b0", 0), 0, sent[0])))
+    bad_ones = list(bad_messages(messages.pack_step(("bad", "b0", 0), 0, sent[0])))
     for number, transition in enumerate(sent):
         robot.step(0, number, transition)
         bad.socket.send_multipart(bad_ones[number % len(bad_ones)])
@@ -331,7 +331,7 @@ def test_another_protocol_is_refused(mailbox, make_robot):
     robot = make_robot(mailbox)
     robot.socket.send_multipart([msgpack.packb({"v": 99, "kind": "HELLO", "new": 1, "arrays": []})])
     reason = robot.expect(mailbox, "REFUSE").fields["reason"]
-    assert "99" in reason and str(wire.PROTOCOL) in reason
+    assert "99" in reason and str(messages.PROTOCOL) in reason
     assert mailbox.counts["protocol"] == 1
 
 

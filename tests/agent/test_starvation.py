@@ -12,10 +12,10 @@ import test_mailbox
 from link_data import steps_of
 from test_mailbox import drain_until
 
-from agent import wire
 from agent.arrivals import Arrivals
 from agent.spec import Episode, UserError
 from agent.store import Store
+from agent.wire import messages
 from robot_server.link import Link
 
 offline = test_learner.offline
@@ -126,7 +126,7 @@ def test_three_thousand_tiny_episodes_of_one_robot_hold_nobody_up(
             assert greedy.socket.poll(30_000)
             last = make_episode(1, seed=1).transitions()[0]
             for number in range(3000):
-                greedy.socket.send_multipart(wire.pack_step(("greedy", "b0", number), 0, last))
+                greedy.socket.send_multipart(messages.pack_step(("greedy", "b0", number), 0, last))
             before, began = updates(run), time.monotonic()
             link.begin()
             for step in make_episode(5, seed=2).transitions():

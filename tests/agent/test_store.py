@@ -11,7 +11,7 @@ from agent.replay import Replay
 from agent.returns import rewards_and_returns
 from agent.spec import Episode
 from agent.store import Store
-from agent.wire import episode_key
+from agent.wire.messages import episode_key
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import test_mailbox
 from link_data import SPEC, steps_of
 from test_mailbox import drain_until
 
-from agent import wire
+from agent.wire import messages
 
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
 make_robot, robot = test_mailbox.make_robot, test_mailbox.robot
@@ -19,10 +19,10 @@ def connection(mailbox):
     return socket.create_connection((host, int(port)), timeout=30.0)
 
 
-def zmtp1(*messages, identity=b""):
-    """The bytes of ZMTP 1.0: its identity, then the frames of `messages`, whose lengths count the flags."""
+def zmtp1(*sent_messages, identity=b""):
+    """The bytes of ZMTP 1.0: its identity, then the frames of `sent_messages`, whose lengths count the flags."""
     sent = bytes([1 + len(identity), 0]) + identity
-    for frames in messages:
+    for frames in sent_messages:
         for at, frame in enumerate(frames):
             sent += b"\xff" + (1 + len(frame)).to_bytes(8, "big") + bytes([at < len(frames) - 1]) + bytes(frame)
     return sent
@@ -58,8 +58,8 @@ def ended(stranger, mailbox, seconds=10.0):
 def spoken():
     """What a robot that joins and sends a whole episode would say."""
     key = ("page", "b0", 0)
-    hello = wire.pack("HELLO", robot="page", boot="b0", spec=SPEC.to_dict(), env={}, outbox=[])
-    return [hello, *(wire.pack_step(key, at, step) for at, step in enumerate(steps_of(3)))]
+    hello = messages.pack("HELLO", robot="page", boot="b0", spec=SPEC.to_dict(), env={}, outbox=[])
+    return [hello, *(messages.pack_step(key, at, step) for at, step in enumerate(steps_of(3)))]
 
 
 @pytest.mark.parametrize("disguise", [bytes, http], ids=["ZMTP/1.0", "ZMTP/1.0 in an HTTP POST"])

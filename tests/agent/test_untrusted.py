@@ -5,8 +5,8 @@ import json
 import msgpack
 import pytest
 
-from agent import layout, wire
-from agent.untrusted import MAX_DEPTH, MAX_ITEMS, WireError, is_shallow, kind_of, unpack_map, unpack_untrusted
+from agent.wire import arrays, messages
+from agent.wire.untrusted import MAX_DEPTH, MAX_ITEMS, WireError, is_shallow, kind_of, unpack_map, unpack_untrusted
 
 
 def nested(levels, opened=b"\x91", inner=b"\x90"):
@@ -18,7 +18,7 @@ def nested(levels, opened=b"\x91", inner=b"\x90"):
 @pytest.mark.parametrize("opened", [b"\x91", b"\x81\xa1a", b"\xdd\x00\x00\x00\x01", b"\xdf\x00\x00\x00\x01\xa1a"])
 def test_deep_nesting_is_refused_and_overflows_nothing(levels, opened):
     data = nested(levels, opened)
-    for read in (unpack_untrusted, layout.read_layout):
+    for read in (unpack_untrusted, arrays.read_layout):
         with pytest.raises(WireError) as refused:
             read(data)
         assert len(str(refused.value)) < 100
@@ -28,10 +28,10 @@ def test_deep_nesting_is_refused_and_overflows_nothing(levels, opened):
 @pytest.mark.parametrize("levels", [20, 1000])
 def test_a_deep_value_in_any_field_of_a_message_is_a_wire_error(kind, levels):
     for field in ("v", "kind", "arrays", "outbox", "env", "meta", "reason", "extra"):
-        header = {"v": wire.PROTOCOL, "kind": kind, "arrays": b"\x90", field: "HERE"}
+        header = {"v": messages.PROTOCOL, "kind": kind, "arrays": b"\x90", field: "HERE"}
         data = msgpack.packb(header).replace(b"\xa4HERE", nested(levels))
         with pytest.raises(WireError):
-            wire.unpack([data])
+            messages.unpack([data])
 
 
 def test_what_is_shallow_enough_passes_and_can_be_formatted():
@@ -51,7 +51,7 @@ def test_a_sender_cannot_pack_what_a_receiver_would_refuse():
     for _ in range(MAX_DEPTH):
         deep = {"a": deep}
     with pytest.raises(WireError, match="env"):
-        wire.pack("PROBE", spec={}, env=deep, sent_s=0.0, answer_bytes=0)
+        messages.pack("PROBE", spec={}, env=deep, sent_s=0.0, answer_bytes=0)
 
 
 def test_only_maps_with_names_are_maps():

@@ -13,7 +13,7 @@ from agent.episode_file import read_episode, read_head, read_steps, write_episod
 from agent.spec import STEP_COLUMNS, Episode, Transition
 from agent.store import Store
 from agent.verdict import COLUMNS, judged, outcome, settled, unjudged
-from agent.wire import read_step, unpack
+from agent.wire.messages import read_step, unpack
 from robot_server.outgoing import Outgoing
 
 KEY = ("arm", "0badcafe", 7)

@@ -10,15 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from link_data import PULL
 
-from agent import layout, wire
-from agent.faults import Faults, shown
 from agent.spec import STEP_FIELDS, Transition, UserError
-from agent.wire import ProtocolError, WireError, check_address, episode_name, pack, pack_step, read_step, unpack
+from agent.wire import arrays, messages
+from agent.wire.bad_messages import Faults, shown
+from agent.wire.messages import (
+    ProtocolError,
+    WireError,
+    check_address,
+    episode_name,
+    pack,
+    pack_step,
+    read_step,
+    unpack,
+)
 
 KEY = ("robot", "ab12", 3)
-arrays = st.dictionaries(
+named_arrays = st.dictionaries(
     st.text(min_size=1, max_size=20),
-    st.sampled_from(sorted(layout.DTYPES)).flatmap(
+    st.sampled_from(sorted(arrays.DTYPES)).flatmap(
         lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
     ),
     max_size=4,
@@ -26,7 +35,7 @@ arrays = st.dictionaries(
 
 
 @settings(max_examples=100, deadline=None)
-@given(arrays, st.integers(0, 2**63 - 1))
+@given(named_arrays, st.integers(0, 2**63 - 1))
 def test_arrays_come_back_bit_equal_and_read_only(given_arrays, version):
     message = unpack(pack("WEIGHTS", given_arrays, version=version))
     assert message.kind == "WEIGHTS" and message.fields == {"version": version}
@@ -81,15 +90,15 @@ VALUES = {
     list: st.lists(st.text(max_size=5), max_size=3),
     dict: st.dictionaries(st.text(max_size=5), json_values, max_size=3),
 }
-NAMES = st.from_regex(wire.NAME, fullmatch=True)
+NAMES = st.from_regex(messages.NAME, fullmatch=True)
 OUTBOX = st.lists(st.tuples(NAMES, NAMES, VALUES[int], VALUES[int]).map(list), max_size=4)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.data(), st.sampled_from(sorted(wire.KINDS)), arrays)
+@given(st.data(), st.sampled_from(sorted(messages.KINDS)), named_arrays)
 def test_every_kind_comes_back_field_by_field(data, kind, given_arrays):
     special = {"robot": NAMES, "boot": NAMES, "outbox": OUTBOX, "have": st.integers(-1, 2**63 - 1)}
-    fields = {name: data.draw(special.get(name, VALUES.get(of))) for name, of in wire.KINDS[kind].items()}
+    fields = {name: data.draw(special.get(name, VALUES.get(of))) for name, of in messages.KINDS[kind].items()}
     message = unpack([memoryview(bytes(frame)) for frame in pack(kind, given_arrays, **fields)])
     assert (message.kind, message.fields) == (kind, fields)
     assert {name: array.tobytes() for name, array in message.arrays.items()} == {
@@ -108,26 +117,26 @@ anything = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.data(), st.sampled_from(sorted(wire.KINDS)), st.lists(st.binary(max_size=20), max_size=3))
+@given(st.data(), st.sampled_from(sorted(messages.KINDS)), st.lists(st.binary(max_size=20), max_size=3))
 def test_any_header_with_any_frames_is_a_message_or_a_wire_error(data, kind, bodies):
     """The right names, and whatever msgpack can say behind them: what passes is as declared."""
-    names = [*wire.KINDS[kind], *data.draw(st.lists(st.text(max_size=5), max_size=1))]
+    names = [*messages.KINDS[kind], *data.draw(st.lists(st.text(max_size=5), max_size=1))]
     fields = {name: data.draw(anything) for name in names}
     right = [[f"a{n}", "uint8", [len(body)]] for n, body in enumerate(bodies)]
     declared = data.draw(st.just(right) | anything)
     if data.draw(st.booleans()):
         declared = msgpack.packb(declared)
         bodies = [
-            layout.read_layout(msgpack.packb(right)).join(
+            arrays.read_layout(msgpack.packb(right)).join(
                 {str(n): np.frombuffer(b, np.uint8) for n, b in enumerate(bodies)}
             )
         ]
     try:
-        message = unpack([msgpack.packb({"v": wire.PROTOCOL, "kind": kind, **fields, "arrays": declared}), *bodies])
+        message = unpack([msgpack.packb({"v": messages.PROTOCOL, "kind": kind, **fields, "arrays": declared}), *bodies])
         read_step(message)
     except WireError:
         return
-    assert {name: type(value) for name, value in message.fields.items()} == wire.KINDS["STEP"]
+    assert {name: type(value) for name, value in message.fields.items()} == messages.KINDS["STEP"]
 
 
 @pytest.mark.parametrize("text", ["two\nlines", "\x1b[2J", "\u202e"])
@@ -138,8 +147,8 @@ def test_what_is_shown_of_strangers_words_is_one_short_line(text):
 def test_maps_and_reports_have_their_limits():
     good = {"robot": "r", "boot": "b", "spec": {}, "env": {}, "outbox": []}
     for field, fits, too_much in (
-        ("env", {"a": "x" * (wire.MAX_MAP_BYTES - 10)}, {"a": "x" * wire.MAX_MAP_BYTES}),
-        ("outbox", [["r", "b", 0, 0]] * wire.MAX_REPORTED, [["r", "b", 0, 0]] * (wire.MAX_REPORTED + 1)),
+        ("env", {"a": "x" * (messages.MAX_MAP_BYTES - 10)}, {"a": "x" * messages.MAX_MAP_BYTES}),
+        ("outbox", [["r", "b", 0, 0]] * messages.MAX_REPORTED, [["r", "b", 0, 0]] * (messages.MAX_REPORTED + 1)),
     ):
         assert unpack(pack("HELLO", **{**good, field: fits})).fields[field] == fits
         with pytest.raises(WireError, match=field):
@@ -175,7 +184,7 @@ def test_pack_refuses_dtypes_that_are_not_numbers(array):
 
 
 def header(**changes):
-    good = {"v": wire.PROTOCOL, "kind": "WEIGHTS", "version": 1, "arrays": [["w", "float32", [2, 2]]]}
+    good = {"v": messages.PROTOCOL, "kind": "WEIGHTS", "version": 1, "arrays": [["w", "float32", [2, 2]]]}
     made = {name: value for name, value in {**good, **changes}.items() if value is not ...}
     return {name: msgpack.packb(value) if name == "arrays" else value for name, value in made.items()}
 
@@ -196,10 +205,10 @@ BAD = {
     "cut short": frames(msgpack.packb(header())[:-3]),
     "trailing bytes": frames(msgpack.packb(header()) + b"\x00"),
     "not a map": frames(msgpack.packb([1, 2])),
-    "bytes for names": frames({b"v": wire.PROTOCOL}),
+    "bytes for names": frames({b"v": messages.PROTOCOL}),
     "deep": frames(b"\x91" * 100_000),
     "claims 4 G entries": frames(b"\xdf\xff\xff\xff\xff"),
-    "long header": frames(header(pad="x" * (wire.MAX_HEADER_BYTES + 1))),
+    "long header": frames(header(pad="x" * (messages.MAX_HEADER_BYTES + 1))),
     "no version": frames(header(v=...)),
     "version as text": frames(header(v="1")),
     "version as true": frames(header(v=True)),
@@ -220,7 +229,7 @@ BAD = {
     "arrays is deep": frames({**header(), "arrays": b"\x91" * 100_000}),
     "arrays claims 4 G entries": frames({**header(), "arrays": b"\xdd\xff\xff\xff\xff"}),
     "too many arrays": frames(
-        header(arrays=[[f"{n}", "uint8", [0]] for n in range(layout.MAX_ARRAYS)] + [["w", "uint8", [16]]])
+        header(arrays=[[f"{n}", "uint8", [0]] for n in range(arrays.MAX_ARRAYS)] + [["w", "uint8", [16]]])
     ),
     "no frame for the arrays": [msgpack.packb(header())],
     "a frame for no arrays": frames(header(arrays=[])),
@@ -278,7 +287,7 @@ def test_names_that_are_no_file_names_are_refused(name):
     fields = {"boot": "ab", "episode": 0, "steps": 1, "receipt": ""}
     with pytest.raises(WireError, match="robot"):
         pack("ACK", robot=name, **fields)
-    raw = msgpack.packb({"v": wire.PROTOCOL, "kind": "ACK", "robot": name, **fields, "arrays": b"\x90"})
+    raw = msgpack.packb({"v": messages.PROTOCOL, "kind": "ACK", "robot": name, **fields, "arrays": b"\x90"})
     with pytest.raises(WireError, match="robot"):
         unpack([raw])
 
@@ -287,7 +296,7 @@ def test_names_that_are_no_file_names_are_refused(name):
     "entry", [["r", "b", 1], ["r", "b", 1, -1], ["r", "../b", 1, 1], [1, "b", 1, 1], "rb11", ["r", "b", 1, True]]
 )
 def test_an_outbox_report_is_checked(entry):
-    head = {"v": wire.PROTOCOL, "kind": "PULL", **PULL, "outbox": [entry], "arrays": b"\x90"}
+    head = {"v": messages.PROTOCOL, "kind": "PULL", **PULL, "outbox": [entry], "arrays": b"\x90"}
     with pytest.raises(WireError, match="outbox"):
         unpack([msgpack.packb(head)])
     assert unpack([msgpack.packb({**head, "outbox": [["r", "b", 1, 0]]})]).fields["have"] == -1
@@ -321,13 +330,13 @@ def test_step_arrays_that_do_not_belong():
         ({"weights/x": message.arrays["action"]}, "unexpected"),
         ({"obs/": message.arrays["action"]}, "unexpected"),
     ):
-        other = wire.Message("STEP", message.fields, {**message.arrays, **change})
+        other = messages.Message("STEP", message.fields, {**message.arrays, **change})
         with pytest.raises(WireError, match=text):
             read_step(other)
     without = copy.copy(message.arrays)
     del without["action"]
     with pytest.raises(WireError, match="no action"):
-        read_step(wire.Message("STEP", message.fields, without))
+        read_step(messages.Message("STEP", message.fields, without))
 
 
 def test_episode_name_is_safe_and_sorts():
@@ -340,7 +349,7 @@ def test_episode_name_is_safe_and_sorts():
 def test_item_19_no_two_episodes_have_one_file_name():
     keys = [("arm", "2-deadbeef", 1), ("arm-2", "deadbeef", 1), ("arm-2-deadbeef", "0", 1), ("arm.2", "deadbeef", 1)]
     names = {episode_name(dict(zip(("robot", "boot", "number"), key, strict=True))) for key in keys}
-    assert len(names) == len(keys) and not wire.NAME.fullmatch("a~b")
+    assert len(names) == len(keys) and not messages.NAME.fullmatch("a~b")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import zmq
 
 import robot_server.__main__
 from agent.config import RobotConfig
-from agent.layout import WireError
 from agent.spec import UserError
+from agent.wire.arrays import WireError
 from envs.clock import Clock
 from robot_server import actor
 from robot_server import control as control_module

@@ -9,10 +9,11 @@ import pytest
 import zmq
 from link_data import NETWORK
 
-from agent import connections, wire
+from agent import connections
 from agent.episode_file import write_episode
-from agent.receipt import boot_secret, is_receipt, receipt
 from agent.spec import Episode, UserError
+from agent.wire import messages
+from agent.wire.receipt import boot_secret, is_receipt, receipt
 from robot_server import link as link_module
 from tools.bench.proxy import Proxy
 
@@ -68,7 +69,7 @@ def test_two_robots_of_one_name_lose_nothing(bench, proxies, episode_steps, empt
     for step in others[3:]:
         second.send(step)
     bench.turn(lambda: empty(second))
-    second._put(wire.pack("BYE"))
+    second._put(messages.pack("BYE"))
     bench.close(second)
     for step in [] if ended else steps[10:]:
         first.send(step)
@@ -156,7 +157,7 @@ class Stranger:
         while self.socket.poll(0):
             route, *frames = self.socket.recv_multipart()
             self.heard.append(frames)
-            message = wire.unpack(frames)
+            message = messages.unpack(frames)
             if message.kind == "HELLO" and self.welcome:
                 self.send(route, "WELCOME", spec={}, network=NETWORK, learner_boot="x", **self.welcome)
             keys = [entry[:3] for entry in message.fields.get("outbox", [])]
@@ -170,7 +171,7 @@ class Stranger:
     def send(self, route, kind, **fields):
         self.told[kind] += 1
         arrays = {"w": np.zeros(1, np.float32)} if kind == "WEIGHTS" else {}
-        self.socket.send_multipart([route, *wire.pack(kind, arrays, **fields)])
+        self.socket.send_multipart([route, *messages.pack(kind, arrays, **fields)])
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def told(bench, mailbox, link, steps, secret="s1"):
     route, key = f"{link.name}-{link.boot}".encode(), (link.name, link.boot, 0)
     proof = receipt(boot_secret(secret, *key[:2]), 0, steps)
     named = dict(zip(("robot", "boot", "episode"), key, strict=True))
-    for message in (wire.pack("ACK", steps=steps, receipt=proof, **named), wire.pack("PONG", sent_s=1e18)):
+    for message in (messages.pack("ACK", steps=steps, receipt=proof, **named), messages.pack("PONG", sent_s=1e18)):
         mailbox._socket.send_multipart([route, *message])
     bench.turn(lambda: link.counts["PONG"] == 1)
     return link._outbox.episodes.get(key)
@@ -303,8 +304,8 @@ def test_a_receipt_is_of_one_run_one_boot_one_episode_and_one_length():
 
 def test_a_backlog_waits_for_a_learner_that_is_in_an_update(bench, episode_steps, monkeypatch):
     """More than the learner's libzmq may hold: the robot was disconnected for it, again and again."""
-    monkeypatch.setattr(wire, "HELD_BYTES", 200_000)
-    monkeypatch.setattr(wire, "HELD_STEPS", 0)
+    monkeypatch.setattr(messages, "HELD_BYTES", 200_000)
+    monkeypatch.setattr(messages, "HELD_STEPS", 0)
     monkeypatch.setattr(connections, "PERIOD_S", 0.001)
     mailbox, link = bench.pair()
     steps = episode_steps(50)

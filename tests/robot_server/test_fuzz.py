@@ -6,7 +6,7 @@ import time
 import zmq
 from link_data import NETWORK, SPEC
 
-from agent import wire
+from agent.wire import messages
 from robot_server.link import Link
 from tools.bench.fuzz_robot import by_design
 from tools.bench.noise import Noise
@@ -45,7 +45,7 @@ def test_a_robot_survives_thousands_of_strange_messages(bench, episode_steps, em
 def test_pump_ends_though_messages_keep_coming(bench, monkeypatch):
     _, link = bench.pair()
     seen: list[int] = []
-    frames = [bytes(frame) for frame in wire.pack("PACE", hold_s=0.0)]
+    frames = [bytes(frame) for frame in messages.pack("PACE", hold_s=0.0)]
     monkeypatch.setattr(link, "_socket", Endless(link._socket, frames, seen))
     link.pump()
     assert len(seen) > 1 and not link.counts

@@ -13,9 +13,9 @@ import zmq
 import zmq.auth
 from link_data import NETWORK, PULL, SPEC, steps_of
 
-from agent import keys, wire
 from agent.mailbox import Mailbox
 from agent.spec import UserError
+from agent.wire import keys, messages
 from robot_server.link import Link
 from tools.keys import main
 
@@ -106,9 +106,9 @@ def test_a_stranger_gets_nothing_in_and_nothing_out(bench, folders, tmp_path, ep
         keys.present(raw, other, "robot")
     raw.connect(mailbox.address)
     hello = {"robot": "spy", "boot": "b", "spec": SPEC.to_dict(), "env": {"name": "fake"}, "outbox": []}
-    raw.send_multipart(wire.pack("HELLO", **hello))
+    raw.send_multipart(messages.pack("HELLO", **hello))
     for number, step in enumerate(steps_of(3)):
-        raw.send_multipart(wire.pack_step(("spy", "b", 0), number, step))
+        raw.send_multipart(messages.pack_step(("spy", "b", 0), number, step))
     link = Link(mailbox.address, SPEC, "robot", {"name": "fake", "options": {}}, bench.spool, keys=arm)
     bench.links.append(link)
     mailbox.offer(1, WEIGHTS)
@@ -154,8 +154,8 @@ def test_a_robot_is_who_its_key_says(bench, folders, episode_steps, tmp_path):
     keys.present(raw, arm, "arm2")
     raw.connect(mailbox.address)
     forged = episode_steps(4, seed=9)
-    raw.send_multipart(wire.pack_step(("robot", good.boot, 0), 2, forged[2]))
-    raw.send_multipart(wire.pack("BYE"))
+    raw.send_multipart(messages.pack_step(("robot", good.boot, 0), 2, forged[2]))
+    raw.send_multipart(messages.pack("BYE"))
     bench.turn(lambda: mailbox.counts["STEP"] == 1 and mailbox.counts["BYE"] == 1)
     assert mailbox.steps == 2 and [robot.name for robot in mailbox.robots] == ["robot"]
     raw.close()
@@ -171,9 +171,9 @@ def test_a_robot_speaks_of_its_own_episodes_only(bench, episode_steps, what):
     bench.turn(lambda: mailbox.steps == 2)
     key = ("robot", link.boot, 0)
     if what == "steps":
-        other._put(wire.pack_step(key, 2, episode_steps(4)[2]))
+        other._put(messages.pack_step(key, 2, episode_steps(4)[2]))
     else:
-        other._put(wire.pack("PULL", **{**PULL, "outbox": [[*key, 3]]}))
+        other._put(messages.pack("PULL", **{**PULL, "outbox": [[*key, 3]]}))
     bench.turn(lambda: mailbox.counts)
     assert mailbox.steps == 2
 

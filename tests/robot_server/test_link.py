@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import zmq
 
-from agent import wire
 from agent.spec import Spec, SpecError, UserError
+from agent.wire import messages
 from robot_server import link as link_module
 
 
@@ -114,7 +114,7 @@ def test_another_spec_is_a_user_error_that_names_it(bench):
 def test_another_protocol_is_a_user_error(bench, monkeypatch):
     mailbox = bench.mailbox()
     link = bench.link(mailbox)
-    packed = wire.pack
+    packed = messages.pack
 
     def from_the_future(kind, arrays=None, **fields):
         head, *body = packed(kind, arrays, **fields)
@@ -167,25 +167,26 @@ def test_bad_messages_from_the_learner_do_not_stop_the_robot(bench, episode_step
         link = bench.link(f"tcp://127.0.0.1:{port}")
         bench.turn(lambda: router.poll(0))
         route, *hello = router.recv_multipart()
-        assert wire.unpack(hello).kind == "HELLO"
+        assert messages.unpack(hello).kind == "HELLO"
         bench.play(link, episode_steps(2))
         link.begin()
         link.send(dataclasses.replace(episode_steps(1)[0], terminated=False, final_observation=None))
         bad = [
             [b"noise"], [b"", b""], [b""], [msgpack.packb({"v": 9, "kind": "ACK", "arrays": []})],
-            wire.pack("HELLO", robot="a", boot="b", spec={}, env={}, outbox=[]),
-            wire.pack("PACE", hold_s=float("nan")), wire.pack("PACE", hold_s=-1.0),
-            wire.pack("PACE", hold_s=float("inf")),
-            wire.pack("ACK", robot="robot", boot=link.boot, episode=1, steps=1, receipt=""),  # that one has not ended
-            wire.pack("WEIGHTS", {"w": np.zeros(3)}, version=1)[:1],
+            messages.pack("HELLO", robot="a", boot="b", spec={}, env={}, outbox=[]),
+            messages.pack("PACE", hold_s=float("nan")), messages.pack("PACE", hold_s=-1.0),
+            messages.pack("PACE", hold_s=float("inf")),
+            # that one has not ended
+            messages.pack("ACK", robot="robot", boot=link.boot, episode=1, steps=1, receipt=""),
+            messages.pack("WEIGHTS", {"w": np.zeros(3)}, version=1)[:1],
         ]  # fmt: skip
         harmless = [
-            wire.pack("ACK", robot="robot", boot="other", episode=7, steps=1, receipt=""),
-            wire.pack("RESEND", robot="robot", boot=link.boot, episode=0, step=10**6),
-            wire.pack("RESEND", robot="robot", boot="other", episode=0, step=0),
+            messages.pack("ACK", robot="robot", boot="other", episode=7, steps=1, receipt=""),
+            messages.pack("RESEND", robot="robot", boot=link.boot, episode=0, step=10**6),
+            messages.pack("RESEND", robot="robot", boot="other", episode=0, step=0),
         ]
-        welcome = wire.pack("WELCOME", run="x", secret="x", learner_boot="x", spec={}, network={})
-        for frames in [welcome, *bad, *harmless, wire.pack("DONE")]:
+        welcome = messages.pack("WELCOME", run="x", secret="x", learner_boot="x", spec={}, network={})
+        for frames in [welcome, *bad, *harmless, messages.pack("DONE")]:
             router.send_multipart([route, *frames])
         bench.turn(lambda: link.done)
         assert sum(link.counts.values()) == len(bad) and link.hold_s == 0

@@ -18,7 +18,7 @@ from agent.episode_file import episode_paths
 from agent.mailbox import Mailbox
 from agent.policy import Policy
 from agent.spec import Spec
-from agent.wire import episode_key
+from agent.wire.messages import episode_key
 from robot_server.operator import Operator
 
 ROOT = Path(__file__).parent.parent.parent

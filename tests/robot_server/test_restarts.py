@@ -162,9 +162,10 @@ def test_a_busy_learner_survives_a_robot_that_vanishes():
     """Thousands of messages unread, the connection gone, heartbeats going on: libzmq aborted the process here."""
     source = """
 import time, zmq
-from agent import mailbox, wire
+from agent import mailbox
+from agent.wire import messages
 from agent.spec import Spec
-wire.SOCKET_OPTIONS[zmq.HEARTBEAT_IVL] = 50
+messages.SOCKET_OPTIONS[zmq.HEARTBEAT_IVL] = 50
 learner = mailbox.Mailbox("tcp://127.0.0.1:0", Spec({}, {"state": 1}, 1), {})
 with zmq.Context() as context, context.socket(zmq.DEALER) as robot:
     robot.setsockopt(zmq.LINGER, 0)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import envs
-from agent import wire
 from agent.mailbox import Mailbox
 from agent.spec import Spec
+from agent.wire import messages
 from tools import keys, link
 
 
@@ -101,7 +101,7 @@ def test_a_learner_of_another_release(learner, fake, capsys, monkeypatch):
     mailbox = learner(fake)
 
     def older(*args, **fields):
-        header, *arrays = wire.pack(*args, **fields)
+        header, *arrays = messages.pack(*args, **fields)
         return [msgpack.packb({**msgpack.unpackb(header), "v": 0}), *arrays]
 
     monkeypatch.setattr(link, "pack", older)

@@ -16,7 +16,7 @@ import zmq
 
 from agent.mailbox import Mailbox
 from agent.spec import Episode, UserError
-from agent.wire import pack, unpack
+from agent.wire.messages import pack, unpack
 from robot_server.link import Link
 from tools.bench.fuzz_data import BATCH, ENV, NETWORK, SPEC, growth, on_cores, resident, transitions
 from tools.bench.noise import Noise

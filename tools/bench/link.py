@@ -33,7 +33,7 @@ import numpy as np
 import zmq
 
 from agent.mailbox import Mailbox
-from agent.wire import pack
+from agent.wire.messages import pack
 from tools.bench import link_agentlace
 from tools.bench.link_robot import ENV, EPISODE_STEPS, SPEC, Addresses, bare_socket, robot, transitions, wire_frames
 from tools.bench.report import Missing, Report, parser

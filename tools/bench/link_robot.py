@@ -12,7 +12,7 @@ import numpy as np
 import zmq
 
 from agent.spec import Spec, Transition
-from agent.wire import SOCKET_OPTIONS
+from agent.wire.messages import SOCKET_OPTIONS
 from envs.clock import Clock
 from robot_server.link import Link
 from robot_server.outgoing import Outgoing

@@ -11,7 +11,7 @@ robot -> learner
   BYE      I am leaving
   PROBE    not a robot but tools.link: how are you, and could a robot with this `spec` and `env` join? may carry ballast
 learner -> robot
-  WELCOME  my run and network, and the `secret` with which you know my ACKs (agent.receipt). Before it, and again after
+  WELCOME  my run and network, and the `secret` with which you know my ACKs (wire.receipt). Before it, and again after
            each new connection, a robot believes nothing else of this list but WHO and REFUSE
   REFUSE   why not; `retry`: ask again, it may pass. Read whatever its protocol version, so that versions can disagree
   WEIGHTS  encoder and actor, newest only
@@ -41,9 +41,9 @@ import msgpack
 import numpy as np
 import zmq
 
-from agent.layout import declare, read_layout
 from agent.spec import STEP_COLUMNS, STEP_FIELDS, Spec, Transition, UserError
-from agent.untrusted import MAX_DEPTH, WireError, is_shallow, kind_of, unpack_map
+from agent.wire.arrays import declare, read_layout
+from agent.wire.untrusted import MAX_DEPTH, WireError, is_shallow, kind_of, unpack_map
 
 PROTOCOL = 4
 MAX_HEADER_BYTES = 1 << 20

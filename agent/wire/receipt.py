@@ -5,7 +5,7 @@ boot, made of it, and the robot keeps that with the episodes of this boot. The r
 secret; whoever else listens at the learner's address cannot make one, not even for episodes of earlier boots.
 
 It is no encryption: who reads the traffic, or says HELLO in a robot's name and boot, learns that boot's secret. Against
-those there are keys (agent.keys).
+those there are keys (agent.wire.keys).
 """
 
 from __future__ import annotations

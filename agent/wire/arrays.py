@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from agent.untrusted import WireError, kind_of, unpack_untrusted
+from agent.wire.untrusted import WireError, kind_of, unpack_untrusted
 
 MAX_FRAME_BYTES = 1 << 30
 MAX_ARRAYS = 4096
