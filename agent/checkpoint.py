@@ -24,7 +24,7 @@ from agent.spec import Spec, UserError
 from agent.torch_file import read_torch_file
 
 if TYPE_CHECKING:
-    from agent.calql import CalQL
+    from agent.calql.algorithm import CalQL
 
 FORMAT = 2
 BEFORE: dict[str, dict[str, Any]] = {"calql": {"gradient_clip": 0.0}}  # settings that checkpoints without them had

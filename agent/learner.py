@@ -32,7 +32,7 @@ from torch import Tensor
 
 from agent import checkpoint, cli
 from agent.arrivals import Arrivals
-from agent.calql import Weights
+from agent.calql.algorithm import Weights
 from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
 from agent.health import Health

@@ -24,7 +24,8 @@ import torch
 
 from agent import checkpoint, cli
 from agent.action_meaning import agreed, compare
-from agent.calql import CalQL, Weights
+from agent.calql.acceleration import accelerate
+from agent.calql.algorithm import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
 from agent.episode_file import episode_paths, read_episodes, read_head
@@ -36,7 +37,6 @@ from agent.progress import Progress
 from agent.replay import Replay
 from agent.replay_memory import check_room, needed_bytes
 from agent.spec import Episode, UserError, plural
-from agent.speed import accelerate
 from agent.storage import HOST, NoSpace, Storage
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from agent.calql import CalQL, Weights
+from agent.calql.algorithm import CalQL, Weights
 from agent.signals import SIGNALS
 from agent.spec import UserError
 from agent.wire.messages import EpisodeKey

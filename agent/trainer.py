@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from agent.action_meaning import compare
-from agent.calql import CalQL, Weights
+from agent.calql.acceleration import accelerate
+from agent.calql.algorithm import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import OnlineConfig
 from agent.episode_file import SUFFIX, read_episode
@@ -19,7 +20,6 @@ from agent.ranks import Ranks
 from agent.replay import Replay
 from agent.replay_memory import check_room, needed_bytes, row_bytes, warn_of_growth
 from agent.spec import Episode, UserError
-from agent.speed import accelerate
 from agent.storage import Storage
 from agent.wire.messages import EpisodeKey, episode_key
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.calql import CalQL
+from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, NetworkConfig
 from agent.replay import Batch
 from agent.spec import Episode, Spec

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from agent import checkpoint
-from agent.calql import Weights
+from agent.calql.algorithm import Weights
 from agent.episode_file import episode_paths, read_episode
 from agent.ranks import Ranks
 from agent.trainer import Trainer

@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from agent.calql import CalQL, Weights
-from agent.config import CalQLConfig, RewardConfig
-from agent.losses import (
+from agent.calql.algorithm import CalQL, Weights
+from agent.calql.losses import (
     calibrated,
     conservative_difference,
     lagrange_loss,
@@ -25,6 +24,7 @@ from agent.losses import (
     td_loss,
     td_target,
 )
+from agent.config import CalQLConfig, RewardConfig
 from agent.networks import Critics, TanhNormal
 from agent.replay import Replay
 from agent.spec import Spec, UserError

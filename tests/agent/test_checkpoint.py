@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from agent import checkpoint
-from agent.calql import CalQL, Weights
+from agent.calql.algorithm import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
 from agent.network_size import check_sizes, policy_parameters

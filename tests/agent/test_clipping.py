@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from agent import checkpoint
-from agent.calql import Weights
+from agent.calql.algorithm import Weights
+from agent.calql.gradient_clipping import clip
 from agent.checkpoint import Checkpoint
-from agent.clipping import clip
 from agent.config import SECTIONS, CalQLConfig, check
 from agent.spec import Spec, UserError
 
@@ -154,7 +154,7 @@ def test_what_is_cut_are_the_critics_and_the_actors_own_gradients(make_agent, ma
         cut.append(([tuple(g.shape) for g in gradients], optimizer, times))
         return torch.ones(())
 
-    monkeypatch.setattr("agent.calql.clip", spy)
+    monkeypatch.setattr("agent.calql.algorithm.clip", spy)
     agent.update(make_batch(8, spec), Weights(1.0, 0.5))
     assert [optimizer for _, optimizer, _ in cut] == [agent.optimizers["critic"], agent.optimizers["actor"]]
     for (shapes, _, times), name in zip(cut, ("critic", "actor"), strict=True):
@@ -178,7 +178,7 @@ def test_zero_is_plain_adam(make_agent, make_batch, monkeypatch):
     ours, theirs = make_agent(spec, gradient_clip=0.0), make_agent(spec)
     for seed in range(3):
         ours.update(make_batch(8, spec, seed=seed), Weights(1.0, 0.5))
-    monkeypatch.setattr("agent.calql.clip", lambda *given: torch.ones(()))
+    monkeypatch.setattr("agent.calql.algorithm.clip", lambda *given: torch.ones(()))
     for seed in range(3):
         theirs.update(make_batch(8, spec, seed=seed), Weights(1.0, 0.5))
     for one, two in zip(ours.critics.parameters(), theirs.critics.parameters(), strict=True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from agent import checkpoint, files
-from agent.calql import CalQL
+from agent.calql.algorithm import CalQL
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig
 from agent.episode_file import write_episode

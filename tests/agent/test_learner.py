@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import checkpoint, cli, learner, pretrain, trainer
-from agent.calql import CalQL
+from agent.calql.algorithm import CalQL
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.episode_file import episode_paths, read_episode, write_episode

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from agent import checkpoint, cli, pretrain
-from agent.calql import CalQL
+from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.episode_file import write_episode
 from agent.health import Health

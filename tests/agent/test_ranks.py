@@ -11,7 +11,7 @@ import rank_worker
 import torch
 
 from agent import checkpoint, learner, pretrain
-from agent.calql import Weights
+from agent.calql.algorithm import Weights
 from agent.episode_file import write_episode
 from agent.ranks import Order, Ranks
 from agent.spec import UserError

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from agent.calql import Weights
+from agent.calql.acceleration import Graphs, accelerate, has_compiler
+from agent.calql.algorithm import Weights
 from agent.config import LearnerConfig
 from agent.spec import UserError
-from agent.speed import Graphs, accelerate, has_compiler
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -56,7 +56,7 @@ def test_bf16_is_near_and_keeps_parameters_and_metrics_in_float32(make_agent, ma
 def test_what_this_machine_cannot_do_is_one_line(make_agent, monkeypatch):
     with pytest.raises(UserError, match="'graph' needs a CUDA device"):
         accelerate(make_agent(), LearnerConfig(mode="graph"))
-    monkeypatch.setattr("agent.speed.shutil.which", lambda name: None)
+    monkeypatch.setattr("agent.calql.acceleration.shutil.which", lambda name: None)
     for name in ("CC", "CXX"):  # a compiler named there would be the only one that the message names
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match=r"C\+\+ compiler"):
@@ -85,8 +85,8 @@ def test_what_this_machine_cannot_do_is_one_line(make_agent, monkeypatch):
     ],
 )
 def test_the_compiler_looked_for_is_the_one_that_is_going_to_be_used(monkeypatch, environment, present, cuda, found):
-    monkeypatch.setattr("agent.speed.sys.platform", "linux")
-    monkeypatch.setattr("agent.speed.shutil.which", lambda name: name if name == present else None)
+    monkeypatch.setattr("agent.calql.acceleration.sys.platform", "linux")
+    monkeypatch.setattr("agent.calql.acceleration.shutil.which", lambda name: name if name == present else None)
     for name in ("CC", "CXX"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from agent.calql import CalQL
+from agent.calql.algorithm import CalQL
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, NetworkConfig
 from agent.spec import Spec, UserError

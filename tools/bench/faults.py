@@ -30,7 +30,7 @@ import torch
 
 import envs
 from agent import cli
-from agent.calql import CalQL
+from agent.calql.algorithm import CalQL
 from agent.checkpoint import LATEST, Checkpoint, load
 from agent.config import CalQLConfig, NetworkConfig
 from agent.episode_file import SUFFIX, read_episode

@@ -14,10 +14,10 @@ import time
 import torch
 
 from agent import checkpoint, cli
-from agent.calql import CalQL, Weights
+from agent.calql.acceleration import accelerate
+from agent.calql.algorithm import CalQL, Weights
 from agent.pretrain import choose_device
 from agent.spec import UserError
-from agent.speed import accelerate
 from tools.bench.data import random_batch
 from tools.bench.roofline import kernels
 

@@ -26,11 +26,11 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from agent.calql import CalQL, Weights
+from agent.calql.acceleration import accelerate
+from agent.calql.algorithm import CalQL, Weights
 from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
 from agent.replay import Batch
 from agent.spec import Spec, UserError
-from agent.speed import accelerate
 from tools.bench import peers
 from tools.bench.data import drawn, random_batch
 from tools.bench.report import Report, parser

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from agent import checkpoint, cli
-from agent.calql import Weights
+from agent.calql.algorithm import Weights
 from agent.episode_file import SUFFIX, read_episode
 from agent.learner import USED, cql_weight
 from agent.ranks import Ranks

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
-from agent.calql import CalQL, Weights
+from agent.calql.algorithm import CalQL, Weights
 from agent.config import LearnerConfig
 from agent.replay import Batch
 from agent.spec import UserError

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.clipping import clip
+from agent.calql.gradient_clipping import clip
+from agent.calql.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.config import CalQLConfig, NetworkConfig
-from agent.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.networks import Critics, TanhNormal
 from agent.policy import Policy
 from agent.replay import Batch
@@ -76,7 +76,7 @@ class CalQL:
             n: torch.optim.Adam(p, rates[n], fused=True, capturable=graphs) for n, p in self.parameters.items()
         }
         self._weights = Weights(torch.zeros((), device=device), torch.zeros((), device=device), True)
-        self.losses = self._losses  # agent.speed may put a compiled one here
+        self.losses = self._losses  # agent.calql.acceleration may put a compiled one here
         self.bf16 = "off"  # and this on: "encoder" or "all"
         self.reduce: Callable[[list[Tensor]], None] = lambda gradients: None  # agent.ranks: mean over the processes
         self.shard = (0, 1)  # agent.ranks: (rank, ranks) of the processes that share each batch
