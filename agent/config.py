@@ -95,7 +95,7 @@ class CalQLConfig:
 
 @dataclass
 class RewardConfig:
-    scale: float = _f(1.0, "reward seen by learning = scale * env reward + bias, applied once, in agent.returns")
+    scale: float = _f(1.0, "reward seen by learning = scale * env reward + bias, applied once, in agent.data.returns")
     bias: float = _f(-1.0, "see scale")
     sparse: bool = _f(True, "the env's reward is one of two values: failure_reward, or that of success")
     failure_reward: float = _f(0.0, "sparse: the env's (raw) reward of a step without success")

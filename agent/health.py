@@ -14,7 +14,7 @@ from statistics import NormalDist, fmean
 from typing import Any
 
 from agent.config import CalQLConfig
-from agent.returns import return_bounds
+from agent.data.returns import return_bounds
 
 PATIENCE = 10  # records of updates in a row with the same complaint
 BOUND_LOW, BOUND_HIGH = 0.001, 0.999

@@ -35,6 +35,7 @@ from agent.arrivals import Arrivals
 from agent.calql.algorithm import Weights
 from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
+from agent.data.episode_store import Store
 from agent.health import Health
 from agent.link_report import LinkReport
 from agent.log import RunLog
@@ -43,7 +44,6 @@ from agent.pretrain import run_folder
 from agent.progress import Progress
 from agent.ranks import Ranks
 from agent.spec import Episode, UserError, plural
-from agent.store import Store
 from agent.trainer import Trainer
 from agent.wire.messages import episode_key, episode_name
 

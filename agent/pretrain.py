@@ -28,16 +28,16 @@ from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
-from agent.episode_file import episode_paths, read_episodes, read_head
+from agent.data.episode_file import episode_paths, read_episodes, read_head
+from agent.data.prefetch import Prefetch
+from agent.data.replay_buffer import Replay
+from agent.data.replay_memory import check_room, needed_bytes
+from agent.data.storage import HOST, NoSpace, Storage
 from agent.files import check_writable
 from agent.health import Health
 from agent.log import RunLog
-from agent.prefetch import Prefetch
 from agent.progress import Progress
-from agent.replay import Replay
-from agent.replay_memory import check_room, needed_bytes
 from agent.spec import Episode, UserError, plural
-from agent.storage import HOST, NoSpace, Storage
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0

@@ -13,14 +13,14 @@ from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import OnlineConfig
-from agent.episode_file import SUFFIX, read_episode
-from agent.prefetch import Prefetch
+from agent.data.episode_file import SUFFIX, read_episode
+from agent.data.prefetch import Prefetch
+from agent.data.replay_buffer import Replay
+from agent.data.replay_memory import check_room, needed_bytes, row_bytes, warn_of_growth
+from agent.data.storage import Storage
 from agent.pretrain import choose_device, environment, load_demonstrations
 from agent.ranks import Ranks
-from agent.replay import Replay
-from agent.replay_memory import check_room, needed_bytes, row_bytes, warn_of_growth
 from agent.spec import Episode, UserError
-from agent.storage import Storage
 from agent.wire.messages import EpisodeKey, episode_key
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from agent.episode_file import EpisodeFileError
+from agent.data.episode_file import EpisodeFileError
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import Faults, shown, unexpected

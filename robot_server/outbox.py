@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.episode_file import SUFFIX, write_episode
+from agent.data.episode_file import SUFFIX, write_episode
 from agent.files import make_folder, move
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
 from agent.wire.bad_messages import shown

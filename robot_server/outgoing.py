@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.episode_file import read_steps
+from agent.data.episode_file import read_steps
 from agent.spec import Episode, Observation, Transition
 from agent.verdict import VERDICTS
 from agent.wire.messages import EpisodeKey, pack_step, read_step, unpack

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head
+from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head
 from agent.files import move
 from agent.spec import Spec, SpecError, Transition, UserError, plural
 from agent.wire.messages import NAME, SEPARATOR, WireError, pack_step, read_step, unpack

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import checkpoint
-from agent.episode_file import read_episodes, write_episode
+from agent.data.episode_file import read_episodes, write_episode
 from tools.demo import free_port
 
 ROOT = Path(__file__).parents[1]

@@ -49,7 +49,7 @@ import gymnasium
 import envs
 from agent import cli
 from agent.config import CollectConfig
-from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
+from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.files import make_folder
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences, plural

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent import cli
-from agent.episode_file import SUFFIX, read_episode, write_episode
+from agent.data.episode_file import SUFFIX, read_episode, write_episode
 from agent.files import make_folder, move, sync_folder, written
 from agent.spec import STEP_COLUMNS, Episode, UserError, plural
 from agent.verdict import judged, unjudged

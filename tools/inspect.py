@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 
 from agent import cli
-from agent.episode_file import EpisodeFileError, episode_paths, read_episode
+from agent.data.episode_file import EpisodeFileError, episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Spec, UserError, plural
 from tools.video import GREEN, GREY, RED, enlarge, with_text

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.cli import nearest
-from agent.episode_file import episode_paths, read_episodes
+from agent.data.episode_file import episode_paths, read_episodes
 from agent.progress import Progress
 from agent.spec import Episode, UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.episode_file import SUFFIX, EpisodeFileError, read_episode
+from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.spec import UserError
 from tools import edit
 from tools.inspect import sheet_row

@@ -36,7 +36,7 @@ import numpy as np
 import envs
 from agent import cli
 from agent.action_meaning import compare
-from agent.episode_file import episode_paths, read_episode
+from agent.data.episode_file import episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
 from tools.rollout import env_options, make_env, rollout

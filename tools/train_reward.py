@@ -34,8 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent import cli
-from agent.augment import draw_shifts, shift
 from agent.config import SuccessConfig
+from agent.data.random_shift import draw_shifts, shift
 from agent.progress import Progress
 from agent.spec import UserError
 from envs.success import SuccessClassifier, network

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from agent import cli
-from agent.episode_file import write_episode
+from agent.data.episode_file import write_episode
 from agent.spec import Episode, UserError
 
 RETRY_S = 1.0

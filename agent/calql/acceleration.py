@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import LearnerConfig
-from agent.replay import Batch
+from agent.data.replay_buffer import Batch
 from agent.spec import UserError
 
 WARM_UP = 3  # updates of each kind that run before it is captured

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from agent.calql.gradient_clipping import clip
 from agent.calql.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.config import CalQLConfig, NetworkConfig
+from agent.data.replay_buffer import Batch
 from agent.networks import Critics, TanhNormal
 from agent.policy import Policy
-from agent.replay import Batch
 from agent.spec import Spec, UserError
 
 

@@ -11,7 +11,7 @@ import torch
 
 from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, NetworkConfig
-from agent.replay import Batch
+from agent.data.replay_buffer import Batch
 from agent.spec import Episode, Spec
 
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import torch
 
 from agent import checkpoint
 from agent.calql.algorithm import Weights
-from agent.episode_file import episode_paths, read_episode
+from agent.data.episode_file import episode_paths, read_episode
 from agent.ranks import Ranks
 from agent.trainer import Trainer
 from agent.wire.messages import episode_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from agent.augment import draw_shifts, shift
+from agent.data.random_shift import draw_shifts, shift
 
 
 def moved(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

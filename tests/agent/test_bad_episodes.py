@@ -9,10 +9,10 @@ import test_mailbox
 from link_data import SPEC, steps_of
 from test_mailbox import drain_until
 
-from agent.episode_file import read_episode
+from agent.data.episode_file import read_episode
+from agent.data.episode_store import Store
+from agent.data.storage import NoSpace
 from agent.spec import Episode, UserError
-from agent.storage import NoSpace
-from agent.store import Store
 from agent.wire import messages
 from agent.wire.messages import KINDS, WireError
 
@@ -117,7 +117,7 @@ def test_an_episode_that_no_file_can_hold_is_lost_with_a_line_and_the_run_goes_o
     def fail(path, episode):
         raise RuntimeError("no")
 
-    monkeypatch.setattr("agent.store.write_episode", fail)
+    monkeypatch.setattr("agent.data.episode_store.write_episode", fail)
     taken = Taken(tmp_path, None)
     assert taken.store.take(episode()) is False
     assert "lost: episode raw" in caplog.text and "excluded from training" in caplog.text
@@ -131,7 +131,7 @@ def test_a_full_disk_is_not_the_episodes_fault(tmp_path, monkeypatch, error):
         def fail(path, episode):
             raise error
 
-        monkeypatch.setattr("agent.store.write_episode", fail)
+        monkeypatch.setattr("agent.data.episode_store.write_episode", fail)
     with pytest.raises(type(error)):
         taken.store.take(episode())
     assert not (tmp_path / "quarantine").exists()

@@ -25,8 +25,8 @@ from agent.calql.losses import (
     td_target,
 )
 from agent.config import CalQLConfig, RewardConfig
+from agent.data.replay_buffer import Replay
 from agent.networks import Critics, TanhNormal
-from agent.replay import Replay
 from agent.spec import Spec, UserError
 
 E, B, N, A = 3, 4, 5, 2

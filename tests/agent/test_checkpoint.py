@@ -15,8 +15,8 @@ from agent import checkpoint
 from agent.calql.algorithm import CalQL, Weights
 from agent.checkpoint import Checkpoint
 from agent.config import SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
+from agent.data.replay_buffer import Replay, sample_mixed
 from agent.network_size import check_sizes, policy_parameters
-from agent.replay import Replay, sample_mixed
 from agent.spec import Spec, UserError
 
 ENV = {"name": "sim", "options": {"task": "Lift", "cameras": ["agentview"], "horizon": 100}}

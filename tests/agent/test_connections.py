@@ -205,7 +205,7 @@ soft, hard = map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 from link_data import NETWORK, SPEC
 from agent.mailbox import Mailbox
-from agent.store import Store
+from agent.data.episode_store import Store
 mailbox, store = Mailbox("tcp://127.0.0.1:0", SPEC, NETWORK), Store(Path(sys.argv[1]), lambda e: None, lambda k: None)
 print(mailbox.address, flush=True)
 end = time.monotonic() + 60

@@ -8,8 +8,15 @@ import h5py
 import numpy as np
 import pytest
 
-from agent import episode_file
-from agent.episode_file import EpisodeFileError, episode_paths, read_episode, read_episodes, read_steps, write_episode
+from agent.data import episode_file
+from agent.data.episode_file import (
+    EpisodeFileError,
+    episode_paths,
+    read_episode,
+    read_episodes,
+    read_steps,
+    write_episode,
+)
 from agent.spec import STEP_COLUMNS, Episode, UserError
 
 META = {"robot": "r", "boot": "b", "number": 3, "seed": 5, "env": {"name": "fake", "options": {"size": 8}}}
@@ -223,7 +230,7 @@ def test_a_disk_that_gets_full_anywhere_in_the_file_is_an_error_and_nothing_more
     write_episode(tmp_path / "whole.hdf5", make())
     source = f"""
 import resource
-from agent.episode_file import read_episode, write_episode
+from agent.data.episode_file import read_episode, write_episode
 episode = read_episode({str(tmp_path / "whole.hdf5")!r})
 for size in range(0, {(tmp_path / "whole.hdf5").stat().st_size}, 512):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

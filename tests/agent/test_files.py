@@ -10,9 +10,9 @@ from agent import checkpoint, files
 from agent.calql.algorithm import CalQL
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig
-from agent.episode_file import write_episode
+from agent.data.episode_file import write_episode
+from agent.data.episode_store import Store
 from agent.log import RunLog
-from agent.store import Store
 from tools import collect, edit
 
 

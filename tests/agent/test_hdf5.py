@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from agent import memory
-from agent.episode_file import EpisodeFileError, read_episode, read_head, read_steps, write_episode
-from agent.frames import Frames
-from agent.hdf5 import UnsafeFile, check_memory, open_hdf5
+from agent.data.episode_file import EpisodeFileError, read_episode, read_head, read_steps, write_episode
+from agent.data.frames import Frames
+from agent.data.hdf5 import UnsafeFile, check_memory, open_hdf5
 
 SECRET = b"a secret key that is not to become an image" * 10
 

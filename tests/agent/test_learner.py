@@ -28,11 +28,11 @@ from agent import checkpoint, cli, learner, pretrain, trainer
 from agent.calql.algorithm import CalQL
 from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
-from agent.episode_file import episode_paths, read_episode, write_episode
+from agent.data.episode_file import episode_paths, read_episode, write_episode
+from agent.data.prefetch import Prefetch
 from agent.health import Health
 from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox import Mailbox
-from agent.prefetch import Prefetch
 from agent.pretrain import load_demonstrations
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
@@ -516,7 +516,7 @@ def test_a_disk_that_is_full_for_a_while_costs_neither_the_run_nor_an_episode(tu
         take(self, episode)
 
     monkeypatch.setattr("agent.learner.RETRY_S", 0.0)
-    monkeypatch.setattr("agent.store.write_episode", failing(write_episode, 1, 2, 5))
+    monkeypatch.setattr("agent.data.episode_store.write_episode", failing(write_episode, 1, 2, 5))
     monkeypatch.setattr("torch.save", failing(torch.save, 2, 3))
     monkeypatch.setattr("agent.learner.Learner.take", taken)
     run = tune(episodes, "--utd", "1", "--checkpoint-every", "1")

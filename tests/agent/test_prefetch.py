@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from agent.config import RewardConfig
-from agent.prefetch import Prefetch
-from agent.replay import Batch, Replay
+from agent.data.prefetch import Prefetch
+from agent.data.replay_buffer import Batch, Replay
 
 CPU = torch.device("cpu")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -18,13 +18,13 @@ import torch
 from agent import checkpoint, cli, pretrain
 from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
-from agent.episode_file import write_episode
+from agent.data.episode_file import write_episode
+from agent.data.prefetch import Prefetch
+from agent.data.storage import NoSpace, Storage
 from agent.health import Health
-from agent.prefetch import Prefetch
 from agent.pretrain import choose_device, load_demonstrations
 from agent.signals import SIGNALS
 from agent.spec import UserError
-from agent.storage import NoSpace, Storage
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,10 +12,10 @@ import torch
 
 from agent import checkpoint, learner, pretrain
 from agent.calql.algorithm import Weights
-from agent.episode_file import write_episode
+from agent.data.episode_file import write_episode
+from agent.data.episode_store import Store
 from agent.ranks import Order, Ranks
 from agent.spec import UserError
-from agent.store import Store
 from agent.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

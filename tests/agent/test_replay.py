@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import RewardConfig
-from agent.replay import Replay, sample_mixed
+from agent.data.replay_buffer import Replay, sample_mixed
 from agent.spec import Episode, Spec, SpecError, UserError
 
 DENSE = RewardConfig(scale=2.0, bias=1.0, sparse=False)

@@ -4,11 +4,12 @@ import logging
 
 import pytest
 
-from agent import learner, memory, pretrain, replay_memory
+from agent import learner, memory, pretrain
 from agent.config import RewardConfig
-from agent.episode_file import read_episode, write_episode
-from agent.replay import Replay
-from agent.replay_memory import needed_bytes, row_bytes
+from agent.data import replay_memory
+from agent.data.episode_file import read_episode, write_episode
+from agent.data.replay_buffer import Replay
+from agent.data.replay_memory import needed_bytes, row_bytes
 from agent.spec import Spec, UserError
 
 SPEC = Spec({"cam": (64, 64, 3), "wrist": (32, 32, 3)}, {"pos": 3}, 2)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import RewardConfig
-from agent.returns import check_returns, learning_rewards, returns_to_go, rewards_and_returns
+from agent.data.returns import check_returns, learning_rewards, returns_to_go, rewards_and_returns
 from agent.spec import UserError
 
 ANTMAZE = RewardConfig(scale=10.0, bias=-5.0, sparse=True, failure_reward=0.0)

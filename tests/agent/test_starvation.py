@@ -13,8 +13,8 @@ from link_data import steps_of
 from test_mailbox import drain_until
 
 from agent.arrivals import Arrivals
+from agent.data.episode_store import Store
 from agent.spec import Episode, UserError
-from agent.store import Store
 from agent.wire import messages
 from robot_server.link import Link
 

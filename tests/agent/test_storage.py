@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from agent.config import RewardConfig
-from agent.episode_file import episode_paths
-from agent.replay import Batch, Replay
+from agent.data.episode_file import episode_paths
+from agent.data.episode_store import Store
+from agent.data.replay_buffer import Batch, Replay
+from agent.data.storage import Grown, Mapped, NoSpace, Storage
 from agent.spec import Spec
-from agent.storage import Grown, Mapped, NoSpace, Storage
-from agent.store import Store
 
 CPU = torch.device("cpu")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

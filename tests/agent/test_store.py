@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from agent.config import RewardConfig
-from agent.episode_file import episode_paths, read_head, write_episode
-from agent.replay import Replay
-from agent.returns import rewards_and_returns
+from agent.data.episode_file import episode_paths, read_head, write_episode
+from agent.data.episode_store import Store
+from agent.data.replay_buffer import Replay
+from agent.data.returns import rewards_and_returns
 from agent.spec import Episode
-from agent.store import Store
 from agent.wire.messages import episode_key
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from link_data import SPEC, observation
 
 from agent.assembly import Assembly
-from agent.episode_file import read_episode, read_head, read_steps, write_episode
+from agent.data.episode_file import read_episode, read_head, read_steps, write_episode
+from agent.data.episode_store import Store
 from agent.spec import STEP_COLUMNS, Episode, Transition
-from agent.store import Store
 from agent.verdict import COLUMNS, judged, outcome, settled, unjudged
 from agent.wire.messages import read_step, unpack
 from robot_server.outgoing import Outgoing

@@ -10,7 +10,7 @@ import zmq
 from link_data import NETWORK
 
 from agent import connections
-from agent.episode_file import write_episode
+from agent.data.episode_file import write_episode
 from agent.spec import Episode, UserError
 from agent.wire import messages
 from agent.wire.receipt import boot_secret, is_receipt, receipt

@@ -14,7 +14,7 @@ import pytest
 
 import envs
 from agent.config import NetworkConfig
-from agent.episode_file import episode_paths
+from agent.data.episode_file import episode_paths
 from agent.mailbox import Mailbox
 from agent.policy import Policy
 from agent.spec import Spec

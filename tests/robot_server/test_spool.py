@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from agent.episode_file import episode_paths, read_episode, write_episode
+from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import Episode, UserError
 from robot_server import outbox
 

@@ -11,7 +11,7 @@ import pytest
 import envs.experts
 from agent import cli
 from agent.config import CollectConfig
-from agent.episode_file import episode_paths, read_episode
+from agent.data.episode_file import episode_paths, read_episode
 from tools.collect import Scripted, collect, record, recording_folder
 from tools.rollout import make_env
 

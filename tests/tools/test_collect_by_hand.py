@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from person import Session
 
-from agent.episode_file import episode_paths, read_episode
+from agent.data.episode_file import episode_paths, read_episode
 from envs import make
 
 FAKE = ["--env", "fake", "--horizon", 200, "--device", "keyboard"]

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from agent.episode_file import episode_paths, read_episode
+from agent.data.episode_file import episode_paths, read_episode
 from agent.spec import STEP_COLUMNS
 from agent.verdict import COLUMNS, judged
 from tools import edit

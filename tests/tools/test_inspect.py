@@ -4,7 +4,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from agent.episode_file import episode_paths, read_episode, write_episode
+from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import Episode, Transition
 from tools.collect import collect
 

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from agent.episode_file import read_episodes
-from agent.returns import rewards_and_returns
+from agent.data.episode_file import read_episodes
+from agent.data.returns import rewards_and_returns
 from agent.spec import UserError
 from tools.bench import (
     learning,

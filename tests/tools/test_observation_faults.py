@@ -6,7 +6,7 @@ import pytest
 
 from agent import cli
 from agent.config import CollectConfig
-from agent.episode_file import read_episode
+from agent.data.episode_file import read_episode
 from agent.spec import UserError
 from tools import evaluate
 from tools.collect import Session, by_hand

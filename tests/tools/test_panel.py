@@ -20,7 +20,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from agent.episode_file import read_episode
+from agent.data.episode_file import read_episode
 from robot_server import control as control_module
 from robot_server.control import Control
 from robot_server.operator import question

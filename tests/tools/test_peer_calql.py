@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agent.config import CalQLConfig, NetworkConfig, OfflineConfig, RewardConfig
-from agent.replay import Replay
+from agent.data.replay_buffer import Replay
 from agent.spec import Episode, Spec, Transition
 from tools.bench import peer_calql
 

@@ -3,7 +3,7 @@ import json
 import imageio.v3 as iio
 import pytest
 
-from agent.episode_file import episode_paths, read_episode, write_episode
+from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import UserError
 from tools.edit import part
 from tools.replay import execute

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agent.config import CollectConfig, SuccessConfig
-from agent.episode_file import episode_paths, read_episode, write_episode
+from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import Episode, Transition, UserError
 from envs.success import SuccessClassifier, network
 from tools import evaluate as evaluation

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agent import cli
-from agent.episode_file import read_episode
+from agent.data.episode_file import read_episode
 from agent.spec import Episode, UserError
 from tools import writer
 from tools.writer import Writer

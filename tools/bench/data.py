@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from agent.config import RewardConfig
-from agent.prefetch import Prefetch
-from agent.replay import Batch, Replay
+from agent.data.prefetch import Prefetch
+from agent.data.replay_buffer import Batch, Replay
+from agent.data.storage import Storage
 from agent.spec import Episode, Spec
-from agent.storage import Storage
 
 EPISODE_STEPS = 100
 EPISODES = 10  # in each replay that batches are drawn from

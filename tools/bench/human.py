@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.hdf5 import open_hdf5
+from agent.data.hdf5 import open_hdf5
 from agent.progress import Progress
 from tools.formats.robomimic import demos
 from tools.formats.robosuite import info_of, sim_options, with_rate

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.episode_file import read_episodes
+from agent.data.episode_file import read_episodes
 from agent.spec import Episode
 from tools.formats import film, lerobot
 from tools.formats.foreign import Choices, Report

@@ -17,7 +17,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from agent.episode_file import read_episodes
+from agent.data.episode_file import read_episodes
 from agent.spec import Episode
 from tools.formats import film, minari
 from tools.formats.foreign import Choices, Report

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.episode_file import read_episodes
+from agent.data.episode_file import read_episodes
 from agent.spec import Episode
 from tools.formats import robomimic
 from tools.formats.foreign import Choices, Report

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from agent.episode_file import episode_paths, read_episode
+from agent.data.episode_file import episode_paths, read_episode
 from envs.mock_arm import MockCamera, Options, start_world
 from envs.real_options import MOCK_AXES
 from tools.bench.report import machine, parser

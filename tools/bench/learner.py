@@ -29,7 +29,7 @@ import yaml
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
-from agent.replay import Batch
+from agent.data.replay_buffer import Batch
 from agent.spec import Spec, UserError
 from tools.bench import peers
 from tools.bench.data import drawn, random_batch

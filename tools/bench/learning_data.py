@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.episode_file import SUFFIX
+from agent.data.episode_file import SUFFIX
 from agent.spec import UserError
 from tools.bench.learning_process import Means, Process, alone
 from tools.bench.learning_run import fine_tune, once, train_offline

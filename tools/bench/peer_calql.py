@@ -31,8 +31,8 @@ import yaml
 
 from agent import cli
 from agent.config import OfflineConfig
+from agent.data.replay_buffer import Replay
 from agent.pretrain import load_demonstrations
-from agent.replay import Replay
 from agent.spec import Observation, UserError
 from tools.bench.learning_report import interval
 from tools.evaluate import evaluate

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from agent.config import CalQLConfig, NetworkConfig
-from agent.replay import Batch
+from agent.data.replay_buffer import Batch
 from tools.bench.report import Missing
 
 Step = Callable[[], Any]

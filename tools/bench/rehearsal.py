@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.episode_file import episode_paths, read_episode
+from agent.data.episode_file import episode_paths, read_episode
 from robot_server.operator import Operator
 from tools.bench.report import Report, parser
 from tools.demo import free_port

@@ -35,10 +35,10 @@ import numpy as np
 import torch
 
 from agent.config import RewardConfig
-from agent.prefetch import Prefetch
-from agent.replay import Replay
+from agent.data.prefetch import Prefetch
+from agent.data.replay_buffer import Replay
+from agent.data.storage import Storage
 from agent.spec import Episode, Spec
-from agent.storage import Storage
 from tools.bench.data import EPISODE_STEPS, episode
 from tools.bench.report import Report, parser
 

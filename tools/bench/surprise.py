@@ -21,7 +21,7 @@ import torch
 
 from agent import checkpoint, cli
 from agent.calql.algorithm import Weights
-from agent.episode_file import SUFFIX, read_episode
+from agent.data.episode_file import SUFFIX, read_episode
 from agent.learner import USED, cql_weight
 from agent.ranks import Ranks
 from agent.spec import UserError

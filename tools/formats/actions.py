@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agent.action_meaning import KINDS, ActionMeaning, meaning_of_episode
-from agent.episode_file import episode_paths, read_head
+from agent.data.episode_file import episode_paths, read_head
 from agent.spec import SpecError, UserError
 
 HAND = {"x", "y", "z", "roll", "pitch", "yaw", "rx", "ry", "rz", "gripper", "grip"}

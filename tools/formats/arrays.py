@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agent.frames import Frames
+from agent.data.frames import Frames
 from tools.formats.foreign import FormatError
 from tools.formats.pictures import check_fits, picture
 

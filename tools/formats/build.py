@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agent.action_meaning import ActionMeaning
-from agent.frames import Frames, head
+from agent.data.frames import Frames, head
 from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
 from tools.formats.actions import sentence, with_meaning
 from tools.formats.foreign import Choices, FormatError, Raw, Report

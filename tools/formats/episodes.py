@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from agent.episode_file import SUFFIX, EpisodeFileError, episode_paths, read_episode, read_head, write_episode
+from agent.data.episode_file import SUFFIX, EpisodeFileError, episode_paths, read_episode, read_head, write_episode
 from agent.spec import Episode
 from tools.formats.build import renamed
 from tools.formats.foreign import Choices, FormatError, Report, check_pointer

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from agent.frames import Frames
+from agent.data.frames import Frames
 from tools.formats.foreign import FormatError, check_pointer
 from tools.formats.pictures import MAX_PIXELS
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from agent.action_meaning import ActionMeaning
-from agent.hdf5 import UnsafeFile, open_hdf5
+from agent.data.hdf5 import UnsafeFile, open_hdf5
 from agent.spec import UserError
 
 POINTER = b"version https://git-lfs"
@@ -36,7 +36,8 @@ def check_pointer(path: Path) -> None:
 
 @contextlib.contextmanager
 def hdf5(path: Path) -> Iterator[h5py.File]:
-    """agent.hdf5.open_hdf5 for a source. Raises FormatError naming `path` when it is damaged or not safe to read."""
+    """agent.data.hdf5.open_hdf5 for a source. Raises FormatError naming `path` when it is damaged or not safe to
+    read."""
     check_pointer(path)
     with contextlib.ExitStack() as stack:
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from agent.frames import Frames
+from agent.data.frames import Frames
 from agent.spec import Episode, UserError
 from tools.formats import film
 from tools.formats.actions import of_names

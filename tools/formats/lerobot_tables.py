@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
-from agent.frames import Frames
+from agent.data.frames import Frames
 from tools.formats.foreign import FormatError, Raw
 from tools.formats.lerobot_write import EXTRA
 from tools.formats.pictures import check_fits, picture

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
-from agent.frames import blocks, head
+from agent.data.frames import blocks, head
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
 from tools.formats import film
 from tools.formats.foreign import Choices, Report

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from agent.action_meaning import ActionMeaning
-from agent.hdf5_writing import create_hdf5, write_rows, write_text
+from agent.data.hdf5_writing import create_hdf5, write_rows, write_text
 from agent.spec import STEP_COLUMNS, Episode, Spec
 from tools.formats.arrays import attribute, flat, numbers, rows
 from tools.formats.build import to_episode

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from agent.frames import Frames
+from agent.data.frames import Frames
 from agent.memory import available_bytes
 from tools.formats.foreign import FormatError
 

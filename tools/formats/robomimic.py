@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agent.frames import Frames, blocks
-from agent.hdf5_writing import create_hdf5, write_text
+from agent.data.frames import Frames, blocks
+from agent.data.hdf5_writing import create_hdf5, write_text
 from agent.spec import STEP_COLUMNS, Episode, UserError
 from envs import is_flag
 from tools.formats.actions import of_robosuite

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from agent.action_meaning import ActionMeaning
-from agent.frames import Frames
+from agent.data.frames import Frames
 from agent.spec import Episode, Spec, UserError
 from agent.stepping import own
 from envs.sim import STEP_M, STEP_RAD, TASKS

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.frames import Frames
+from agent.data.frames import Frames
 from agent.progress import Progress
 from agent.spec import Episode, Spec, SpecError, UserError
 from tools.formats.foreign import Choices, FormatError, Report

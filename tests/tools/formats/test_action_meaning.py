@@ -10,7 +10,7 @@ import pytest
 
 from agent.action_meaning import ActionMeaning, agreed
 from agent.config import OfflineConfig, RewardConfig
-from agent.episode_file import episode_paths, read_episode, read_head, write_episode
+from agent.data.episode_file import episode_paths, read_episode, read_head, write_episode
 from agent.pretrain import environment, load_demonstrations
 from agent.robots import Robots
 from agent.spec import UserError

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from agent.episode_file import read_episodes, write_episode
+from agent.data.episode_file import read_episodes, write_episode
 from agent.spec import UserError
 from tools.convert import convert, format_of
 from tools.formats.foreign import Choices

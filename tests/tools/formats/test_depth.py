@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from agent.episode_file import read_episodes
+from agent.data.episode_file import read_episodes
 from tools.convert import convert
 from tools.formats.foreign import Choices
 

@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from agent.episode_file import read_episodes, write_episode
+from agent.data.episode_file import read_episodes, write_episode
 from agent.spec import UserError
 from tools.convert import convert
 from tools.formats.foreign import Choices

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.episode_file import write_episode
+from agent.data.episode_file import write_episode
 from agent.spec import UserError
 from tools.convert import convert
 from tools.formats import film

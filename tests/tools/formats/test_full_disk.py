@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.episode_file import write_episode
+from agent.data.episode_file import write_episode
 from tools.convert import convert
 from tools.formats.foreign import Choices
 

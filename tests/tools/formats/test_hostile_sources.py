@@ -10,8 +10,9 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from agent import frames, memory
-from agent.episode_file import read_episodes, write_episode
+from agent import memory
+from agent.data import frames
+from agent.data.episode_file import read_episodes, write_episode
 from agent.spec import UserError
 from tools.convert import convert
 from tools.formats import arrays, film, pictures

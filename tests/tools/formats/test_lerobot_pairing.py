@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.episode_file import read_episodes
+from agent.data.episode_file import read_episodes
 from agent.spec import UserError
 from tools.convert import convert
 from tools.formats.foreign import Choices

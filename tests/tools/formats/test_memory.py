@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.episode_file import write_episode
-from agent.frames import BLOCK_BYTES, Frames, blocks
+from agent.data.episode_file import write_episode
+from agent.data.frames import BLOCK_BYTES, Frames, blocks
 from tools.convert import convert
 from tools.formats.foreign import Choices
 

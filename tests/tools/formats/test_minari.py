@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from agent.episode_file import read_episodes
+from agent.data.episode_file import read_episodes
 from tools.convert import convert
 from tools.formats.foreign import Choices
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.episode_file import read_episodes, write_episode
+from agent.data.episode_file import read_episodes, write_episode
 from tools.convert import convert
 from tools.formats.film import psnr
 from tools.formats.foreign import Choices, Report

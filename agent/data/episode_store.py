@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.assembly import REASON, without_meta
-from agent.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
+from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
+from agent.data.storage import NoSpace
 from agent.files import move
 from agent.spec import Episode, UserError
-from agent.storage import NoSpace
 from agent.wire.bad_messages import shown, unexpected
 from agent.wire.messages import EpisodeKey, episode_key, episode_name
 

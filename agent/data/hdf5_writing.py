@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 
-from agent.frames import blocks
+from agent.data.frames import blocks
 
 HEADER_BYTES = 60_000  # of a text in an object's header
 

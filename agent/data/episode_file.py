@@ -17,10 +17,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.data.frames import Frames, blocks, head
+from agent.data.hdf5 import check_memory, check_numbers, open_hdf5
+from agent.data.hdf5_writing import hdf5_into, write_rows, write_text
 from agent.files import written
-from agent.frames import Frames, blocks, head
-from agent.hdf5 import check_memory, check_numbers, open_hdf5
-from agent.hdf5_writing import hdf5_into, write_rows, write_text
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 from agent.verdict import settled
 

@@ -8,10 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.episode_file import EpisodeFileError, read_size
+from agent.data.episode_file import EpisodeFileError, read_size
+from agent.data.storage import Storage
 from agent.memory import available_bytes
 from agent.spec import Spec, UserError
-from agent.storage import Storage
 
 COLUMN_BYTES = 16  # of a row, besides observations and action: reward, terminated, return, succeeded
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.replay import Batch, Replay, sample_mixed
+from agent.data.replay_buffer import Batch, Replay, sample_mixed
 
 
 @dataclass

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.augment import draw_shifts, shift
 from agent.config import RewardConfig
-from agent.returns import rewards_and_returns
+from agent.data.random_shift import draw_shifts, shift
+from agent.data.returns import rewards_and_returns
+from agent.data.storage import HOST, Storage
 from agent.spec import Episode, Spec, UserError
-from agent.storage import HOST, Storage
 
 PER_STEP = ("actions", "rewards", "terminated", "returns", "succeeded")  # columns, and a batch's last fields
 
