@@ -31,15 +31,15 @@ from typing import Any
 from torch import Tensor
 
 from agent import checkpoint, cli
-from agent.arrivals import Arrivals
 from agent.calql.algorithm import Weights
 from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
 from agent.data.episode_store import Store
 from agent.health import Health
-from agent.link_report import LinkReport
 from agent.log import RunLog
-from agent.mailbox import Mailbox
+from agent.mailbox.arrivals import Arrivals
+from agent.mailbox.mailbox import Mailbox
+from agent.mailbox.report import LinkReport
 from agent.pretrain import run_folder
 from agent.progress import Progress
 from agent.ranks import Ranks

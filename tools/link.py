@@ -37,7 +37,7 @@ from robot_server.watch import Watch
 
 CONNECT_S = 3.0
 ANSWER_S = 10.0  # an update may be under way
-SMALL, LARGE = 20, 40  # messages; many more at once, and the learner would stop listening (agent.patience)
+SMALL, LARGE = 20, 40  # messages; many more at once, and the learner would stop listening (agent.mailbox.cpu_budget)
 BUSY_S = 3.0
 STEP_BYTES = 2 * 128 * 128 * 3
 DOWN_BYTES = 1 << 16

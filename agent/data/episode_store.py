@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.assembly import REASON, without_meta
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
 from agent.data.storage import NoSpace
 from agent.files import move
+from agent.mailbox.assembly import REASON, without_meta
 from agent.spec import Episode, UserError
 from agent.wire.bad_messages import shown, unexpected
 from agent.wire.messages import EpisodeKey, episode_key, episode_name

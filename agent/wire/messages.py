@@ -7,7 +7,7 @@ robot -> learner
   HELLO    who I am, what I see and do, what I hold (`outbox`)
   STEP     one transition of one episode
   PULL     send me weights other than those I `have`, now or when there are some; also heartbeat and outbox report
-           and what people want to know of the link (agent.robots.Robot)
+           and what people want to know of the link (agent.mailbox.robots.Robot)
   BYE      I am leaving
   PROBE    not a robot but tools.link: how are you, and could a robot with this `spec` and `env` join? may carry ballast
 learner -> robot

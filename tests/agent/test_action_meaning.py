@@ -9,7 +9,7 @@ import pytest
 from agent import checkpoint, pretrain
 from agent.action_meaning import ActionMeaning, agreed, meaning_of_episode
 from agent.data.episode_file import write_episode
-from agent.robots import Robots
+from agent.mailbox.robots import Robots
 from agent.spec import SpecError, UserError
 
 JOINTS = ActionMeaning(

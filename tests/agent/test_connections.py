@@ -14,7 +14,7 @@ from link_data import SPEC, steps_of
 from test_mailbox import drain_until
 from test_strange_peers import connection, ended
 
-from agent import connections
+from agent.mailbox import connections
 from agent.spec import Episode
 from agent.wire import messages
 from robot_server.link import Link
@@ -204,7 +204,7 @@ from pathlib import Path
 soft, hard = map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 from link_data import NETWORK, SPEC
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.data.episode_store import Store
 mailbox, store = Mailbox("tcp://127.0.0.1:0", SPEC, NETWORK), Store(Path(sys.argv[1]), lambda e: None, lambda k: None)
 print(mailbox.address, flush=True)

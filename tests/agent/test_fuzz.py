@@ -8,8 +8,8 @@ import test_mailbox
 from link_data import SPEC, steps_of
 from test_mailbox import RawRobot, drain_until
 
-from agent.assembly import Assembly
-from agent.patience import SHARE_S, Patience
+from agent.mailbox.assembly import Assembly
+from agent.mailbox.cpu_budget import SHARE_S, Patience
 from agent.spec import Episode
 from agent.wire import messages
 from agent.wire.messages import WireError
@@ -23,8 +23,8 @@ make_robot, robot = test_mailbox.make_robot, test_mailbox.robot
 @pytest.fixture
 def patient(monkeypatch):
     """Every message is looked at, however long the ones before took."""
-    monkeypatch.setattr("agent.patience.SHARE_S", 1e9)
-    monkeypatch.setattr("agent.connections.STRIKES", 10**9)
+    monkeypatch.setattr("agent.mailbox.cpu_budget.SHARE_S", 1e9)
+    monkeypatch.setattr("agent.mailbox.connections.STRIKES", 10**9)
 
 
 def limits(monkeypatch, **values):
@@ -90,7 +90,7 @@ def test_a_good_robot_is_heard_among_thousands_of_strange_messages(
 
 def test_a_noisy_sender_is_not_heard_for_the_rest_of_a_second(monkeypatch):
     now = itertools.count()
-    monkeypatch.setattr("agent.patience.time.monotonic", lambda: next(now) / 2)
+    monkeypatch.setattr("agent.mailbox.cpu_budget.time.monotonic", lambda: next(now) / 2)
     patience = Patience()
     patience.renew()
     patience.charge(b"noisy", SHARE_S * 0.9)
@@ -111,7 +111,7 @@ def test_what_is_not_heard_does_not_hold_up_what_is(mailbox, robot, make_robot, 
     noisy = make_robot(mailbox, "noisy")
     noisy.hello(mailbox)
     mailbox._patience = Patience()
-    monkeypatch.setattr("agent.patience.SHARE_S", 0.0)  # after one message that brings nothing
+    monkeypatch.setattr("agent.mailbox.cpu_budget.SHARE_S", 0.0)  # after one message that brings nothing
     monkeypatch.setattr(Patience, "renew", lambda patience: None)
     sent = steps_of(3)
     for count in (50, 100):

@@ -32,7 +32,7 @@ from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.health import Health
 from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.pretrain import load_demonstrations
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
@@ -267,7 +267,7 @@ def test_every_episode_is_on_disk_acknowledged_and_logged(tune, episodes):
 
 
 def test_its_robots_are_reported(tune, episodes, monkeypatch, capsys):
-    monkeypatch.setattr("agent.link_report.EVERY_S", 0.0)
+    monkeypatch.setattr("agent.mailbox.report.EVERY_S", 0.0)
     run = tune(episodes)
     steps = [record["steps"] for record in run.records("robot") if record["robot"] == "arm"]
     assert steps == sorted(steps) and steps[-1] > 0

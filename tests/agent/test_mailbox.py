@@ -11,7 +11,7 @@ import pytest
 import zmq
 from link_data import NETWORK, PULL, SPEC, steps_of
 
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode, Spec, UserError
 from agent.wire import messages
 from agent.wire.receipt import boot_secret, receipt
@@ -344,12 +344,12 @@ def test_a_name_in_use_is_refused_until_its_owner_is_gone(mailbox, robot, make_r
     assert second.hello(mailbox).kind == "WELCOME"
     third = make_robot(mailbox, "raw", "b2")
     assert third.hello(mailbox).kind == "REFUSE"
-    monkeypatch.setattr("agent.robots.LIVE_S", 0.0)  # as if the second had died long ago
+    monkeypatch.setattr("agent.mailbox.robots.LIVE_S", 0.0)  # as if the second had died long ago
     assert third.hello(mailbox).kind == "WELCOME"
 
 
 def test_a_robot_whose_connection_has_ended_is_replaced_at_once(mailbox, robot, make_robot, monkeypatch):
-    monkeypatch.setattr("agent.robots.LIVE_S", math.inf)
+    monkeypatch.setattr("agent.mailbox.robots.LIVE_S", math.inf)
     second = make_robot(mailbox, "raw", "b1")
     assert second.hello(mailbox).kind == "REFUSE"
     robot.socket.close()  # as its death would
@@ -365,7 +365,7 @@ def test_an_episode_of_a_robot_that_was_killed_is_cut_short_once(mailbox, robot,
         robot.step(0, number, sent[number], {"seed": 3} if number == 0 else {})
     robot.step(1, 0, sent[0])  # a single step has no observation after it
     drain_until(mailbox, lambda: mailbox.steps == 5)
-    monkeypatch.setattr("agent.robots.LIVE_S", 0.0)
+    monkeypatch.setattr("agent.mailbox.robots.LIVE_S", 0.0)
     again = make_robot(mailbox, "raw", "b1")
     for _ in range(2):
         assert again.hello(mailbox, [["raw", "b0", 0, 0]] if held else []).kind == "WELCOME"
@@ -514,7 +514,7 @@ def test_robots_do_not_age_while_the_learner_is_busy(mailbox, robot, make_robot,
     """Item 21: an update may take longer than any silence; what they said meanwhile waits in the socket."""
     other = make_robot(mailbox, "other")
     other.hello(mailbox)
-    monkeypatch.setattr("agent.robots.LIVE_S", 2.0)
+    monkeypatch.setattr("agent.mailbox.robots.LIVE_S", 2.0)
     robot.pull()
     time.sleep(2.5)
     assert {seen.name for seen in mailbox.robots} == {"raw", "other"}  # as far as the learner knows

@@ -12,8 +12,8 @@ import test_mailbox
 from link_data import steps_of
 from test_mailbox import drain_until
 
-from agent.arrivals import Arrivals
 from agent.data.episode_store import Store
+from agent.mailbox.arrivals import Arrivals
 from agent.spec import Episode, UserError
 from agent.wire import messages
 from robot_server.link import Link
@@ -43,7 +43,7 @@ def test_robots_take_turns():
 
 
 def test_a_robot_with_too_much_that_waits_for_the_disk_begins_no_more_and_loses_nothing(mailbox, tmp_path, monkeypatch):
-    monkeypatch.setattr("agent.assembly.MAX_PENDING", 5)
+    monkeypatch.setattr("agent.mailbox.assembly.MAX_PENDING", 5)
     link = Link(mailbox.address, test_mailbox.SPEC, "greedy", {"name": "fake", "options": {}}, tmp_path)
     for _ in range(13):
         link.begin()

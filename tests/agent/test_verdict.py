@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from link_data import SPEC, observation
 
-from agent.assembly import Assembly
 from agent.data.episode_file import read_episode, read_head, read_steps, write_episode
 from agent.data.episode_store import Store
+from agent.mailbox.assembly import Assembly
 from agent.spec import STEP_COLUMNS, Episode, Transition
 from agent.verdict import COLUMNS, judged, outcome, settled, unjudged
 from agent.wire.messages import read_step, unpack

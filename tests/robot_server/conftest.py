@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from link_data import NETWORK, SPEC, steps_of
 
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode, UserError
 from robot_server import link as link_module
 from robot_server.link import Link
@@ -106,7 +106,7 @@ def bench(tmp_path):
 def quick(monkeypatch):
     """Losses are noticed in hundredths of a second instead of seconds."""
     monkeypatch.setattr(link_module, "PULL_EVERY_S", 0.03)
-    monkeypatch.setattr("agent.mailbox.ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("agent.mailbox.mailbox.ASK_AGAIN_S", 0.02)
 
 
 @pytest.fixture

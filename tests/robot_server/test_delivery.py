@@ -9,8 +9,8 @@ import pytest
 import zmq
 from link_data import NETWORK
 
-from agent import connections
 from agent.data.episode_file import write_episode
+from agent.mailbox import connections
 from agent.spec import Episode, UserError
 from agent.wire import messages
 from agent.wire.receipt import boot_secret, is_receipt, receipt

@@ -13,7 +13,7 @@ import zmq
 import zmq.auth
 from link_data import NETWORK, PULL, SPEC, steps_of
 
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.spec import UserError
 from agent.wire import keys, messages
 from robot_server.link import Link

@@ -15,7 +15,7 @@ import pytest
 import envs
 from agent.config import NetworkConfig
 from agent.data.episode_file import episode_paths
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.policy import Policy
 from agent.spec import Spec
 from agent.wire.messages import episode_key

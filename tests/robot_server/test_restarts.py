@@ -162,7 +162,7 @@ def test_a_busy_learner_survives_a_robot_that_vanishes():
     """Thousands of messages unread, the connection gone, heartbeats going on: libzmq aborted the process here."""
     source = """
 import time, zmq
-from agent import mailbox
+from agent.mailbox import mailbox
 from agent.wire import messages
 from agent.spec import Spec
 messages.SOCKET_OPTIONS[zmq.HEARTBEAT_IVL] = 50

@@ -17,7 +17,8 @@ from tools.bench.sides import ENV
 ROOT = Path(__file__).parent.parent.parent
 LEARNER = """
 import sys, time
-from agent import cli, learner, robots
+from agent import cli, learner
+from agent.mailbox import robots
 from agent.trainer import Trainer
 robots.LIVE_S = 0.3
 made = Trainer.update

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from agent.connections import Connections
+from agent.mailbox.connections import Connections
 from agent.spec import UserError
 from agent.wire import messages
 from envs.clock import Clock

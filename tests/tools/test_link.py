@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.spec import Spec
 from agent.wire import messages
 from tools import keys, link
@@ -18,7 +18,7 @@ from tools import keys, link
 def learner(monkeypatch):
     """learner(spec, **options): a mailbox that is drained in the background; returns it."""
     monkeypatch.setattr(link, "CONNECT_S", 20.0)  # a busy machine
-    monkeypatch.setattr("agent.patience.SHARE_S", 60.0)
+    monkeypatch.setattr("agent.mailbox.cpu_budget.SHARE_S", 60.0)
     made = []
 
     def start(spec, **options):

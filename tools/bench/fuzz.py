@@ -5,7 +5,7 @@
 The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets,
 while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time, and the
 learner looks at every message: does it go on, and what does it keep? Then as many as a gigabit network carries, and it
-ignores whom it has lost patience with (agent.patience), while raw connections bring what no ZeroMQ would send
+ignores whom it has lost patience with (agent.mailbox.cpu_budget), while raw connections bring what no ZeroMQ would send
 (tools.bench.fuzz_raw): ZMTP 1.0, HTTP, messages that never end. Rounds with and without strangers take turns, and the
 ratio of the robot's times in a pair is the figure, for a robot that makes 100 steps a second, and for one that sends as
 fast as it can.
@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import zmq
 
-from agent import connections, patience
-from agent.mailbox import Mailbox
+from agent.mailbox import connections, cpu_budget
+from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode
 from robot_server.link import Link
 from tools.bench.fuzz_control import against_control
@@ -204,13 +204,13 @@ class Learner:
 
 def looked_at(report: Report, learner: Learner, messages: int) -> None:
     """Every one of so many messages is taken apart, however long that takes."""
-    share, patience.SHARE_S = patience.SHARE_S, math.inf
+    share, cpu_budget.SHARE_S = cpu_budget.SHARE_S, math.inf
     strikes, connections.STRIKES = connections.STRIKES, 10**9
     sent, samples = 0, [(0, resident())]
     while sent < messages:
         sent += learner.batch()
         samples.append((sent, resident()))
-    patience.SHARE_S, connections.STRIKES = share, strikes
+    cpu_budget.SHARE_S, connections.STRIKES = share, strikes
     report.add("learner: messages of strangers, each looked at", sent, "")
     for kind, count in sorted(learner.mailbox.counts.items()):
         report.add(f"learner: counted as {kind}", count, "")

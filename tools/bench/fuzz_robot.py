@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode, UserError
 from agent.wire.messages import pack, unpack
 from robot_server.link import Link

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from agent.mailbox import Mailbox
+from agent.mailbox.mailbox import Mailbox
 from agent.wire.messages import pack
 from tools.bench import link_agentlace
 from tools.bench.link_robot import ENV, EPISODE_STEPS, SPEC, Addresses, bare_socket, robot, transitions, wire_frames

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 
 from agent.log import RunLog
-from agent.mailbox import Mailbox
-from agent.robots import REPORTED, Robot
+from agent.mailbox.mailbox import Mailbox
+from agent.mailbox.robots import REPORTED, Robot
 from agent.spec import plural
 
 EVERY_S = 60.0

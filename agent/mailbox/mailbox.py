@@ -19,10 +19,10 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from agent.assembly import Assembly
-from agent.connections import Connections, Limits
-from agent.patience import Patience
-from agent.robots import REPORTED, Refused, Robot, Robots
+from agent.mailbox.assembly import Assembly
+from agent.mailbox.connections import Connections, Limits
+from agent.mailbox.cpu_budget import Patience
+from agent.mailbox.robots import REPORTED, Refused, Robot, Robots
 from agent.spec import Episode, Spec, SpecError, UserError
 from agent.wire.bad_messages import Faults, shown, unexpected
 from agent.wire.keys import Guard, refuse_old_protocols
