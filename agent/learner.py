@@ -30,21 +30,22 @@ from typing import Any
 
 from torch import Tensor
 
-from agent import checkpoint, cli
+from agent import cli
 from agent.calql.algorithm import Weights
-from agent.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
 from agent.data.episode_store import Store
-from agent.health import Health
-from agent.log import RunLog
 from agent.mailbox.arrivals import Arrivals
 from agent.mailbox.mailbox import Mailbox
 from agent.mailbox.report import LinkReport
 from agent.pretrain import run_folder
 from agent.progress import Progress
-from agent.ranks import Ranks
+from agent.run import checkpoint
+from agent.run.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
+from agent.run.distributed import Ranks
+from agent.run.health import Health
+from agent.run.log import RunLog
+from agent.run.trainer import Trainer
 from agent.spec import Episode, UserError, plural
-from agent.trainer import Trainer
 from agent.wire.messages import episode_key, episode_name
 
 USED = ("network", "calql", "reward", "offline", "online", "learner", "link")

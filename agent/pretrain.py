@@ -22,11 +22,10 @@ from typing import Any
 
 import torch
 
-from agent import checkpoint, cli
+from agent import cli
 from agent.action_meaning import agreed, compare
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.checkpoint import Checkpoint
 from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
 from agent.data.episode_file import episode_paths, read_episodes, read_head
 from agent.data.prefetch import Prefetch
@@ -34,9 +33,11 @@ from agent.data.replay_buffer import Replay
 from agent.data.replay_memory import check_room, needed_bytes
 from agent.data.storage import HOST, NoSpace, Storage
 from agent.files import check_writable
-from agent.health import Health
-from agent.log import RunLog
 from agent.progress import Progress
+from agent.run import checkpoint
+from agent.run.checkpoint import Checkpoint
+from agent.run.health import Health
+from agent.run.log import RunLog
 from agent.spec import Episode, UserError, plural
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import checkpoint
 from agent.data.episode_file import read_episodes, write_episode
+from agent.run import checkpoint
 from tools.demo import free_port
 
 ROOT = Path(__file__).parents[1]

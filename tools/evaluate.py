@@ -74,9 +74,9 @@ class Stage:
         self._policy: Any = None if plan.policy in BASELINES else plan.policy
         self.elsewhere = ""  # how the environment differs from the checkpoint's
         if isinstance(plan.policy, (str, Path)) and self._policy:
-            import agent.checkpoint
+            import agent.run.checkpoint
 
-            checkpoint = agent.checkpoint.load(plan.policy)
+            checkpoint = agent.run.checkpoint.load(plan.policy)
             self._policy = checkpoint.policy()
             recorded = env_record(plan.env, plan.options)
             others = env_differences(checkpoint.env, recorded) if checkpoint.env.get("name") else {}
@@ -233,9 +233,9 @@ def recorded_env(flags: argparse.Namespace) -> dict[str, Any] | None:
     """The environment that --ckpt remembers. Raises UserError for a file that is none."""
     if not flags.ckpt or flags.policy:
         return None
-    import agent.checkpoint
+    import agent.run.checkpoint
 
-    return agent.checkpoint.load(flags.ckpt).env
+    return agent.run.checkpoint.load(flags.ckpt).env
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from agent.health import wilson
+from agent.run.health import wilson
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,10 @@ class CalQL:
         self._weights = Weights(torch.zeros((), device=device), torch.zeros((), device=device), True)
         self.losses = self._losses  # agent.calql.acceleration may put a compiled one here
         self.bf16 = "off"  # and this on: "encoder" or "all"
-        self.reduce: Callable[[list[Tensor]], None] = lambda gradients: None  # agent.ranks: mean over the processes
-        self.shard = (0, 1)  # agent.ranks: (rank, ranks) of the processes that share each batch
+        self.reduce: Callable[[list[Tensor]], None] = lambda gradients: (
+            None
+        )  # agent.run.distributed: mean over the processes
+        self.shard = (0, 1)  # agent.run.distributed: (rank, ranks) of the processes that share each batch
 
     def start_critics_at(self, value: float) -> None:
         """Set the last bias of critics and targets: Q begins where the data's returns are, not at 0 far above them."""

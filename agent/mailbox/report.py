@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from agent.log import RunLog
 from agent.mailbox.mailbox import Mailbox
 from agent.mailbox.robots import REPORTED, Robot
+from agent.run.log import RunLog
 from agent.spec import plural
 
 EVERY_S = 60.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from agent import cli, learner
-from agent.trainer import Trainer
+from agent.run.trainer import Trainer
 
 
 class Kept(Trainer):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from agent import checkpoint
 from agent.calql.algorithm import Weights
 from agent.data.episode_file import episode_paths, read_episode
-from agent.ranks import Ranks
-from agent.trainer import Trainer
+from agent.run import checkpoint
+from agent.run.distributed import Ranks
+from agent.run.trainer import Trainer
 from agent.wire.messages import episode_key
 
 

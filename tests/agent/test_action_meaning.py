@@ -6,10 +6,11 @@ import logging
 
 import pytest
 
-from agent import checkpoint, pretrain
+from agent import pretrain
 from agent.action_meaning import ActionMeaning, agreed, meaning_of_episode
 from agent.data.episode_file import write_episode
 from agent.mailbox.robots import Robots
+from agent.run import checkpoint
 from agent.spec import SpecError, UserError
 
 JOINTS = ActionMeaning(

@@ -11,12 +11,12 @@ import pytest
 import torch
 import torchvision
 
-from agent import checkpoint
 from agent.calql.algorithm import CalQL, Weights
-from agent.checkpoint import Checkpoint
 from agent.config import SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
 from agent.data.replay_buffer import Replay, sample_mixed
-from agent.network_size import check_sizes, policy_parameters
+from agent.run import checkpoint
+from agent.run.checkpoint import Checkpoint
+from agent.run.network_size import check_sizes, policy_parameters
 from agent.spec import Spec, UserError
 
 ENV = {"name": "sim", "options": {"task": "Lift", "cameras": ["agentview"], "horizon": 100}}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent import checkpoint
 from agent.calql.algorithm import Weights
 from agent.calql.gradient_clipping import clip
-from agent.checkpoint import Checkpoint
 from agent.config import SECTIONS, CalQLConfig, check
+from agent.run import checkpoint
+from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
 
 

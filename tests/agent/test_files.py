@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent import checkpoint, files
+from agent import files
 from agent.calql.algorithm import CalQL
-from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig
 from agent.data.episode_file import write_episode
 from agent.data.episode_store import Store
-from agent.log import RunLog
+from agent.run import checkpoint
+from agent.run.checkpoint import Checkpoint
+from agent.run.log import RunLog
 from tools import collect, edit
 
 

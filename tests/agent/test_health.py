@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent import health
 from agent.config import CalQLConfig
-from agent.health import EPISODES, GONE, NEVER, PATIENCE, Health, complaints
-from agent.log import RunLog
+from agent.run import health
+from agent.run.health import EPISODES, GONE, NEVER, PATIENCE, Health, complaints
+from agent.run.log import RunLog
 
 CONFIG = CalQLConfig(gamma=0.9, target_rate=0.1)  # Q has travelled after 100 updates
 REWARDS = (-1.0, 0.0)  # so returns lie within 10 of each other

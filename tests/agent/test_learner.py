@@ -24,16 +24,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import checkpoint, cli, learner, pretrain, trainer
+from agent import cli, learner, pretrain
 from agent.calql.algorithm import CalQL
-from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
-from agent.health import Health
 from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox.mailbox import Mailbox
 from agent.pretrain import load_demonstrations
+from agent.run import checkpoint, trainer
+from agent.run.checkpoint import Checkpoint
+from agent.run.health import Health
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
 from agent.wire.messages import episode_name, pack

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agent.log import RunLog
 from agent.mailbox.report import LinkReport
 from agent.mailbox.robots import Robot
+from agent.run.log import RunLog
 from agent.wire.bad_messages import Faults
 
 

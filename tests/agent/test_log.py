@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from agent.log import RunLog
+from agent.run.log import RunLog
 from agent.spec import UserError
 
 

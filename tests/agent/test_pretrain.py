@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from agent import checkpoint, cli, pretrain
+from agent import cli, pretrain
 from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.data.episode_file import write_episode
 from agent.data.prefetch import Prefetch
 from agent.data.storage import NoSpace, Storage
-from agent.health import Health
 from agent.pretrain import choose_device, load_demonstrations
+from agent.run import checkpoint
+from agent.run.health import Health
 from agent.signals import SIGNALS
 from agent.spec import UserError
 

@@ -10,13 +10,14 @@ import pytest
 import rank_worker
 import torch
 
-from agent import checkpoint, learner, pretrain
+from agent import learner, pretrain
 from agent.calql.algorithm import Weights
 from agent.data.episode_file import write_episode
 from agent.data.episode_store import Store
-from agent.ranks import Order, Ranks
+from agent.run import checkpoint
+from agent.run.distributed import Order, Ranks
+from agent.run.trainer import Trainer
 from agent.spec import UserError
-from agent.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -19,7 +19,7 @@ LEARNER = """
 import sys, time
 from agent import cli, learner
 from agent.mailbox import robots
-from agent.trainer import Trainer
+from agent.run.trainer import Trainer
 robots.LIVE_S = 0.3
 made = Trainer.update
 def slow(*args):

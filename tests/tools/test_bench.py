@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from agent.calql.algorithm import CalQL
-from agent.checkpoint import Checkpoint
 from agent.config import CalQLConfig, NetworkConfig
+from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
 from tools.bench import kernels, learner, peers, replay, roofline
 from tools.bench.data import random_batch

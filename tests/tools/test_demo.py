@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import checkpoint
+from agent.run import checkpoint
 from agent.spec import UserError
 from tools import demo
 

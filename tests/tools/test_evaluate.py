@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent.checkpoint import Checkpoint, load
 from agent.config import NetworkConfig
 from agent.policy import Policy
+from agent.run.checkpoint import Checkpoint, load
 from agent.spec import Spec, UserError
 from tools.evaluate import evaluate, main
 from tools.outcome import Result, wilson

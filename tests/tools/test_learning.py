@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent import checkpoint
+from agent.run import checkpoint
 from agent.spec import UserError
 from tools.bench import (
     learning,

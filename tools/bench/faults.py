@@ -31,9 +31,9 @@ import torch
 import envs
 from agent import cli
 from agent.calql.algorithm import CalQL
-from agent.checkpoint import LATEST, Checkpoint, load
 from agent.config import CalQLConfig, NetworkConfig
 from agent.data.episode_file import SUFFIX, read_episode
+from agent.run.checkpoint import LATEST, Checkpoint, load
 from agent.spec import Spec, UserError
 from tools.bench.ledger import Tally, compare
 from tools.bench.namesakes import Namesakes

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from agent import checkpoint
-from agent.checkpoint import LATEST, OLDER
+from agent.run import checkpoint
+from agent.run.checkpoint import LATEST, OLDER
 from agent.spec import UserError
 from tools.bench.learning_process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
 from tools.bench.learning_settings import beside, config_words, made_of, pin, pinned, put, read, same, settings, write

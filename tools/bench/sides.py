@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.checkpoint import LATEST
+from agent.run.checkpoint import LATEST
 from agent.spec import UserError
 from envs.fake import LOG
 from tools.bench.ledger import Made, read_log

@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
-from agent import checkpoint, cli
+from agent import cli
 from agent.calql.algorithm import Weights
 from agent.data.episode_file import SUFFIX, read_episode
 from agent.learner import USED, cql_weight
-from agent.ranks import Ranks
+from agent.run import checkpoint
+from agent.run.distributed import Ranks
+from agent.run.trainer import Trainer
 from agent.spec import UserError
-from agent.trainer import Trainer
 from tools.bench.learning_run import records
 from tools.bench.report import machine
 

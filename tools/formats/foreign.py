@@ -36,8 +36,7 @@ def check_pointer(path: Path) -> None:
 
 @contextlib.contextmanager
 def hdf5(path: Path) -> Iterator[h5py.File]:
-    """agent.data.hdf5.open_hdf5 for a source. Raises FormatError naming `path` when it is damaged or not safe to
-    read."""
+    """agent.data.hdf5.open_hdf5 for a source. Raises FormatError naming a `path` that is damaged or not safe."""
     check_pointer(path)
     with contextlib.ExitStack() as stack:
         try:

@@ -18,8 +18,8 @@ import torch
 from agent import cli
 from agent.config import SECTIONS, NetworkConfig
 from agent.files import written
-from agent.network_size import check_sizes
 from agent.policy import Policy
+from agent.run.network_size import check_sizes
 from agent.spec import Spec, UserError
 from agent.torch_file import read_torch_file
 

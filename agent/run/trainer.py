@@ -11,7 +11,6 @@ from torch import Tensor
 from agent.action_meaning import compare
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.checkpoint import Checkpoint
 from agent.config import OnlineConfig
 from agent.data.episode_file import SUFFIX, read_episode
 from agent.data.prefetch import Prefetch
@@ -19,7 +18,8 @@ from agent.data.replay_buffer import Replay
 from agent.data.replay_memory import check_room, needed_bytes, row_bytes, warn_of_growth
 from agent.data.storage import Storage
 from agent.pretrain import choose_device, environment, load_demonstrations
-from agent.ranks import Ranks
+from agent.run.checkpoint import Checkpoint
+from agent.run.distributed import Ranks
 from agent.spec import Episode, UserError
 from agent.wire.messages import EpisodeKey, episode_key
 
