@@ -37,10 +37,10 @@ from agent.data.episode_store import Store
 from agent.mailbox.arrivals import Arrivals
 from agent.mailbox.mailbox import Mailbox
 from agent.mailbox.report import LinkReport
-from agent.pretrain import run_folder
 from agent.progress import Progress
 from agent.run import checkpoint
 from agent.run.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
+from agent.run.device import run_folder
 from agent.run.distributed import Ranks
 from agent.run.health import Health
 from agent.run.log import RunLog

@@ -15,109 +15,29 @@ import agent.installed  # noqa: F401
 
 import argparse
 import dataclasses
-import logging
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from agent import cli
-from agent.action_meaning import agreed, compare
+from agent.action_meaning import compare
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import NETWORKS, SPENT, CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, changes, check, said
-from agent.data.episode_file import episode_paths, read_episodes, read_head
+from agent.config import NETWORKS, SPENT, CalQLConfig, OfflineConfig, changes, check, said
 from agent.data.prefetch import Prefetch
-from agent.data.replay_buffer import Replay
-from agent.data.replay_memory import check_room, needed_bytes
-from agent.data.storage import HOST, NoSpace, Storage
+from agent.data.storage import Storage
 from agent.files import check_writable
 from agent.progress import Progress
 from agent.run import checkpoint
 from agent.run.checkpoint import Checkpoint
+from agent.run.demonstrations import environment, load_demonstrations
+from agent.run.device import choose_device, run_folder
 from agent.run.health import Health
 from agent.run.log import RunLog
-from agent.spec import Episode, UserError, plural
+from agent.spec import UserError, plural
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0
-
-log = logging.getLogger(__name__)
-
-
-def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
-    """The torch device that the config asks for. Raises UserError if it is not there; sets the threads and TF32.
-
-    process: number of this process on its machine; 'auto' and 'cuda' give each a GPU of its own.
-    """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    name = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device("cuda", process) if name == "cuda" else torch.device(name)
-        torch.Generator(device).manual_seed(0)
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"learner.device: '{name}' can't be used: {str(error).splitlines()[0]}") from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # what names no device is for this one: graphs, pinned memory, waiting
-        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-    return device
-
-
-def run_folder(config: LearnerConfig, kind: str) -> Path:
-    return Path(config.run or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-
-
-def load_demonstrations(
-    config: OfflineConfig,
-    reward: RewardConfig,
-    gamma: float,
-    seed: int,
-    storage: Storage = HOST,
-    room: int = 0,
-    beside_bytes: int = 0,
-) -> tuple[Replay, list[Episode]]:
-    """A replay that holds all demonstrations and `room` rows more, and the episodes' heads (without frames).
-
-    beside_bytes: of what will be loaded after them. Raises UserError naming the file that is missing, damaged or
-    different from the others, when none is left, or, before anything is loaded, when they do not fit into the memory;
-    NoSpace when they do not fit into other storage.
-    """
-    paths = episode_paths(config.data)
-    heads_of = {path: read_head(path) for path in paths}
-    rows = sum(steps + 1 for steps, _ in heads_of.values())
-    for line in agreed((str(path), meta) for path, (_, meta) in heads_of.items())[1]:
-        log.warning("%s", line)
-    if storage.kind == "host":
-        needed = needed_bytes(paths, config.successes_only) + beside_bytes
-        check_room(needed, storage, ", ".join(config.data))
-    replay, heads = None, []
-    for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
-        if replay is None:
-            replay = Replay(episode.spec, rows + room, reward, gamma, seed, storage)
-            if not config.successes_only:
-                replay.reserve(rows)
-        if config.successes_only and not episode.succeeded:
-            continue
-        try:
-            replay.add(episode)
-        except NoSpace:
-            raise  # not the file's fault
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        heads.append(dataclasses.replace(episode, observations={}))
-    if replay is None or not heads:
-        raise UserError(f"{', '.join(config.data)}: no successful episode, and offline.successes_only is on")
-    return replay, heads
-
-
-def environment(episodes: list[Episode]) -> dict[str, Any]:
-    """The env record of the data: the first episode's, with what the actions of all mean."""
-    meaning, _ = agreed(("", episode.meta) for episode in episodes)
-    env = {**(episodes[0].meta.get("env") or {}), "actions": meaning.to_dict()}
-    return env if env["actions"] else {key: value for key, value in env.items() if key != "actions"}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from agent.run.health import wilson
+from agent.run.statistics import wilson
 
 
 @dataclass(frozen=True)

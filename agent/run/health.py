@@ -10,11 +10,12 @@ import functools
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from statistics import NormalDist, fmean
+from statistics import fmean
 from typing import Any
 
 from agent.config import CalQLConfig
 from agent.data.returns import return_bounds
+from agent.run.statistics import wilson
 
 PATIENCE = 10  # records of updates in a row with the same complaint
 BOUND_LOW, BOUND_HIGH = 0.001, 0.999
@@ -73,15 +74,6 @@ def complaints(
 
 
 @functools.lru_cache
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a success rate."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / trials
-    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
-
-
 def _travelled(updates: int, config: CalQLConfig) -> bool:
     """Whether Q has had the updates that it takes from where it begins to where the returns are."""
     return updates * config.target_rate * (1 - config.gamma) > 1

@@ -17,8 +17,9 @@ from agent.data.prefetch import Prefetch
 from agent.data.replay_buffer import Replay
 from agent.data.replay_memory import check_room, needed_bytes, row_bytes, warn_of_growth
 from agent.data.storage import Storage
-from agent.pretrain import choose_device, environment, load_demonstrations
 from agent.run.checkpoint import Checkpoint
+from agent.run.demonstrations import environment, load_demonstrations
+from agent.run.device import choose_device
 from agent.run.distributed import Ranks
 from agent.spec import Episode, UserError
 from agent.wire.messages import EpisodeKey, episode_key

@@ -31,9 +31,9 @@ from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox.mailbox import Mailbox
-from agent.pretrain import load_demonstrations
 from agent.run import checkpoint, trainer
 from agent.run.checkpoint import Checkpoint
+from agent.run.demonstrations import load_demonstrations
 from agent.run.health import Health
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError

@@ -21,8 +21,9 @@ from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.data.episode_file import write_episode
 from agent.data.prefetch import Prefetch
 from agent.data.storage import NoSpace, Storage
-from agent.pretrain import choose_device, load_demonstrations
 from agent.run import checkpoint
+from agent.run.demonstrations import load_demonstrations
+from agent.run.device import choose_device
 from agent.run.health import Health
 from agent.signals import SIGNALS
 from agent.spec import UserError

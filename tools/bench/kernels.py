@@ -16,8 +16,8 @@ import torch
 from agent import cli
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.pretrain import choose_device
 from agent.run import checkpoint
+from agent.run.device import choose_device
 from agent.spec import UserError
 from tools.bench.data import random_batch
 from tools.bench.roofline import kernels

@@ -32,8 +32,8 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from agent import cli
+from agent.run.statistics import wilson
 from agent.spec import UserError
-from tools.outcome import wilson
 from tools.plot import COLOURS, MARKERS, spread
 
 FIRST = 0.2  # of the online phase: where a policy collapses, if it does

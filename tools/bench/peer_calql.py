@@ -32,7 +32,7 @@ import yaml
 from agent import cli
 from agent.config import OfflineConfig
 from agent.data.replay_buffer import Replay
-from agent.pretrain import load_demonstrations
+from agent.run.demonstrations import load_demonstrations
 from agent.spec import Observation, UserError
 from tools.bench.learning_report import interval
 from tools.evaluate import evaluate

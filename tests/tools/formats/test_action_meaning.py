@@ -12,7 +12,7 @@ from agent.action_meaning import ActionMeaning, agreed
 from agent.config import OfflineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, read_head, write_episode
 from agent.mailbox.robots import Robots
-from agent.pretrain import environment, load_demonstrations
+from agent.run.demonstrations import environment, load_demonstrations
 from agent.spec import UserError
 from tools.convert import convert, main
 from tools.formats.actions import of_names

@@ -1,0 +1,67 @@
+"""Loading the demonstrations that a run learns from."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+from agent.action_meaning import agreed
+from agent.config import OfflineConfig, RewardConfig
+from agent.data.episode_file import episode_paths, read_episodes, read_head
+from agent.data.replay_buffer import Replay
+from agent.data.replay_memory import check_room, needed_bytes
+from agent.data.storage import HOST, NoSpace, Storage
+from agent.spec import Episode, UserError
+
+log = logging.getLogger(__name__)
+
+
+def load_demonstrations(
+    config: OfflineConfig,
+    reward: RewardConfig,
+    gamma: float,
+    seed: int,
+    storage: Storage = HOST,
+    room: int = 0,
+    beside_bytes: int = 0,
+) -> tuple[Replay, list[Episode]]:
+    """A replay that holds all demonstrations and `room` rows more, and the episodes' heads (without frames).
+
+    beside_bytes: of what will be loaded after them. Raises UserError naming the file that is missing, damaged or
+    different from the others, when none is left, or, before anything is loaded, when they do not fit into the memory;
+    NoSpace when they do not fit into other storage.
+    """
+    paths = episode_paths(config.data)
+    heads_of = {path: read_head(path) for path in paths}
+    rows = sum(steps + 1 for steps, _ in heads_of.values())
+    for line in agreed((str(path), meta) for path, (_, meta) in heads_of.items())[1]:
+        log.warning("%s", line)
+    if storage.kind == "host":
+        needed = needed_bytes(paths, config.successes_only) + beside_bytes
+        check_room(needed, storage, ", ".join(config.data))
+    replay, heads = None, []
+    for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
+        if replay is None:
+            replay = Replay(episode.spec, rows + room, reward, gamma, seed, storage)
+            if not config.successes_only:
+                replay.reserve(rows)
+        if config.successes_only and not episode.succeeded:
+            continue
+        try:
+            replay.add(episode)
+        except NoSpace:
+            raise  # not the file's fault
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        heads.append(dataclasses.replace(episode, observations={}))
+    if replay is None or not heads:
+        raise UserError(f"{', '.join(config.data)}: no successful episode, and offline.successes_only is on")
+    return replay, heads
+
+
+def environment(episodes: list[Episode]) -> dict[str, Any]:
+    """The env record of the data: the first episode's, with what the actions of all mean."""
+    meaning, _ = agreed(("", episode.meta) for episode in episodes)
+    env = {**(episodes[0].meta.get("env") or {}), "actions": meaning.to_dict()}
+    return env if env["actions"] else {key: value for key, value in env.items() if key != "actions"}

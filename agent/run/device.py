@@ -1,0 +1,35 @@
+"""Where a run computes, and where its files go."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from agent.config import LearnerConfig
+from agent.spec import UserError
+
+
+def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
+    """The torch device that the config asks for. Raises UserError if it is not there; sets the threads and TF32.
+
+    process: number of this process on its machine; 'auto' and 'cuda' give each a GPU of its own.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    name = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device("cuda", process) if name == "cuda" else torch.device(name)
+        torch.Generator(device).manual_seed(0)
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"learner.device: '{name}' can't be used: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no device is for this one: graphs, pinned memory, waiting
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    return device
+
+
+def run_folder(config: LearnerConfig, kind: str) -> Path:
+    return Path(config.run or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
