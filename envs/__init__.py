@@ -7,39 +7,12 @@ own), `lerobot:<type>` (one that LeRobot drives) and `mock` (a rehearsal of `rea
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from envs.base import Common, nearest
 
 NAMES = ("sim", "fake", "gym:<id>", "real", "lerobot:<type>", "mock")
-MAX_IMAGE_SIZE = 2048  # pixels a side
-
-
-class RobotFault(RuntimeError):
-    """The robot cannot go on, and is held. One line that says why.
-
-    A person has to look, and then to `clear` it; what ends by itself (a camera that is away) only has to be cleared.
-    """
-
-    def __init__(self, line: str, by_itself: bool = False) -> None:
-        super().__init__(line)
-        self.by_itself = by_itself
-
-
-@dataclass
-class Common:
-    """What every environment can be told."""
-
-    classifier: str | None = field(
-        default=None,
-        metadata={"help": "file of tools.train_reward: what it sees gives the reward; empty: the environment"},
-    )
-    after_success: int | None = field(
-        default=None, metadata={"help": "go on for so many steps after a success: recordings for tools.train_reward"}
-    )
 
 
 def options(name: str) -> type:
@@ -69,9 +42,10 @@ def _own_options(name: str) -> type:
 
         return GymOptions
     if name in ("real", "mock") or name.startswith("lerobot:"):
-        from envs import real_options
+        from envs.real.options import MockOptions
+        from envs.real.options import Options as RealOptions
 
-        return real_options.MockOptions if name == "mock" else real_options.Options
+        return MockOptions if name == "mock" else RealOptions
     raise ValueError(f"unknown environment '{name}'{nearest(name, NAMES)}; there are {', '.join(NAMES)}")
 
 
@@ -87,7 +61,7 @@ def make(name: str, **chosen: Any) -> Any:
         raise ValueError("after_success is for the environment's own success, not for that of a classifier")
     classifier = None
     if asked.classifier:  # before an arm is started
-        from envs.success import SuccessClassifier
+        from envs.reward_classifier import SuccessClassifier
 
         classifier = SuccessClassifier.load(asked.classifier)
     env = _own_env(name, asked)
@@ -100,11 +74,11 @@ def make(name: str, **chosen: Any) -> Any:
 
 def _judged(env: Any, asked: Common, classifier: Any) -> Any:
     if classifier is not None:
-        from envs.success import ClassifierReward
+        from envs.reward_classifier import ClassifierReward
 
         return ClassifierReward(env, classifier)
     if asked.after_success is not None:
-        from envs.success import AfterSuccess
+        from envs.reward_classifier import AfterSuccess
 
         return AfterSuccess(env, asked.after_success)
     return env
@@ -120,7 +94,7 @@ def _own_env(name: str, asked: Any) -> Any:
 
         return FakeEnv(asked)
     if not name.startswith("gym:"):
-        from envs.real import RealEnv
+        from envs.real.env import RealEnv
 
         if name.startswith("lerobot:"):
             asked = dataclasses.replace(asked, arm=name)
@@ -128,35 +102,3 @@ def _own_env(name: str, asked: Any) -> Any:
     from envs.gym import wrap
 
     return wrap(name.removeprefix("gym:"), asked)
-
-
-def clipped(action: Any, size: int) -> np.ndarray:
-    """float64 (size,) in [-1, 1]. Raises ValueError for another shape and for what is not finite."""
-    action = np.asarray(action, np.float64)
-    if action.shape != (size,) or not np.isfinite(action).all():
-        raise ValueError(f"action must be {size} finite numbers, not {action}")
-    return np.clip(action, -1, 1)
-
-
-def action_meaning(env: Any) -> dict[str, Any]:
-    """What the actions of `env` (a gymnasium.Env) stand for, as it or its outermost wrapper that knows states it.
-
-    The keys are those of agent.action_meaning.ActionMeaning; {} where nothing states it.
-    """
-    try:
-        return dict(env.get_wrapper_attr("action_meaning"))
-    except (AttributeError, TypeError, ValueError):
-        return {}
-
-
-def is_flag(value: Any) -> bool:
-    """Whether `value` is a bool, or a number (a NumPy scalar, an array with one element) that is 0 or 1."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.size == 1 and value.dtype.kind in "biuf" and value.item() in (0, 1)
-    return isinstance(value, (bool, int, float)) and value in (0, 1)
-
-
-def nearest(word: str, known: Any) -> str:
-    """' (did you mean 'X'?)' for the known word most like `word`, or ''."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""

@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import MAX_IMAGE_SIZE, clipped
+from envs.base import MAX_IMAGE_SIZE, clipped
 
 STEP = 0.25  # distance per step of an action of 1; the arena is [-1, 1]^2
 LOG = "FAKE_ENV_LOG"

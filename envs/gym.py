@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import action_meaning, clipped, nearest
+from envs.base import action_meaning, clipped, nearest
 from envs.gym_observations import first_line, observe, parts
 from envs.gym_success import SuccessSignal
 from envs.rendering import choose_backend, no_opengl
@@ -89,7 +89,7 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     @property
     def action_meaning(self) -> dict[str, Any]:
-        """See envs.action_meaning; the environment's own, if it states one."""
+        """See envs.base.action_meaning; the environment's own, if it states one."""
         own = action_meaning(self.env)
         ends = {"low": self._low.astype(float).tolist(), "high": self._high.astype(float).tolist()}
         return own or {"kind": "normalized", **ends}

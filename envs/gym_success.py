@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from envs import is_flag
+from envs.base import is_flag
 
 KEYS = ("success", "is_success")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from envs import nearest
+from envs.base import nearest
 
 QUALITIES = ("fast", "collision", "stock")
 SHAPES_GROUP, MESHES_GROUP = 0, 1  # robosuite's geom groups: what collides, what is seen

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from envs import MAX_IMAGE_SIZE, clipped, nearest
+from envs.base import MAX_IMAGE_SIZE, clipped, nearest
 from envs.rendering import Cameras, choose_backend, no_opengl
 from envs.runtime import runtime_folder
 
@@ -118,7 +118,7 @@ class SimEnv(gymnasium.Env):
 
     @property
     def action_meaning(self) -> dict[str, Any]:
-        """See envs.action_meaning."""
+        """See envs.base.action_meaning."""
         pose = self.options.action == "pose"
         reach = [STEP_M] * 3 + [STEP_RAD] * 3 * pose
         grips = self._action_size - len(reach)

@@ -36,6 +36,7 @@ from agent.config import LinkConfig, NetworkConfig, RobotConfig
 from agent.mailbox.connections import raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
 from agent.stepping import ObservationFault
+from envs.base import RobotFault, action_meaning
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.control import Control
@@ -102,7 +103,7 @@ def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
 
 def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
     spec = Spec.from_spaces(env.observation_space, env.action_space)
-    if actions := envs.action_meaning(env):
+    if actions := action_meaning(env):
         rate = {"control_hz": robot.hz} if robot.hz else {}
         description = {**description, "actions": {**rate, **actions}}
     return Link(
@@ -143,14 +144,14 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
                 robot.max_backlog_steps,
                 control,
             )
-        except envs.RobotFault as fault:
+        except RobotFault as fault:
             cleared(fault, env.unwrapped, link, control, over)
             continue
         except ObservationFault as fault:
             faults += 1
             if clock.hz:  # something moves in wall-clock time: a person has to look
                 hold(env.unwrapped)
-                cleared(envs.RobotFault(str(fault)), env.unwrapped, link, control, over)
+                cleared(RobotFault(str(fault)), env.unwrapped, link, control, over)
             elif faults == FAULTS_IN_A_ROW:
                 raise
             else:
@@ -170,11 +171,11 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
 
 def hold(arm: Any) -> None:
     """Stop an arm that can be held."""
-    with contextlib.suppress(envs.RobotFault):  # it is held then, too
+    with contextlib.suppress(RobotFault):  # it is held then, too
         getattr(arm, "hold", lambda: None)()
 
 
-def cleared(fault: envs.RobotFault, arm: Any, link: Link, control: Control | None, over: Callable[[], bool]) -> None:
+def cleared(fault: RobotFault, arm: Any, link: Link, control: Control | None, over: Callable[[], bool]) -> None:
     """Wait until what was the matter with the robot is over: until a person says so, unless it ends by itself.
 
     Raises SystemExit (code 1) where there is no page on which a person could.
@@ -192,7 +193,7 @@ def cleared(fault: envs.RobotFault, arm: Any, link: Link, control: Control | Non
         while not over():
             try:
                 getattr(arm, "clear", lambda: None)()
-            except envs.RobotFault as again:
+            except RobotFault as again:
                 fault = again
                 if not fault.by_itself or str(fault) != before:
                     break

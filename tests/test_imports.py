@@ -115,5 +115,5 @@ def test_the_robot_server_loads_no_simulator_before_it_is_asked_for():
 
 
 def test_cameras_load_opencv_and_nothing_else_that_a_robots_computer_may_lack():
-    assert not loaded_by("import envs.camera_options") & HEAVY
-    assert loaded_by("import envs.cameras") & HEAVY == {"cv2"}
+    assert not loaded_by("import envs.real.camera_options") & HEAVY
+    assert loaded_by("import envs.real.cameras") & HEAVY == {"cv2"}

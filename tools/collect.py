@@ -46,13 +46,13 @@ from typing import Any
 
 import gymnasium
 
-import envs
 from agent import cli
 from agent.config import CollectConfig
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.files import make_folder
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences, plural
+from envs.base import action_meaning
 from robot_server.teleop import Command, Device, action_of, to_action
 from tools.by_hand import Recorder, rate
 from tools.devices.scripted import Scripted
@@ -220,7 +220,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
                 to_action(Command(), spec.action_dim)
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
-        if actions := envs.action_meaning(env):
+        if actions := action_meaning(env):
             pace = {} if isinstance(device, Scripted) else {"control_hz": rate(env, config)}
             origin = {**origin, "actions": {**pace, **actions}}
         check_continues(out, spec, origin)

@@ -35,13 +35,13 @@ from typing import Any
 
 import numpy as np
 
-import envs
 from agent import cli
 from agent.action_meaning import ActionMeaning, different, meaning_of
 from agent.progress import Progress
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError, env_differences, plural
-from envs.success import one_thread
+from envs.base import action_meaning
+from envs.reward_classifier import one_thread
 from tools.outcome import Attempt, Result
 from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
 from tools.video import UNKNOWN_FPS, mp4, picture, require_cameras
@@ -84,7 +84,7 @@ class Stage:
             if differences := checkpoint.spec.differences(self.spec):
                 found = "; ".join([self.elsewhere] * bool(others) + differences)
                 raise UserError(f"{plan.policy} does not fit environment '{plan.env}' (checkpoint first): {found}")
-            meaning = ActionMeaning.from_dict(envs.action_meaning(self.env))
+            meaning = ActionMeaning.from_dict(action_meaning(self.env))
             if (apart := meaning_of(checkpoint.env).differences(meaning)) and not plan.other_actions:
                 where = f"{plan.policy} and environment '{plan.env}'"
                 raise UserError(f"{where}: {different(apart)}; --other-actions evaluates it anyway")
@@ -95,10 +95,10 @@ class Stage:
             generator = np.random.default_rng(private_seed(seed))
             return lambda _: generator.uniform(-1, 1, self.spec.action_dim)
         if self.plan.policy == "scripted":
-            import envs.experts
+            import envs.scripted
 
             try:
-                expert = envs.experts.make(self.env, seed=private_seed(seed))
+                expert = envs.scripted.make(self.env, seed=private_seed(seed))
             except ValueError as error:
                 raise UserError(f"policy 'scripted': {error}") from None
             expert.reset()

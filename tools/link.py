@@ -33,6 +33,7 @@ from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import shown
 from agent.wire.keys import present
 from agent.wire.messages import NAME, SOCKET_OPTIONS, Message, WireError, check_address, pack, unpack
+from envs.base import action_meaning
 from robot_server.watch import Watch
 
 CONNECT_S = 3.0
@@ -196,7 +197,7 @@ def own_spec(arguments: cli.Arguments) -> tuple[Spec, dict[str, Any]] | None:
         return Spec.from_spaces(env.observation_space, env.action_space), {
             "name": name,
             "options": options,
-            "actions": envs.action_meaning(env),
+            "actions": action_meaning(env),
         }
     finally:
         env.close()

@@ -33,12 +33,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-import envs
 from agent import cli
 from agent.action_meaning import compare
 from agent.data.episode_file import episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
+from envs.base import action_meaning
 from tools.rollout import env_options, make_env, rollout
 from tools.video import UNKNOWN_FPS, fps_of, mp4, picture, require_cameras
 
@@ -169,7 +169,7 @@ class Environments:
             if named != str(record["name"]):
                 raise UserError(f"{name}: recorded in '{record['name']!s:.100}', not in '{named}'")
             self._env, self._record = make_env(named, options), record
-            here = {"actions": envs.action_meaning(self._env)}
+            here = {"actions": action_meaning(self._env)}
             compare((name, record), (f"environment '{record['name']}'", here))
         return self._env
 

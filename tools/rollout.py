@@ -13,6 +13,7 @@ import numpy as np
 import envs
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.stepping import Stepper
+from envs.base import RobotFault
 
 Act = Callable[[Observation], np.ndarray]
 
@@ -40,13 +41,13 @@ class Held(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
         try:
             return self.env.reset(seed=seed, options=options)
-        except envs.RobotFault as fault:
+        except RobotFault as fault:
             raise UserError(f"the arm is held: {fault}") from None
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
         try:
             return self.env.step(action)
-        except envs.RobotFault as fault:
+        except RobotFault as fault:
             raise UserError(f"the arm is held: {fault}") from None
 
 

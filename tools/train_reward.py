@@ -38,7 +38,7 @@ from agent.config import SuccessConfig
 from agent.data.random_shift import draw_shifts, shift
 from agent.progress import Progress
 from agent.spec import UserError
-from envs.success import SuccessClassifier, network
+from envs.reward_classifier import SuccessClassifier, network
 from tools.inspect import write_sheet
 from tools.labelled import Labelled, split
 from tools.video import GREY, RED, enlarge, with_text

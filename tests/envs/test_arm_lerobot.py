@@ -4,7 +4,7 @@ import fake_lerobot
 import numpy as np
 import pytest
 
-from envs.arm import ArmError, make_arm
+from envs.real.arm import ArmError, make_arm
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ from multiprocessing import Pipe
 import numpy as np
 import pytest
 
-from envs import arm_process, mock_arm
-from envs.arm import ArmError, State
-from envs.arm_process import ArmProcess, serve
-from envs.keeper import Keeper, Setup
-from envs.safety import Limits
+from envs.real import arm_process, mock_arm
+from envs.real.arm import ArmError, State
+from envs.real.arm_process import ArmProcess, serve
+from envs.real.guard import Keeper, Setup
+from envs.real.safety_filter import Limits
 
 
 class Arm:

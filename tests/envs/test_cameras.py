@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from envs import camera_sources, cameras
-from envs.camera_options import Options, check, parse
-from envs.cameras import Camera, CameraError
+from envs.real import camera_sources, cameras
+from envs.real.camera_options import Options, check, parse
+from envs.real.cameras import Camera, CameraError
 
 HEIGHT, WIDTH = 24, 32
 FAST = {"width": WIDTH, "height": HEIGHT, "size": 16, "fps": 100, "max_age_s": 0.25, "frozen_s": 0.3}

@@ -314,7 +314,7 @@ def test_success_is_that_nothing_is_left_to_do():
 
 
 def test_it_says_what_its_actions_mean(env):
-    stated = envs.action_meaning(env)
+    stated = envs.base.action_meaning(env)
     meaning = ActionMeaning.from_dict(json.loads(json.dumps(stated)))
     assert meaning.to_dict() == stated and meaning.kind
     assert len(meaning.low) == env.action_space.shape[0] and len(meaning.names) in (0, len(meaning.low))
@@ -328,13 +328,13 @@ def test_the_stated_range_is_that_of_the_environment():
         return env
 
     env = step("gym:test/Nested-v0", [1.0, -1.0])
-    stated = envs.action_meaning(env)
+    stated = envs.base.action_meaning(env)
     assert stated["kind"] == "normalized"
     assert env.unwrapped.action.ravel().tolist() == [stated["high"][0], stated["low"][1]] == [2.0, 0.0]
     env = step("fake", [0.0, -1.0])
-    np.testing.assert_allclose(env.unwrapped.velocity[1], envs.action_meaning(env)["low"][1])
+    np.testing.assert_allclose(env.unwrapped.velocity[1], envs.base.action_meaning(env)["low"][1])
     env = envs.make("sim", **SMALL_LIFT)
-    stated = envs.action_meaning(env)
+    stated = envs.base.action_meaning(env)
     assert stated["names"] == ["x", "y", "z", "gripper"] and stated["high"] == [0.05, 0.05, 0.05, 1.0]
     assert (stated["kind"], stated["robot"], stated["control_hz"]) == (
         "delta",
@@ -347,4 +347,4 @@ def test_the_stated_range_is_that_of_the_environment():
 def test_an_environment_of_gymnasium_can_state_its_own_meaning(monkeypatch):
     own = {"kind": "absolute", "quantity": "joint position", "units": "rad", "robot": "fr3"}
     monkeypatch.setattr(Nested, "action_meaning", own, raising=False)
-    assert envs.action_meaning(envs.make("gym:test/Nested-v0")) == own
+    assert envs.base.action_meaning(envs.make("gym:test/Nested-v0")) == own

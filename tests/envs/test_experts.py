@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import envs
-import envs.experts
+import envs.scripted
 
 
 def successes(name, count, *, noise=0.0, failure_rate=0.0, retry_rate=0.0, **options):
     env = envs.make(name, **options)
-    expert = envs.experts.make(env, noise, failure_rate, seed=0, retry_rate=retry_rate)
+    expert = envs.scripted.make(env, noise, failure_rate, seed=0, retry_rate=retry_rate)
     total = 0
     for seed in range(count):
         observation, _ = env.reset(seed=seed)
@@ -45,19 +45,19 @@ def test_the_fake_expert_succeeds():
     assert successes("fake", 30) == 30
 
 
-@pytest.mark.parametrize("kind", envs.experts.FAILURES)
+@pytest.mark.parametrize("kind", envs.scripted.FAILURES)
 def test_spoilt_episodes_fail(monkeypatch, kind):
-    monkeypatch.setattr(envs.experts, "FAILURES", (kind,))
+    monkeypatch.setattr(envs.scripted, "FAILURES", (kind,))
     assert successes("sim", 4, cameras=[], horizon=50, failure_rate=1.0) == 0
 
 
 @pytest.mark.parametrize("task, kind", [("Lift", "beside"), ("Lift", "short"), ("Can", "short")])
 def test_a_missed_grasp_is_seen_and_tried_again(monkeypatch, task, kind):
-    expert_class = {"Lift": envs.experts.LiftExpert, "Can": envs.experts.CanExpert}[task]
+    expert_class = {"Lift": envs.scripted.LiftExpert, "Can": envs.scripted.CanExpert}[task]
     assert kind in expert_class.misses
     monkeypatch.setattr(expert_class, "misses", (kind,))
     env = envs.make("sim", cameras=[], task=task, horizon=160)
-    expert = envs.experts.make(env, seed=0, retry_rate=1.0)
+    expert = envs.scripted.make(env, seed=0, retry_rate=1.0)
     observation, _ = env.reset(seed=1)
     expert.reset()
     assert not expert.failing
@@ -71,7 +71,7 @@ def test_a_missed_grasp_is_seen_and_tried_again(monkeypatch, task, kind):
     assert terminated
     closings = [step for step in range(1, len(grips)) if grips[step] > 0 > grips[step - 1]]
     assert len(closings) == 2
-    assert closings[1] - closings[0] > envs.experts.OPENING_STEPS  # opened in between, all the way
+    assert closings[1] - closings[0] > envs.scripted.OPENING_STEPS  # opened in between, all the way
 
 
 def test_a_hand_that_comes_down_on_the_cube_does_not_stay_there():
@@ -90,7 +90,7 @@ def test_spoilt_episodes_of_the_fake_fail():
 
 def test_noise_changes_actions_but_not_the_gripper():
     env = envs.make("sim", cameras=[])
-    quiet, noisy = envs.experts.make(env), envs.experts.make(env, noise=0.3, seed=1)
+    quiet, noisy = envs.scripted.make(env), envs.scripted.make(env, noise=0.3, seed=1)
     observation, _ = env.reset(seed=0)
     quiet.reset()
     noisy.reset()
@@ -101,19 +101,19 @@ def test_noise_changes_actions_but_not_the_gripper():
 
 def test_there_is_not_one_for_everything():
     with pytest.raises(ValueError, match="Door"):
-        envs.experts.make(envs.make("sim", task="Door", cameras=[]))
+        envs.scripted.make(envs.make("sim", task="Door", cameras=[]))
 
 
 def test_nor_for_every_robot():
     with pytest.raises(ValueError, match="UR5e"):
-        envs.experts.make(envs.make("sim", robot="UR5e", cameras=[]))
+        envs.scripted.make(envs.make("sim", robot="UR5e", cameras=[]))
 
 
 def test_an_experts_seed_is_its_noise_and_its_failures():
     env = envs.make("fake")
 
     def played(seed):
-        expert = envs.experts.make(env, noise=0.3, failure_rate=0.5, seed=seed)
+        expert = envs.scripted.make(env, noise=0.3, failure_rate=0.5, seed=seed)
         seen = []
         for episode in range(6):
             observation, _ = env.reset(seed=episode)

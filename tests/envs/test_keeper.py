@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from envs import keeper as keeper_module
-from envs.arm import ArmError, State
-from envs.keeper import Keeper, Setup
-from envs.safety import Limits
+from envs.real import guard as keeper_module
+from envs.real.arm import ArmError, State
+from envs.real.guard import Keeper, Setup
+from envs.real.safety_filter import Limits
 
 PERIOD_S = 0.1
 

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import os, threading, time
-from envs.priority import real_time
+from envs.real.realtime import real_time
 over = threading.Event()
 thread = threading.Thread(target=over.wait)
 thread.start()
@@ -51,6 +51,6 @@ os.sched_setscheduler = refused
 
 def test_systems_that_know_no_such_thing():
     gone = "import os\nordinary = os.SCHED_OTHER\ndel os.SCHED_RR\n"
-    program = "from envs.priority import real_time\nprint(real_time(), real_time(False))"
+    program = "from envs.real.realtime import real_time\nprint(real_time(), real_time(False))"
     done = subprocess.run([sys.executable, "-c", gone + program], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "False True\n"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import envs
-from envs.mock_arm import MockCamera, Options, start_world
-from envs.mock_world import send_fault
-from envs.real_options import MOCK_AXES
+from envs.real.mock_arm import MockCamera, Options, start_world
+from envs.real.mock_world import send_fault
+from envs.real.options import MOCK_AXES
 
 SIZE = 48
 VIEWS = ("agentview", "robot0_eye_in_hand")
@@ -86,7 +86,7 @@ def cleared(env, timeout_s=20.0):
     while True:
         try:
             return env.unwrapped.clear()
-        except envs.RobotFault:
+        except envs.base.RobotFault:
             assert time.monotonic() < end_s
             time.sleep(0.1)
 
@@ -154,7 +154,7 @@ def test_what_breaks_holds_the_arm_and_is_said_until_it_is_cleared(world, env, f
     for _ in range(2):
         env.step(FORWARD)
     world.fault(fault)
-    with pytest.raises(envs.RobotFault, match=f"(?i){says}") as caught:
+    with pytest.raises(envs.base.RobotFault, match=f"(?i){says}") as caught:
         for number in range(30):
             env.step(FORWARD if number < 6 else STILL)
     assert caught.value.by_itself is by_itself and "\n" not in str(caught.value)
@@ -170,7 +170,7 @@ def test_an_arm_that_answers_late_moves_no_farther_than_it_was_told(world, env):
     try:
         for _ in range(3):
             env.step(FORWARD)
-    except envs.RobotFault:
+    except envs.base.RobotFault:
         pass
     assert env.unwrapped._target[0] < MOCK_AXES["x"]["home"] + 0.025 * 6
     time.sleep(1.5)
@@ -271,7 +271,7 @@ def test_options_that_make_no_sense_are_one_line(tmp_path, given, says):
 
 
 def test_its_actions_are_steps_of_at_most_its_speed(shared):
-    stated = envs.action_meaning(shared)
+    stated = envs.base.action_meaning(shared)
     assert (stated["kind"], stated["control_hz"], stated["robot"]) == ("delta", 10.0, "mock")
     reach = [axis["speed"] / 10 if not axis.get("gripper") else 1.0 for axis in MOCK_AXES.values()]
     assert stated["names"] == list(MOCK_AXES) and stated["high"] == pytest.approx(reach)

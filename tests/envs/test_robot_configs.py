@@ -7,8 +7,8 @@ import pytest
 import envs
 from agent import cli
 from agent.spec import UserError
-from envs.camera_options import parse
-from envs.real_options import check, limits_of, read_axis
+from envs.real.camera_options import parse
+from envs.real.options import check, limits_of, read_axis
 from tools.rollout import env_options
 
 ROBOTS = sorted((Path(__file__).parents[2] / "configs" / "robots").glob("*.yaml"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.safety import Filter, Limits
+from envs.real.safety_filter import Filter, Limits
 from tools.bench.safety import AXES, PERIOD_S, limits, violations
 
 

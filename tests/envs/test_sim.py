@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-import envs.experts
+import envs.scripted
 from envs.sim import TASKS
 
 
@@ -164,7 +164,7 @@ def test_position_control_holds_the_rotation():
 
 def test_success_on_the_last_allowed_step_is_terminated():
     free = lift(cameras=[], horizon=100)
-    expert = envs.experts.make(free)
+    expert = envs.scripted.make(free)
     free.reset(seed=0)
     expert.reset()
     actions, terminated = [], False
@@ -196,7 +196,7 @@ def test_every_task_runs(task):
 
 def test_nothing_heavy_is_loaded_before_an_environment_is_made():
     code = (
-        "import envs, envs.sim, envs.experts, envs.fake, sys; envs.options('sim');"
+        "import envs, envs.sim, envs.scripted, envs.fake, sys; envs.options('sim');"
         "print([m for m in ('robosuite', 'mujoco', 'torch') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

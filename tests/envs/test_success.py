@@ -11,8 +11,8 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import envs
-import envs.experts
-from envs.success import KofN, SuccessClassifier, network
+import envs.scripted
+from envs.reward_classifier import KofN, SuccessClassifier, network
 
 CAMERA = {"top": (24, 24, 3)}
 
@@ -43,7 +43,7 @@ def play(env, seed=0, count=100):
     """(reward, terminated, truncated, info) of each step of the expert, until the episode ends."""
     observation, info = env.reset(seed=seed)
     assert info["success"] is False
-    expert = envs.experts.make(env)
+    expert = envs.scripted.make(env)
     expert.reset()
     steps = []
     for _ in range(count):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import envs
-from envs.arm import ArmError, make_arm
+from envs.real.arm import ArmError, make_arm
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "your_own_arm.md").read_text()
 SERIAL = """

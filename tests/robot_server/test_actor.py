@@ -9,7 +9,7 @@ import robot_server.__main__
 from agent.config import RobotConfig
 from agent.spec import SpecError, UserError
 from envs.clock import Clock
-from envs.success import ClassifierReward, SuccessClassifier, network
+from envs.reward_classifier import ClassifierReward, SuccessClassifier, network
 from robot_server.actor import run_episode
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from envs import RobotFault
+from envs.base import RobotFault
 from robot_server import __main__ as server
 from robot_server.actor import Pauses, Prompt
 from robot_server.control import Control

@@ -6,7 +6,7 @@ import pytest
 
 from agent.config import CollectConfig
 from agent.spec import UserError
-from envs import RobotFault
+from envs.base import RobotFault
 from robot_server.teleop import Command
 from tools.by_hand import Recorder, rate
 from tools.rollout import make_env

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import envs.experts
+import envs.scripted
 from agent import cli
 from agent.config import CollectConfig
 from agent.data.episode_file import episode_paths, read_episode
@@ -173,7 +173,7 @@ def test_a_folder_is_needed_but_not_for_the_list_of_fields(refused, command):
 
 
 def test_the_expert_gets_every_rate_of_the_config(monkeypatch):
-    monkeypatch.setattr(envs.experts.ReachExpert, "misses", ("beside",))
+    monkeypatch.setattr(envs.scripted.ReachExpert, "misses", ("beside",))
     env = make_env("fake", {})
     env.reset(seed=4)
     device = Scripted(env, CollectConfig(noise=0.1, failure_rate=0.2, retry_rate=0.3))

@@ -19,7 +19,7 @@ class Arm(gymnasium.Env):
 
     def _see(self):
         if self.left < 0:
-            raise envs.RobotFault("axis 'x' stands")
+            raise envs.base.RobotFault("axis 'x' stands")
         self.left -= 1
         return {"state": np.zeros(2, np.float32)}
 

@@ -10,7 +10,7 @@ import torch
 from agent.config import CollectConfig, SuccessConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import Episode, Transition, UserError
-from envs.success import SuccessClassifier, network
+from envs.reward_classifier import SuccessClassifier, network
 from tools import evaluate as evaluation
 from tools.collect import collect
 from tools.evaluate import evaluate

@@ -7,7 +7,7 @@ reader makes 128 x 128 of it. The loop runs at 50 Hz by envs.clock; late is how 
 up. It reads every camera in each step, and after that either nothing (idle) or Python without a pause (busy, --work-ms,
 of CPU; the worst for readers in the same interpreter). 0 to 3 cameras take turns within a round; medians of rounds.
 
-- threads: envs.cameras, as it is.
+- threads: envs.real.cameras, as it is.
 - processes: the same sources and the same Camera in a process for each camera; images in shared memory, under a
   sequence lock. What a reader outside the loop's interpreter would save.
 """
@@ -28,9 +28,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from envs.camera_options import Options
-from envs.cameras import Camera, Frame, start_all
 from envs.clock import Clock
+from envs.real.camera_options import Options
+from envs.real.cameras import Camera, Frame, start_all
 from tools.bench.report import Report, parser
 
 HZ, FPS, MOST = 50, 30, 3

@@ -23,8 +23,8 @@ from collections import Counter
 from pathlib import Path
 
 from agent.data.episode_file import episode_paths, read_episode
-from envs.mock_arm import MockCamera, Options, start_world
-from envs.real_options import MOCK_AXES
+from envs.real.mock_arm import MockCamera, Options, start_world
+from envs.real.options import MOCK_AXES
 from tools.bench.report import machine, parser
 from tools.demo import free_port
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.mock_world import send_fault
+from envs.real.mock_world import send_fault
 from robot_server.operator import Operator
 from robot_server.teleop import Command
 from tools.bench import rehearsal

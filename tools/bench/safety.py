@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from envs.safety import Filter, Limits
+from envs.real.safety_filter import Filter, Limits
 from tools.bench.report import Report, parser
 
 EACH = 10_000

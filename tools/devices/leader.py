@@ -15,7 +15,7 @@ class Leader:
     """Connects the teleoperator `kind` with the options collect.leader. Raises UserError, one line."""
 
     def __init__(self, kind: str, config: CollectConfig) -> None:
-        from envs.arm_lerobot import SUFFIX, configuration, load
+        from envs.real.arm_lerobot import SUFFIX, configuration, load
 
         self._kind, self._suffix = kind, SUFFIX
         try:

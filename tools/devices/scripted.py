@@ -7,14 +7,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-import envs.experts
+import envs.scripted
 from agent.config import CollectConfig
 from agent.spec import Observation, UserError
 from tools.rollout import private_seed
 
 
 class Scripted:
-    """The expert of envs.experts; its noise and its failures depend on the episode's seed alone."""
+    """The expert of envs.scripted; its noise and its failures depend on the episode's seed alone."""
 
     def __init__(self, env: gymnasium.Env, config: CollectConfig):
         self._env, self._config = env, config
@@ -31,6 +31,6 @@ class Scripted:
     def _make(self, seed: int) -> Any:
         config = self._config
         try:
-            return envs.experts.make(self._env, config.noise, config.failure_rate, seed, config.retry_rate)
+            return envs.scripted.make(self._env, config.noise, config.failure_rate, seed, config.retry_rate)
         except ValueError as error:
             raise UserError(f"device 'scripted': {error}") from None

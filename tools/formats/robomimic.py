@@ -17,7 +17,7 @@ import numpy as np
 from agent.data.frames import Frames, blocks
 from agent.data.hdf5_writing import create_hdf5, write_text
 from agent.spec import STEP_COLUMNS, Episode, UserError
-from envs import is_flag
+from envs.base import is_flag
 from tools.formats.actions import of_robosuite
 from tools.formats.arrays import attribute, flat, numbers, rows
 from tools.formats.build import to_episode

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from lerobot.robots import Robot, RobotConfig
 
-from envs.mock_arm import AXES, MockArm, MockCamera
+from envs.real.mock_arm import AXES, MockArm, MockCamera
 
 
 @RobotConfig.register_subclass("rehearsal_follower")

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from envs import nearest
-from envs.arm import ArmError, make_arm
-from envs.arm_process import ArmProcess
-from envs.camera_options import parse
-from envs.keeper import Setup
-from envs.real_options import Axis, Options, limits_of
+from envs.base import nearest
+from envs.real.arm import ArmError, make_arm
+from envs.real.arm_process import ArmProcess
+from envs.real.camera_options import parse
+from envs.real.guard import Setup
+from envs.real.options import Axis, Options, limits_of
 
 
 def start_arm(options: Options, named: Mapping[str, Axis]) -> ArmProcess:
@@ -45,8 +45,8 @@ def start_arm(options: Options, named: Mapping[str, Axis]) -> ArmProcess:
 
 def make_camera(options: Options, name: str, given: Mapping[str, Any]) -> Any:
     """The camera `name`, not started. Raises ValueError, one line."""
-    from envs.cameras import Camera
-    from envs.mock_arm import MockCamera, mock_options
+    from envs.real.cameras import Camera
+    from envs.real.mock_arm import MockCamera, mock_options
 
     if given.get("source") != "mock":
         return Camera(name, parse(name, given))

@@ -1,4 +1,5 @@
-"""The mock arm's driver, and the source of its cameras: what a real one has instead of envs.mock_world's socket."""
+"""The mock arm's driver, and the source of its cameras: what a real one has instead of envs.real.mock_world's
+socket."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from envs import nearest
-from envs.arm import ArmError, State
+from envs.base import nearest
+from envs.real.arm import ArmError, State
 from envs.runtime import runtime_folder
 
 START_S = 60.0
@@ -58,7 +59,8 @@ def mock_options(given: Mapping[str, Any]) -> Options:
 
 
 class MockArm:
-    """Options are those of envs.mock_world; starts that if it does not run. Raises ValueError for one there is not."""
+    """Options are those of envs.real.mock_world; starts that if it does not run. Raises ValueError for one there is
+    not."""
 
     axes = AXES
 
@@ -123,7 +125,7 @@ def _asked(line: Connection, words: tuple) -> str:
 
 def start_world(options: dict[str, Any]) -> None:
     """Raises ArmError when it does not start."""
-    command = [sys.executable, "-m", "envs.mock_world", "--options", json.dumps(options)]
+    command = [sys.executable, "-m", "envs.real.mock_world", "--options", json.dumps(options)]
     world = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert world.stdout
     if world.stdout.readline() != "ready\n":
@@ -132,7 +134,7 @@ def start_world(options: dict[str, Any]) -> None:
 
 
 class MockCamera:
-    """A Source of envs.camera_sources: the frames of the camera `device` of the mock world at `socket`."""
+    """A Source of envs.real.camera_sources: the frames of the camera `device` of the mock world at `socket`."""
 
     def __init__(self, device: str, socket: str, size: int) -> None:
         self._device, self._socket, self._size = device, socket, size

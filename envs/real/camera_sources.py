@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from envs.camera_options import CameraError, Options
+from envs.real.camera_options import CameraError, Options
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from envs.camera_options import CameraError, Options, check
-from envs.camera_sources import Source, make
+from envs.real.camera_options import CameraError, Options, check
+from envs.real.camera_sources import Source, make
 
 RETRY_S, LONGEST_RETRY_S = 0.25, 4.0  # before a camera is opened again; doubled while that does not help
 FAILED_READS = 3  # in a row, and it is opened again

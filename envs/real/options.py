@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from envs import nearest
-from envs.safety import Limits
+from envs.base import nearest
+from envs.real.safety_filter import Limits
 
 PERIODS = 1.5  # the shortest watchdog, in control periods
 LONGEST = 3.0  # and the longest, unless that is less than a second

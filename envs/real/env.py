@@ -13,13 +13,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import RobotFault, is_flag
-from envs.arm import ArmError, State
-from envs.camera_options import CameraError
+from envs.base import RobotFault, is_flag
 from envs.clock import Clock
-from envs.priority import real_time
-from envs.real_options import Options, check, read_axis
-from envs.real_parts import make_camera, start_arm
+from envs.real.arm import ArmError, State
+from envs.real.camera_options import CameraError
+from envs.real.options import Options, check, read_axis
+from envs.real.realtime import real_time
+from envs.real.startup import make_camera, start_arm
 
 GRIP = 0.2  # an action beyond it closes the gripper, below its negative opens it: in between, the gripper stays
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
@@ -60,7 +60,7 @@ class RealEnv(gymnasium.Env):
         try:
             self.realtime = options.realtime and real_time()
             if self._cameras:
-                from envs.cameras import start_all
+                from envs.real.cameras import start_all
 
                 start_all(list(self._cameras.values()))
             self._action = [self._arm.axes.index(name) for name in self._named]
@@ -87,7 +87,7 @@ class RealEnv(gymnasium.Env):
 
     @property
     def action_meaning(self) -> dict[str, Any]:
-        """See envs.action_meaning. A gripper's number does not scale: beyond GRIP it opens or closes."""
+        """See envs.base.action_meaning. A gripper's number does not scale: beyond GRIP it opens or closes."""
         reach = [1.0 if grips else float(scale) for grips, scale in zip(self._grips, self._scale, strict=True)]
         return {
             "kind": "delta",

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.arm import Arm, ArmError, State
-from envs.safety import Filter, Limits
+from envs.real.arm import Arm, ArmError, State
+from envs.real.safety_filter import Filter, Limits
 
 
 @dataclass(frozen=True)

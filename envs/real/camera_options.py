@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs import MAX_IMAGE_SIZE, nearest
+from envs.base import MAX_IMAGE_SIZE, nearest
 
 SOURCES = ("v4l2", "realsense", "file")
 

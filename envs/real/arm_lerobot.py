@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from envs import nearest
-from envs.arm import ArmError, State
+from envs.base import nearest
+from envs.real.arm import ArmError, State
 
 SUFFIX = ".pos"
 

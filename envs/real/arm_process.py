@@ -34,9 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from envs.arm import ArmError, State, make_arm
-from envs.keeper import Keeper, Setup
-from envs.priority import real_time
+from envs.real.arm import ArmError, State, make_arm
+from envs.real.guard import Keeper, Setup
+from envs.real.realtime import real_time
 from envs.runtime import runtime_folder
 
 NOTICE_S = 1.0  # within which a process notices that its robot server has gone
@@ -180,7 +180,7 @@ class ArmProcess:
     def __init__(self, setup: Setup, timeout_s: float = 1.0) -> None:
         self._timeout_s, self._number = timeout_s, 0
         ours, theirs = socket.socketpair()
-        words = [sys.executable, "-m", "envs.arm_process", str(theirs.fileno())]
+        words = [sys.executable, "-m", "envs.real.arm_process", str(theirs.fileno())]
         # A session of its own: what kills the robot server's group must not kill what holds the arm.
         self._process = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()

@@ -206,7 +206,7 @@ class MockLiftExpert(LiftExpert):
 
 
 class _MockView:
-    """What an expert looks at, of an envs.real.RealEnv with the mock arm."""
+    """What an expert looks at, of an envs.real.env.RealEnv with the mock arm."""
 
     def __init__(self, real: Any) -> None:
         if real.state.thing is None:

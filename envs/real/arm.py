@@ -1,0 +1,86 @@
+"""What an arm has to be able to do, and which arms there are. Your own: the guide is docs/your_own_arm.md.
+
+An arm lives in a process of its own (envs.real.arm_process), behind the safety filter, and nobody else talks to it. Its
+axes
+are whatever it is commanded in, a number each: joints, or the hand's position; the units are its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from envs.base import nearest
+
+
+class ArmError(RuntimeError):
+    """The arm cannot go on by itself: a person has to look. One line that says why."""
+
+
+@dataclass(frozen=True)
+class State:
+    """position: float64 (n,) measured, in the order of the axes. time_s: time.monotonic() when it was measured.
+
+    images: of cameras that only the arm's driver can read, uint8 (H, W, 3) RGB. Of a simulated arm, None where there is
+    no such thing: success, what its world says of the task, and thing, float64 (3,), where the object is.
+    """
+
+    position: np.ndarray
+    time_s: float
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    success: bool | None = None
+    thing: np.ndarray | None = None
+
+
+class Arm(Protocol):
+    """All calls come from one thread. Any of them may raise ArmError (OSError and RuntimeError mean the same)."""
+
+    axes: tuple[str, ...]  # their names; known before `connect`
+
+    def connect(self) -> None:
+        """Power up and enable; does not move. Raises ArmError with the remedy."""
+
+    def state(self) -> State:
+        """The newest measurement."""
+
+    def command(self, target: np.ndarray) -> np.ndarray:
+        """Go to `target` (n,), and return what was sent to the motors. Does not wait for the motion."""
+
+    def hold(self) -> None:
+        """Stand still at once, where it is, with power. May be called again and again."""
+
+    def disconnect(self) -> None:
+        """Leave it safe, without power if it can stand so. May follow a failed `connect`."""
+
+
+KINDS: dict[str, tuple[str, str]] = {
+    "mock": ("envs.real.mock_arm", "MockArm"),
+    "lerobot": ("envs.real.arm_lerobot", "LeRobotArm"),
+}
+
+
+def make_arm(kind: str, options: Mapping[str, Any]) -> Arm:
+    """kind: "mock", "lerobot:<type>", or "your.module:YourArm", a class that takes `options` as keyword arguments.
+
+    Raises ValueError, one line, for what there is not, and what the arm's own constructor raises as ValueError.
+    """
+    first, _, rest = kind.partition(":")
+    if first in KINDS:
+        module, name = KINDS[first]
+        given = (rest,) if rest else ()
+    elif rest:
+        module, name, given = first, rest, ()
+    else:
+        raise ValueError(f"arm '{kind}'{nearest(kind, KINDS)}: one of {', '.join(KINDS)} or your.module:YourArm")
+    try:
+        maker: Callable[..., Arm] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"arm '{kind}': {' '.join(str(error).split())}") from None
+    try:
+        return maker(*given, **options)
+    except TypeError as error:  # an option that there is not
+        raise ValueError(f"arm '{kind}': {' '.join(str(error).split())}") from None
