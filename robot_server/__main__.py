@@ -35,13 +35,13 @@ from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
 from agent.mailbox.connections import raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
-from agent.stepping import ObservationFault
 from envs.base import RobotFault, action_meaning
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.control import Control
 from robot_server.control_address import bound
 from robot_server.link import Link
+from robot_server.stepper import ObservationFault
 
 REMIND_S = 30.0
 FAULTS_IN_A_ROW = 3  # episodes of a simulation that end by NaN, after which the robot server stops

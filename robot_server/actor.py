@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent.spec import Observation, UserError, plural
-from agent.stepping import Stepper
 from agent.verdict import outcome
 from envs.clock import Clock, natural_hz
+from robot_server.command import ENDINGS, action_of
 from robot_server.control import Control
 from robot_server.link import Link
-from robot_server.teleop import ENDINGS, action_of
+from robot_server.stepper import Stepper
 
 SAY_S = 0.5  # a shorter hold is not worth a line: a driver's connection that stutters makes many
 

@@ -36,9 +36,9 @@ import zmq
 from agent.spec import Observation
 from agent.wire.arrays import WireError, declare
 from agent.wire.bad_messages import Faults
+from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command
 from robot_server.control_address import bind
-from robot_server.operator import plain, read_map
-from robot_server.teleop import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command
+from robot_server.control_client import plain, read_map
 
 HELD_S = 0.2  # dead man's switch: the arm is held so long after a driver's last command, the step under way included
 LEAST_S = 0.05  # a command counts for so long however long a step is

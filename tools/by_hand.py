@@ -13,10 +13,10 @@ import numpy as np
 
 from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, Transition, UserError
-from agent.stepping import ObservationFault, Stepper
 from agent.verdict import judged
 from envs.clock import Clock, natural_hz
-from robot_server.teleop import ENDINGS, Command, Device, action_of
+from robot_server.command import ENDINGS, Command, Device, action_of
+from robot_server.stepper import ObservationFault, Stepper
 
 Show = Callable[[Observation, dict[str, Any]], None]
 

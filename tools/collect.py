@@ -53,7 +53,7 @@ from agent.files import make_folder
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences, plural
 from envs.base import action_meaning
-from robot_server.teleop import Command, Device, action_of, to_action
+from robot_server.command import Command, Device, action_of, to_action
 from tools.by_hand import Recorder, rate
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES, LEROBOT, known, opened

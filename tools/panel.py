@@ -36,7 +36,7 @@ from agent import cli, signals
 from agent.mailbox.connections import raise_descriptor_limit
 from agent.spec import UserError
 from robot_server.control_address import find
-from robot_server.operator import Operator
+from robot_server.control_client import Operator
 from tools import panel_connections, panel_episodes
 from tools.panel_browser import Browser
 from tools.panel_connections import Connections

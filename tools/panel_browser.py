@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.wire.arrays import WireError
-from robot_server.operator import answer, question
-from robot_server.teleop import EVENTS
+from robot_server.command import EVENTS
+from robot_server.control_client import answer, question
 from tools.panel_robot import Robot, deliver
 
 STATE_S = 0.05  # between two states to a browser: what it sends tells which it has seen, and so how old it is

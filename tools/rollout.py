@@ -12,8 +12,8 @@ import numpy as np
 
 import envs
 from agent.spec import Observation, Spec, Transition, UserError
-from agent.stepping import Stepper
 from envs.base import RobotFault
+from robot_server.stepper import Stepper
 
 Act = Callable[[Observation], np.ndarray]
 

@@ -24,9 +24,9 @@ from typing import Any
 from agent import cli
 from agent.spec import UserError
 from envs.clock import Clock
+from robot_server.command import Command, Device
 from robot_server.control_address import find
-from robot_server.operator import Operator
-from robot_server.teleop import Command, Device
+from robot_server.control_client import Operator
 from tools.devices.table import BY_A_PERSON, LEROBOT, opened
 
 HZ = 25.0

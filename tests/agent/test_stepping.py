@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.spec import Spec, SpecError
-from agent.stepping import ObservationFault, Stepper, own
+from robot_server.stepper import ObservationFault, Stepper, own
 
 SPEC = Spec({}, {"state": 2}, 1)
 

@@ -15,12 +15,12 @@ from agent.wire.arrays import WireError
 from envs.clock import Clock
 from robot_server import actor
 from robot_server import control as control_module
-from robot_server import operator as operator_module
+from robot_server import control_client as operator_module
 from robot_server.actor import run_episode
+from robot_server.command import LAYOUTS, STILL, Command, to_action
 from robot_server.control import Control
 from robot_server.control_address import key_path, read_key
-from robot_server.operator import Operator, answer, question, seen
-from robot_server.teleop import LAYOUTS, STILL, Command, to_action
+from robot_server.control_client import Operator, answer, question, seen
 
 LEFT = Command(np.array([-1, 0.5, 0, 0, 0, 0], np.float32), gripper=1.0, enabled=True)
 

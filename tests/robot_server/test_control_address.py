@@ -18,7 +18,7 @@ from envs.runtime import runtime_folder
 from robot_server import control_address
 from robot_server.control import Control
 from robot_server.control_address import bound, find, key_path, read_key, running
-from robot_server.operator import Operator, question
+from robot_server.control_client import Operator, question
 from tools.demo import free_port
 
 STOP = question("event", event="stop")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from agent.config import RobotConfig
-from agent.stepping import ObservationFault
 from envs.clock import Clock
 from robot_server import __main__ as server
 from robot_server.actor import run_episode
 from robot_server.control import Control
+from robot_server.stepper import ObservationFault
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from agent.mailbox.mailbox import Mailbox
 from agent.policy import Policy
 from agent.spec import Spec
 from agent.wire.messages import episode_key
-from robot_server.operator import Operator
+from robot_server.control_client import Operator
 
 ROOT = Path(__file__).parent.parent.parent
 NETWORK = {"features": 8, "state_features": 8, "channels": [4], "strides": [2], "actor_hidden": [8]}
@@ -281,8 +281,8 @@ def test_a_deterministic_robot_acts_with_the_mean_of_the_policy(learner, start, 
 DRIVER = """
 import sys, time
 import numpy as np
-from robot_server.operator import Operator
-from robot_server.teleop import Command
+from robot_server.control_client import Operator
+from robot_server.command import Command
 operator = Operator(sys.argv[1])
 while True:
     operator.drive(Command(np.float32([0.01, 0, 0, 0, 0, 0]), enabled=True))

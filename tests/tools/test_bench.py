@@ -10,8 +10,8 @@ from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, NetworkConfig
 from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
-from tools.bench import kernels, learner, peers, replay, roofline
-from tools.bench.data import random_batch
+from tools.bench import kernels, learner, peers, replay_buffer, roofline
+from tools.bench.random_data import random_batch
 from tools.bench.report import Report
 
 CPU = torch.device("cpu")
@@ -39,14 +39,14 @@ def refuse(*_):
 
 
 def test_a_replay_grows_by_little_more_than_its_frames():
-    frames = 300 * replay.FRAME_BYTES
-    assert frames <= replay.growth("ours, host", 3) < 1.1 * frames
+    frames = 300 * replay_buffer.FRAME_BYTES
+    assert frames <= replay_buffer.growth("ours, host", 3) < 1.1 * frames
 
 
 def test_an_impossible_growth_ends_the_benchmark(monkeypatch):
-    monkeypatch.setattr(replay, "FRAME_BYTES", 10 * replay.FRAME_BYTES)
+    monkeypatch.setattr(replay_buffer, "FRAME_BYTES", 10 * replay_buffer.FRAME_BYTES)
     with pytest.raises(SystemExit, match=r"ours, host: the process grew by .* measured wrongly"):
-        replay.growth("ours, host", 2)
+        replay_buffer.growth("ours, host", 2)
 
 
 def test_only_fp32_is_held_against_targets_and_each_precision_against_its_own_peak(small, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import pytest
 from agent.config import CollectConfig
 from agent.spec import UserError
 from envs.base import RobotFault
-from robot_server.teleop import Command
+from robot_server.command import Command
 from tools.by_hand import Recorder, rate
 from tools.rollout import make_env
 

@@ -47,7 +47,7 @@ def test_collect_keeps_what_came_before_it(tmp_path):
         keys = ""
 
         def read(self):
-            from robot_server.teleop import Command
+            from robot_server.command import Command
 
             return Command(motion=np.full(6, 0.5, np.float32), enabled=True)
 

@@ -23,7 +23,7 @@ import pytest
 from agent.data.episode_file import read_episode
 from robot_server import control as control_module
 from robot_server.control import Control
-from robot_server.operator import question
+from robot_server.control_client import question
 from tools import panel, panel_browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from robot_server.command import STILL, Command
 from robot_server.control import Control
-from robot_server.operator import Operator
-from robot_server.teleop import STILL, Command
+from robot_server.control_client import Operator
 from tools import teleop
 
 MOVE = Command(np.array([1, 0, 0, 0, 0, 0], np.float32), enabled=True)

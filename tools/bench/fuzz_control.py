@@ -14,7 +14,7 @@ import numpy as np
 import zmq
 
 from robot_server.control import Control
-from robot_server.operator import Operator, question
+from robot_server.control_client import Operator, question
 from tools.bench.fuzz_data import SPEC, on_cores, peak_mb
 from tools.bench.fuzz_raw import raw_strangers
 from tools.bench.noise import HERE, JUNK, Noise

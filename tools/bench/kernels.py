@@ -19,7 +19,7 @@ from agent.calql.algorithm import CalQL, Weights
 from agent.run import checkpoint
 from agent.run.device import choose_device
 from agent.spec import UserError
-from tools.bench.data import random_batch
+from tools.bench.random_data import random_batch
 from tools.bench.roofline import kernels
 
 WARM_UP = 10  # after so many updates one is compiled, and captured

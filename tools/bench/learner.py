@@ -32,7 +32,7 @@ from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
 from agent.spec import Spec, UserError
 from tools.bench import peers
-from tools.bench.data import drawn, random_batch
+from tools.bench.random_data import drawn, random_batch
 from tools.bench.report import Report, parser
 from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
 

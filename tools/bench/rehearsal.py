@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from agent.data.episode_file import episode_paths, read_episode
-from robot_server.operator import Operator
+from robot_server.control_client import Operator
 from tools.bench.report import Report, parser
 from tools.demo import free_port
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from envs.real.mock_world import send_fault
-from robot_server.operator import Operator
-from robot_server.teleop import Command
+from robot_server.command import Command
+from robot_server.control_client import Operator
 from tools.bench import rehearsal
 from tools.bench.rehearsal import CAMERAS, Rehearsal
 from tools.bench.report import machine, parser

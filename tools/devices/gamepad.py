@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.config import CollectConfig
 from agent.spec import UserError
-from robot_server.teleop import Command
+from robot_server.command import Command
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, terminal_if_any
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from agent.config import CollectConfig
-from robot_server.teleop import Command
+from robot_server.command import Command
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, Terminal
 

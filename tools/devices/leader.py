@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agent.config import CollectConfig
 from agent.spec import UserError
-from robot_server.teleop import Command
+from robot_server.command import Command
 from tools.devices.terminal import Marks, terminal_if_any
 
 

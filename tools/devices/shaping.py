@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from agent.config import CollectConfig
-from robot_server.teleop import STILL
+from robot_server.command import STILL
 
 
 class Shaping:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 
 from agent.config import CollectConfig
-from robot_server.teleop import Device
+from robot_server.command import Device
 from tools.devices.scripted import Scripted
 
 
@@ -36,7 +36,8 @@ def _browser(env: gymnasium.Env | None, config: CollectConfig) -> Device:
     return Browser(config)
 
 
-# name -> opens it for an environment; all but `scripted` are robot_server.teleop.Device, and may have two more methods:
+# name -> opens it for an environment; all but `scripted` are robot_server.command.Device, and may have two more
+# methods:
 # show(observation, status: dict), called after each step and while the device is waited for; and reset(gripper): a new
 # episode begins, or the person takes over.
 DEVICES: dict[str, Callable[[Any, CollectConfig], Device | Scripted]] = {

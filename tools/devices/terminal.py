@@ -95,7 +95,7 @@ class Marks:
         self._paused = False
 
     def events(self, keys: list[str]) -> tuple[str, ...]:
-        """Those among `keys` as events of robot_server.teleop."""
+        """Those among `keys` as events of robot_server.command."""
         found = []
         for key in keys:
             if key == "p":

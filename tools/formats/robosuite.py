@@ -23,8 +23,8 @@ import numpy as np
 from agent.action_meaning import ActionMeaning
 from agent.data.frames import Frames
 from agent.spec import Episode, Spec, UserError
-from agent.stepping import own
 from envs.sim import STEP_M, STEP_RAD, TASKS
+from robot_server.stepper import own
 from tools.formats.arrays import numbers
 from tools.formats.build import to_episode
 from tools.formats.foreign import Choices, FormatError, Raw, Report, hdf5

@@ -7,7 +7,7 @@ import pytest
 
 from agent.config import CollectConfig
 from agent.spec import UserError
-from robot_server.teleop import Command, action_of
+from robot_server.command import Command, action_of
 from tools.devices import leader
 from tools.devices.leader import Leader
 

@@ -14,8 +14,8 @@ import zmq
 from agent.spec import UserError
 from agent.wire.arrays import MAX_FRAME_BYTES, WireError, read_layout
 from agent.wire.untrusted import unpack_map
+from robot_server.command import Command
 from robot_server.control_address import key_path, read_key
-from robot_server.teleop import Command
 
 REFUSED_S = 0.5
 NOTICE_S = 3.0

@@ -1,6 +1,6 @@
 """What the replay takes: bytes per transition, and time to sample 256 pairs (s, s') of two 84x84 cameras, on one core.
 
-  python -m tools.bench.replay [--json FILE] [--steps 6000]
+  python -m tools.bench.replay_buffer [--json FILE] [--steps 6000]
 
 Beside it, on the same data and in turn: torchrl's, d3rlpy's and LeRobot's buffers, where they can be imported. They
 are no dependencies of this project; a folder of their own keeps them apart:
@@ -8,7 +8,7 @@ are no dependencies of this project; a folder of their own keeps them apart:
   pip install --target PEERS --no-deps torchrl==0.14.1 "tensordict<0.15" pyvers hoptorch cloudpickle \\
       d3rlpy gym gym_notices structlog dataclasses-json marshmallow typing_inspect mypy_extensions colorama click \\
       scikit-learn scipy joblib threadpoolctl narwhals lerobot huggingface_hub
-  PYTHONPATH=PEERS python -m tools.bench.replay
+  PYTHONPATH=PEERS python -m tools.bench.replay_buffer
 
 Every buffer gives s and s', unaugmented: ours and torchrl's as uint8, d3rlpy's and LeRobot's as float32 (they do not
 offer less). Memory is what a process of its own grows by while a buffer is filled. The limit is to copy as many bytes
@@ -39,7 +39,7 @@ from agent.data.prefetch import Prefetch
 from agent.data.replay_buffer import Replay
 from agent.data.storage import Storage
 from agent.spec import Episode, Spec
-from tools.bench.data import EPISODE_STEPS, episode
+from tools.bench.random_data import EPISODE_STEPS, episode
 from tools.bench.report import Report, parser
 
 SPEC = Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"state": 9}, 7)
