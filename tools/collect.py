@@ -54,12 +54,12 @@ from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences, plural
 from envs.base import action_meaning
 from robot_server.command import Command, Device, action_of, to_action
-from tools.by_hand import Recorder, rate
+from tools.common.rollout import Act, env_options, env_record, make_env, rollout
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES, LEROBOT, known, opened
-from tools.display import Display
-from tools.rollout import Act, env_options, env_record, make_env, rollout
-from tools.writer import Writer
+from tools.recording.display import Display
+from tools.recording.recorder import Recorder, rate
+from tools.recording.writer import Writer
 
 
 @contextlib.contextmanager

@@ -46,11 +46,11 @@ import numpy as np
 from agent import cli, yaml_file
 from agent.action_meaning import KINDS
 from agent.spec import Episode, UserError
+from tools.common.rollout import env_options, env_record
 from tools.formats.actions import check_kind, fitting, read_range
 from tools.formats.foreign import Choices, FormatError, Report, check_pointer
 from tools.formats.output import DiskError, Tally, appearing
 from tools.formats.source import Stopped, Survey, explained, going_on, loaded, survey
-from tools.rollout import env_options, env_record
 
 READS = ("episodes", "lerobot", "minari", "robosuite", "robomimic")  # in the order in which they are tried
 SAID = ("reward", "success", "actions", "final", "end", "no_ops", "env")  # what is asked of other formats only

@@ -42,9 +42,9 @@ from agent.signals import SIGNALS
 from agent.spec import Spec, UserError, env_differences, plural
 from envs.base import action_meaning
 from envs.reward_classifier import one_thread
-from tools.outcome import Attempt, Result
-from tools.rollout import Act, env_options, env_record, make_env, private_seed, rollout
-from tools.video import UNKNOWN_FPS, mp4, picture, require_cameras
+from tools.common.rollout import Act, env_options, env_record, make_env, private_seed, rollout
+from tools.common.success_rate import Attempt, Result
+from tools.common.video import UNKNOWN_FPS, mp4, picture, require_cameras
 
 BASELINES = ("scripted", "random")
 

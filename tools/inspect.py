@@ -31,7 +31,7 @@ from agent import cli
 from agent.data.episode_file import EpisodeFileError, episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Spec, UserError, plural
-from tools.video import GREEN, GREY, RED, enlarge, with_text
+from tools.common.video import GREEN, GREY, RED, enlarge, with_text
 
 SHEET_ROWS, SHEET_FRAMES, THUMBNAIL_HEIGHT = 12, 6, 96
 AT_LIMIT = 0.999

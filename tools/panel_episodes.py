@@ -12,8 +12,8 @@ from aiohttp import web
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.spec import UserError
 from tools import edit
+from tools.common.video import jpeg
 from tools.inspect import sheet_row
-from tools.video import jpeg
 
 DEEDS = ("success", "failure", "cut", "drop", "undo")
 

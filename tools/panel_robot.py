@@ -12,7 +12,7 @@ import zmq.asyncio
 from agent.wire.arrays import WireError
 from robot_server.control_address import AUTO, bound, running
 from robot_server.control_client import Operator, answer, question
-from tools.video import jpeg
+from tools.common.video import jpeg
 
 FRAME_S = 0.05  # between two looks at the robot, however many browsers watch
 SEND_S = 0.5

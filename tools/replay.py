@@ -39,8 +39,8 @@ from agent.data.episode_file import episode_paths, read_episode
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
 from envs.base import action_meaning
-from tools.rollout import env_options, make_env, rollout
-from tools.video import UNKNOWN_FPS, fps_of, mp4, picture, require_cameras
+from tools.common.rollout import env_options, make_env, rollout
+from tools.common.video import UNKNOWN_FPS, fps_of, mp4, picture, require_cameras
 
 Show = Callable[[int, Observation, bool], None]  # step, what the environment shows now, success so far
 

@@ -32,7 +32,7 @@ def episode_of(rewards, success, meta=None):
 
 
 def by_hand(episode, word):
-    """As tools.by_hand keeps it; None: it does not."""
+    """As tools.recording.recorder keeps it; None: it does not."""
     if word == "discard":
         return None
     return judged(episode, word) if word in ("success", "failure") else episode

@@ -9,7 +9,7 @@ from agent import cli
 from agent.spec import UserError
 from envs.real.camera_options import parse
 from envs.real.options import check, limits_of, read_axis
-from tools.rollout import env_options
+from tools.common.rollout import env_options
 
 ROBOTS = sorted((Path(__file__).parents[2] / "configs" / "robots").glob("*.yaml"))
 

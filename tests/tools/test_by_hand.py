@@ -8,8 +8,8 @@ from agent.config import CollectConfig
 from agent.spec import UserError
 from envs.base import RobotFault
 from robot_server.command import Command
-from tools.by_hand import Recorder, rate
-from tools.rollout import make_env
+from tools.common.rollout import make_env
+from tools.recording.recorder import Recorder, rate
 
 SEED = 3
 

@@ -13,7 +13,7 @@ from agent import cli
 from agent.config import CollectConfig
 from agent.data.episode_file import episode_paths, read_episode
 from tools.collect import Scripted, collect, record, recording_folder
-from tools.rollout import make_env
+from tools.common.rollout import make_env
 
 ROOT = Path(__file__).parents[2]
 

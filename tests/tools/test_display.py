@@ -1,6 +1,6 @@
 import numpy as np
 
-from tools.display import in_characters, side_by_side, status_line
+from tools.recording.display import in_characters, side_by_side, status_line
 
 STATUS = {"kept": 2, "asked": 30, "state": "recording", "step": 4, "return": 0.5, "success": False,
           "gripper": 1.0, "motion": np.array([0.5, 0, -1, 0, 0, 0.25]), "enabled": True}  # fmt: skip

@@ -10,9 +10,9 @@ from agent.policy import Policy
 from agent.run.checkpoint import Checkpoint, load
 from agent.run.statistics import wilson
 from agent.spec import Spec, UserError
+from tools.common.rollout import env_record, make_env
+from tools.common.success_rate import Result
 from tools.evaluate import evaluate, main
-from tools.outcome import Result
-from tools.rollout import env_record, make_env
 
 TINY = {"channels": [4, 4], "strides": [2, 2], "features": 4, "state_features": 4, "actor_hidden": [8]}
 

@@ -10,8 +10,8 @@ from agent.data.episode_file import read_episode
 from agent.spec import UserError
 from tools import evaluate
 from tools.collect import Session, by_hand
-from tools.rollout import make_env, rollout
-from tools.writer import Writer
+from tools.common.rollout import make_env, rollout
+from tools.recording.writer import Writer
 
 ID = "test/Broken-v0"
 

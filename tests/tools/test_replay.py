@@ -5,9 +5,9 @@ import pytest
 
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import UserError
+from tools.common.rollout import make_env
 from tools.edit import part
 from tools.replay import execute
-from tools.rollout import make_env
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 import envs
 from agent.spec import UserError
-from tools.rollout import make_env, rollout
+from tools.common.rollout import make_env, rollout
 
 
 class Arm(gymnasium.Env):

@@ -14,8 +14,8 @@ from envs.reward_classifier import SuccessClassifier, network
 from tools import evaluate as evaluation
 from tools.collect import collect
 from tools.evaluate import evaluate
-from tools.labelled import Labelled, labels, split
-from tools.train_reward import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main
+from tools.train_reward.__main__ import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main
+from tools.train_reward.frames import Labelled, labels, split
 
 SIZE = {"image_size": 32}
 TRAINING = ["--updates", "250", "--lr", "0.003", "--augment-pad", "1", "--threads", "1"]

@@ -6,8 +6,8 @@ import pytest
 from agent import cli
 from agent.data.episode_file import read_episode
 from agent.spec import Episode, UserError
-from tools import writer
-from tools.writer import Writer
+from tools.recording import writer
+from tools.recording.writer import Writer
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,9 @@ import numpy as np
 
 from agent.data.hdf5 import open_hdf5
 from agent.progress import Progress
+from tools.common.rollout import make_env
 from tools.formats.robomimic import demos
 from tools.formats.robosuite import info_of, sim_options, with_rate
-from tools.rollout import make_env
 
 
 def play(env: Any, states: np.ndarray, actions: np.ndarray) -> dict[str, Any]:

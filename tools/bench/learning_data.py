@@ -15,7 +15,7 @@ from tools.bench.learning_process import Means, Process, alone
 from tools.bench.learning_run import fine_tune, once, train_offline
 from tools.bench.learning_settings import beside, config_words, made_of, pin, settings
 from tools.bench.learning_suite import Suite, Task
-from tools.rollout import env_options
+from tools.common.rollout import env_options
 
 SEED_STRIDE = 10_000  # between the scenes of two seeds
 

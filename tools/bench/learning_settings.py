@@ -13,7 +13,7 @@ from agent import cli
 from agent.config import SECTIONS
 from agent.files import written
 from agent.spec import UserError
-from tools.rollout import env_options
+from tools.common.rollout import env_options
 
 MADE_OF = "made_of.json"
 

@@ -35,9 +35,9 @@ from agent.data.replay_buffer import Replay
 from agent.run.demonstrations import load_demonstrations
 from agent.spec import Observation, UserError
 from tools.bench.learning_report import interval
+from tools.common.rollout import env_options
+from tools.common.success_rate import Result
 from tools.evaluate import evaluate
-from tools.outcome import Result
-from tools.rollout import env_options
 
 SECTIONS = ("network", "calql", "reward", "offline", "online", "learner")
 NOT_THEIRS: dict[str, dict[str, Any]] = {  # section -> field -> what theirs amounts to

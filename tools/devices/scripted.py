@@ -10,7 +10,7 @@ import numpy as np
 import envs.scripted
 from agent.config import CollectConfig
 from agent.spec import Observation, UserError
-from tools.rollout import private_seed
+from tools.common.rollout import private_seed
 
 
 class Scripted:

@@ -18,10 +18,10 @@ import pyarrow.parquet as parquet
 
 from agent.data.frames import blocks, head
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
+from tools.common.video import fps_of
 from tools.formats import film
 from tools.formats.foreign import Choices, Report
 from tools.formats.lerobot_stats import Total, statistics
-from tools.video import fps_of
 
 EXTRA = "meta/calql_extra.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

@@ -39,9 +39,9 @@ from agent.data.random_shift import draw_shifts, shift
 from agent.progress import Progress
 from agent.spec import UserError
 from envs.reward_classifier import SuccessClassifier, network
+from tools.common.video import GREY, RED, enlarge, with_text
 from tools.inspect import write_sheet
-from tools.labelled import Labelled, split
-from tools.video import GREY, RED, enlarge, with_text
+from tools.train_reward.frames import Labelled, split
 
 SHEET_COLUMNS, SHEET_ROWS, TILE_HEIGHT = 6, 6, 96
 PART = 256  # frames looked at at once
