@@ -30,8 +30,8 @@ test: $(ready)
 
 smoke: $(ready)
 	rm -rf runs/learning/smoke
-	.venv/bin/python -m tools.bench.learning --suite smoke --parallel 2
-	.venv/bin/python -m tools.bench.learning_report runs/learning/smoke
+	.venv/bin/python -m tools.learning --suite smoke --parallel 2
+	.venv/bin/python -m tools.learning.report runs/learning/smoke
 
 lint: $(ready)
 	.venv/bin/ruff check

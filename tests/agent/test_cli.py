@@ -202,7 +202,7 @@ def test_a_date_is_a_text():
 
 def test_every_config_of_ours_reads_as_ever():
     root = Path(__file__).parents[2]
-    for path in [*root.glob("configs/**/*.yaml"), *root.glob("tools/bench/suites/*.yaml")]:
+    for path in [*root.glob("configs/**/*.yaml"), *root.glob("tools/learning/suites/*.yaml")]:
         assert yaml_file.load(path) == pyyaml.safe_load(path.read_text()), path
 
 
@@ -517,9 +517,10 @@ def test_run_leaves_the_parser_to_main(monkeypatch):
     assert caught.value.code == 0 and seen == [["--gamma", "0.5"]]
 
 
+TOOLS = Path(__file__).parents[2] / "tools"
 COMMANDS = ["agent.pretrain", "agent.learner", "robot_server"] + [
-    f"tools.{path.stem}"
-    for path in sorted((Path(__file__).parents[2] / "tools").glob("*.py"))
+    f"tools.{path.parent.name if path.stem == '__main__' else path.stem}"
+    for path in sorted([*TOOLS.glob("*.py"), *TOOLS.glob("*/__main__.py")])
     if "cli.run(main)" in path.read_text()
 ]
 

@@ -10,7 +10,7 @@ import yaml
 import envs
 from agent import cli
 from agent.config import SECTIONS, check
-from tools.bench import learning_suite
+from tools.learning import suite as learning_suite
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"

@@ -1,4 +1,4 @@
-"""An arm by LeRobot's public API, as far as it is used; the package itself is tried by tools.bench.interop_robot."""
+"""An arm by LeRobot's public API, as far as it is used; the package itself is tried by tools.interop.lerobot_robot."""
 
 import fake_lerobot
 import numpy as np

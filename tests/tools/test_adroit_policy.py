@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from agent.spec import UserError
-from tools.bench.adroit_policy import read
+from tools.learning.adroit_policy import read
 
 
 class Marks:

@@ -10,16 +10,14 @@ import yaml
 
 from agent.run import checkpoint
 from agent.spec import UserError
-from tools.bench import (
-    learning,
-    learning_data,
-    learning_process,
-    learning_run,
-    learning_suite,
-    surprise,
-)
-from tools.bench.learning_settings import write
-from tools.bench.learning_suite import Suite, Task
+from tools.learning import __main__ as learning
+from tools.learning import data as learning_data
+from tools.learning import process as learning_process
+from tools.learning import run as learning_run
+from tools.learning import suite as learning_suite
+from tools.learning import surprise
+from tools.learning.settings import write
+from tools.learning.suite import Suite, Task
 
 ROOT = Path(__file__).parents[2]
 

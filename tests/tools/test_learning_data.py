@@ -11,14 +11,12 @@ import pytest
 from agent.data.episode_file import read_episodes
 from agent.data.returns import rewards_and_returns
 from agent.spec import UserError
-from tools.bench import (
-    learning,
-    learning_data,
-    learning_process,
-    learning_run,
-    learning_suite,
-)
-from tools.bench.learning_suite import Suite, Task
+from tools.learning import __main__ as learning
+from tools.learning import data as learning_data
+from tools.learning import process as learning_process
+from tools.learning import run as learning_run
+from tools.learning import suite as learning_suite
+from tools.learning.suite import Suite, Task
 
 ROOT = Path(__file__).parents[2]
 

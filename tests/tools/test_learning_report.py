@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.spec import UserError
-from tools.bench import (
-    learning_report,
-)
-from tools.bench.learning_report import Run, interval, largest_drop, regret, steps_to
+from tools.learning import report as learning_report
+from tools.learning.report import Run, interval, largest_drop, regret, steps_to
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from agent.spec import UserError
-from tools.bench import (
-    learning_process,
-    learning_run,
-    learning_suite,
-)
-from tools.bench.learning_report import Run
-from tools.bench.learning_settings import write
-from tools.bench.learning_suite import Suite, Task
+from tools.learning import process as learning_process
+from tools.learning import run as learning_run
+from tools.learning import suite as learning_suite
+from tools.learning.report import Run
+from tools.learning.settings import write
+from tools.learning.suite import Suite, Task
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from agent.spec import UserError
-from tools.bench import (
-    learning_run,
-    learning_settings,
-    learning_suite,
-)
-from tools.bench.learning_settings import write
-from tools.bench.learning_suite import Suite, Task
+from tools.learning import run as learning_run
+from tools.learning import settings as learning_settings
+from tools.learning import suite as learning_suite
+from tools.learning.settings import write
+from tools.learning.suite import Suite, Task
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {("lift_small", "max_backup"), ("lift_small", "cql_max_backup")}  # at 2,400, as docs/results.md says

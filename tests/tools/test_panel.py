@@ -24,7 +24,8 @@ from agent.data.episode_file import read_episode
 from robot_server import control as control_module
 from robot_server.control import Control
 from robot_server.control_client import question
-from tools import panel, panel_browser
+from tools.panel import __main__ as panel
+from tools.panel.browser import finite
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 by_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (apt-get install chromium)")
@@ -694,7 +695,7 @@ def test_a_signal_ends_the_page_wherever_it_strikes():
     """An exception out of a signal's handler is lost in a destructor, and connections that end run many of those."""
     source = """
 import asyncio, os, signal
-from tools import panel
+from tools.panel import __main__ as panel
 from agent import cli
 class Ending:
     def __del__(self):
@@ -751,7 +752,7 @@ def test_a_command_that_was_long_under_way_does_not_drive(arm, start_panel, monk
 
 
 def test_numbers_that_json_has_no_word_for():
-    told = panel_browser.finite({"a": float("nan"), "b": [1.0, float("inf"), {"c": -float("inf")}], "d": "x"})
+    told = finite({"a": float("nan"), "b": [1.0, float("inf"), {"c": -float("inf")}], "d": "x"})
     assert json.dumps(told, allow_nan=False) == '{"a": null, "b": [1.0, null, {"c": null}], "d": "x"}'
 
 

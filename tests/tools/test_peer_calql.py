@@ -10,7 +10,7 @@ import torch
 from agent.config import CalQLConfig, NetworkConfig, OfflineConfig, RewardConfig
 from agent.data.replay_buffer import Replay
 from agent.spec import Episode, Spec, Transition
-from tools.bench import peer_calql
+from tools.learning import peer_d3rlpy as peer_calql
 
 SPEC = Spec({}, {"arm": 2, "thing": 1}, 1)
 

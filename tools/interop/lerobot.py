@@ -1,6 +1,6 @@
 """Do the lerobot package and we read each other's datasets? Prints figures; exits with 1 where something differs.
 
-  python -m tools.bench.interop_lerobot DEMOS [--steps N]
+  python -m tools.interop.lerobot DEMOS [--steps N]
 
 DEMOS is a folder of episodes with cameras. It is written as LeRobotDataset v3.0 and opened with lerobot's own class:
 every frame is compared with what was written and with what we read back. Then lerobot writes a dataset, and we read it.

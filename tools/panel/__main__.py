@@ -37,12 +37,13 @@ from agent.mailbox.connections import raise_descriptor_limit
 from agent.spec import UserError
 from robot_server.control_address import find
 from robot_server.control_client import Operator
-from tools import panel_connections, panel_episodes
-from tools.panel_browser import Browser
-from tools.panel_connections import Connections
-from tools.panel_robot import Robot
+from tools.panel.browser import Browser
+from tools.panel.connections import Connections, is_of_a_request
+from tools.panel.connections import listen as open_listener
+from tools.panel.episodes import routes as episode_routes
+from tools.panel.robot import Robot
 
-PAGE = Path(__file__).parent / "panel_page"
+PAGE = Path(__file__).parent / "page"
 COOKIE = "panel_token"
 MAX_BROWSERS = 20
 ACTIVE_S = 30.0  # whoever drove or pressed something so lately keeps the place
@@ -143,7 +144,7 @@ def application(robot: Robot, token: str, episodes: Path | None, connections: Co
 
     app = web.Application(middlewares=[guard])
     app.cleanup_ctx.append(watching)
-    app.add_routes(panel_episodes.routes(episodes, same_site) if episodes else [])
+    app.add_routes(episode_routes(episodes, same_site) if episodes else [])
     app.add_routes([web.get("/ws", talk), web.get("/", page), web.get("/{name}", page)])
     return app
 
@@ -180,14 +181,14 @@ async def serve(
     Operator(address).close()
     token = token or ("" if local else secrets.token_urlsafe(16))
     connections = Connections()
-    logging.getLogger("aiohttp.server").addFilter(panel_connections.is_of_a_request)
+    logging.getLogger("aiohttp.server").addFilter(is_of_a_request)
     app = application(Robot(address), token, episodes, connections)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     accepting, listener = None, None
     try:
         try:
-            listener = panel_connections.listen(host, port)
+            listener = open_listener(host, port)
         except OSError as error:
             raise UserError(f"--listen {listen}: {(error.strerror or str(error)).lower()}") from None
         assert runner.server

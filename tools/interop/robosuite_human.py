@@ -1,6 +1,6 @@
 """Do people's recordings still succeed? Plays robosuite's raw ones in envs.sim, by their states and open loop.
 
-  python -m tools.bench.human ../shared/data/robosuite_lift_3/demo.hdf5 ... [--json FILE]
+  python -m tools.interop.robosuite_human ../shared/data/robosuite_lift_3/demo.hdf5 ... [--json FILE]
 
 By states: every stored state is set, and the task's own check asked. Open loop: from the first stored state all stored
 actions are sent, clipped to [-1, 1], those after the first success too (tools.convert leaves them out).

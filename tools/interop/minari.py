@@ -1,6 +1,6 @@
 """Do minari and we read each other's datasets? Prints figures; exits with 1 where something differs.
 
-  python -m tools.bench.interop_minari DEMOS
+  python -m tools.interop.minari DEMOS
 
 minari is no dependency of this project: run this in an environment of its own.
   python -m venv MINARI && MINARI/bin/pip install 'minari[hdf5,create]' opencv-python-headless av pillow tqdm pyyaml

@@ -1,7 +1,7 @@
 """What learning runs came to: a table and a plot for each task.
 
-  python -m tools.bench.learning_report runs/learning/lift               # Markdown on stdout, plots beside the results
-  python -m tools.bench.learning_report runs/learning/lift runs/learning/can --out docs/learning
+  python -m tools.learning.report runs/learning/lift               # Markdown on stdout, plots beside the results
+  python -m tools.learning.report runs/learning/lift runs/learning/can --out docs/learning
 
 Reads every result there is, also of a suite that is not finished yet; a run that diverged has no success from there
 on. All figures are of evaluations with fixed seeds and the policy's mean action, unless a line says otherwise.
@@ -82,7 +82,7 @@ def read(folders: Sequence[Path]) -> list[Run]:
         try:
             run = Run.of(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise UserError(f"{path}: not a result of tools.bench.learning: {type(error).__name__} {error}") from None
+            raise UserError(f"{path}: not a result of tools.learning: {type(error).__name__} {error}") from None
         runs.append(replace(run, task=f"{path.parent.name}-{run.task}") if len(folders) > 1 else run)
     if not runs:
         raise UserError("no results there yet")
@@ -227,7 +227,7 @@ def plot(task: str, presets: dict[str, list[Run]], out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.bench.learning_report").flags
+    flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.learning.report").flags
     if not flags.results:
         raise UserError("name the folders of results, such as runs/learning/lift")
     runs = read(flags.results)
@@ -248,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="folders of tools.bench.learning")
+    parser.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="folders of tools.learning")
     parser.add_argument("--presets", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the plots go (the first RESULTS)")
 

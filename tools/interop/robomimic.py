@@ -1,6 +1,6 @@
 """Does robomimic train on our export? Prints figures; exits with 1 where something differs.
 
-  python -m tools.bench.interop_robomimic DEMOS [--steps 50] [--file FILE.hdf5]
+  python -m tools.interop.robomimic DEMOS [--steps 50] [--file FILE.hdf5]
 
 DEMOS is a folder of episodes. It is written as robomimic's HDF5, opened with robomimic's SequenceDataset, compared with
 what was written, and its BC trains on it. --file: one that robomimic itself wrote (dataset_states_to_obs); it is read.

@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from agent.wire.arrays import WireError
 from robot_server.command import EVENTS
 from robot_server.control_client import answer, question
-from tools.panel_robot import Robot, deliver
+from tools.panel.robot import Robot, deliver
 
 STATE_S = 0.05  # between two states to a browser: what it sends tells which it has seen, and so how old it is
 LATE_S = 0.2  # a command, or what it answers to, was under way for too long

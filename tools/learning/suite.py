@@ -1,4 +1,4 @@
-"""What a suite of learning runs is: a YAML file in tools/bench/suites/, or one of your own.
+"""What a suite of learning runs is: a YAML file in tools/learning/suites/, or one of your own.
 
   tasks:                       name -> how its data come
     lift:
@@ -33,7 +33,7 @@ import yaml
 
 from agent import cli, yaml_file
 from agent.spec import UserError
-from tools.bench.learning_settings import put
+from tools.learning.settings import put
 
 SUITES = Path(__file__).parent / "suites"
 NAME = r"[A-Za-z0-9_-]+"  # of tasks and presets: results are files named after them

@@ -11,11 +11,11 @@ from typing import Any
 from agent import cli
 from agent.data.episode_file import SUFFIX
 from agent.spec import UserError
-from tools.bench.learning_process import Means, Process, alone
-from tools.bench.learning_run import fine_tune, once, train_offline
-from tools.bench.learning_settings import beside, config_words, made_of, pin, settings
-from tools.bench.learning_suite import Suite, Task
 from tools.common.rollout import env_options
+from tools.learning.process import Means, Process, alone
+from tools.learning.run import fine_tune, once, train_offline
+from tools.learning.settings import beside, config_words, made_of, pin, settings
+from tools.learning.suite import Suite, Task
 
 SEED_STRIDE = 10_000  # between the scenes of two seeds
 

@@ -1,6 +1,6 @@
 """Cal-QL as d3rlpy has it, trained on our demonstrations for as many updates as ours: do the policies do equally well?
 
-  python -m tools.bench.peer_calql --config configs/state_lift.yaml --config configs/paper.yaml --data demos/lift \\
+  python -m tools.learning.peer_d3rlpy --config configs/state_lift.yaml --config configs/paper.yaml --data demos/lift \\
       --peer X/bin/python --updates 4000 --seeds 3
 
 --peer is a Python with d3rlpy and nothing of ours (python -m venv X; X/bin/pip install d3rlpy); without it
@@ -34,10 +34,10 @@ from agent.config import OfflineConfig
 from agent.data.replay_buffer import Replay
 from agent.run.demonstrations import load_demonstrations
 from agent.spec import Observation, UserError
-from tools.bench.learning_report import interval
 from tools.common.rollout import env_options
 from tools.common.success_rate import Result
 from tools.evaluate import evaluate
+from tools.learning.report import interval
 
 SECTIONS = ("network", "calql", "reward", "offline", "online", "learner")
 NOT_THEIRS: dict[str, dict[str, Any]] = {  # section -> field -> what theirs amounts to
@@ -137,7 +137,7 @@ def said(name: str, results: list[Result]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parse(argv, __doc__, SECTIONS, add_flags, env_options, prog="python -m tools.bench.peer_calql")
+    arguments = cli.parse(argv, __doc__, SECTIONS, add_flags, env_options, prog="python -m tools.learning.peer_d3rlpy")
     flags = arguments.flags
     if not flags.data:
         raise UserError("--data FOLDER [FOLDER ...] is needed")

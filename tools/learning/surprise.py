@@ -1,6 +1,6 @@
 """A fine-tuning run's first updates, made again from its episodes with other draws of batches: what surprises do.
 
-  python -m tools.bench.surprise --ckpt offline.pt --run runs/can/online --updates 300 --draws 5 --clip 0 2
+  python -m tools.learning.surprise --ckpt offline.pt --run runs/can/online --updates 300 --draws 5 --clip 0 2
 
 Each draw starts from the checkpoint, takes in the run's episodes after as many updates as the run had made when they
 came, and makes its updates with the run's weights. Printed for each calql.gradient_clip, means over the draws: the
@@ -27,8 +27,8 @@ from agent.run import checkpoint
 from agent.run.distributed import Ranks
 from agent.run.trainer import Trainer
 from agent.spec import UserError
-from tools.bench.learning_run import records
 from tools.bench.report import machine
+from tools.learning.run import records
 
 
 def arrivals(run: Path) -> list[tuple[int, Path]]:
@@ -71,7 +71,7 @@ def again(
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = cli.parse(argv, __doc__, [], _flags, prog="python -m tools.bench.surprise").flags
+    flags = cli.parse(argv, __doc__, [], _flags, prog="python -m tools.learning.surprise").flags
     if flags.updates < 2 or flags.draws < 1:
         raise UserError(f"--updates {flags.updates}, --draws {flags.draws}: at least 2 and 1")
     torch.set_num_threads(flags.threads)

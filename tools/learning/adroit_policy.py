@@ -1,6 +1,7 @@
 """Demonstrations of an Adroit task by a published policy with noise, in the layout that `--suite adroit_small` reads.
 
-  python -m tools.bench.adroit_policy door-v0.pickle --env AdroitHandDoor-v1 --episodes 60 --noise 0.35 --out door.hdf5
+  python -m tools.learning.adroit_policy door-v0.pickle --env AdroitHandDoor-v1 --episodes 60 --noise 0.35 \\
+      --out door.hdf5
 
 The file is one of dapg/policies in github.com/aravindr93/hand_dapg (Rajeswaran et al. 2018): a network with two tanh
 layers. Each episode has Gaussian noise of its own size, evenly from 0 to --noise, on actions in [-1, 1]; an episode
@@ -90,7 +91,7 @@ def episode(env: gymnasium.Env, policy: Callable, noise: float, random: np.rando
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.bench.adroit_policy").flags
+    flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.learning.adroit_policy").flags
     try:
         import gymnasium_robotics
     except ImportError:

@@ -21,11 +21,11 @@ import yaml
 from agent.run import checkpoint
 from agent.run.checkpoint import LATEST, OLDER
 from agent.spec import UserError
-from tools.bench.learning_process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
-from tools.bench.learning_settings import beside, config_words, made_of, pin, pinned, put, read, same, settings, write
-from tools.bench.learning_suite import Job
 from tools.bench.report import machine
 from tools.demo import EVALUATION_SEED, free_port
+from tools.learning.process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
+from tools.learning.settings import beside, config_words, made_of, pin, pinned, put, read, same, settings, write
+from tools.learning.suite import Job
 
 ROBOT_SEEDS = 1_000_000  # above the seeds of collecting and of the evaluation
 OVER = "the learner's run is over"  # as robot_server says it

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.spec import UserError
-from tools.bench.learning_settings import read, write
 from tools.demo import STOP_S
+from tools.learning.settings import read, write
 
 POLL_S = 0.2
 

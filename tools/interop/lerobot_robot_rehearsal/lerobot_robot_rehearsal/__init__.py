@@ -1,4 +1,4 @@
-"""A LeRobot plug-in, for tools.bench.interop_robot: its robot is this project's mock arm, its leader draws circles.
+"""A LeRobot plug-in, for tools.interop.lerobot_robot: its robot is this project's mock arm, its leader draws circles.
 
 Registered as LeRobot's are: by a distribution called lerobot_robot_*, whose import registers the configurations.
 """

@@ -1,6 +1,6 @@
 """Is a robot that LeRobot drives fine-tuned, and taken over by one of LeRobot's teleoperators? Exits with 1 if not.
 
-  python -m tools.bench.interop_robot CKPT --lerobot LEROBOT/bin/python [--seconds 60]
+  python -m tools.interop.lerobot_robot CKPT --lerobot LEROBOT/bin/python [--seconds 60]
 
 The robot is a LeRobot plug-in without hardware (tools/bench/lerobot_robot_rehearsal: the mock arm behind LeRobot's own
 Robot class, with cameras that its driver reads), the leader another. Robot server and teleoperation run in LeRobot's
