@@ -19,7 +19,7 @@ from agent.spec import Episode
 from agent.wire import messages
 from robot_server.link import Link
 from tools import keys as keys_tool
-from tools.bench.fuzz_data import resident
+from tools.stress.fuzz_data import resident
 
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
 make_robot, robot = test_mailbox.make_robot, test_mailbox.robot

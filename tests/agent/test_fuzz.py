@@ -13,7 +13,7 @@ from agent.mailbox.cpu_budget import SHARE_S, Patience
 from agent.spec import Episode
 from agent.wire import messages
 from agent.wire.messages import WireError
-from tools.bench.noise import Noise
+from tools.stress.hostile_messages import Noise
 
 KEY = ("raw", "b0", 0)
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox

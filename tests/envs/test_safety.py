@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs.real.safety_filter import Filter, Limits
-from tools.bench.safety import AXES, PERIOD_S, limits, violations
+from tools.stress.safety_filter import AXES, PERIOD_S, limits, violations
 
 
 @pytest.mark.parametrize("seed", range(8))

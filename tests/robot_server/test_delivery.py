@@ -15,7 +15,7 @@ from agent.spec import Episode, UserError
 from agent.wire import messages
 from agent.wire.receipt import boot_secret, is_receipt, receipt
 from robot_server import link as link_module
-from tools.bench.proxy import Proxy
+from tools.stress.proxy import Proxy
 
 
 @pytest.fixture

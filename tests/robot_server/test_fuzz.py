@@ -8,8 +8,8 @@ from link_data import NETWORK, SPEC
 
 from agent.wire import messages
 from robot_server.link import Link
-from tools.bench.fuzz_robot import by_design
-from tools.bench.noise import Noise
+from tools.stress.fuzz_robot import by_design
+from tools.stress.hostile_messages import Noise
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.bench.faults import first_checkpoint
-from tools.bench.proxy import Proxy
-from tools.bench.sides import ENV
+from tools.stress.faults import first_checkpoint
+from tools.stress.processes import ENV
+from tools.stress.proxy import Proxy
 
 ROOT = Path(__file__).parent.parent.parent
 LEARNER = """

@@ -11,9 +11,9 @@ import pytest
 import envs
 from agent.spec import Episode, Transition
 from envs.fake import LOG
-from tools.bench import faults, namesakes, sides
-from tools.bench.ledger import compare, read_log
-from tools.bench.proxy import Proxy
+from tools.stress import faults, namesakes, processes
+from tools.stress.ledger import compare, read_log
+from tools.stress.proxy import Proxy
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_proxy_carries_stalls_and_drops(echo):
 @pytest.mark.timeout(600)
 def test_kills_two_partitions_a_second_robot_and_a_full_disk_lose_nothing(tmp_path, monkeypatch, capsys):
     """Eight kills; the random times are a third of the command's own."""
-    for module, names in ((sides, ("START_S", "WORK_S", "WRITE_S")), (namesakes, ("ALONE_S", "TOGETHER_S", "PAUSE_S"))):
+    for module, names in ((processes, ("START_S", "WORK_S", "WRITE_S")), (namesakes, ("ALONE_S", "TOGETHER_S", "PAUSE_S"))):
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) / 3)
     words = ["--kills", 8, "--partitions", 2, "--longest-s", 3, "--fills", 2, "--robots", 2, "--namesakes", 1]

@@ -1,4 +1,4 @@
-"""What both parts of tools.bench.fuzz use: a good robot's episodes, cores, memory."""
+"""What both parts of tools.stress.fuzz use: a good robot's episodes, cores, memory."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
-from tools.bench.fuzz_data import SPEC, on_cores
-from tools.bench.noise import Noise
+from tools.stress.fuzz_data import SPEC, on_cores
+from tools.stress.hostile_messages import Noise
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"

@@ -16,8 +16,8 @@ from pathlib import Path
 from agent.run.checkpoint import LATEST
 from agent.spec import UserError
 from envs.fake import LOG
-from tools.bench.ledger import Made, read_log
-from tools.bench.proxy import Proxy
+from tools.stress.ledger import Made, read_log
+from tools.stress.proxy import Proxy
 
 ENV = {"image_size": 12, "horizon": 20, "step_ms": 10.0}
 RUN = ["--offline-share", "0", "--utd", "0.05", "--online.batch", "16", "--env-steps", "1000000000", "--threads", "1"]

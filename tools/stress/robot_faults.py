@@ -1,6 +1,6 @@
 """What the mock arm does when something breaks while a person drives it, and after how many milliseconds it stands.
 
-  python -m tools.bench.robot_faults CKPT [--rounds 3] [--json FILE]
+  python -m tools.stress.robot_faults CKPT [--rounds 3] [--json FILE]
 
 Real processes: a learner that starts from CKPT, a robot server with `--env mock`, the mock world. The operator drives
 in circles through the robot server's socket. Each fault is made while the arm moves; how the arm moved is read from the

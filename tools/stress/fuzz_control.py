@@ -1,4 +1,4 @@
-"""The third part of tools.bench.fuzz: strangers at the operator's socket, while a person presses STOP."""
+"""The third part of tools.stress.fuzz: strangers at the operator's socket, while a person presses STOP."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import zmq
 
 from robot_server.control import Control
 from robot_server.control_client import Operator, question
-from tools.bench.fuzz_data import SPEC, on_cores, peak_mb
-from tools.bench.fuzz_raw import raw_strangers
-from tools.bench.noise import HERE, JUNK, Noise
 from tools.bench.report import Report
+from tools.stress.fuzz_data import SPEC, on_cores, peak_mb
+from tools.stress.fuzz_raw import raw_strangers
+from tools.stress.hostile_messages import HERE, JUNK, Noise
 
 STEP_S = 0.01
 BATCH, SENDERS = 200, 16

@@ -1,7 +1,7 @@
 """The proof that the link loses nothing: both programs are killed, cut off and out of disk at random, and then counted.
 
-  python -m tools.bench.faults             # 200 kills, 20 partitions, 12 second robots, a full disk: half an hour
-  python -m tools.bench.faults --kills 10 --partitions 2 --longest-s 4 --robots 1
+  python -m tools.stress.faults             # 200 kills, 20 partitions, 12 second robots, a full disk: half an hour
+  python -m tools.stress.faults --kills 10 --partitions 2 --longest-s 4 --robots 1
 
 The real `agent.learner` and `robot_server`s, tiny networks, the fake environment. kill -9 hits either side, sometimes
 both, while it starts, works or writes; each is started again at once. Between each robot server and the learner is a
@@ -35,11 +35,11 @@ from agent.config import CalQLConfig, NetworkConfig
 from agent.data.episode_file import SUFFIX, read_episode
 from agent.run.checkpoint import LATEST, Checkpoint, load
 from agent.spec import Spec, UserError
-from tools.bench.ledger import Tally, compare
-from tools.bench.namesakes import Namesakes
 from tools.bench.report import Report, parser
-from tools.bench.sides import ENV, PATIENCE_S, LearnerSide, RobotSide, Side
 from tools.demo import free_port
+from tools.stress.ledger import Tally, compare
+from tools.stress.namesakes import Namesakes
+from tools.stress.processes import ENV, PATIENCE_S, LearnerSide, RobotSide, Side
 
 NETWORK = NetworkConfig(
     channels=[4], strides=[2], features=8, state_features=8, actor_hidden=[8], critic_hidden=[8], critics=2

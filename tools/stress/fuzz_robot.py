@@ -1,4 +1,4 @@
-"""The second part of tools.bench.fuzz: a stranger in the place of a robot's learner."""
+"""The second part of tools.stress.fuzz: a stranger in the place of a robot's learner."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode, UserError
 from agent.wire.messages import pack, unpack
 from robot_server.link import Link
-from tools.bench.fuzz_data import BATCH, ENV, NETWORK, SPEC, growth, on_cores, resident, transitions
-from tools.bench.noise import Noise
 from tools.bench.report import Report
+from tools.stress.fuzz_data import BATCH, ENV, NETWORK, SPEC, growth, on_cores, resident, transitions
+from tools.stress.hostile_messages import Noise
 
 
 def false_learner(orders: Connection) -> None:

@@ -1,12 +1,13 @@
 """What strangers' messages do to a learner and to a robot: nothing but a little time.
 
-  python -m tools.bench.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot|control]
+  python -m tools.stress.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot|control]
 
-The learner's socket: one process sends random and spoilt messages of every kind (tools.bench.noise) by raw sockets,
-while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time, and the
+The learner's socket: one process sends random and spoilt messages of every kind (tools.stress.hostile_messages) by raw
+sockets, while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time,
+and the
 learner looks at every message: does it go on, and what does it keep? Then as many as a gigabit network carries, and it
 ignores whom it has lost patience with (agent.mailbox.cpu_budget), while raw connections bring what no ZeroMQ would send
-(tools.bench.fuzz_raw): ZMTP 1.0, HTTP, messages that never end. Rounds with and without strangers take turns, and the
+(tools.stress.fuzz_raw): ZMTP 1.0, HTTP, messages that never end. Rounds with and without strangers take turns, and the
 ratio of the robot's times in a pair is the figure, for a robot that makes 100 steps a second, and for one that sends as
 fast as it can.
 
@@ -38,8 +39,9 @@ from agent.mailbox import connections, cpu_budget
 from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode
 from robot_server.link import Link
-from tools.bench.fuzz_control import against_control
-from tools.bench.fuzz_data import (
+from tools.bench.report import Report, parser
+from tools.stress.fuzz_control import against_control
+from tools.stress.fuzz_data import (
     BATCH,
     ENV,
     EPISODE_STEPS,
@@ -51,10 +53,9 @@ from tools.bench.fuzz_data import (
     resident,
     transitions,
 )
-from tools.bench.fuzz_raw import raw_strangers
-from tools.bench.fuzz_robot import against_robot
-from tools.bench.noise import Noise
-from tools.bench.report import Report, parser
+from tools.stress.fuzz_raw import raw_strangers
+from tools.stress.fuzz_robot import against_robot
+from tools.stress.hostile_messages import Noise
 
 EPISODES = {"100 Hz": 2, "flat out": 120}  # of a round
 ROUNDS = 12  # at most: who sends what no robot sends is not let in for a while

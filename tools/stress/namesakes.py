@@ -6,7 +6,7 @@ import random
 import time
 from pathlib import Path
 
-from tools.bench.sides import RobotSide
+from tools.stress.processes import RobotSide
 
 TOGETHER_S = 8.0  # longest time that the second one stays when the first has its connection again
 ALONE_S = 4.0  # longest time that the second one works without the first

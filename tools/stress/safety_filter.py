@@ -1,6 +1,6 @@
 """The safety filter against wishes that are out to get past it: how many commands lie outside of any limit? (0.)
 
-  python -m tools.bench.safety [--commands 1000000] [--seed 0]
+  python -m tools.stress.safety_filter [--commands 1000000] [--seed 0]
 
 Each 10,000 commands have limits of their own, five axes, drawn at random. Every second such arm gets its commands on
 time; the others also at the same instant, or late. The tests use the same checks on fewer commands, and prove there
