@@ -170,7 +170,10 @@ def test_a_proxy_carries_stalls_and_drops(echo):
 @pytest.mark.timeout(600)
 def test_kills_two_partitions_a_second_robot_and_a_full_disk_lose_nothing(tmp_path, monkeypatch, capsys):
     """Eight kills; the random times are a third of the command's own."""
-    for module, names in ((processes, ("START_S", "WORK_S", "WRITE_S")), (namesakes, ("ALONE_S", "TOGETHER_S", "PAUSE_S"))):
+    for module, names in (
+        (processes, ("START_S", "WORK_S", "WRITE_S")),
+        (namesakes, ("ALONE_S", "TOGETHER_S", "PAUSE_S")),
+    ):
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) / 3)
     words = ["--kills", 8, "--partitions", 2, "--longest-s", 3, "--fills", 2, "--robots", 2, "--namesakes", 1]
