@@ -1,7 +1,7 @@
 """Train a policy offline from demonstrations with Cal-QL, and write a checkpoint that fine-tuning starts from.
 
   python -m agent.pretrain --data demos/lift --out offline.pt
-  python -m agent.pretrain --config configs/lift.yaml --config configs/cql.yaml --data demos/lift --out cql.pt
+  python -m agent.pretrain --config configs/lift.yaml --config configs/presets/cql.yaml --data demos/lift --out cql.pt
   python -m agent.pretrain --resume offline.pt              # go on with one that was stopped, or (--updates) for longer
 
 Reads every episode file in the folders given. The checkpoint is written now and then, at the end, and on Ctrl-C; it

@@ -73,9 +73,12 @@ def loads(text: str, where: str) -> Any:
 
 
 def load(path: str | Path) -> Any:
-    """The value of a YAML file. Raises UserError naming the file."""
+    """The value of a YAML file. Raises UserError naming the file, and one of its name in a folder beside it."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        there = sorted(Path(path).parent.glob(f"*/{Path(path).name}"))
+        raise UserError(f"{path}: no such file" + (f" (did you mean {there[0]}?)" if there else "")) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

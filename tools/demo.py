@@ -1,7 +1,7 @@
 """The whole job on this machine: demonstrations, offline training, evaluation, online fine-tuning, evaluation, a plot.
 
   python -m tools.demo                                   # what `make demo` runs: configs/quickstart.yaml
-  python -m tools.demo --config configs/quickstart.yaml --config configs/cql.yaml --folder runs/cql --seed 1
+  python -m tools.demo --config configs/quickstart.yaml --config configs/presets/cql.yaml --folder runs/cql --seed 1
 
 Runs the commands that a user types, each as its own process, and shows them; fine-tuning is two processes, learner and
 robot server, over ZeroMQ. Everything goes to the folder (runs/demo/; an older one is moved aside): demos/, offline.pt,

@@ -508,6 +508,15 @@ def test_nohup_is_respected(tmp_path):
     assert process.wait(10) == 0
 
 
+def test_a_config_that_has_moved_is_named(tmp_path):
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "cql.yaml").write_text("calql: {gamma: 0.9}\n")
+    with pytest.raises(UserError, match=r"cql.yaml: no such file \(did you mean .*presets/cql.yaml\?\)$"):
+        cli.parse(["--config", str(tmp_path / "cql.yaml")], "", ["calql"])
+    with pytest.raises(UserError, match=r"/none.yaml: no such file$"):
+        cli.parse(["--config", str(tmp_path / "none.yaml")], "", ["calql"])
+
+
 def test_run_leaves_the_parser_to_main(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog", "--gamma", "0.5"])
     monkeypatch.setattr(signal, "signal", lambda *ignored: None)

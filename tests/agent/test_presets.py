@@ -14,13 +14,16 @@ from tools.learning import suite as learning_suite
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-SUITES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "tools/bench/suites").glob("*.yaml"))}
-NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+SUITES = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "tools/learning/suites").glob("*.yaml"))
+}
+FILES = {path.name: path for path in CONFIGS.rglob("*.yaml")}
+NAMES = sorted(name for name in FILES if FILES[name].parent.name != "hardware" or name in ("gpu.yaml", "cpu_bf16.yaml"))
 
 
 def settings(*names):
     """section -> its values, after these files in this order."""
-    files = [word for name in names for word in ("--config", str(CONFIGS / name))]
+    files = [word for name in names for word in ("--config", str(FILES.get(name, name)))]
     arguments = cli.parse(files, "", list(SECTIONS), env_options=envs.options)
     sections = {name: arguments.section(name) for name in SECTIONS}
     check(sections)
@@ -181,5 +184,5 @@ def test_in_every_suite_cql_is_its_first_preset_without_the_calibration(name, tm
     ],
 )
 def test_a_preset_without_a_conservative_term_is_not_called_cal_ql(name, algorithm):
-    arguments = cli.parse(["--config", str(CONFIGS / f"{name}.yaml")], "", ["calql"])
+    arguments = cli.parse(["--config", str(FILES[f"{name}.yaml"])], "", ["calql"])
     assert arguments.section("calql").algorithm == algorithm

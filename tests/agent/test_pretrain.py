@@ -296,7 +296,7 @@ def test_critics_start_at_the_mean_return_where_asked(train, demos):
 
 
 def test_a_preset_without_an_offline_phase_does_not_say_cal_ql(train, capsys):
-    train("--config", str(ROOT / "configs/rlpd.yaml"), "--updates", "0", "--critics", "2")
+    train("--config", str(ROOT / "configs/presets/rlpd.yaml"), "--updates", "0", "--critics", "2")
     first = capsys.readouterr().out.splitlines()[0]
     assert first.endswith("; 0 updates on cpu (no offline phase)"), first
 

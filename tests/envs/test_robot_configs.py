@@ -1,4 +1,4 @@
-"""The example robots in configs/robots: everything in them is an option that there is, and makes sense."""
+"""The example robots in configs/hardware: everything in them is an option that there is, and makes sense."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from envs.real.camera_options import parse
 from envs.real.options import check, limits_of, read_axis
 from tools.common.rollout import env_options
 
-ROBOTS = sorted((Path(__file__).parents[2] / "configs" / "robots").glob("*.yaml"))
+HARDWARE = Path(__file__).parents[2] / "configs" / "hardware"
+ROBOTS = [path for path in sorted(HARDWARE.glob("*.yaml")) if "\nenv:" in path.read_text()]
 
 
 def read(path):

@@ -8,7 +8,7 @@ import envs
 from agent import cli
 from agent.spec import Spec
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs" / "tasks"
 
 
 @pytest.fixture

@@ -79,12 +79,12 @@ def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_pat
         ("tasks: {a: {configs: [], demonstrations: magic}}\npresets: {p: []}", "scripted or convert, not magic"),
         ("tasks: {a: {configs: []}}\npresets: {p: []}\nat: [0.5, 0.2]", "in their order"),
         (
-            "tasks: {a: {configs: []}}\npresets: {p: configs/cql.yaml}",
+            "tasks: {a: {configs: []}}\npresets: {p: configs/presets/cql.yaml}",
             "presets: p: a list of config files or mappings",
         ),
         (
-            "tasks: {a: {configs: []}}\npresets: {p: [configs/cql.yaml, 3]}",
-            r"presets: p: .*not \['configs/cql.yaml', 3\]",
+            "tasks: {a: {configs: []}}\npresets: {p: [configs/presets/cql.yaml, 3]}",
+            r"presets: p: .*not \['configs/presets/cql.yaml', 3\]",
         ),
         ("tasks: {a: {config: []}}\npresets: {p: []}", "did you mean 'configs'"),
         ("- a", "mine.yaml: expected `key: value` lines"),
@@ -115,7 +115,7 @@ def test_a_preset_may_be_written_out_in_the_suite(tmp_path):
             "robot": [],
             "calm": {"calql": {"gamma": 0.5}},
             "both": [
-                str(ROOT / "configs/cql.yaml"),
+                str(ROOT / "configs/presets/cql.yaml"),
                 {"calql": {"gamma": 0.6, "cql_actions": 7}},
                 {"calql": {"gamma": 0.7}},
             ],

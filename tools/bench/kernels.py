@@ -1,6 +1,6 @@
 """Where the time of one update goes: the kernels that take longest, of an update as a run makes it.
 
-  python -m tools.bench.kernels --ckpt offline.pt --config configs/gpu.yaml      # on a GPU; without one: operations
+  python -m tools.bench.kernels --ckpt offline.pt --config configs/hardware/gpu.yaml   # without a GPU: operations
 
 Settings are the checkpoint's, but for those given. The batch is random, and on the device already. The milliseconds are
 torch's profiler's, and those of a whole update, on the first line, a clock's: profiled kernels can come to more.

@@ -2,7 +2,7 @@
 
   python -m tools.bench.learner [--json FILE] [--threads 1] [--only states|images|gpu] [--corl PATH] [--rounds 20]
 
-states  AntMaze's networks and numbers (configs/paper.yaml) on the CPU: ours, CORL's Cal-QL and d3rlpy's, with layers of
+states  AntMaze's networks and numbers (presets/paper.yaml) on the CPU: ours, CORL's Cal-QL and d3rlpy's, with layers of
         the same sizes and the same random data, all in fp32; then ours compiled and in bf16. The matrix peak is a
         big product, timed in the same run. CORL's actor has three hidden layers; here it is given two, as the others.
 images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4.
@@ -36,7 +36,7 @@ from tools.bench.random_data import drawn, random_batch
 from tools.bench.report import Report, parser
 from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
 
-PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
+PAPER = Path(__file__).parents[2] / "configs" / "presets" / "paper.yaml"
 WARM_UP = 3
 SETTLE = 5  # after so many steps an update is compiled, and captured
 

@@ -2,12 +2,12 @@
 
   python -m tools.interop.lerobot_robot CKPT --lerobot LEROBOT/bin/python [--seconds 60]
 
-The robot is a LeRobot plug-in without hardware (tools/bench/lerobot_robot_rehearsal: the mock arm behind LeRobot's own
-Robot class, with cameras that its driver reads), the leader another. Robot server and teleoperation run in LeRobot's
-environment, learner and mock world in this one. CKPT comes from demonstrations of `--env mock`. Once:
+The robot is a LeRobot plug-in without hardware (tools/interop/lerobot_robot_rehearsal: the mock arm behind LeRobot's
+own Robot class, with cameras that its driver reads), the leader another. Robot server and teleoperation run in
+LeRobot's environment, learner and mock world in this one. CKPT comes from demonstrations of `--env mock`. Once:
 
   python -m venv LEROBOT && LEROBOT/bin/pip install lerobot h5py pyyaml gymnasium pyzmq msgpack
-  LEROBOT/bin/pip install --no-deps tools/bench/lerobot_robot_rehearsal
+  LEROBOT/bin/pip install --no-deps tools/interop/lerobot_robot_rehearsal
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ tasks without are left out, and named. Ctrl-C, or --minutes, stops every process
 
 from __future__ import annotations
 
+import agent.installed  # noqa: F401
+
 import argparse
 import concurrent.futures
 import os

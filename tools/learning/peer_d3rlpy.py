@@ -1,7 +1,7 @@
 """Cal-QL as d3rlpy has it, trained on our demonstrations for as many updates as ours: do the policies do equally well?
 
-  python -m tools.learning.peer_d3rlpy --config configs/state_lift.yaml --config configs/paper.yaml --data demos/lift \\
-      --peer X/bin/python --updates 4000 --seeds 3
+  python -m tools.learning.peer_d3rlpy --config configs/tasks/state_lift.yaml --config configs/presets/paper.yaml \\
+      --data demos/lift --peer X/bin/python --updates 4000 --seeds 3
 
 --peer is a Python with d3rlpy and nothing of ours (python -m venv X; X/bin/pip install d3rlpy); without it
 only ours is trained. Vector observations only. Both see the same steps, with the same rewards and returns (ours), have

@@ -5,15 +5,15 @@
       configs: [configs/lift.yaml]
       demonstrations: scripted                # by tools.collect, as the config's `collect` section says
     door:
-      configs: [configs/adroit_door.yaml]
+      configs: [configs/tasks/adroit_door.yaml]
       demonstrations: convert                 # by tools.convert, from what --source door=PATH names
       convert: [--actions, clip]              # its flags, besides --config and --env
-      rollouts: {configs: [configs/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
+      rollouts: {configs: [configs/presets/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
   presets:                     name -> config files that come after the task's, or what one would say, or a list of both
-    calql: [configs/paper.yaml]
-    cql: [configs/paper.yaml, configs/cql.yaml]
+    calql: [configs/presets/paper.yaml]
+    cql: [configs/presets/paper.yaml, configs/presets/cql.yaml]
     patient: {calql: {gamma: 0.98}}
-    short: [configs/wsrl.yaml, {online: {warmup_steps: 500}}]
+    short: [configs/presets/wsrl.yaml, {online: {warmup_steps: 500}}]
   seeds: 3
   episodes: 50                 of each evaluation
   at: [0.05, 0.1, 0.2, 0.6, 1]      shares of the online env steps after which there is an evaluation
