@@ -1,7 +1,6 @@
 """What an arm has to be able to do, and which arms there are. Your own: the guide is docs/your_own_arm.md.
 
-An arm lives in a process of its own (envs.real.arm_process), behind the safety filter, and nobody else talks to it. Its
-axes
+An arm lives in a process of its own (arm_process), behind the safety filter, and nobody else talks to it. Its axes
 are whatever it is commanded in, a number each: joints, or the hand's position; the units are its own.
 """
 

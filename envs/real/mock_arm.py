@@ -1,5 +1,4 @@
-"""The mock arm's driver, and the source of its cameras: what a real one has instead of envs.real.mock_world's
-socket."""
+"""The mock arm's driver, and the source of its cameras: what a real one has instead of mock_world's socket."""
 
 from __future__ import annotations
 
@@ -59,8 +58,7 @@ def mock_options(given: Mapping[str, Any]) -> Options:
 
 
 class MockArm:
-    """Options are those of envs.real.mock_world; starts that if it does not run. Raises ValueError for one there is
-    not."""
+    """Options are those of mock_world; starts that if it does not run. Raises ValueError for one there is not."""
 
     axes = AXES
 

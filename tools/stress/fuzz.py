@@ -2,9 +2,8 @@
 
   python -m tools.stress.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot|control]
 
-The learner's socket: one process sends random and spoilt messages of every kind (tools.stress.hostile_messages) by raw
-sockets, while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time,
-and the
+The learner's socket: one process sends random and spoilt messages of every kind (hostile_messages) by raw sockets,
+while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time, and the
 learner looks at every message: does it go on, and what does it keep? Then as many as a gigabit network carries, and it
 ignores whom it has lost patience with (agent.mailbox.cpu_budget), while raw connections bring what no ZeroMQ would send
 (tools.stress.fuzz_raw): ZMTP 1.0, HTTP, messages that never end. Rounds with and without strangers take turns, and the
