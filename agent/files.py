@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,3 +112,11 @@ def sync_folder(folder: str | Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process have as many descriptors as it may ask for; returns how many."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

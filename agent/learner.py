@@ -36,13 +36,13 @@ from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig,
 from agent.data.episode_store import Store
 from agent.mailbox.arrivals import Arrivals
 from agent.mailbox.mailbox import Mailbox
-from agent.mailbox.report import LinkReport
 from agent.progress import Progress
 from agent.run import checkpoint
 from agent.run.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
 from agent.run.device import run_folder
 from agent.run.distributed import Ranks
 from agent.run.health import Health
+from agent.run.link_report import LinkReport
 from agent.run.log import RunLog
 from agent.run.trainer import Trainer
 from agent.spec import Episode, UserError, plural

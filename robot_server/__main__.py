@@ -33,7 +33,7 @@ from typing import Any
 import envs
 from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig, RobotConfig
-from agent.mailbox.connections import raise_descriptor_limit
+from agent.files import raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
 from envs.base import RobotFault, action_meaning
 from envs.clock import Clock

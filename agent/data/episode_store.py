@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
 from agent.data.storage import NoSpace
 from agent.files import move
-from agent.mailbox.assembly import REASON, without_meta
 from agent.spec import Episode, UserError
 from agent.wire.bad_messages import shown, unexpected
-from agent.wire.messages import EpisodeKey, episode_key, episode_name
+from agent.wire.messages import REASON, EpisodeKey, episode_key, episode_name, without_meta
 
 Read = TypeVar("Read")
 QUARANTINE = "quarantine"

@@ -10,19 +10,13 @@ from typing import Any
 from agent.spec import Episode, Transition
 from agent.verdict import settled
 from agent.wire.bad_messages import shown, unexpected
-from agent.wire.messages import EpisodeKey, WireError, episode_key
+from agent.wire.messages import EpisodeKey, WireError, episode_key, without_meta
 
 MAX_OPEN = 1000  # episodes under way
 MAX_PENDING = 200  # episodes of one robot that have ended and are not on disk: then it begins no other
 MAX_PENDING_BYTES = 1 << 30
 MAX_OPEN_BYTES = 4 << 30  # of them all; one may take half
-REASON = "quarantined"  # in the meta of an episode that learning must not see: why
 STEP_BYTES = 10_000  # of a step, besides its arrays; libzmq keeps small messages in blocks of 8 kB
-
-
-def without_meta(key: EpisodeKey, reason: str) -> dict[str, Any]:
-    """The meta of an episode whose own cannot be used; its REASON sends it to quarantine/."""
-    return {"robot": key[0], "boot": key[1], "number": key[2], REASON: reason}
 
 
 @dataclass

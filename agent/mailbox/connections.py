@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import resource
 import socket
 import struct
 import sys
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from agent.files import raise_descriptor_limit
 from agent.wire.bad_messages import Faults
 
 PERIOD_S = 0.05  # between two looks at all connections
@@ -39,14 +39,6 @@ BATCH = 200  # events read between two looks
 BYTES_RECEIVED = struct.Struct("128xQ")  # where tcpi_bytes_received lies in Linux's struct tcp_info
 
 log = logging.getLogger(__name__)
-
-
-def raise_descriptor_limit() -> int:
-    """Let this process have as many descriptors as it may ask for; returns how many."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 @dataclass

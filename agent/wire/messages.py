@@ -124,6 +124,7 @@ SOCKET_OPTIONS = {
 }
 Buffer = bytes | memoryview
 EpisodeKey = tuple[str, str, int]  # robot, boot, number
+REASON = "quarantined"  # in the meta of an episode that learning must not see: why
 
 
 class ProtocolError(WireError):
@@ -293,6 +294,11 @@ def episode_name(meta: Mapping[str, Any]) -> str:
     are read: what counts is the file's meta.)
     """
     return SEPARATOR.join([meta["robot"], meta["boot"], f"{meta['number']:06d}"])
+
+
+def without_meta(key: EpisodeKey, reason: str) -> dict[str, Any]:
+    """The meta of an episode whose own cannot be used; its REASON sends it to quarantine/."""
+    return {"robot": key[0], "boot": key[1], "number": key[2], REASON: reason}
 
 
 def check_address(address: str, allowed: bool) -> None:

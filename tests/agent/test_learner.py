@@ -268,7 +268,7 @@ def test_every_episode_is_on_disk_acknowledged_and_logged(tune, episodes):
 
 
 def test_its_robots_are_reported(tune, episodes, monkeypatch, capsys):
-    monkeypatch.setattr("agent.mailbox.report.EVERY_S", 0.0)
+    monkeypatch.setattr("agent.run.link_report.EVERY_S", 0.0)
     run = tune(episodes)
     steps = [record["steps"] for record in run.records("robot") if record["robot"] == "arm"]
     assert steps == sorted(steps) and steps[-1] > 0

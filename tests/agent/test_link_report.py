@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agent.mailbox.report import LinkReport
 from agent.mailbox.robots import Robot
+from agent.run.link_report import LinkReport
 from agent.run.log import RunLog
 from agent.wire.bad_messages import Faults
 

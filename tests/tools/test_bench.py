@@ -12,7 +12,7 @@ from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
 from tools.bench import kernels, learner, peers, replay_buffer, roofline
 from tools.bench.random_data import random_batch
-from tools.bench.report import Report
+from tools.common.report import Report
 
 CPU = torch.device("cpu")
 SMALL = {"channels": [4], "strides": [4], "features": 8, "state_features": 8, "actor_hidden": [8], "critics": 2}

@@ -17,7 +17,7 @@ import torch
 from agent.config import NetworkConfig
 from agent.policy import Policy
 from agent.spec import Spec
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 
 SPEC = Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"state": 9}, 7)
 TURN, WARM_UP = 100, 20

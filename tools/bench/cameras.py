@@ -31,7 +31,7 @@ import numpy as np
 from envs.clock import Clock
 from envs.real.camera_options import Options
 from envs.real.cameras import Camera, Frame, start_all
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 
 HZ, FPS, MOST = 50, 30, 3
 OPTIONS = Options(fps=FPS)

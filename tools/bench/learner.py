@@ -33,8 +33,8 @@ from agent.data.replay_buffer import Batch
 from agent.spec import Spec, UserError
 from tools.bench import peers
 from tools.bench.random_data import drawn, random_batch
-from tools.bench.report import Report, parser
 from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
+from tools.common.report import Report, parser
 
 PAPER = Path(__file__).parents[2] / "configs" / "presets" / "paper.yaml"
 WARM_UP = 3

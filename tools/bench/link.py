@@ -36,7 +36,7 @@ from agent.mailbox.mailbox import Mailbox
 from agent.wire.messages import pack
 from tools.bench import link_agentlace
 from tools.bench.link_robot import ENV, EPISODE_STEPS, SPEC, Addresses, bare_socket, robot, transitions, wire_frames
-from tools.bench.report import Missing, Report, parser
+from tools.common.report import Missing, Report, parser
 
 HERE = "tcp://127.0.0.1:*"
 SEND_HZ, CPU_ROBOTS, CPU_HZ = 100, 4, 20

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agent.spec import Transition
-from tools.bench.report import Missing
+from tools.common.report import Missing
 
 SENT, RECEIVED = 2000, 300  # transitions in an actor's store (as in SERL), in the learner's for each robot
 UPDATE_EVERY = 30  # steps between two `update`s, as in its example

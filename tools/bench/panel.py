@@ -34,7 +34,7 @@ import numpy as np
 
 from envs.clock import Clock
 from robot_server.control import Control
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 
 HZ, BROWSERS, SIZE = 20, 3, 128
 KILL_HZ = 10  # the simulator's rate

@@ -20,7 +20,7 @@ from torch import nn
 
 from agent.config import CalQLConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
-from tools.bench.report import Missing
+from tools.common.report import Missing
 
 Step = Callable[[], Any]
 NOT_FOR_TRAINING = ("d4rl", "gym", "pyrallis", "wandb")  # what CORL's file imports, and its training class never uses

@@ -24,7 +24,7 @@ import numpy as np
 
 from agent.data.episode_file import episode_paths, read_episode
 from robot_server.control_client import Operator
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 from tools.demo import free_port
 
 CAMERA = {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2}

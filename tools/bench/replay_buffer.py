@@ -40,7 +40,7 @@ from agent.data.replay_buffer import Replay
 from agent.data.storage import Storage
 from agent.spec import Episode, Spec
 from tools.bench.random_data import EPISODE_STEPS, episode
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 
 SPEC = Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"state": 9}, 7)
 PAIRS = 256

@@ -17,7 +17,7 @@ import numpy as np
 
 import envs
 from envs.rendering import Cameras
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 
 LIFT = {"task": "Lift", "control_hz": 10.0, "horizon": 1_000_000}
 NEW_EPISODE_EVERY = 20  # steps, as long as an episode that succeeds

@@ -25,7 +25,7 @@ from pathlib import Path
 from agent.data.episode_file import episode_paths, read_episode
 from envs.real.mock_arm import MockCamera, Options, start_world
 from envs.real.options import MOCK_AXES
-from tools.bench.report import machine, parser
+from tools.common.report import machine, parser
 from tools.demo import free_port
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ import yaml
 from agent.run import checkpoint
 from agent.run.checkpoint import LATEST, OLDER
 from agent.spec import UserError
-from tools.bench.report import machine
+from tools.common.report import machine
 from tools.demo import EVALUATION_SEED, free_port
 from tools.learning.process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
 from tools.learning.settings import beside, config_words, made_of, pin, pinned, put, read, same, settings, write

@@ -27,7 +27,7 @@ from agent.run import checkpoint
 from agent.run.distributed import Ranks
 from agent.run.trainer import Trainer
 from agent.spec import UserError
-from tools.bench.report import machine
+from tools.common.report import machine
 from tools.learning.run import records
 
 

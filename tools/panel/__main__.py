@@ -33,7 +33,7 @@ from typing import Any
 from aiohttp import web
 
 from agent import cli, signals
-from agent.mailbox.connections import raise_descriptor_limit
+from agent.files import raise_descriptor_limit
 from agent.spec import UserError
 from robot_server.control_address import find
 from robot_server.control_client import Operator

@@ -35,7 +35,7 @@ from agent.config import CalQLConfig, NetworkConfig
 from agent.data.episode_file import SUFFIX, read_episode
 from agent.run.checkpoint import LATEST, Checkpoint, load
 from agent.spec import Spec, UserError
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 from tools.demo import free_port
 from tools.stress.ledger import Tally, compare
 from tools.stress.namesakes import Namesakes

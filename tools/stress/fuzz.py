@@ -38,7 +38,7 @@ from agent.mailbox import connections, cpu_budget
 from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode
 from robot_server.link import Link
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 from tools.stress.fuzz_control import against_control
 from tools.stress.fuzz_data import (
     BATCH,

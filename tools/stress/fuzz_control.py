@@ -15,7 +15,7 @@ import zmq
 
 from robot_server.control import Control
 from robot_server.control_client import Operator, question
-from tools.bench.report import Report
+from tools.common.report import Report
 from tools.stress.fuzz_data import SPEC, on_cores, peak_mb
 from tools.stress.fuzz_raw import raw_strangers
 from tools.stress.hostile_messages import HERE, JUNK, Noise

@@ -18,7 +18,7 @@ from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode, UserError
 from agent.wire.messages import pack, unpack
 from robot_server.link import Link
-from tools.bench.report import Report
+from tools.common.report import Report
 from tools.stress.fuzz_data import BATCH, ENV, NETWORK, SPEC, growth, on_cores, resident, transitions
 from tools.stress.hostile_messages import Noise
 

@@ -27,7 +27,7 @@ from robot_server.command import Command
 from robot_server.control_client import Operator
 from tools.bench import rehearsal
 from tools.bench.rehearsal import CAMERAS, Rehearsal
-from tools.bench.report import machine, parser
+from tools.common.report import machine, parser
 
 STILL_M = 0.005
 STOOD_S = 1.0

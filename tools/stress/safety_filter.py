@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from envs.real.safety_filter import Filter, Limits
-from tools.bench.report import Report, parser
+from tools.common.report import Report, parser
 
 EACH = 10_000
 AXES = 5
