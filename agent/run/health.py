@@ -6,7 +6,6 @@ once, as one line with what to try; and again only after it had been over.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -73,7 +72,6 @@ def complaints(
     return {key: LINES[key].format(**record) for key in found}
 
 
-@functools.lru_cache
 def _travelled(updates: int, config: CalQLConfig) -> bool:
     """Whether Q has had the updates that it takes from where it begins to where the returns are."""
     return updates * config.target_rate * (1 - config.gamma) > 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from statistics import NormalDist
 
 
+@functools.lru_cache
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a success rate."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)

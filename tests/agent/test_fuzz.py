@@ -31,7 +31,7 @@ def limits(monkeypatch, **values):
     for name, value in values.items():
         assembly = name.startswith("MAX_OPEN") or name == "STEP_BYTES"
         module = "assembly" if assembly else "robots" if name in ("MAX_ROBOTS", "FORGET_S") else "mailbox"
-        monkeypatch.setattr(f"agent.{module}.{name}", value)
+        monkeypatch.setattr(f"agent.mailbox.{module}.{name}", value)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agent.mailbox.robots import Robot
+from agent.run import link_report
 from agent.run.link_report import LinkReport
 from agent.run.log import RunLog
 from agent.wire.bad_messages import Faults
@@ -31,7 +32,7 @@ def test_a_line_a_minute_for_each_robot(tmp_path, clock, capsys):
     assert capsys.readouterr().out == ""
     for _ in range(3):
         mailbox.faults.note("STEP", "arm1", "nonsense")
-    clock.s += report.EVERY_S
+    clock.s += link_report.EVERY_S
     arm.seen_s = clock.s
     for _ in range(5):
         report.tell(20, 6)
@@ -41,7 +42,7 @@ def test_a_line_a_minute_for_each_robot(tmp_path, clock, capsys):
         "robot arm2: not heard of for 60 s",
         "3 bad messages in the last minute: 3 from arm1",
     ]
-    clock.s += report.EVERY_S
+    clock.s += link_report.EVERY_S
     report.tell(30, 7)
     assert "bad messages" not in capsys.readouterr().out
     log.close()

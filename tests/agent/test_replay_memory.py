@@ -50,7 +50,7 @@ def test_item_28_what_is_needed_is_what_a_replay_takes(demos):
 
 
 def test_item_28_pretrain_says_what_it_needs_before_it_loads(train, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "read_episodes", lambda places: pytest.fail("loaded"))
+    monkeypatch.setattr("agent.run.demonstrations.read_episodes", lambda places: pytest.fail("loaded"))
     words = r"demos: needs 0\.01 GB of memory, and 0\.00 GB are free; --storage file"
     with pytest.raises(UserError, match=words):
         train()
