@@ -6,10 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+from link_data import SPEC
 
-from agent.data.episode_file import episode_paths, read_episode, write_episode
+from agent.data.episode_file import episode_paths, read_episode, read_head, write_episode
 from agent.spec import Episode, UserError
-from robot_server import outbox
+from robot_server import outbox, spool
 
 
 def test_what_is_not_delivered_waits_in_the_spool(bench, episode_steps, empty, tmp_path):
@@ -364,3 +365,44 @@ def test_an_episode_without_steps_is_dropped(bench, episode_steps, empty):
     bench.play(link, episode_steps(2))
     bench.turn(lambda: empty(link))
     assert bench.identities(bench.episodes) == [("robot", link.boot, 1)]
+
+
+def test_a_file_that_another_robot_takes_away_meanwhile_is_no_damage(bench, episode_steps, monkeypatch, caplog):
+    """Robots that share a spool's folder come and go: theirs are gone between listing and reading."""
+    path = bench.spool / "robot~00000000~000000.hdf5"
+    meta = {"robot": "robot", "boot": "00000000", "number": 0}
+    write_episode(path, Episode.from_transitions(episode_steps(3), meta))
+
+    def taken(path):
+        path.unlink(missing_ok=True)
+        return read_head(path)
+
+    monkeypatch.setattr(spool, "read_head", taken)
+    assert list(spool.left_behind(bench.spool, SPEC, "robot")) == []
+    assert "damaged" not in caplog.text and not list(bench.spool.iterdir())
+
+
+def test_a_journal_whose_episode_is_a_file_already_is_removed(bench, episode_steps, tmp_path):
+    """Its robot server was killed between writing the file and deleting the journal: not to be sent twice."""
+    bench.pair()
+    link = bench.links[0]
+    link.begin()
+    for transition in episode_steps(4)[:3]:
+        link.send(transition)
+    (running,) = bench.spool.glob("*.journal")
+    kept = tmp_path / "kept.journal"
+    shutil.copy(running, kept)
+    link.cut()
+    link.keep()
+    (file,) = bench.spool.glob("*.hdf5")
+    link.close(0)
+    bench.links.remove(link)
+    for journal in (True, False):
+        left = file.with_suffix(".journal")
+        if journal:
+            shutil.copy(kept, left)
+        else:
+            kept.rename(left)
+            file.unlink()
+        found = [out.key for out in spool.left_behind(bench.spool, SPEC, "robot") if out.key[1] == link.boot]
+        assert len(found) == 1 and left.exists() != journal
