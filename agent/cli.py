@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import math
 import re
 import types
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from agent import recorded_env, yaml_file
-from agent.config import SECTIONS
+from agent.config import ELSEWHERE, SECTIONS, section_class
+from agent.options import nearest as nearest
 from agent.signals import Stop as Stop
 from agent.signals import run as run
 from agent.spec import UserError
@@ -27,12 +27,6 @@ Settings = dict[str, dict[str, Any]]  # section -> field -> value
 
 class Typed(str):
     """The text of a flag: read as YAML unless a text is wanted."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the known word most like `word`, or ''."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""
 
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
@@ -148,7 +142,7 @@ class Arguments:
 
     def section(self, name: str, base: Mapping[str, Any] | None = None) -> Any:
         """The section's dataclass: its defaults, under `base` (a checkpoint's), under files, under flags."""
-        return build(SECTIONS[name], {**(base or {}), **self.settings.get(name, {})}, f"{name}.")
+        return build(section_class(name), {**(base or {}), **self.settings.get(name, {})}, f"{name}.")
 
     def env(self, base: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Name and complete options of the environment; `base` is a recorded {"name", "options"}, self.recorded.
@@ -199,10 +193,8 @@ def parse(
     settings: Settings = {}
     for path in flags.config:
         for name, values in read_yaml(path).items():
-            if name not in SECTIONS and name != "env":
-                raise UserError(f"{path}: unknown section '{name}'{nearest(name, [*SECTIONS, 'env'])}")
             if name != "env":
-                build(SECTIONS[name], values, f"{path}: {name}.")
+                build(section_class(name, f"{path}: "), values, f"{path}: {name}.")
             merged = settings.setdefault(name, {})
             current = merged.get("name", "sim")
             if name == "env" and values.get("name", current) != current:
@@ -260,14 +252,14 @@ def _pairs(rest: list[str]) -> Iterable[tuple[str, Any]]:
 
 def _resolve(key: str, used: list[str], options: Mapping[str, Any], own: list[str]) -> tuple[str, str]:
     """(section, field) that the flag `key` means."""
-    fields = {name: [f.name for f in dataclasses.fields(SECTIONS[name])] for name in used}
+    fields = {name: [f.name for f in dataclasses.fields(section_class(name))] for name in used}
     if options:
         fields["env"] = list(options)
     section, dot, leaf = key.partition(".")
     if dot:
         if section in fields and leaf in fields[section]:
             return section, leaf
-        if section in SECTIONS and section not in fields:
+        if section in (*SECTIONS, *ELSEWHERE) and section not in fields:
             raise UserError(f"--{key}: this command does not use section '{section}'")
         raise UserError(f"unknown flag --{key}{nearest(key, [f'{s}.{f}' for s in fields for f in fields[s]])}")
     found = [name for name, names in fields.items() if key in names]

@@ -32,12 +32,13 @@ from typing import Any
 
 import envs
 from agent.cli import Stop, build, parse, run
-from agent.config import LinkConfig, NetworkConfig, RobotConfig
+from agent.config import LinkConfig, NetworkConfig
 from agent.files import raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
 from envs.base import RobotFault, action_meaning
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
+from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.control_address import bound
 from robot_server.link import Link

@@ -47,7 +47,6 @@ from typing import Any
 import gymnasium
 
 from agent import cli
-from agent.config import CollectConfig
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.files import make_folder
 from agent.progress import Progress
@@ -57,6 +56,7 @@ from robot_server.command import Command, Device, action_of, to_action
 from tools.common.rollout import Act, env_options, env_record, make_env, rollout
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES, LEROBOT, known, opened
+from tools.recording.config import CollectConfig
 from tools.recording.display import Display
 from tools.recording.recorder import Recorder, rate
 from tools.recording.writer import Writer

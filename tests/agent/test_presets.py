@@ -9,7 +9,7 @@ import yaml
 
 import envs
 from agent import cli
-from agent.config import SECTIONS, check
+from agent.config import ELSEWHERE, SECTIONS, check
 from tools.learning import suite as learning_suite
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +24,9 @@ NAMES = sorted(name for name in FILES if FILES[name].parent.name != "hardware" o
 def settings(*names):
     """section -> its values, after these files in this order."""
     files = [word for name in names for word in ("--config", str(FILES.get(name, name)))]
-    arguments = cli.parse(files, "", list(SECTIONS), env_options=envs.options)
-    sections = {name: arguments.section(name) for name in SECTIONS}
+    names = [*SECTIONS, *ELSEWHERE]
+    arguments = cli.parse(files, "", names, env_options=envs.options)
+    sections = {name: arguments.section(name) for name in names}
     check(sections)
     return {name: dataclasses.asdict(section) for name, section in sections.items()} | {"env": arguments.env()}
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import robot_server.__main__
-from agent.config import RobotConfig
 from agent.spec import SpecError, UserError
 from envs.clock import Clock
 from envs.reward_classifier import ClassifierReward, SuccessClassifier, network
 from robot_server.actor import run_episode
+from robot_server.config import RobotConfig
 
 
 @pytest.fixture

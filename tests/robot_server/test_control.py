@@ -9,7 +9,6 @@ import pytest
 import zmq
 
 import robot_server.__main__
-from agent.config import RobotConfig
 from agent.spec import UserError
 from agent.wire.arrays import WireError
 from envs.clock import Clock
@@ -18,6 +17,7 @@ from robot_server import control as control_module
 from robot_server import control_client as operator_module
 from robot_server.actor import run_episode
 from robot_server.command import LAYOUTS, STILL, Command, to_action
+from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.control_address import key_path, read_key
 from robot_server.control_client import Operator, answer, question, seen

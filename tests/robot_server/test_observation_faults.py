@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agent.config import RobotConfig
 from envs.clock import Clock
 from robot_server import __main__ as server
 from robot_server.actor import run_episode
+from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.stepper import ObservationFault
 

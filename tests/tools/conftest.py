@@ -38,8 +38,8 @@ def refused(command) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def demos(tmp_path_factory) -> Path:
     """Six demonstrations, some of them spoilt; not to be changed."""
-    from agent.config import CollectConfig
     from tools.collect import collect
+    from tools.recording.config import CollectConfig
 
     folder = tmp_path_factory.mktemp("demos")
     collect("fake", {}, "scripted", CollectConfig(episodes=6, noise=0.3, failure_rate=0.5, seed=7), folder)

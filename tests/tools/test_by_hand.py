@@ -4,11 +4,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from envs.base import RobotFault
 from robot_server.command import Command
 from tools.common.rollout import make_env
+from tools.recording.config import CollectConfig
 from tools.recording.recorder import Recorder, rate
 
 SEED = 3

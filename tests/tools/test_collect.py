@@ -10,10 +10,10 @@ import pytest
 
 import envs.scripted
 from agent import cli
-from agent.config import CollectConfig
 from agent.data.episode_file import episode_paths, read_episode
 from tools.collect import Scripted, collect, record, recording_folder
 from tools.common.rollout import make_env
+from tools.recording.config import CollectConfig
 
 ROOT = Path(__file__).parents[2]
 

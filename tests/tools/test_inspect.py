@@ -117,8 +117,8 @@ def test_missing_and_empty_places_are_named(tmp_path, refused):
 
 
 def test_a_folder_with_other_cameras_is_not_continued(folder):
-    from agent.config import CollectConfig
     from agent.spec import UserError
+    from tools.recording.config import CollectConfig
 
     with pytest.raises(UserError, match="camera 'front'"):
         collect("fake", {}, "scripted", CollectConfig(episodes=1), folder)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from agent import cli
-from agent.config import CollectConfig
 from agent.data.episode_file import read_episode
 from agent.spec import UserError
 from tools import evaluate
 from tools.collect import Session, by_hand
 from tools.common.rollout import make_env, rollout
+from tools.recording.config import CollectConfig
 from tools.recording.writer import Writer
 
 ID = "test/Broken-v0"

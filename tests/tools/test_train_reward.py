@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from agent.config import CollectConfig, SuccessConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.spec import Episode, Transition, UserError
 from envs.reward_classifier import SuccessClassifier, network
 from tools import evaluate as evaluation
 from tools.collect import collect
 from tools.evaluate import evaluate
+from tools.recording.config import CollectConfig
 from tools.train_reward.__main__ import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main
+from tools.train_reward.config import SuccessConfig
 from tools.train_reward.frames import Labelled, labels, split
 
 SIZE = {"image_size": 32}

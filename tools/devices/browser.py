@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from agent.config import CollectConfig
 from agent.spec import Observation, UserError
 from robot_server.command import Command
 from robot_server.control import Control
 from robot_server.control_address import AUTO, bound
+from tools.recording.config import CollectConfig
 
 
 class Browser:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from robot_server.command import Command
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, terminal_if_any
+from tools.recording.config import CollectConfig
 
 RULE = 'SUBSYSTEM=="input", ENV{ID_INPUT_JOYSTICK}=="1", MODE="0666"'
 MARKS = {"y": "y", "x": "n", "b": "backspace", "start": "enter", "back": "p"}  # button -> key of Marks

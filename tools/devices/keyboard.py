@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from agent.config import CollectConfig
 from robot_server.command import Command
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, Terminal
+from tools.recording.config import CollectConfig
 
 HOLD_S = 0.15
 FASTER = 1.25

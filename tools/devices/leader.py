@@ -5,10 +5,10 @@ What it says is where the follower's axes are to go; the arm's own limits decide
 
 from __future__ import annotations
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from robot_server.command import Command
 from tools.devices.terminal import Marks, terminal_if_any
+from tools.recording.config import CollectConfig
 
 
 class Leader:

@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 
 import envs.scripted
-from agent.config import CollectConfig
 from agent.spec import Observation, UserError
 from tools.common.rollout import private_seed
+from tools.recording.config import CollectConfig
 
 
 class Scripted:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from agent.config import CollectConfig
 from robot_server.command import STILL
+from tools.recording.config import CollectConfig
 
 
 class Shaping:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from robot_server.command import Command
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, terminal_if_any
+from tools.recording.config import CollectConfig
 
 RULE = 'KERNEL=="hidraw*", KERNELS=="*:256F:*|*:046D:C62*", MODE="0666"'
 VENDOR, OLD_VENDOR = 0x256F, 0x046D  # 3Dconnexion; Logitech, which sold the older ones

@@ -7,9 +7,9 @@ from typing import Any
 
 import gymnasium
 
-from agent.config import CollectConfig
 from robot_server.command import Device
 from tools.devices.scripted import Scripted
+from tools.recording.config import CollectConfig
 
 
 def _keyboard(env: gymnasium.Env | None, config: CollectConfig) -> Device:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.config import SECTIONS
+from agent.config import ELSEWHERE, SECTIONS
 from agent.files import written
 from agent.spec import UserError
 from tools.common.rollout import env_options
@@ -24,8 +24,9 @@ def config_words(configs: Sequence[str]) -> list[str]:
 
 def settings(configs: Sequence[str]) -> dict[str, Any]:
     """section -> its dataclass, as the commands will read it; "env" -> its name and options. Raises UserError."""
-    arguments = cli.parse(config_words(configs), "", list(SECTIONS), env_options=env_options)
-    return {name: arguments.section(name) for name in SECTIONS} | {"env": arguments.env()}
+    names = [*SECTIONS, *ELSEWHERE]
+    arguments = cli.parse(config_words(configs), "", names, env_options=env_options)
+    return {name: arguments.section(name) for name in names} | {"env": arguments.env()}
 
 
 def made_of(configs: Sequence[str], sections: Sequence[str], **more: Any) -> dict[str, Any]:

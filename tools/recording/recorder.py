@@ -11,12 +11,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from agent.config import CollectConfig
 from agent.spec import Episode, Observation, Spec, Transition, UserError
 from agent.verdict import judged
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, Device, action_of
 from robot_server.stepper import ObservationFault, Stepper
+from tools.recording.config import CollectConfig
 
 Show = Callable[[Observation, dict[str, Any]], None]
 

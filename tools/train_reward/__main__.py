@@ -34,13 +34,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent import cli
-from agent.config import SuccessConfig
 from agent.data.random_shift import draw_shifts, shift
 from agent.progress import Progress
 from agent.spec import UserError
 from envs.reward_classifier import SuccessClassifier, network
 from tools.common.video import GREY, RED, enlarge, with_text
 from tools.inspect import write_sheet
+from tools.train_reward.config import SuccessConfig
 from tools.train_reward.frames import Labelled, split
 
 SHEET_COLUMNS, SHEET_ROWS, TILE_HEIGHT = 6, 6, 96

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from tools.devices import gamepad
+from tools.recording.config import CollectConfig
 
 sdl2 = pytest.importorskip("sdl2")
 CONFIG = {"smoothing_s": 0.0, "speed": 1.0, "rotation_speed": 1.0, "dead_band": 0.1}

@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from tools.devices.keyboard import FASTER, HOLD_S, Keyboard
 from tools.devices.terminal import ONCE_S
+from tools.recording.config import CollectConfig
 
 CONFIG = {"smoothing_s": 0.0, "speed": 1.0, "rotation_speed": 1.0, "dead_band": 0.0}
 

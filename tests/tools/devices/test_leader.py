@@ -5,11 +5,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from robot_server.command import Command, action_of
 from tools.devices import leader
 from tools.devices.leader import Leader
+from tools.recording.config import CollectConfig
 
 
 class Terminal:

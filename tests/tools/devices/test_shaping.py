@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from agent.config import CollectConfig
 from tools.devices.shaping import Shaping
+from tools.recording.config import CollectConfig
 
 
 class Time:

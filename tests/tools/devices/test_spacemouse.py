@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agent.config import CollectConfig
 from agent.spec import UserError
 from tools.devices.spacemouse import RULE, STALE_S, Reports, SpaceMouse
+from tools.recording.config import CollectConfig
 
 CONFIG = {"smoothing_s": 0.0, "speed": 1.0, "rotation_speed": 1.0, "dead_band": 0.0}
 COMPACT, WIRELESS, RECEIVER, NAVIGATOR = (0x256F, 0xC635), (0x256F, 0xC63A), (0x256F, 0xC652), (0x046D, 0xC626)
