@@ -26,7 +26,7 @@ demo: $(ready)
 
 test: $(ready)
 	@$(PYTHON) tools/setup/system_packages.py tests
-	.venv/bin/python -m pytest -n 2 $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 smoke: $(ready)
 	rm -rf runs/learning/smoke

@@ -23,7 +23,7 @@ from agent.run.trainer import Trainer
 robots.LIVE_S = 0.3
 made = Trainer.update
 def slow(*args):
-    time.sleep(1.5)
+    time.sleep(1.0)
     print("updating", flush=True)
     return made(*args)
 Trainer.update = slow
@@ -53,7 +53,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def learner(tmp_path, start):
-    """learner("--env-steps", "40"): one with updates of 1.5 s, to which a silence of 0.3 s is a long one."""
+    """learner("--env-steps", "40"): one with updates of a second, to which a silence of 0.3 s is a long one."""
     first_checkpoint(tmp_path / "offline.pt")
 
     def run(*flags):
@@ -88,7 +88,7 @@ def ended(process):
 
 
 def test_a_run_that_ends_during_slow_updates_tells_its_robots(learner, robot, tmp_path):
-    """Item 21: the robot acts through updates that are five times as long as the silence of a robot that is gone."""
+    """Item 21: the robot acts through updates that are three times as long as the silence of a robot that is gone."""
     one = learner("--env-steps", "40", "--utd", "0.1")
     process = robot(one.port)
     until(ended(one), one, process)
