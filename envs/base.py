@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from envs.clock import Clock
 
 MAX_IMAGE_SIZE = 2048  # pixels a side
 
@@ -33,6 +36,37 @@ class Common:
     after_success: int | None = field(
         default=None, metadata={"help": "go on for so many steps after a success: recordings for tools.train_reward"}
     )
+
+
+class PacedEnv(Protocol):
+    """An environment in wall-clock time, a real arm: `step` takes one period of `clock`. Found by `paced_env`.
+
+    paused: called while a step or a reset waits, with the seconds left; answers whether the arm must not move now.
+    ask: called with the prompt of a reset; returns when that is done.
+    realtime_denied: real-time scheduling was asked for, and the system does not allow it.
+    Raises RobotFault in reset, step, hold and clear.
+    """
+
+    paced: bool = True
+    clock: Clock
+    paused: Callable[[float], bool]
+    ask: Callable[[str], Any]
+    realtime_denied: bool
+
+    def hold(self) -> None:
+        """Stand still, until the next step."""
+
+    def clear(self) -> None:
+        """A person has looked at what had raised a RobotFault. Raises it again when it is still there."""
+
+    def towards(self, position: Mapping[str, float]) -> np.ndarray:
+        """The action (A,) that moves the named axes towards `position`, such as a leader arm's."""
+
+
+def paced_env(env: Any) -> PacedEnv | None:
+    """The paced environment that `env` (a gymnasium.Env) is or wraps; None for a simulation."""
+    inner = env.unwrapped
+    return inner if getattr(inner, "paced", False) else None
 
 
 def clipped(action: Any, size: int) -> np.ndarray:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from envs.base import paced_env
+
 OPEN, CLOSE = -1.0, 1.0
 STILL_M = 5e-4  # fingers that move less than this in a step have closed
 OPENING_STEPS = 8  # robosuite opens a gripper by a tenth of its range each step
@@ -33,7 +35,7 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
     inner = env.unwrapped
     task = getattr(inner, "task_name", None) or type(inner).__name__
     kind: type[_Scripted] | None = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
-    if getattr(inner, "paced", False):
+    if paced_env(env):
         kind = MockLiftExpert
     if kind is None:
         raise ValueError(f"there is no scripted expert for '{task}', only for sim's Lift and Can, and for fake")

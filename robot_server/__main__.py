@@ -35,7 +35,7 @@ from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig
 from agent.files import raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
-from envs.base import RobotFault, action_meaning
+from envs.base import PacedEnv, RobotFault, action_meaning, paced_env
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.config import RobotConfig
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     with Stop() as stop:
         try:
             with contextlib.suppress(KeyboardInterrupt):  # asked twice: not even what it waits for is awaited
-                control = open_control(robot, moves=getattr(env.unwrapped, "paced", False))
+                control = open_control(robot, moves=paced_env(env) is not None)
                 act(env, link, robot, stop, control)
         finally:
             stop.closing()
@@ -122,9 +122,9 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
         return stop() or link.done
 
     policy = first_policy(link, robot, over, control)
-    arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None
+    arm = paced_env(env)
     clock = link.clock = arm.clock if arm else Clock(robot.hz)
-    if arm and arm.options.realtime and not arm.realtime:
+    if arm and arm.realtime_denied:
         print("no real-time scheduling (ulimit -r): other work on this machine can make a step late", flush=True)
 
     faults = 0  # episodes in a row that the observations ended
@@ -146,13 +146,15 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
                 control,
             )
         except RobotFault as fault:
-            cleared(fault, env.unwrapped, link, control, over)
+            cleared(fault, arm, link, control, over)
             continue
         except ObservationFault as fault:
             faults += 1
             if clock.hz:  # something moves in wall-clock time: a person has to look
-                hold(env.unwrapped)
-                cleared(RobotFault(str(fault)), env.unwrapped, link, control, over)
+                if arm:
+                    with contextlib.suppress(RobotFault):  # it is held then, too
+                        arm.hold()
+                cleared(RobotFault(str(fault)), arm, link, control, over)
             elif faults == FAULTS_IN_A_ROW:
                 raise
             else:
@@ -170,13 +172,9 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
         print(tally.verdicts(), flush=True)
 
 
-def hold(arm: Any) -> None:
-    """Stop an arm that can be held."""
-    with contextlib.suppress(RobotFault):  # it is held then, too
-        getattr(arm, "hold", lambda: None)()
-
-
-def cleared(fault: RobotFault, arm: Any, link: Link, control: Control | None, over: Callable[[], bool]) -> None:
+def cleared(
+    fault: RobotFault, arm: PacedEnv | None, link: Link, control: Control | None, over: Callable[[], bool]
+) -> None:
     """Wait until what was the matter with the robot is over: until a person says so, unless it ends by itself.
 
     Raises SystemExit (code 1) where there is no page on which a person could.
@@ -193,7 +191,8 @@ def cleared(fault: RobotFault, arm: Any, link: Link, control: Control | None, ov
         before = str(fault)
         while not over():
             try:
-                getattr(arm, "clear", lambda: None)()
+                if arm:
+                    arm.clear()
             except RobotFault as again:
                 fault = again
                 if not fault.by_itself or str(fault) != before:

@@ -13,6 +13,7 @@ import numpy as np
 
 from agent.spec import Observation, UserError, plural
 from agent.verdict import outcome
+from envs.base import paced_env
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, action_of
 from robot_server.control import Control
@@ -84,7 +85,7 @@ def run_episode(
     ObservationFault for an observation or reward that is not finite: the episode ends, truncated, before it.
     """
     swap(policy, link)
-    arm = env.unwrapped if getattr(env.unwrapped, "paced", False) else None  # a real one, whose step takes its time
+    arm = paced_env(env)
     if arm:
         arm.paused, arm.ask = Pauses(link, control, stop), Prompt(link, control, stop)
     stepper = Stepper(env, link.spec)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent.spec import UserError
+from envs.base import paced_env
 
 EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop", "release")
 LATCHES = {"resume": "pause", "release": "stop"}  # what lifts a latch -> what set it; neither lifts the other's
@@ -60,9 +61,10 @@ def action_of(command: Command, env: Any) -> np.ndarray:
         return np.zeros(size, np.float32)  # of a leader, that the arm is to stand
     if command.place is None:
         return to_action(command, size)
-    if not hasattr(env.unwrapped, "towards"):
+    arm = paced_env(env)
+    if arm is None:
         raise UserError("a leader arm drives an arm of its own kind: --env real, lerobot:<type> or mock")
-    return env.unwrapped.towards(command.place).astype(np.float32)
+    return arm.towards(command.place).astype(np.float32)
 
 
 def to_action(command: Command, size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.base import RobotFault, is_flag
+from envs.base import PacedEnv, RobotFault, is_flag
 from envs.clock import Clock
 from envs.real.arm import ArmError, State
 from envs.real.camera_options import CameraError
@@ -28,7 +28,7 @@ ABOUT = 5  # times as far off is near enough after PATIENCE_S
 PATIENCE_S = 3.0
 
 
-class RealEnv(gymnasium.Env):
+class RealEnv(gymnasium.Env, PacedEnv):
     """Observation: each camera uint8 (size, size, 3); "proprio" float32 (n,): the axes, measured, in their units.
     Action float32 (m,) in [-1, 1], of the axes that are named: motion, as a share of `speed`; a gripper: open, closed.
     Reward 1 on success, where the arm's own world tells it, else 0: a classifier or a person says it then.
@@ -36,13 +36,10 @@ class RealEnv(gymnasium.Env):
     info: "action" as it left the safety filter; "observation_age_s", of the oldest part of what was seen;
     "action_latency_s", from what was seen to the command that followed.
 
-    paused: called while a step or a reset waits, with the seconds left; answers whether the arm must not move now.
-    ask: called with the prompt of a reset; returns when that is done.
     Raises ValueError, one line, for bad options and an arm or camera that is not there; RobotFault in step and reset.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
-    paced = True  # step takes a control period
 
     def __init__(self, options: Options) -> None:
         self.options, self.task_name = options, str(options.arm_options.get("task", options.arm))
@@ -55,10 +52,11 @@ class RealEnv(gymnasium.Env):
         self._cameras = {
             name: make_camera(options, name, given) for name, given in options.cameras.items() if not _arms(given)
         }
-        self.realtime = False
+        self.realtime = self.realtime_denied = False
         self._arm = start_arm(options, self._named)
         try:
             self.realtime = options.realtime and real_time()
+            self.realtime_denied = options.realtime and not self.realtime
             if self._cameras:
                 from envs.real.cameras import start_all
 
@@ -145,19 +143,16 @@ class RealEnv(gymnasium.Env):
         return observation, float(success), success, truncated, info
 
     def hold(self) -> None:
-        """Stand still, until the next step. Raises RobotFault."""
         if not self._held:
             with self._faults():
                 self._rest(self._arm.hold())
 
     def clear(self) -> None:
-        """A person has looked at what had raised a RobotFault. Raises it again when it is still there."""
         with self._faults():
             self._rest(self._arm.clear())
             self._observe()
 
     def towards(self, position: Mapping[str, float]) -> np.ndarray:
-        """The action (m,) that moves the named axes towards `position`: a leader arm's, say."""
         action = np.zeros(len(self._named))
         for number, (name, axis) in enumerate(self._named.items()):
             if name in position and axis.gripper:

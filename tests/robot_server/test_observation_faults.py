@@ -82,6 +82,7 @@ def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, na
     nan_at({0: 2})
     held, turns = [], []
     tiny_env.hold = lambda: held.append(len(turns))
+    tiny_env.paced, tiny_env.clock, tiny_env.clear, tiny_env.realtime_denied = True, Clock(200.0), lambda: None, False
 
     class Fake(SimpleNamespace):
         latch_stop = Control.latch_stop

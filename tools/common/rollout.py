@@ -12,7 +12,7 @@ import numpy as np
 
 import envs
 from agent.spec import Observation, Spec, Transition, UserError
-from envs.base import RobotFault
+from envs.base import RobotFault, paced_env
 from robot_server.stepper import Stepper
 
 Act = Callable[[Observation], np.ndarray]
@@ -32,7 +32,7 @@ def make_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env:
         env = envs.make(name, **options)
     except ValueError as error:
         raise UserError(f"environment '{name}': {error}") from None
-    return Held(env) if getattr(env.unwrapped, "paced", False) else env
+    return Held(env) if paced_env(env) else env
 
 
 class Held(gymnasium.Wrapper):

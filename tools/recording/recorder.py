@@ -13,6 +13,7 @@ import numpy as np
 
 from agent.spec import Episode, Observation, Spec, Transition, UserError
 from agent.verdict import judged
+from envs.base import paced_env
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, Device, action_of
 from robot_server.stepper import ObservationFault, Stepper
@@ -59,8 +60,7 @@ class Recorder:
         self._env, self._device, self._config, self._show, self._stop = env, device, config, show, stop
         self._spec = Spec.from_spaces(env.observation_space, env.action_space)
         self._stepper = Stepper(env, self._spec)
-        real: Any = env.unwrapped
-        self._arm = real if getattr(real, "paced", False) else None  # whose step takes its time
+        self._arm = paced_env(env)
         self._clock = Clock(rate(env, config))
         self._seen: Observation = {}  # at the end of the last episode
         if self._arm:

@@ -59,6 +59,7 @@ def test_one_that_goes_away_or_is_not_there_is_one_line(terminal):
 
 
 class Arm(gymnasium.Env):
+    paced = True
     action_space = gymnasium.spaces.Box(-1, 1, (5,), np.float32)
 
     def towards(self, place):
