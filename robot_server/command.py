@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from agent.spec import UserError
+from agent.spec import Observation, UserError
 from envs.base import paced_env
 
 EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop", "release")
@@ -43,15 +43,38 @@ class Command:
         return self.place is not None or bool(self.motion.any())
 
 
-class Device(Protocol):
-    """A device that is open. keys: its key map, for a terminal of 80 columns."""
+class Device:
+    """A device that is open.
 
-    keys: str
+    keys: its key map, for a terminal of 80 columns. latches: it keeps a stop and a pause itself, see `held`.
+    step_s: the period of the loop that reads it.
+    """
+
+    keys = ""
+    latches = False
+    step_s = 0.05
+
+    @property
+    def held(self) -> str:
+        """Why there are to be no steps now; empty: there may be."""
+        return ""
 
     def read(self) -> Command:
         """The newest command; never blocks. Raises UserError when the device has gone."""
+        raise NotImplementedError
 
-    def close(self) -> None: ...
+    def forget(self) -> None:
+        """Drop what was pressed so far."""
+        self.read()
+
+    def reset(self, gripper: float = -1.0) -> None:
+        """A new episode begins, or the person takes over, with the gripper as it is."""
+
+    def show(self, observation: Observation, status: Mapping[str, Any]) -> None:
+        """What is seen and done now: after each step, and while the device is waited for."""
+
+    def close(self) -> None:
+        """Let the device go."""
 
 
 def action_of(command: Command, env: Any) -> np.ndarray:

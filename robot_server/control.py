@@ -36,7 +36,7 @@ import zmq
 from agent.spec import Observation
 from agent.wire.arrays import WireError, declare
 from agent.wire.bad_messages import Faults
-from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command
+from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command, Device
 from robot_server.control_address import bind
 from robot_server.control_client import plain, read_map
 
@@ -56,7 +56,7 @@ FORGET_S = 0.5  # against a flood that never ends
 SERVE_S = 0.002  # answering takes at most this much of a control step
 
 
-class Control:
+class Control(Device):
     """Binds `address`, of this computer. A Device for those who may drive, with the state that a stop leaves behind.
 
     stopped, paused: latched until "release" and "resume". numbers: of the newest stop and pause. about: adds to what
@@ -65,10 +65,10 @@ class Control:
     beyond this computer.
     """
 
-    keys = ""
+    latches = True
 
     def __init__(self, address: str, about: Callable[[], Mapping[str, Any]] = dict) -> None:
-        self.about, self.step_s = about, 0.05
+        self.about = about
         self.stopped = self.paused = False
         self.numbers = {"stop": 0, "pause": 0}
         self.running, self.fault = True, ""

@@ -167,13 +167,10 @@ def by_program(env: gymnasium.Env, device: Scripted, session: Session, stop: cli
 def by_hand(
     env: gymnasium.Env, device: Device, display: Display, session: Session, config: CollectConfig, stop: cli.Stop
 ) -> None:
-    publish = getattr(device, "show", None)
-
     def show(observation: Observation, status: dict[str, Any]) -> None:
         status = {**status, "kept": len(session.kept), "asked": session.asked}
         display.show(observation, status)
-        if publish:
-            publish(observation, status)
+        device.show(observation, status)
 
     said = 0
 

@@ -24,23 +24,23 @@ from typing import Any
 from agent import cli
 from agent.spec import UserError
 from envs.clock import Clock
-from robot_server.command import Command, Device
+from robot_server.command import Device
 from robot_server.control_address import find
 from robot_server.control_client import Operator
-from tools.devices.table import BY_A_PERSON, LEROBOT, opened
+from tools.devices.table import BY_A_PERSON, LEROBOT, opened_for_a_person
 
 HZ = 25.0
 SHOWN_S = 0.2
 STOPPED = "stopped: inspect the arm, then release it on the page (python -m tools.panel)"
 
 
-def teleoperate(device: Any, operator: Operator, stop: cli.Stop) -> None:
+def teleoperate(device: Device, operator: Operator, stop: cli.Stop) -> None:
     """Until `stop()` or the device's "stop", which stops this tool and not the robot."""
     clock, enabled, shown_s = Clock(HZ), False, 0.0
     state: dict[str, Any] = {}
     clock.start()
     while not stop():
-        command: Command = device.read()
+        command = device.read()
         if "stop" in command.events:
             return
         if command.enabled and not enabled and (action := operator.ask("state").get("state", {}).get("action")):
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         wrong = f"--device {name}" if name else "--device NAME is needed"
         raise UserError(f"{wrong}: the devices are {', '.join(BY_A_PERSON)}{cli.nearest(name or '', BY_A_PERSON)}")
     config = dataclasses.replace(arguments.section("collect"), enable_key=True)
-    device: Device = opened(name, None, config)
+    device = opened_for_a_person(name, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(device))
         operator = stack.enter_context(contextlib.closing(Operator(find(arguments))))

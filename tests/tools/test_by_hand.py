@@ -6,7 +6,7 @@ import pytest
 
 from agent.spec import UserError
 from envs.base import RobotFault
-from robot_server.command import Command
+from robot_server.command import Command, Device
 from tools.common.rollout import make_env
 from tools.recording.config import CollectConfig
 from tools.recording.recorder import Recorder, rate
@@ -21,10 +21,8 @@ def go(x=0.0, y=0.0, *events, gripper=-1.0, enabled=True):
 NOTHING = go()
 
 
-class Hand:
+class Hand(Device):
     """Gives the commands one by one, the first while the environment is reset; then it holds still, and ends."""
-
-    keys = ""
 
     def __init__(self, *commands):
         self.commands, self.stopped = list(commands), False
@@ -33,9 +31,6 @@ class Hand:
         if not self.commands:
             self.stopped = True
         return self.commands.pop(0) if self.commands else NOTHING
-
-    def close(self):
-        pass
 
 
 @pytest.fixture
@@ -197,6 +192,8 @@ def test_the_status_says_what_a_person_wants_to_know(env):
 
 class Page(Hand):
     """A device that can say that there are to be no steps: after so many reads as `held` has."""
+
+    latches = True
 
     def __init__(self, held, *commands):
         super().__init__(*commands)

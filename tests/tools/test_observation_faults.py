@@ -7,6 +7,7 @@ import pytest
 from agent import cli
 from agent.data.episode_file import read_episode
 from agent.spec import UserError
+from robot_server.command import Command, Device
 from tools import evaluate
 from tools.collect import Session, by_hand
 from tools.common.rollout import make_env, rollout
@@ -43,12 +44,8 @@ def test_evaluate_names_the_observation_in_one_line():
 
 
 def test_collect_keeps_what_came_before_it(tmp_path):
-    class Hand:
-        keys = ""
-
+    class Hand(Device):
         def read(self):
-            from robot_server.command import Command
-
             return Command(motion=np.full(6, 0.5, np.float32), enabled=True)
 
         def forget(self):

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.spec import Observation, UserError
-from robot_server.command import Command
+from robot_server.command import Command, Device
 from robot_server.control import Control
 from robot_server.control_address import AUTO, bound
 from tools.recording.config import CollectConfig
 
 
-class Browser:
+class Browser(Device):
     """Opens the page at collect.listen. Raises UserError when it cannot be there."""
+
+    latches = True
 
     def __init__(self, config: CollectConfig) -> None:
         self._control = Control(bound(AUTO, f"collect-{os.getpid()}"))
@@ -37,7 +39,6 @@ class Browser:
 
     @property
     def held(self) -> str:
-        """Why there are to be no steps now: stopped, paused, or driven by a person who is silent."""
         return self._control.held
 
     @property
@@ -54,11 +55,9 @@ class Browser:
         return self._control.read()
 
     def forget(self) -> None:
-        """What was pressed so far."""
         self._control.forget()
 
     def reset(self, gripper: float = -1.0) -> None:
-        """A new episode begins, with the gripper open."""
         self._control.reset(gripper)
 
     def show(self, observation: Observation, status: Mapping[str, Any]) -> None:

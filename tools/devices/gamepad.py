@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agent.spec import UserError
-from robot_server.command import Command
+from robot_server.command import Command, Device
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, terminal_if_any
 from tools.recording.config import CollectConfig
@@ -38,7 +38,7 @@ def _sdl() -> Any:
     return sdl2
 
 
-class Gamepad:
+class Gamepad(Device):
     """The first pad that is there. Raises UserError, with the remedy, when there is none or it may not be read."""
 
     keys = f"""\
@@ -106,7 +106,6 @@ and in the terminal:
         return self._sdl.SDL_GameControllerGetButton(self._pad, getattr(self._sdl, f"SDL_CONTROLLER_BUTTON_{name}"))
 
     def reset(self, gripper: float = -1.0) -> None:
-        """A new episode begins, or the person takes over, with the gripper as it is."""
         self._gripper = gripper
         self._marks.reset()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robot_server.command import Command
+from robot_server.command import Command, Device
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, Terminal
 from tools.recording.config import CollectConfig
@@ -30,7 +30,7 @@ MOTIONS = {
 }  # fmt: skip
 
 
-class Keyboard:
+class Keyboard(Device):
     """Raises UserError without a terminal."""
 
     keys = f"""\
@@ -74,7 +74,6 @@ keyboard: tap a key for one step, hold it to go on
         return Command(self._shaping.motion(raw), self._gripper, self._enabled, self._marks.events(keys))
 
     def reset(self, gripper: float = -1.0) -> None:
-        """A new episode begins, or the person takes over, with the gripper as it is."""
         self._gripper = gripper
         self._marks.reset()
 

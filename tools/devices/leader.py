@@ -6,12 +6,12 @@ What it says is where the follower's axes are to go; the arm's own limits decide
 from __future__ import annotations
 
 from agent.spec import UserError
-from robot_server.command import Command
+from robot_server.command import Command, Device
 from tools.devices.terminal import Marks, terminal_if_any
 from tools.recording.config import CollectConfig
 
 
-class Leader:
+class Leader(Device):
     """Connects the teleoperator `kind` with the options collect.leader. Raises UserError, one line."""
 
     def __init__(self, kind: str, config: CollectConfig) -> None:
@@ -40,7 +40,6 @@ class Leader:
         return Command(enabled=self._enabled, events=self._marks.events(keys), place=place if self._enabled else None)
 
     def reset(self, gripper: float = -1.0) -> None:
-        """A new episode begins, or the person takes over."""
         self._marks.reset()
 
     def close(self) -> None:

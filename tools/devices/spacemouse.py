@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agent.spec import UserError
-from robot_server.command import Command
+from robot_server.command import Command, Device
 from tools.devices.shaping import Shaping
 from tools.devices.terminal import Marks, terminal_if_any
 from tools.recording.config import CollectConfig
@@ -54,7 +54,7 @@ class Reports:
         return True
 
 
-class SpaceMouse:
+class SpaceMouse(Device):
     """The first one that is there. Raises UserError, with the remedy, when there is none or it may not be read."""
 
     keys = f"""\
@@ -93,7 +93,6 @@ and in the terminal:
         return Command(self._shaping.motion(reports.axes * enabled), self._gripper, enabled, events)
 
     def reset(self, gripper: float = -1.0) -> None:
-        """A new episode begins, or the person takes over, with the gripper as it is."""
         self._gripper = gripper
         self._marks.reset()
 

@@ -65,8 +65,7 @@ class Recorder:
         self._seen: Observation = {}  # at the end of the last episode
         if self._arm:
             self._arm.ask = self._prompt
-        if hasattr(device, "step_s"):
-            device.step_s = 1 / self._clock.hz
+        device.step_s = 1 / self._clock.hz
 
     def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
         """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move, and before
@@ -77,17 +76,16 @@ class Recorder:
         see `keep`. An environment that fails, or answers what cannot be recorded, and a device that goes away end it
         truncated. Raises what they raise when that is before the first step.
         """
-        if self._held:
+        if self._device.held:
             ready()
-        while self._held and not self._stop():  # the environment's reset would move the arm
-            self._say(f"no reset: {self._held}", self._seen, [], self._device.read())
+        while self._device.held and not self._stop():  # the environment's reset would move the arm
+            self._say(f"no reset: {self._device.held}", self._seen, [], self._device.read())
             self._clock.wait()
         observation = self._stepper.reset(seed)
         self._spec.check_observation(observation)
         ready()
-        getattr(self._device, "forget", self._device.read)()  # with it goes what was pressed during the reset
-        if open_gripper := getattr(self._device, "reset", None):
-            open_gripper()
+        self._device.forget()  # what was pressed during the reset
+        self._device.reset()
         gripper = self._device.read().gripper
         steps: list[Transition] = []
         paused, moved, word, trouble = False, False, "", ""
@@ -110,7 +108,7 @@ class Recorder:
                 break
             stepped = len(steps)
             begun = steps or self._config.idle_steps or _moves(command, gripper)
-            if begun and not paused and (moved or not self._held):
+            if begun and not paused and (moved or not self._device.held):
                 moved = bool(command.enabled and command.moves)  # an arm that is to be held gets one more step
                 try:
                     steps.append(self._step(command))
@@ -122,7 +120,7 @@ class Recorder:
                     break
                 observation = steps[-1].final_observation or observation
             stepped = len(steps) > stepped
-            held = paused or self._held
+            held = paused or self._device.held
             self._say("paused" if held else "recording" if begun else "waiting", observation, steps, command)
             self._wait(stepped)
         else:
@@ -135,11 +133,6 @@ class Recorder:
         ]
         episode = Episode.from_transitions(steps, {"fps": self._clock.hz})
         return Take(judged(episode, word) if word in ("success", "failure") else episode, word, trouble)
-
-    @property
-    def _held(self) -> str:
-        """Why a device that can say so wants no steps now."""
-        return getattr(self._device, "held", "")
 
     def _wait(self, stepped: bool) -> None:
         """Until the next period. A real arm's step took one; without a step it is held."""
@@ -175,8 +168,8 @@ class Recorder:
         """Whether it is paused now, and the word that ends the episode or the recording, or ''."""
         for event in command.events:
             if event in ("pause", "resume"):
-                paused = event == "pause" and not hasattr(self._device, "held")
-            elif event == "stop" and hasattr(self._device, "held"):
+                paused = event == "pause" and not self._device.latches
+            elif event == "stop" and self._device.latches:
                 return paused, "end"  # latched there: it holds the next episode, too
             else:
                 return paused, event
@@ -190,7 +183,7 @@ class Recorder:
             except UserError:  # it has gone; the episode has not, and the next one will say so
                 return ""
             if words := [event for event in command.events if event in ENDINGS]:
-                return "end" if words[0] == "stop" and hasattr(self._device, "held") else words[0]
+                return "end" if words[0] == "stop" and self._device.latches else words[0]
             self._say("ended", observation, steps, command)
             self._clock.wait()
         return ""
