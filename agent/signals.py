@@ -17,6 +17,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from agent import logs
 from agent.spec import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # each asks a command to stop
@@ -90,7 +91,10 @@ class Stop:
 
 
 def run(main: Callable[[list[str]], int | None]) -> typing.NoReturn:
-    """Run a command with sys.argv, and exit. A UserError is one line; a closed pipe (`... | head`) is silent."""
+    """Set up logging, run a command with sys.argv, and exit. A UserError is one line; a closed pipe (`... | head`) is
+    silent.
+    """
+    logs.configure()
     for number in heeded():
         if number != signal.SIGINT:
             signal.signal(number, _interrupt)

@@ -23,14 +23,15 @@ import agent.installed  # noqa: F401
 
 import contextlib
 import itertools
+import logging
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import envs
+from agent import logs
 from agent.cli import Stop, build, parse, run
 from agent.config import LinkConfig, NetworkConfig
 from agent.files import raise_descriptor_limit
@@ -44,6 +45,8 @@ from robot_server.control_address import bound
 from robot_server.link import Link
 from robot_server.stepper import ObservationFault
 
+log = logging.getLogger("robot_server")
+
 REMIND_S = 30.0
 FAULTS_IN_A_ROW = 3  # episodes of a simulation that end by NaN, after which the robot server stops
 SETTLE_S = 3.0  # between two reasons to wait
@@ -53,6 +56,7 @@ AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long u
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv, __doc__, ["robot", "link"], env_options=envs.options, prog="python -m robot_server")
     robot: RobotConfig = arguments.section("robot")
+    logs.configure(robot.robot_name)
     name, options = arguments.env()
     try:
         env = envs.make(name, **options)
@@ -95,7 +99,7 @@ def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
     except UserError as error:
         if moves:
             raise UserError(f"no STOP for this arm: {error}; --control '' starts it without") from None
-        print(f"no page and no teleoperation: {error}", file=sys.stderr)
+        log.warning("no page and no teleoperation: %s", error)
         return None
     if control:
         control.running = False
@@ -125,7 +129,7 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
     arm = paced_env(env)
     clock = link.clock = arm.clock if arm else Clock(robot.hz)
     if arm and arm.realtime_denied:
-        print("no real-time scheduling (ulimit -r): other work on this machine can make a step late", flush=True)
+        log.warning("no real-time scheduling (ulimit -r): other work on this machine can make a step late")
 
     faults = 0  # episodes in a row that the observations ended
     first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
@@ -158,18 +162,18 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
             elif faults == FAULTS_IN_A_ROW:
                 raise
             else:
-                print(f"the episode ends: {fault}", file=sys.stderr, flush=True)
+                log.warning("the episode ends: %s", fault)
             continue
         faults = 0
         if summary.steps:
             tally.count(summary)
-            print(summary, flush=True)
+            log.info("%s", str(summary).strip())
     if link.done:
-        print("the learner's run is over", flush=True)
+        log.info("the learner's run is over")
     if clock.hz:
-        print(clock, flush=True)
+        log.info("%s", str(clock).strip())
     if tally.judged:
-        print(tally.verdicts(), flush=True)
+        log.info("%s", tally.verdicts())
 
 
 def cleared(
@@ -180,11 +184,11 @@ def cleared(
     Raises SystemExit (code 1) where there is no page on which a person could.
     """
     while not over():
-        print(f"the arm is held: {fault}", file=sys.stderr, flush=True)
+        log.warning("the arm is held: %s", fault)
         if not fault.by_itself:
             if not control:
                 raise SystemExit(1)
-            print("Inspect the arm, then hold Release in the panel.", file=sys.stderr, flush=True)
+            log.warning("Inspect the arm, then hold Release in the panel.")
             control.latch_stop(str(fault))
             while control.stopped and not over():
                 serve(link, control, 0.1, over)
@@ -199,7 +203,7 @@ def cleared(
                     break
                 serve(link, control, 0.5, over)
             else:
-                print("the arm goes on", flush=True)
+                log.info("the arm goes on")
                 if control:
                     control.fault = ""
                 return
@@ -256,7 +260,7 @@ def first_policy(
     torch.set_num_threads(robot.threads)
     network = {**(link.network or {}), "encoder_weights": ""}  # they come from the learner, with all others
     policy = Policy(link.spec, build(NetworkConfig, network, "the learner's network."))
-    print(f"connected to the learner at {link.address}" + (f", run {link.run}" if link.run else ""), flush=True)
+    log.info("connected to the learner at %s%s", link.address, f", run {link.run}" if link.run else "")
     if not wait_until(served(link.has_weights), "waiting for the policy", stop):
         return None
     swap(policy, link)
@@ -324,7 +328,7 @@ def wait_until(
         reason = why()
         line = f"{what}: {reason}" if reason else what
         if time.monotonic() - said_s > (REMIND_S if line == said else SETTLE_S):
-            print(f"{line} ...", flush=True)
+            log.info("%s ...", line)
             said, said_s = line, time.monotonic()
     return False
 
@@ -334,15 +338,10 @@ def finish(link: Link, at_once: Callable[[], bool]) -> int:
     left = link.close(5.0, at_once)
     lost = link.unkept
     if left > lost:
-        print(
-            f"{plural(left - lost, 'episode')} not delivered: kept in {link.spool}, sent at the next start",
-            file=sys.stderr,
-        )
+        kept = plural(left - lost, "episode")
+        log.warning("%s not delivered: kept in %s, sent at the next start", kept, link.spool)
     if lost:
-        print(
-            f"{plural(lost, 'episode')} LOST: neither delivered nor kept, {link.spool} cannot be written",
-            file=sys.stderr,
-        )
+        log.error("%s LOST: neither delivered nor kept, %s cannot be written", plural(lost, "episode"), link.spool)
     return lost
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from robot_server.link import Link
 from robot_server.stepper import Stepper
 
 SAY_S = 0.5  # a shorter hold is not worth a line: a driver's connection that stutters makes many
+
+log = logging.getLogger(__name__)
 
 
 class Acting(Protocol):
@@ -191,7 +194,7 @@ class Prompt(Pauses):
         if not self._control:
             input(f"{prompt} (Enter) ")
             return
-        print(f"{prompt} (then: resume, on the page)", flush=True)
+        log.info("%s (then press Resume in the panel)", prompt)
         self._control.latch_pause()
         while super().__call__(0.05):
             pass
@@ -219,7 +222,7 @@ def _pause(control: Control, link: Link, clock: Clock, stop: Callable[[], bool])
     say_s: float = time.monotonic() + SAY_S
     while control.held and not control.waiting and not stop():
         if time.monotonic() >= say_s:
-            print(f"{control.held}: held between two steps", flush=True)
+            log.info("%s: held between two steps", control.held)
             say_s = math.inf
         link.pump()
         control.wait(0.02)

@@ -368,12 +368,12 @@ def test_deflections_are_bounded(control, operator):
     assert same(control.read(), Command(np.ones(6, np.float32), -1.0, True))
 
 
-def test_a_second_robot_server_goes_without(control, capsys):
+def test_a_second_robot_server_goes_without(control, logged):
     assert robot_server.__main__.open_control(RobotConfig(control=control.address)) is None
     with pytest.raises(UserError, match=r"no STOP for this arm: .*; --control '' starts it without"):
         robot_server.__main__.open_control(RobotConfig(control=control.address), moves=True)
-    assert control.address in capsys.readouterr().err
-    assert robot_server.__main__.open_control(RobotConfig(control="")) is None and not capsys.readouterr().err
+    assert control.address in logged()[-1]
+    assert robot_server.__main__.open_control(RobotConfig(control="")) is None and len(logged()) == 1
 
 
 def test_answers_are_checked():
@@ -431,7 +431,7 @@ def test_a_person_drives_a_simulation_in_real_time(acting, control, operator, mo
     assert not slept
 
 
-def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, operator, monkeypatch, capsys):
+def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, operator, monkeypatch, logged):
     """One step without motion, and then none: not even the policy's, before the person is back or lets go."""
     person, waited = operator(), []
     wait = control.wait
@@ -451,10 +451,10 @@ def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, oper
     np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0.1], [-1, 0.5], [0, 0], [0.1, 0.1], [0.1, 0.1]]))
     assert episode.interventions.tolist() == [False, True, True, False, False]
     assert waited[:4] == ["the person who drives is silent"] * 4
-    assert capsys.readouterr().out == ""  # it was too short to be worth a line
+    assert logged() == []  # it was too short to be worth a line
 
 
-def test_a_hold_that_lasts_is_said_once(acting, control, operator, monkeypatch, capsys):
+def test_a_hold_that_lasts_is_said_once(acting, control, operator, monkeypatch, logged):
     person, wait, waits = operator(), control.wait, []
 
     def go_on(timeout_s):
@@ -465,7 +465,7 @@ def test_a_hold_that_lasts_is_said_once(acting, control, operator, monkeypatch, 
     monkeypatch.setattr(control, "wait", go_on)
     monkeypatch.setattr(actor, "SAY_S", 0.0)
     acting({1: lambda: ask(control, person, "event", event="pause")})
-    assert capsys.readouterr().out.count("paused by a person: held between two steps") == 1
+    assert "".join(logged()).count("paused by a person: held between two steps") == 1
 
 
 def test_the_policy_makes_no_step_after_a_person_who_gave_back_and_paused(acting, control, operator, monkeypatch):
@@ -688,7 +688,7 @@ def test_an_arm_is_held_when_a_person_stops_it_between_two_steps(acting, control
     assert held == [2] and summary.steps == 2
 
 
-def test_after_a_stop_nothing_moves_until_a_person_releases_it(acting, control, operator, capsys):
+def test_after_a_stop_nothing_moves_until_a_person_releases_it(acting, control, operator, logged):
     person, turns = operator(), []
     ask(control, person, "event", event="stop")
 
@@ -699,7 +699,7 @@ def test_after_a_stop_nothing_moves_until_a_person_releases_it(acting, control, 
         return False
 
     assert robot_server.__main__.may_act(acting.link, RobotConfig(), over, control)
-    assert turns[:3] == [True] * 3 and not control.stopped and "stopped by a person" in capsys.readouterr().out
+    assert turns[:3] == [True] * 3 and not control.stopped and "stopped by a person" in "".join(logged())
 
 
 def test_what_was_pressed_during_the_reset_is_not_this_episodes(acting, control, operator, tiny_env, monkeypatch):

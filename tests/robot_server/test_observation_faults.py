@@ -59,12 +59,12 @@ def test_nan_ends_the_episode_before_it_and_the_policy_never_sees_it(bench, link
     assert np.isfinite(episode.observations["state"]).all() and tiny_policy.acted == 3
 
 
-def test_a_simulation_goes_on_with_the_next_episode(act, bench, link, nan_at, empty, capsys):
+def test_a_simulation_goes_on_with_the_next_episode(act, bench, link, nan_at, empty, logged):
     nan_at({0: 3, 1: 0, 3: 1})
     act(episodes=6)
     bench.turn(lambda: empty(link))
     assert [len(episode) for episode in bench.episodes] == [2, 5, 5, 5]
-    lines = capsys.readouterr().err.splitlines()
+    lines = [line for line in logged() if line.startswith("the episode ends")]
     assert [line.split(": ")[1] for line in lines] == [
         "observation 'state' has NaN at step 3 of the episode with seed 5",
         "observation 'state' has NaN after the reset",
@@ -78,7 +78,7 @@ def test_a_simulation_that_answers_nothing_else_ends_the_robot_server(act, nan_a
         act(episodes=6)
 
 
-def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, nan_at, tiny_env, monkeypatch, capsys):
+def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, nan_at, tiny_env, monkeypatch, logged):
     nan_at({0: 2})
     held, turns = [], []
     tiny_env.hold = lambda: held.append(len(turns))
@@ -100,4 +100,4 @@ def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, na
     act(control, episodes=2, hz=200.0)
     assert held == [0] and len(tiny_env.seeds) == 2  # the next reset waited for the person
     assert len(turns) == 3 and all(stopped and "'state' has NaN at step 2" in fault for stopped, fault in turns)
-    assert "the arm is held: observation 'state' has NaN" in capsys.readouterr().err
+    assert "the arm is held: observation 'state' has NaN" in "".join(logged())

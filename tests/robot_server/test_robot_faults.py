@@ -49,42 +49,43 @@ def served(monkeypatch):
     return turns
 
 
-def test_what_a_person_has_to_look_at_waits_for_them(served, control, capsys):
+def test_what_a_person_has_to_look_at_waits_for_them(served, control, logged):
     arm = Arm()
     server.cleared(STUCK, arm, None, control, lambda: False)
     assert served == [(True, "axis 'x' stands")] * 3 and arm.asked == 1
     assert not control.stopped and control.fault == ""
-    out, err = capsys.readouterr()
-    assert err == "the arm is held: axis 'x' stands\nInspect the arm, then hold Release in the panel.\n"
-    assert out == "the arm goes on\n"
+    assert logged() == [
+        "the arm is held: axis 'x' stands",
+        "Inspect the arm, then hold Release in the panel.",
+        "the arm goes on",
+    ]
 
 
-def test_what_is_still_the_matter_is_said_and_waited_for_again(served, control, capsys):
+def test_what_is_still_the_matter_is_said_and_waited_for_again(served, control, logged):
     arm = Arm(RobotFault("motor 3 is hot"))
     server.cleared(STUCK, arm, None, control, lambda: False)
-    assert arm.asked == 2 and "the arm is held: motor 3 is hot" in capsys.readouterr().err
+    assert arm.asked == 2 and "the arm is held: motor 3 is hot" in "".join(logged())
     assert (True, "motor 3 is hot") in served
 
 
-def test_what_ends_by_itself_waits_for_nobody(served, control, capsys):
+def test_what_ends_by_itself_waits_for_nobody(served, control, logged):
     arm = Arm(CAMERA, CAMERA, None)
     server.cleared(CAMERA, arm, None, control, lambda: False)
     assert arm.asked == 3 and not any(stopped for stopped, _ in served)
-    out, err = capsys.readouterr()
-    assert err == f"the arm is held: {CAMERA}\n" and out == "the arm goes on\n"
+    assert logged() == [f"the arm is held: {CAMERA}", "the arm goes on"]
 
 
-def test_something_worse_meanwhile_waits_for_a_person(served, control, capsys):
+def test_something_worse_meanwhile_waits_for_a_person(served, control, logged):
     arm = Arm(CAMERA, STUCK)
     server.cleared(CAMERA, arm, None, control, lambda: False)
     assert (True, "axis 'x' stands") in served and arm.asked == 3
 
 
-def test_without_a_page_it_ends(served, capsys):
+def test_without_a_page_it_ends(served, logged):
     arm = Arm()
     with pytest.raises(SystemExit) as caught:
         server.cleared(STUCK, arm, None, None, lambda: False)
-    assert caught.value.code == 1 and arm.asked == 0 and "axis 'x' stands" in capsys.readouterr().err
+    assert caught.value.code == 1 and arm.asked == 0 and "axis 'x' stands" in "".join(logged())
 
 
 def test_ctrl_c_while_it_waits(served, control):
@@ -110,7 +111,7 @@ def test_a_reset_that_is_to_stop_goes_no_farther(control):
         Pauses(SimpleNamespace(wait=lambda s: None), control, lambda: True)(0.1)
 
 
-def test_a_prompt_waits_for_resume_on_the_page(control, capsys):
+def test_a_prompt_waits_for_resume_on_the_page(control, logged):
     turns = []
     control.__dict__["held"] = True
 
@@ -120,7 +121,7 @@ def test_a_prompt_waits_for_resume_on_the_page(control, capsys):
 
     control.serve = serve
     Prompt(SimpleNamespace(wait=lambda s: None), control)("put it back")
-    assert turns == [True] * 4 and "put it back (then: resume, on the page)" in capsys.readouterr().out
+    assert turns == [True] * 4 and "put it back (then press Resume in the panel)" in logged()
 
 
 def test_without_a_page_it_waits_for_enter(monkeypatch):

@@ -83,22 +83,22 @@ class Closing:
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_a_farewell(capsys, at_once):
+def test_a_farewell(logged, at_once):
     link = Closing()
     assert finish(link, lambda: at_once) == 0
     assert link.gave_up == at_once
-    assert "2 episodes not delivered: kept in spool" in capsys.readouterr().err
+    assert "2 episodes not delivered: kept in spool" in "".join(logged())
 
 
-def test_what_the_spool_could_not_take_is_not_called_kept(capsys):
+def test_what_the_spool_could_not_take_is_not_called_kept(logged):
     link = Closing()
     link.unkept = 2
     assert finish(link, bool) == 2
-    said = capsys.readouterr().err
+    said = "".join(logged())
     assert "2 episodes LOST" in said and "kept in" not in said
 
 
-def test_waiting_says_what_for_and_ends_when_asked(stop, capsys):
+def test_waiting_says_what_for_and_ends_when_asked(stop, logged):
     calls = []
 
     def done():
@@ -108,5 +108,5 @@ def test_waiting_says_what_for_and_ends_when_asked(stop, capsys):
         return False
 
     assert not wait_until(done, "waiting for a learner", stop)
-    assert capsys.readouterr().out == "waiting for a learner ...\n"
+    assert logged() == ["waiting for a learner ..."]
     assert wait_until(lambda: True, "nothing", lambda: False)

@@ -1,0 +1,47 @@
+"""One set-up of logging for every command: time, robot, level and message on stderr; results alone go to stdout."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from tqdm import tqdm
+
+PACKAGES = ("agent", "robot_server", "envs", "tools")
+DATE = "%Y-%m-%d %H:%M:%S"
+
+
+class _Formatter(logging.Formatter):
+    """One line: `2026-01-31 14:02:11 arm1 warning: message`; without the level when it is INFO."""
+
+    def __init__(self, robot: str) -> None:
+        super().__init__(datefmt=DATE)
+        self._robot = f" {robot}" if robot else ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        line = f"{self.formatTime(record, DATE)}{self._robot} {level}{record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _Handler(logging.Handler):
+    """Writes above a progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # a terminal that has closed must not stop what is logged
+            pass
+
+
+def configure(robot: str = "") -> None:
+    """Log our packages from INFO on, others from WARNING on. robot: named in each line. May be called again."""
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, _Handler)]:
+        root.removeHandler(handler)
+    handler = _Handler()
+    handler.setFormatter(_Formatter(robot))
+    root.addHandler(handler)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO)
