@@ -34,9 +34,7 @@ def _groups() -> list[int]:
             if controllers and "memory" not in controllers.split(","):
                 continue
             root = CGROUPS / "memory" if controllers else CGROUPS
-            names = (
-                ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-            )
+            names = VERSION_1 if controllers else VERSION_2
             here = root / path.lstrip("/")
             for folder in [here, *here.parents]:
                 if folder != root and root not in folder.parents:

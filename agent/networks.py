@@ -14,7 +14,6 @@ from agent.spec import Spec, UserError
 from agent.torch_file import read_weights
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-ACTION_LIMIT = 1 - 1e-5  # data actions are clipped to this before any log-probability
 
 
 class SpatialSoftmax(nn.Module):
@@ -194,13 +193,6 @@ class TanhNormal:
         squash = 2 * (math.log(2) - before - F.softplus(-2 * before))
         log_prob = (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - squash).sum(-1)
         return before.tanh(), log_prob
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Log-density of actions (B, A), clipped into the open interval first -> (B,)."""
-        before = actions.clamp(-ACTION_LIMIT, ACTION_LIMIT).atanh()
-        noise = (before - self.mean) / self.log_std.exp()
-        squash = 2 * (math.log(2) - before - F.softplus(-2 * before))
-        return (-0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi) - squash).sum(-1)
 
 
 class Critics(nn.Module):

@@ -3,9 +3,8 @@
 One `Cameras` owns one OpenGL context for as long as the environment lives. Nothing is made anew at a reset: a context
 freed late by the garbage collector is what turns other people's images to garbage.
 
-    stock      as robosuite draws: full meshes, 4x multisampling, a 4096 x 4096 shadow map
-    fast       the same picture without shadows, multisampling or reflections, and with coarse meshes
-    collision  as fast, and the collision shapes in place of the meshes
+    stock  as robosuite draws: full meshes, 4x multisampling, a 4096 x 4096 shadow map
+    fast   the same picture without shadows, multisampling or reflections, and with coarse meshes
 """
 
 import atexit
@@ -20,7 +19,6 @@ import numpy as np
 
 from envs.base import nearest
 
-QUALITIES = ("fast", "collision", "stock")
 SHAPES_GROUP, MESHES_GROUP = 0, 1  # robosuite's geom groups: what collides, what is seen
 CELLS_PER_MESH = 14  # a coarse mesh keeps one vertex in each of at most 14 x 14 x 14 cells
 LIGHT_ENOUGH = 60  # triangles; smaller meshes stay as they are
@@ -177,8 +175,8 @@ class Cameras:
             for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
                 self._scene.flags[flag] = 0
         self._option = mujoco.MjvOption()
-        self._option.geomgroup[SHAPES_GROUP] = quality == "collision"
-        self._option.geomgroup[MESHES_GROUP] = quality != "collision"
+        self._option.geomgroup[SHAPES_GROUP] = False
+        self._option.geomgroup[MESHES_GROUP] = True
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._view = mujoco.MjrRect(0, 0, size, size)

@@ -63,10 +63,6 @@ class Outbox:
         return [episode for episode in self.episodes.values() if not episode.held]
 
     @property
-    def running(self) -> Outgoing | None:
-        return self._running
-
-    @property
     def backlog(self) -> int:
         """Steps that have not been sent yet, of ended episodes and of the running one."""
         return sum(episode.length - episode.sent for episode in self.deliverable)

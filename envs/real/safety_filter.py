@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EPSILON = 1e-9  # of rounding, in the axes' units
-
 
 @dataclass(frozen=True)
 class Limits:

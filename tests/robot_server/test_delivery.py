@@ -118,8 +118,8 @@ def test_a_longer_version_that_is_cut_short_again_is_no_shorter(bench, proxies, 
     steps = episode_steps(12)
     first.begin({"seed": 1})
     for number, until in enumerate((8, 10)):
-        while first._outbox.running.length < until:
-            first.send(steps[first._outbox.running.length])
+        while first._outbox._running.length < until:
+            first.send(steps[first._outbox._running.length])
         bench.turn(lambda until=until: mailbox.steps == until)
         proxy.become("drop")
         second = bench.link(mailbox, spool=tmp_path / f"b{number}")

@@ -224,7 +224,7 @@ def test_damaged_files_of_the_spool_are_set_aside(bench, episode_steps, empty, c
 
 def die(bench, link):
     """As kill -9 does it: nothing is written, nothing is said."""
-    if journal := link._outbox.running and link._outbox.running.journal:
+    if journal := link._outbox._running and link._outbox._running.journal:
         os.close(journal._file)
     link._watch.close()
     link._socket.close(0)
@@ -355,7 +355,7 @@ def test_a_full_spool_asks_the_robot_to_stop(bench, episode_steps, empty):
         link.send(transition)
         if link.full:
             break
-    assert 100e3 <= link._outbox.running.size < 101e3  # an episode that does not end
+    assert 100e3 <= link._outbox._running.size < 101e3  # an episode that does not end
 
 
 def test_an_episode_without_steps_is_dropped(bench, episode_steps, empty):

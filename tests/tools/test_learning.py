@@ -15,7 +15,6 @@ from tools.learning import data as learning_data
 from tools.learning import process as learning_process
 from tools.learning import run as learning_run
 from tools.learning import suite as learning_suite
-from tools.learning import surprise
 from tools.learning.settings import write
 from tools.learning.suite import Suite, Task
 
@@ -245,11 +244,3 @@ def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys):
     before = (root / "reach-robot-0.json").stat().st_mtime_ns
     assert call(threading.Event()).failed == [] and (root / "reach-robot-0.json").stat().st_mtime_ns == before
     assert "2 of 2 results are there" in capsys.readouterr().out
-    (offline,) = root.glob("work/offline-*/offline.pt")
-    online = root / "work/reach-robot-0/online"
-    surprise.main(["--ckpt", str(offline), "--run", str(online), "--updates", "4", "--draws", "1", "--clip", "2"])
-    said = capsys.readouterr().out
-    assert "gradient_clip 2: longest gradient / usual" in said and "nan" not in said
-    next((online / "episodes").iterdir()).unlink()
-    with pytest.raises(UserError, match=r"online: \d+ episodes in its log, \d+ files"):
-        surprise.main(["--ckpt", str(offline), "--run", str(online)])
