@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_type_hints
 
 from agent.options import nearest, option
 from agent.spec import UserError
 
 
-@dataclass
+@dataclass(frozen=True)
 class NetworkConfig:
     encoder: Literal["cnn", "resnet18", "resnet34"] = option("cnn", "image encoder, one per camera")
     encoder_weights: str = option(
@@ -38,8 +38,12 @@ class NetworkConfig:
     actor_layer_norm: bool = option(True, "LayerNorm in the actor")
     critic_layer_norm: bool = option(True, "LayerNorm in the critics")
 
+    def from_checkpoint(self) -> NetworkConfig:
+        """The same networks with their weights from a checkpoint, which names no other file to read."""
+        return dataclasses.replace(self, encoder_weights="")
 
-@dataclass
+
+@dataclass(frozen=True)
 class CalQLConfig:
     gamma: float = option(0.95, "discount", low=0, high=0.99999)
     calibrate: bool = option(True, "Cal-QL: lift policy samples to the Monte-Carlo return; off is CQL")
@@ -90,7 +94,7 @@ class CalQLConfig:
         return "Cal-QL" if self.calibrate else "CQL"
 
 
-@dataclass
+@dataclass(frozen=True)
 class RewardConfig:
     scale: float = option(
         1.0, "reward seen by learning = scale * env reward + bias, applied once, in agent.data.returns"
@@ -100,7 +104,7 @@ class RewardConfig:
     failure_reward: float = option(0.0, "sparse: the env's (raw) reward of a step without success")
 
 
-@dataclass
+@dataclass(frozen=True)
 class OfflineConfig:
     data: list[str] = option([], "demonstration folders or files")
     updates: int = option(20_000, "gradient updates", low=0)
@@ -109,7 +113,7 @@ class OfflineConfig:
     save_every: int = option(0, "updates between two checkpoints; 0: one a minute", low=0)
 
 
-@dataclass
+@dataclass(frozen=True)
 class OnlineConfig:
     env_steps: int = option(20_000, "stop after so many env steps", low=0)
     warmup_steps: int = option(0, "env steps of the frozen offline policy before the first update", low=0)
@@ -131,7 +135,7 @@ class OnlineConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class LearnerConfig:
     run: str = option("", "folder of the run; empty: runs/<time>")
     seed: int = option(0, "random seed", low=0, high=2**62)
@@ -154,7 +158,7 @@ class LearnerConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class LinkConfig:
     address: str = option("tcp://127.0.0.1:5555", "where the learner listens")
     keys: str = option("", "folder with this machine's keys (tools.keys): encrypted, and for those who are known only")
@@ -164,15 +168,34 @@ class LinkConfig:
     )
 
 
-SECTIONS: dict[str, type] = {
-    "network": NetworkConfig,
-    "calql": CalQLConfig,
-    "reward": RewardConfig,
-    "offline": OfflineConfig,
-    "online": OnlineConfig,
-    "learner": LearnerConfig,
-    "link": LinkConfig,
-}
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run of agent.pretrain or agent.learner depends on; its checkpoints store exactly this."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    calql: CalQLConfig = field(default_factory=CalQLConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    offline: OfflineConfig = field(default_factory=OfflineConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
+
+    def check(self) -> None:
+        """Raise UserError for fields that make no sense together."""
+        network, calql, online = self.network, self.calql, self.online
+        if network.encoder == "cnn" and network.encoder_weights:
+            raise UserError(f"network.encoder_weights is '{network.encoder_weights}', but encoder cnn has none to load")
+        if 0 < calql.gradient_clip <= 1:
+            raise UserError(f"calql.gradient_clip is {calql.gradient_clip}; it must be above 1, or 0 for off")
+        if calql.cql_clip_low > calql.cql_clip_high:
+            raise UserError(f"calql.cql_clip_low is {calql.cql_clip_low}, above cql_clip_high {calql.cql_clip_high}")
+        if calql.target_subset > network.critics:
+            raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
+        if -1 < online.offline_share < 0:
+            raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")
+
+
+SECTIONS: dict[str, type] = get_type_hints(RunConfig)
 ELSEWHERE = {  # sections of the packages above: a file may serve their commands, too
     "robot": "robot_server.config:RobotConfig",
     "collect": "tools.recording.config:CollectConfig",
@@ -189,38 +212,22 @@ def section_class(name: str, where: str = "") -> type:
     return SECTIONS[name]
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Raise UserError for fields that make no sense together. config: name -> section, of a run, complete."""
-    network, calql, online = config["network"], config["calql"], config["online"]
-    if network.encoder == "cnn" and network.encoder_weights:
-        raise UserError(f"network.encoder_weights is '{network.encoder_weights}', but encoder cnn has none to load")
-    if 0 < calql.gradient_clip <= 1:
-        raise UserError(f"calql.gradient_clip is {calql.gradient_clip}; it must be above 1, or 0 for off")
-    if calql.cql_clip_low > calql.cql_clip_high:
-        raise UserError(f"calql.cql_clip_low is {calql.cql_clip_low}, above cql_clip_high {calql.cql_clip_high}")
-    if calql.target_subset > network.critics:
-        raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
-    if -1 < online.offline_share < 0:
-        raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")
-
-
 NETWORKS = frozenset(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))  # a checkpoint is made of
 SPENT = frozenset({"calql.initial_temperature", "calql.start_at_return", "learner.seed"})  # when a run has begun
 
 
-def changes(
-    before: Mapping[str, Any], config: Mapping[str, Any], fixed: frozenset[str] = NETWORKS
-) -> dict[str, tuple[Any, Any]]:
-    """'section.field' -> (value before, value now), of the sections in both; before, config: name -> section.
+def changes(before: RunConfig, config: RunConfig, fixed: frozenset[str] = NETWORKS) -> dict[str, tuple[Any, Any]]:
+    """'section.field' -> (value before, value now).
 
-    Raises UserError naming those among them that are `fixed`. encoder_weights are left out: a checkpoint has its own.
+    Raises UserError naming those among them that are `fixed`. Left out are encoder_weights, which a checkpoint has
+    itself, and the link, which is never a checkpoint's.
     """
     found = {
-        f"{name}.{field.name}": (getattr(section, field.name), getattr(config[name], field.name))
-        for name, section in before.items()
-        for field in dataclasses.fields(section)
+        f"{name}.{key}": (value, getattr(getattr(config, name), key))
+        for name, section in vars(before).items()
+        for key, value in vars(section).items()
+        if name != "link" and key != "encoder_weights"
     }
-    del found["network.encoder_weights"]
     changed = {name: values for name, values in found.items() if values[0] != values[1]}
     if refused := said({name: values for name, values in changed.items() if name in fixed}):
         raise UserError(f"cannot be changed when going on from a checkpoint: {'; '.join(refused)}")

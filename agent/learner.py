@@ -32,7 +32,7 @@ from torch import Tensor
 
 from agent import cli
 from agent.calql.algorithm import Weights
-from agent.config import NETWORKS, SPENT, CalQLConfig, LinkConfig, OnlineConfig, changes, check, said
+from agent.config import NETWORKS, SECTIONS, SPENT, CalQLConfig, LinkConfig, RunConfig, changes, said
 from agent.data.episode_store import Store
 from agent.mailbox.arrivals import Arrivals
 from agent.mailbox.mailbox import Mailbox
@@ -48,7 +48,6 @@ from agent.run.trainer import Trainer
 from agent.spec import Episode, UserError, plural
 from agent.wire.messages import episode_key, episode_name
 
-USED = ("network", "calql", "reward", "offline", "online", "learner", "link")
 WAIT_S = 0.05
 HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
 COMPILE_S = 60.0  # the same while an update of a new kind is compiled
@@ -74,25 +73,21 @@ def cql_weight(env_steps: int, config: CalQLConfig) -> float:
 class Learner:
     """One run: agent, both replays, the mailbox, and the counters that tie them together."""
 
-    def __init__(
-        self, trainer: Trainer, start: Checkpoint, config: dict[str, Any], folder: Path, resumed: bool
-    ) -> None:
+    def __init__(self, trainer: Trainer, start: Checkpoint, config: RunConfig, folder: Path, resumed: bool) -> None:
         self.trainer, self.config, self.folder, self.start = trainer, config, folder, start
         self.agent, self.replay = trainer.agent, trainer.replay
-        self.online: OnlineConfig = config["online"]
-        self.calql: CalQLConfig = config["calql"]
-        link: LinkConfig = config["link"]
+        self.online, self.calql, link = config.online, config.calql, config.link
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)
-        sparse = config["reward"].sparse
+        sparse = config.reward.sparse
         self.health = Health(self.calql, self.agent.action_dim, lambda line: None, sparse)  # what was has been said
         self.store = Store(folder, self._use, trainer.drop, trainer.ranks.tell)
         if resumed:
             self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
             self.store.read_back()
         self.health.tell = self._warn
-        network = dataclasses.asdict(config["network"])
+        network = dataclasses.asdict(config.network)
         self.run_id = ((start.run if resumed else "") + secrets.token_hex(16))[:32]  # earlier runs had 8 digits
         run = f"{folder.resolve().name}-{self.run_id[:8]}"
         self.mailbox = Mailbox(
@@ -221,7 +216,7 @@ class Learner:
 
     def _mind_share(self, robot: str) -> None:
         """Take no more episodes of `robot` when it has had its share of the disk."""
-        most = self.config["learner"].robot_gb
+        most = self.config.learner.robot_gb
         if robot not in self.mailbox.over_share and self.store.bytes[robot] > most * 1e9:
             self.mailbox.over_share.add(robot)
             self._warn(f"robot '{robot}' has filled its {most:g} GB (learner.robot_gb): its next episodes stay with it")
@@ -267,7 +262,7 @@ class Learner:
         weights = Weights(cql_weight(learning_steps, self.calql), self.calql.bc_weight_online)
         update_actor = self.updates % self.online.actor_every == 0
         kind = (weights.conservative, update_actor)
-        if self.config["learner"].mode != "eager" and kind not in self._compiled:
+        if self.config.learner.mode != "eager" and kind not in self._compiled:
             self.mailbox.pace(COMPILE_S)  # compiling takes long, and nothing is said to robots meanwhile
             self._held = True
             self._compiled.add(kind)
@@ -277,7 +272,7 @@ class Learner:
             self.agent.check_alive()
             self.version += 1
             self.mailbox.offer(self.version, self.agent.average.weights())
-        if self.updates % self.config["learner"].log_every == 0:
+        if self.updates % self.config.learner.log_every == 0:
             self._log_update(self._metrics, weights)
             self._metrics = {}
         if self.env_steps // self.online.checkpoint_every > self._saved_at // self.online.checkpoint_every:
@@ -320,7 +315,7 @@ class Learner:
 
     def save(self) -> None:
         """To latest.pt; and to checkpoints/, by the env steps on disk, once the policy has learnt from them."""
-        config = {name: dataclasses.asdict(section) for name, section in self.config.items()}
+        config = dataclasses.asdict(self.config)
         counters = dict(self.start.counters)
         counters |= {"updates": self.updates, "version": self.version, "time_s": math.ceil(self.log.time_s)}
         counters |= {"env_steps": self.env_steps}
@@ -338,7 +333,7 @@ class Learner:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.learner")
+    arguments = cli.parse(argv, __doc__ or "", SECTIONS, _flags, prog="python -m agent.learner")
     flags = arguments.flags
     if bool(flags.ckpt) == bool(flags.resume):
         raise UserError("give either --ckpt FILE (a new run) or --resume FOLDER (a run that was stopped)")
@@ -346,11 +341,11 @@ def main(argv: list[str] | None = None) -> int:
     base = {name: dict(values) for name, values in start.config.items() if name != "link"}
     if not flags.resume:
         base.get("learner", {}).pop("run", None)
-    config = {name: arguments.section(name, base.get(name)) for name in USED}
-    check(config)
-    before = {name: start.section(name) for name in base if name in USED}
-    changed = changes(before, config, NETWORKS | SPENT | {"learner.run"} if flags.resume else NETWORKS)
-    folder = Path(flags.resume) if flags.resume else run_folder(config["learner"], "run")
+    config = RunConfig(**{name: arguments.section(name, base.get(name)) for name in SECTIONS})
+    config.check()
+    changed = changes(start.run_config(), config, NETWORKS | SPENT | {"learner.run"} if flags.resume else NETWORKS)
+    config = dataclasses.replace(config, network=config.network.from_checkpoint())
+    folder = Path(flags.resume) if flags.resume else run_folder(config.learner, "run")
     if not flags.resume and has_data(folder):
         whole = (folder / LATEST).exists() or (folder / OLDER).exists()
         again = ["agent.learner", "--resume", folder] if whole else None
@@ -363,7 +358,7 @@ def main(argv: list[str] | None = None) -> int:
             trainer.follow()
             return 0
         learner = Learner(trainer, start, config, folder, resumed=bool(flags.resume))
-        if flags.resume and (line := link_line(start.section("link"), config["link"])):
+        if flags.resume and (line := link_line(start.section("link"), config.link)):
             learner.log.say(line)
         return lead(learner, flags.ckpt or flags.resume, changed if flags.resume else {})
 
@@ -429,7 +424,7 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
     )
     if learner.finished:
         return 0
-    link = link_flags(learner.config["link"])
+    link = link_flags(learner.config.link)
     learner.log.say(f"to resume: {checkpoint.command('agent.learner', '--resume', learner.folder, *link)}")
     return stop.exit_code
 

@@ -23,7 +23,7 @@ from agent import cli
 from agent.action_meaning import compare
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import NETWORKS, SPENT, CalQLConfig, OfflineConfig, changes, check, said
+from agent.config import NETWORKS, SPENT, RunConfig, changes, said
 from agent.data.prefetch import Prefetch
 from agent.data.storage import Storage
 from agent.files import check_writable
@@ -46,11 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     start = checkpoint.load(flags.resume) if flags.resume else None
     if start and "updates" in start.counters:
         raise UserError(f"{flags.resume}: of an online run; go on with it by python -m agent.learner --resume FOLDER")
-    config = {name: arguments.section(name, start.config.get(name) if start else None) for name in USED}
-    check(config)
-    offline: OfflineConfig = config["offline"]
-    calql: CalQLConfig = config["calql"]
-    offline.data = [str(Path(p).resolve()) for p in (flags.data or offline.data)]
+    config = RunConfig(**{name: arguments.section(name, start.config.get(name) if start else None) for name in USED})
+    config.check()
+    data = [str(Path(p).resolve()) for p in (flags.data or config.offline.data)]
+    config = dataclasses.replace(config, offline=dataclasses.replace(config.offline, data=data))
+    offline, calql = config.offline, config.calql
     if not offline.data:
         raise UserError("no data: give the demonstrations' folders as --data FOLDER [FOLDER ...]")
     out = Path(flags.out or flags.resume or "offline.pt")
@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         raise checkpoint.taken(out, ["agent.pretrain", "--resume", out], ["agent.pretrain", *origin, "--out"])
     changed: dict[str, tuple[Any, Any]] = {}
     if start:
-        changed = changes({name: start.section(name) for name in start.config}, config, NETWORKS | SPENT)
-        config["network"].encoder_weights = ""  # they are in the checkpoint, which does not name files to read
+        changed = changes(start.run_config(), config, NETWORKS | SPENT)
+        config = dataclasses.replace(config, network=config.network.from_checkpoint())
     done = start.counters["offline_updates"] if start else 0
     if done > offline.updates:
         raise UserError(f"{flags.resume} has {done} updates already; --updates asks for {offline.updates} in all")
@@ -70,16 +70,16 @@ def main(argv: list[str] | None = None) -> int:
         check_writable(out.parent)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}") from None
-    device = choose_device(config["learner"])
-    seed = config["learner"].seed
-    folder = run_folder(config["learner"], "pretrain")
-    storage = Storage(config["learner"].storage, folder, device)
-    replay, episodes = load_demonstrations(offline, config["reward"], calql.gamma, seed, storage)
+    device = choose_device(config.learner)
+    seed = config.learner.seed
+    folder = run_folder(config.learner, "pretrain")
+    storage = Storage(config.learner.storage, folder, device)
+    replay, episodes = load_demonstrations(offline, config.reward, calql.gamma, seed, storage)
     env = environment(episodes)
     batches = Prefetch(replay, None, offline.batch, 1.0, device)
     if start:
         start.check_sizes()
-    agent = CalQL(replay.spec, config["network"], calql, device, seed)
+    agent = CalQL(replay.spec, config.network, calql, device, seed)
     if start:
         if differences := start.spec.differences(replay.spec):
             raise UserError(f"{flags.resume} and {offline.data[0]} differ: {'; '.join(differences)}")
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         agent.standardise(*replay.state_statistics())
         if calql.start_at_return:
             agent.start_critics_at(replay.mean_return())
-    accelerate(agent, config["learner"])
+    accelerate(agent, config.learner)
     run_log = RunLog(folder)
     success = sum(e.succeeded for e in episodes) / len(episodes)
     run_log.say(
@@ -111,10 +111,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def save() -> None:
         agent.check_alive()
-        plain = {name: dataclasses.asdict(section) for name, section in config.items()}
         generators = batches.generators()
         counters = {"offline_updates": done}
-        Checkpoint(replay.spec, env, plain, agent.state_dict(), counters, generators).save(out)
+        Checkpoint(replay.spec, env, dataclasses.asdict(config), agent.state_dict(), counters, generators).save(out)
 
     health = Health(calql, agent.action_dim, lambda line: run_log.warn(line, 0, done))
     weights, at, saved = Weights(calql.cql_weight, calql.bc_weight), (done, time.monotonic()), time.monotonic()
@@ -125,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
                 metrics = agent.learn(batches.next(), weights)
                 batches.draw_ahead()
                 done += 1
-                if done % config["learner"].log_every == 0 or done == offline.updates:
+                if done % config.learner.log_every == 0 or done == offline.updates:
                     now = time.monotonic()
                     rate = (done - at[0]) / (now - at[1])
                     record = run_log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)

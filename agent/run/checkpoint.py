@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agent import cli
-from agent.config import SECTIONS, NetworkConfig
+from agent.config import SECTIONS, RunConfig
 from agent.files import written
 from agent.policy import Policy
 from agent.run.network_size import check_sizes
@@ -60,6 +60,10 @@ class Checkpoint:
     def section(self, name: str) -> Any:
         return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")
 
+    def run_config(self) -> RunConfig:
+        """All sections. Raises UserError. Its link is to be shown, never used: a checkpoint opens no network."""
+        return RunConfig(**{name: self.section(name) for name in SECTIONS})
+
     def check_sizes(self) -> None:
         """Call before networks are built. Raises UserError when the config declares larger ones than the file holds."""
         try:
@@ -78,9 +82,7 @@ class Checkpoint:
     def policy(self) -> Policy:
         """The policy that acts (CalQL.average), on the CPU."""
         self.check_sizes()
-        network: NetworkConfig = self.section("network")
-        network.encoder_weights = ""  # they are in the checkpoint
-        policy = Policy(self.spec, network)
+        policy = Policy(self.spec, self.section("network").from_checkpoint())
         policy.load_state_dict(self.agent["average"])
         return policy.eval()
 

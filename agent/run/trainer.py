@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from agent.action_meaning import compare
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import OnlineConfig
+from agent.config import RunConfig
 from agent.data.episode_file import SUFFIX, read_episode
 from agent.data.prefetch import Prefetch
 from agent.data.replay_buffer import Replay
@@ -26,38 +25,35 @@ from agent.wire.messages import EpisodeKey, episode_key
 
 
 class Trainer:
-    """Starts from `start`; config: its sections; folder: the run's, for frames kept in a file.
+    """Starts from `start`; folder: the run's, for frames kept in a file.
 
     Raises UserError when checkpoint, config and data do not fit.
     """
 
-    def __init__(self, start: Checkpoint, config: dict[str, Any], folder: Path, ranks: Ranks) -> None:
-        self.online: OnlineConfig = config["online"]
-        self.ranks = ranks
-        self._successes_only = config["offline"].successes_only
-        seed, gamma = config["learner"].seed, config["calql"].gamma
-        self.device = choose_device(config["learner"], ranks.local)
-        storage = Storage(config["learner"].storage, folder, self.device)
+    def __init__(self, start: Checkpoint, config: RunConfig, folder: Path, ranks: Ranks) -> None:
+        self.config, self.online, self.ranks = config, config.online, ranks
+        seed, gamma = config.learner.seed, config.calql.gamma
+        self.device = choose_device(config.learner, ranks.local)
+        storage = Storage(config.learner.storage, folder, self.device)
         stored = sorted((folder / "episodes").glob(f"[!.]*{SUFFIX}"))  # of a run that goes on
         stored_bytes = needed_bytes(stored, most_rows=self.online.capacity_steps) if storage.kind == "host" else 0
         self.offline = None
         if self.online.offline_share != 0:
-            if not config["offline"].data:
+            if not config.offline.data:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
             room = self.online.capacity_steps if self.online.interventions_offline else 0
             self.offline, episodes = load_demonstrations(
-                config["offline"], config["reward"], gamma, seed, storage, room, stored_bytes
+                config.offline, config.reward, gamma, seed, storage, room, stored_bytes
             )
             if differences := start.spec.differences(self.offline.spec):
-                raise UserError(f"the checkpoint and {config['offline'].data[0]} differ: {'; '.join(differences)}")
-            compare(("the checkpoint", start.env), (config["offline"].data[0], environment(episodes)))
-        config["network"].encoder_weights = ""  # they are in the checkpoint
+                raise UserError(f"the checkpoint and {config.offline.data[0]} differ: {'; '.join(differences)}")
+            compare(("the checkpoint", start.env), (config.offline.data[0], environment(episodes)))
         start.check_sizes()
-        self.agent = CalQL(start.spec, config["network"], config["calql"], self.device, seed)
+        self.agent = CalQL(start.spec, config.network.from_checkpoint(), config.calql, self.device, seed)
         start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)
-        accelerate(self.agent, config["learner"])
-        self.replay = Replay(start.spec, self.online.capacity_steps, config["reward"], gamma, seed + 1, storage)
+        accelerate(self.agent, config.learner)
+        self.replay = Replay(start.spec, self.online.capacity_steps, config.reward, gamma, seed + 1, storage)
         self._tickets: dict[EpisodeKey, list[tuple[Replay, int]]] = {}  # of each episode, where it is
         if self.offline is None:
             check_room(stored_bytes, storage, f"{folder}/episodes")
@@ -88,7 +84,7 @@ class Trainer:
         Raises UserError, and adds nothing, when it does not fit; NoSpace.
         """
         tickets = [(self.replay, self.replay.add(episode))]
-        wanted = episode.succeeded or not self._successes_only
+        wanted = episode.succeeded or not self.config.offline.successes_only
         if self.offline is not None and self.online.interventions_offline and episode.interventions.any() and wanted:
             tickets.append((self.offline, self.offline.add(episode)))
         self._tickets[episode_key(episode.meta)] = tickets

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     offline, folder, updates = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     start = checkpoint.load(offline)
     ranks = Ranks()
-    trainer = Trainer(start, {name: start.section(name) for name in start.config}, folder, ranks)
+    trainer = Trainer(start, start.run_config(), folder, ranks)
     if ranks.leads:
         make_updates(trainer, folder, updates)
     else:

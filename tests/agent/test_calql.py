@@ -6,6 +6,7 @@ test_pNN: property NN of the algorithm's reference that ships with the project's
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -355,7 +356,7 @@ def test_learning_sees_shifted_images_the_same_shift_for_both(make_agent, make_b
     update = agent.update
     monkeypatch.setattr(agent, "update", lambda given, *rest: (seen.append(given), update(given, *rest))[1])
     for pad in (2, 0):
-        agent.config.augment_pad = pad
+        agent.config = dataclasses.replace(agent.config, augment_pad=pad)
         agent.learn(batch, Weights(1.0, 0.5))
     shifted, plain = (given.observations["cam"] for given in seen)
     assert torch.equal(plain, batch.observations["cam"])

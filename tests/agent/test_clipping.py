@@ -9,7 +9,7 @@ import torch
 
 from agent.calql.algorithm import Weights
 from agent.calql.gradient_clipping import clip
-from agent.config import SECTIONS, CalQLConfig, check
+from agent.config import CalQLConfig, RunConfig
 from agent.run import checkpoint
 from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
@@ -187,10 +187,9 @@ def test_zero_is_plain_adam(make_agent, make_batch, monkeypatch):
 
 @pytest.mark.parametrize("times", [0.5, 1.0])
 def test_a_limit_below_the_usual_is_refused(times):
-    config = {name: section() for name, section in SECTIONS.items()}
-    config["calql"].gradient_clip = times
+    config = RunConfig(calql=CalQLConfig(gradient_clip=times))
     with pytest.raises(UserError, match=f"gradient_clip is {times}; it must be above 1, or 0"):
-        check(config)
+        config.check()
 
 
 def test_a_checkpoint_from_before_was_made_without(make_agent, tmp_path):

@@ -701,7 +701,7 @@ def test_item_19_the_link_is_never_a_checkpoints(tune, episodes, offline, capsys
     state.config["link"] = {"address": "tcp://0.0.0.0:*", "keys": "", "insecure": True, "other_env": True}
     state.save(path)
     capsys.readouterr()
-    link = tune([], "--env-steps", "0", resume=resume).learner.config["link"]
+    link = tune([], "--env-steps", "0", resume=resume).learner.config.link
     assert (link.address, link.insecure, link.other_env) == ("tcp://127.0.0.1:0", False, False)
     shown = "its flags were: --address 'tcp://0.0.0.0:*' --insecure --other-env\n"
     assert (shown in capsys.readouterr().out) == resume

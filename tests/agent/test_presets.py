@@ -9,7 +9,7 @@ import yaml
 
 import envs
 from agent import cli
-from agent.config import ELSEWHERE, SECTIONS, check
+from agent.config import ELSEWHERE, SECTIONS, RunConfig
 from tools.learning import suite as learning_suite
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def settings(*names):
     names = [*SECTIONS, *ELSEWHERE]
     arguments = cli.parse(files, "", names, env_options=envs.options)
     sections = {name: arguments.section(name) for name in names}
-    check(sections)
+    RunConfig(**{name: sections[name] for name in SECTIONS}).check()
     return {name: dataclasses.asdict(section) for name, section in sections.items()} | {"env": arguments.env()}
 
 

@@ -1,5 +1,6 @@
 """Two processes with half of each batch against one with the whole of it."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -57,7 +58,7 @@ def test_two_processes_with_half_the_batch_equal_one_with_the_whole(job):
     one, other = (torch.load(job / f"rank{k}.pt", weights_only=True) for k in (0, 1))
 
     start = checkpoint.load(job / "offline.pt")
-    alone = Trainer(start, {name: start.section(name) for name in start.config}, job, Ranks())
+    alone = Trainer(start, start.run_config(), job, Ranks())
     rank_worker.make_updates(alone, job, 20)
     whole = alone.agent.state_dict()
     assert one["steps"] == other["steps"] == len(alone.replay) == 18
@@ -112,8 +113,9 @@ def test_the_real_command_under_torchrun(job):
 @pytest.mark.parametrize("wanted", [False, True])
 def test_a_persons_episodes_go_to_the_demonstrations_if_wanted(job, make_episode, wanted):
     start = checkpoint.load(job / "offline.pt")
-    config = {name: start.section(name) for name in start.config}
-    config["online"].interventions_offline = wanted
+    config = start.run_config()
+    online = dataclasses.replace(config.online, interventions_offline=wanted)
+    config = dataclasses.replace(config, online=online)
     trainer = Trainer(start, config, job, Ranks())
     before = trainer.offline.episodes
     acted, driven = make_episode(4, success=True), make_episode(4, success=True)
@@ -126,9 +128,7 @@ def test_a_persons_episodes_go_to_the_demonstrations_if_wanted(job, make_episode
 def test_a_follower_replaces_an_episode_as_its_leader_does(job, make_episode):
     """Item 10, with several processes: the shorter version is learnt from, then the longer one alone."""
     starts = [checkpoint.load(job / "offline.pt") for _ in "ab"]  # two: an optimizer works on the tensors that it loads
-    leader, follower = (
-        Trainer(start, {name: start.section(name) for name in start.config}, job, Ranks()) for start in starts
-    )
+    leader, follower = (Trainer(start, start.run_config(), job, Ranks()) for start in starts)
     told = []
     store = Store(job / "run", leader.add, leader.drop, lambda *news: told.append(news))
     short, whole = make_episode(4, seed=1), make_episode(9, seed=1, success=True)

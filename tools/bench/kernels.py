@@ -33,9 +33,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--updates {flags.updates}: at least 1")
     start = checkpoint.load(flags.ckpt)
     network, calql, offline, learner = (arguments.section(name, start.config.get(name)) for name in sections)
-    network.encoder_weights = ""  # they are in the checkpoint
     device = choose_device(learner)
-    agent = CalQL(start.spec, network, calql, device, learner.seed)
+    agent = CalQL(start.spec, network.from_checkpoint(), calql, device, learner.seed)
     start.restore(agent)
     accelerate(agent, learner)
     batch, weights = random_batch(start.spec, offline.batch, device), Weights(calql.cql_weight, calql.bc_weight)
