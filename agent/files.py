@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and that are still there after a power cut.
+"""Files that appear whole or not at all, that are still there after a power cut, and that one process holds alone.
 
 Promised: what `written`, `make_folder` and `move` have returned from is on the disk, with every folder that it lies in.
 Episodes, checkpoints (latest.pt and checkpoints/), and what tools.edit and tools.convert write are made with them; a
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 UNSYNCABLE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP}  # a folder of others, or of a strange file system
 
@@ -112,6 +114,19 @@ def sync_folder(folder: str | Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def try_lock(file: int | IO, shared: bool = False) -> bool:
+    """Lock an open file or folder; False when another process has it. The lock ends with the file's closing, or death.
+
+    The log, the journal, the folder or the key itself is locked: no lock file lies beside it, and others can look
+    (shared) whether it is in use. The filelock package can do neither.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def raise_descriptor_limit() -> int:

@@ -9,7 +9,6 @@ server holds a lock on it for as long as it runs.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import zmq
 
 from agent.cli import Arguments
+from agent.files import try_lock
 from agent.spec import UserError
 from agent.wire.messages import NAME, check_address
 from envs.runtime import runtime_folder
@@ -112,7 +112,7 @@ class Claim:
                 folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
                 stack.callback(os.close, folder)
                 with contextlib.suppress(OSError):  # systemd-tmpfiles takes no old files out of a locked folder
-                    fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    try_lock(folder, shared=True)
             except BlockingIOError:
                 raise UserError(
                     f"robot.control {address}: another robot server runs there; give this one another --robot-name"
@@ -162,15 +162,12 @@ def _lock(path: Path) -> int:
     end_s = time.monotonic() + LOCK_S
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file), os.lstat(path)):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile, by whoever had it
+            if try_lock(file) and os.path.samestat(os.fstat(file), os.lstat(path)):
                 return file
-        except (BlockingIOError, FileNotFoundError):
-            if time.monotonic() > end_s:
-                os.close(file)
-                raise BlockingIOError from None
         os.close(file)
+        if time.monotonic() > end_s:
+            raise BlockingIOError
         time.sleep(0.01)
 
 
@@ -180,12 +177,9 @@ def _locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(file, shared=True)
     finally:
         os.close(file)
-    return False
 
 
 def _folder() -> Path:

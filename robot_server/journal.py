@@ -7,7 +7,7 @@ cut (ended episodes do). Whoever writes one holds a lock on it, so that a robot 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
 import struct
 import zlib
@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from agent.files import try_lock
 
 SUFFIX = ".journal"
 RECORD = struct.Struct("<4sIQI")  # mark, length of the body, its checksum, frames in it; then each frame's length; body
@@ -26,7 +28,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path, self._file = path, os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(self._file):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
 
     def append(self, frames: Sequence[bytes]) -> None:
         lengths = struct.pack(f"<{len(frames)}I", *map(len, frames))
@@ -34,7 +37,7 @@ class Journal:
         head = RECORD.pack(MARK, size, _checksum(lengths, *frames), len(frames))
         written = os.writev(self._file, [head, lengths, *frames])
         if written < RECORD.size + len(lengths) + size:
-            raise OSError(28, os.strerror(28))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self, remove: bool) -> None:
         if remove:
@@ -57,8 +60,8 @@ def abandoned(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with contextlib.suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found.append(path)
+            if try_lock(file):
+                found.append(path)
     return found
 
 

@@ -34,7 +34,6 @@ import agent.installed  # noqa: F401
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import signal
@@ -48,7 +47,7 @@ import gymnasium
 
 from agent import cli
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
-from agent.files import make_folder
+from agent.files import make_folder, try_lock
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, env_differences, plural
 from envs.base import action_meaning
@@ -74,10 +73,8 @@ def recording_folder(folder: Path) -> Iterator[int]:
         raise UserError(f"{folder}: {error.strerror}") from None
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another tools.collect is recording into this folder") from None
+        if not try_lock(handle):
+            raise UserError(f"{folder}: another tools.collect is recording into this folder")
         for left in folder.glob(f".episode_*{SUFFIX}.*.part"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
         there = [*folder.iterdir(), *(folder / "originals").glob("*")]  # tools.edit may bring those back

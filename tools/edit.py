@@ -23,7 +23,6 @@ import agent.installed  # noqa: F401
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import shutil
@@ -32,7 +31,7 @@ from pathlib import Path
 
 from agent import cli
 from agent.data.episode_file import SUFFIX, read_episode, write_episode
-from agent.files import make_folder, move, sync_folder, written
+from agent.files import make_folder, move, sync_folder, try_lock, written
 from agent.spec import STEP_COLUMNS, Episode, UserError, plural
 from agent.verdict import judged, unjudged
 
@@ -49,12 +48,8 @@ def claimed(folder: Path) -> Iterator[None]:
             if place.exists():
                 handle = os.open(place, os.O_RDONLY)
                 stack.callback(os.close, handle)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"{folder}: a learner or tools.collect is using it; edit when it has ended"
-                    ) from None
+                if not try_lock(handle):
+                    raise UserError(f"{folder}: a learner or tools.collect is using it; edit when it has ended")
         yield
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import math
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from agent.files import make_folder
+from agent.files import make_folder, try_lock
 from agent.spec import UserError
 
 
@@ -34,10 +33,9 @@ class RunLog:
         try:
             make_folder(folder)
             self._file = (folder / "log.jsonl").open("ab", buffering=0)  # a record is on its way when it is written
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(self._file):
+                raise UserError(f"run folder {folder}: in use by another process")
             self._new_board, self._board = SummaryWriter, SummaryWriter(str(folder))
-        except BlockingIOError:
-            raise UserError(f"run folder {folder}: in use by another process") from None
         except OSError as error:
             raise UserError(f"run folder {folder}: {error.strerror}") from None
         self._folder, self._failing = folder, False

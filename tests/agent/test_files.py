@@ -125,3 +125,15 @@ def test_a_write_that_fails_changes_nothing(tmp_path):
         file.write(b"half")
         raise ZeroDivisionError
     assert (tmp_path / "a").read_text() == "before" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_lock_is_held_until_its_file_is_closed_and_shared_among_those_who_only_look(tmp_path):
+    def at_it(shared):
+        with (tmp_path / "file").open("rb") as other:
+            return not files.try_lock(other, shared)
+
+    with (tmp_path / "file").open("wb") as file:
+        assert files.try_lock(file) and at_it(shared=True) and at_it(shared=False)
+    with (tmp_path / "file").open("rb") as file:
+        assert files.try_lock(file, shared=True) and not at_it(shared=True) and at_it(shared=False)
+    assert not at_it(shared=False)

@@ -1,6 +1,7 @@
 """Editing recorded episodes: exact, undoable, and never half done."""
 
 import dataclasses
+import fcntl
 import os
 import shutil
 
@@ -250,7 +251,7 @@ def test_a_folder_in_use_is_left_alone(folder, run):
         run("--drop", "0")
     episodes = folder.rename(folder.parent / "run-episodes")
     held = (episodes.parent / "log.jsonl").open("ab")
-    edit.fcntl.flock(held, edit.fcntl.LOCK_EX)
+    fcntl.flock(held, fcntl.LOCK_EX)
     with pytest.raises(edit.UserError, match="is using it"), edit.claimed(episodes):
         pass
     held.close()

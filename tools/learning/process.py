@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.files import try_lock
 from agent.spec import UserError
 from tools.demo import STOP_S
 from tools.learning.settings import read, write
@@ -83,16 +83,12 @@ def alone(folder: Path, means: Means) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     told = False
     with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    say(f"{folder.name}: waits for who is at it")
-                told = True
-                if means.stop.wait(POLL_S):
-                    raise Stopped from None
+        while not try_lock(lock):
+            if not told:
+                say(f"{folder.name}: waits for who is at it")
+            told = True
+            if means.stop.wait(POLL_S):
+                raise Stopped
         folder.mkdir(exist_ok=True)
         yield
 
