@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-import robot_server.__main__
+import robot_server.session
 from agent.spec import SpecError, UserError
 from envs.clock import Clock
 from envs.reward_classifier import ClassifierReward, SuccessClassifier, network
@@ -60,7 +60,7 @@ def test_newer_weights_are_swapped_in_between_two_steps(bench, bench_pair, tiny_
 @pytest.mark.parametrize("mode", ["act", "wait"])
 def test_a_robot_that_waits_while_the_learner_is_away(bench, bench_pair, monkeypatch, logged, mode):
     mailbox, link = bench_pair
-    monkeypatch.setattr(robot_server.__main__, "AWAY_S", 0.2)
+    monkeypatch.setattr(robot_server.session, "AWAY_S", 0.2)
     robot, turns = RobotConfig(while_away=mode), []
     bench.close(mailbox)
     deadline_s = time.monotonic() + 0.3
@@ -74,7 +74,7 @@ def test_a_robot_that_waits_while_the_learner_is_away(bench, bench_pair, monkeyp
         bench.work()
         return False
 
-    assert robot_server.__main__.may_act(link, robot, over)
+    assert robot_server.session.may_act(link, robot, over)
     assert (any("the learner is away" in line for line in logged())) == (mode == "wait")
     assert (len(turns) > 3) == (mode == "wait") and (link.silent_s < 0.2) == (mode == "wait")
 
@@ -248,7 +248,7 @@ def test_what_a_classifier_calls_a_success_is_sent_and_what_truly_was_one_is_sai
 ):
     mailbox, link = bench_pair
     offer(bench, mailbox, link, 1)
-    tally = robot_server.__main__.Tally("robot", link)
+    tally = robot_server.session.Tally("robot", link)
     said = []
     for answer in (9.0, -9.0):
         net = network({"front": (8, 8, 3)})

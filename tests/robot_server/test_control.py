@@ -9,6 +9,7 @@ import pytest
 import zmq
 
 import robot_server.__main__
+import robot_server.session
 from agent.spec import UserError
 from agent.wire.arrays import WireError
 from envs.clock import Clock
@@ -500,7 +501,7 @@ def test_no_episode_begins_while_a_driver_is_silent(acting, control, operator, m
             person.socket.send(lifting(control, "resume"))
         return False
 
-    assert robot_server.__main__.may_act(acting.link, RobotConfig(), over, control)
+    assert robot_server.session.may_act(acting.link, RobotConfig(), over, control)
     assert turns[:3] == ["the person who drives is silent"] * 3 and not control.read().enabled
 
 
@@ -570,7 +571,7 @@ def test_a_verdict_covers_successes_that_were_sent_before_it(
     assert episode.rewards.tolist() == rewards and episode.meta["seed"] == 0
     assert summary.success == episode.succeeded == (word != "failure")
     assert summary.episode_return == episode.episode_return == sum(rewards)
-    tally = robot_server.__main__.Tally("robot", acting.link)
+    tally = robot_server.session.Tally("robot", acting.link)
     tally.count(summary)
     assert (tally.episodes, tally.successes) == (1, int(word != "failure"))
 
@@ -698,7 +699,7 @@ def test_after_a_stop_nothing_moves_until_a_person_releases_it(acting, control, 
             person.socket.send(lifting(control, "release"))
         return False
 
-    assert robot_server.__main__.may_act(acting.link, RobotConfig(), over, control)
+    assert robot_server.session.may_act(acting.link, RobotConfig(), over, control)
     assert turns[:3] == [True] * 3 and not control.stopped and "stopped by a person" in "".join(logged())
 
 
@@ -717,12 +718,12 @@ def test_what_was_pressed_during_the_reset_is_not_this_episodes(acting, control,
 def test_the_socket_answers_while_the_robot_waits_for_a_learner(bench, control, operator):
     person, link = operator(), bench.link("tcp://127.0.0.1:9")
     person.socket.send(question("state"))
-    assert robot_server.__main__.first_policy(link, RobotConfig(), lambda: person.socket.poll(0) != 0, control) is None
+    assert robot_server.session.first_policy(link, RobotConfig(), lambda: person.socket.poll(0) != 0, control) is None
     assert answer(person.socket.recv_multipart(zmq.NOBLOCK))["state"]["robot"] == "arm"
 
 
 def test_the_tally_tells_how_it_goes(acting, control, operator):
-    tally = robot_server.__main__.Tally("arm", acting.link)
+    tally = robot_server.session.Tally("arm", acting.link)
     control.about = tally.about
     for word in ("success", "discard", ""):
         at = {1: lambda word=word: ask(control, operator(), "event", event=word)} if word else {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from envs.clock import Clock
-from robot_server import __main__ as server
+from robot_server import session
 from robot_server.actor import run_episode
 from robot_server.config import RobotConfig
 from robot_server.control import Control
@@ -43,8 +43,8 @@ def act(tiny_env, tiny_policy, link, monkeypatch, bench):
     """act(episodes=3) runs the robot server's loop on the tiny environment."""
 
     def run(control=None, **robot):
-        monkeypatch.setattr(server, "first_policy", lambda *_: tiny_policy)
-        server.act(tiny_env, link, RobotConfig(seed=5, **robot), lambda: False, control)
+        monkeypatch.setattr(session, "first_policy", lambda *_: tiny_policy)
+        session.act(tiny_env, link, RobotConfig(seed=5, **robot), lambda: False, control)
 
     return run
 
@@ -96,7 +96,7 @@ def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, na
         turns.append((control.stopped, control.fault))
         control.stopped = len(turns) < 3
 
-    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(session, "serve", serve)
     act(control, episodes=2, hz=200.0)
     assert held == [0] and len(tiny_env.seeds) == 2  # the next reset waited for the person
     assert len(turns) == 3 and all(stopped and "'state' has NaN at step 2" in fault for stopped, fault in turns)

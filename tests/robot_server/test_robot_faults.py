@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from envs.base import RobotFault
-from robot_server import __main__ as server
+from robot_server import session
 from robot_server.actor import Pauses, Prompt
 from robot_server.control import Control
 
@@ -45,13 +45,13 @@ def served(monkeypatch):
         if control and len(turns) >= 3:
             control.stopped = False
 
-    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(session, "serve", serve)
     return turns
 
 
 def test_what_a_person_has_to_look_at_waits_for_them(served, control, logged):
     arm = Arm()
-    server.cleared(STUCK, arm, None, control, lambda: False)
+    session.cleared(STUCK, arm, None, control, lambda: False)
     assert served == [(True, "axis 'x' stands")] * 3 and arm.asked == 1
     assert not control.stopped and control.fault == ""
     assert logged() == [
@@ -63,35 +63,35 @@ def test_what_a_person_has_to_look_at_waits_for_them(served, control, logged):
 
 def test_what_is_still_the_matter_is_said_and_waited_for_again(served, control, logged):
     arm = Arm(RobotFault("motor 3 is hot"))
-    server.cleared(STUCK, arm, None, control, lambda: False)
+    session.cleared(STUCK, arm, None, control, lambda: False)
     assert arm.asked == 2 and "the arm is held: motor 3 is hot" in "".join(logged())
     assert (True, "motor 3 is hot") in served
 
 
 def test_what_ends_by_itself_waits_for_nobody(served, control, logged):
     arm = Arm(CAMERA, CAMERA, None)
-    server.cleared(CAMERA, arm, None, control, lambda: False)
+    session.cleared(CAMERA, arm, None, control, lambda: False)
     assert arm.asked == 3 and not any(stopped for stopped, _ in served)
     assert logged() == [f"the arm is held: {CAMERA}", "the arm goes on"]
 
 
 def test_something_worse_meanwhile_waits_for_a_person(served, control, logged):
     arm = Arm(CAMERA, STUCK)
-    server.cleared(CAMERA, arm, None, control, lambda: False)
+    session.cleared(CAMERA, arm, None, control, lambda: False)
     assert (True, "axis 'x' stands") in served and arm.asked == 3
 
 
 def test_without_a_page_it_ends(served, logged):
     arm = Arm()
     with pytest.raises(SystemExit) as caught:
-        server.cleared(STUCK, arm, None, None, lambda: False)
+        session.cleared(STUCK, arm, None, None, lambda: False)
     assert caught.value.code == 1 and arm.asked == 0 and "axis 'x' stands" in "".join(logged())
 
 
 def test_ctrl_c_while_it_waits(served, control):
     turns = iter([False, False, True, True, True])
     arm = Arm()
-    server.cleared(STUCK, arm, None, control, lambda: next(turns, True))
+    session.cleared(STUCK, arm, None, control, lambda: next(turns, True))
     assert arm.asked == 0
 
 

@@ -9,7 +9,8 @@ import pytest
 from agent.cli import Stop
 from agent.signals import SIGNALS
 from robot_server import __main__ as server
-from robot_server.__main__ import finish, wait_until
+from robot_server.__main__ import finish
+from robot_server.session import wait_until
 
 
 @pytest.fixture

@@ -1,0 +1,246 @@
+"""A robot server's session: wait for the learner and its policy, run episodes, hold when something is the matter."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from agent.cli import Stop, build
+from agent.config import NetworkConfig
+from envs.base import PacedEnv, RobotFault, paced_env
+from envs.clock import Clock
+from robot_server.actor import Acting, Summary, run_episode, swap
+from robot_server.config import RobotConfig
+from robot_server.control import Control
+from robot_server.link import Link
+from robot_server.stepper import ObservationFault
+
+log = logging.getLogger(__name__)
+
+REMIND_S = 30.0
+FAULTS_IN_A_ROW = 3  # episodes of a simulation that end by NaN, after which the robot server stops
+SETTLE_S = 3.0  # between two reasons to wait
+AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long update
+
+
+def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> None:
+    """Wait for the learner and its policy, then run episodes until `stop` or the number asked for."""
+    tally = Tally(robot.robot_name, link)
+    if control:
+        control.about = tally.about
+
+    def over() -> bool:
+        return stop() or link.done
+
+    policy = first_policy(link, robot, over, control)
+    arm = paced_env(env)
+    clock = link.clock = arm.clock if arm else Clock(robot.hz)
+    if arm and arm.realtime_denied:
+        log.warning("no real-time scheduling (ulimit -r): other work on this machine can make a step late")
+
+    faults = 0  # episodes in a row that the observations ended
+    first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
+    for number in range(robot.episodes) if robot.episodes else itertools.count():
+        if policy is None or not may_act(link, robot, over, control):
+            break
+        seed = first_seed + number
+        try:
+            summary = run_episode(
+                env,
+                policy,
+                link,
+                clock,
+                seed,
+                robot.deterministic,
+                lambda: over() or bool(link.full),
+                robot.max_backlog_steps,
+                control,
+            )
+        except RobotFault as fault:
+            cleared(fault, arm, link, control, over)
+            continue
+        except ObservationFault as fault:
+            faults += 1
+            if clock.hz:  # something moves in wall-clock time: a person has to look
+                if arm:
+                    with contextlib.suppress(RobotFault):  # it is held then, too
+                        arm.hold()
+                cleared(RobotFault(str(fault)), arm, link, control, over)
+            elif faults == FAULTS_IN_A_ROW:
+                raise
+            else:
+                log.warning("the episode ends: %s", fault)
+            continue
+        faults = 0
+        if summary.steps:
+            tally.count(summary)
+            log.info("%s", str(summary).strip())
+    if link.done:
+        log.info("the learner's run is over")
+    if clock.hz:
+        log.info("%s", str(clock).strip())
+    if tally.judged:
+        log.info("%s", tally.verdicts())
+
+
+def cleared(
+    fault: RobotFault, arm: PacedEnv | None, link: Link, control: Control | None, over: Callable[[], bool]
+) -> None:
+    """Wait until what was the matter with the robot is over: until a person says so, unless it ends by itself.
+
+    Raises SystemExit (code 1) where there is no page on which a person could.
+    """
+    while not over():
+        log.warning("the arm is held: %s", fault)
+        if not fault.by_itself:
+            if not control:
+                raise SystemExit(1)
+            log.warning("Inspect the arm, then hold Release in the panel.")
+            control.latch_stop(str(fault))
+            while control.stopped and not over():
+                serve(link, control, 0.1, over)
+        before = str(fault)
+        while not over():
+            try:
+                if arm:
+                    arm.clear()
+            except RobotFault as again:
+                fault = again
+                if not fault.by_itself or str(fault) != before:
+                    break
+                serve(link, control, 0.5, over)
+            else:
+                log.info("the arm goes on")
+                if control:
+                    control.fault = ""
+                return
+
+
+def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: Control | None = None) -> bool:
+    """Wait while the next episode could be lost, or is not wanted; False when it is over."""
+
+    def why_not() -> str:
+        if control and control.held:
+            return f"{control.held}: waiting for {'Release' if control.stopped else 'them to come back, or for Resume'}"
+        away = robot.while_away == "wait" and link.silent_s > AWAY_S
+        reason = link.full or ("the learner is away (robot.while_away)" if away else "")
+        return reason and f"{reason}: waiting for the learner"
+
+    def resolved() -> bool:
+        serve(link, control, 1.0, lambda: not why_not())
+        link.keep()
+        return not why_not()
+
+    reason = why_not()
+    return not over() if not reason else wait_until(resolved, reason, over)
+
+
+def serve(link: Link, control: Control | None, timeout_s: float, until: Callable[[], bool]) -> None:
+    """Serve both, for so long at most."""
+    end_s = time.monotonic() + timeout_s
+    while (left_s := end_s - time.monotonic()) > 0 and not until():
+        link.wait(min(left_s, 0.02 if control else left_s))
+        if control:
+            control.serve()
+
+
+def first_policy(
+    link: Link, robot: RobotConfig, stop: Callable[[], bool], control: Control | None = None
+) -> Acting | None:
+    """The policy, with the first weights loaded; None when asked to stop before they came."""
+
+    def served(done: Callable[[float], bool]) -> Callable[[], bool]:
+        def turn() -> bool:
+            if control:
+                control.serve()
+            return done(0.1)
+
+        return turn
+
+    waiting = f"waiting for a learner at {link.address}"
+    if not wait_until(served(link.connect), waiting, stop, lambda: link.trouble):
+        return None
+    import torch  # slow to load: not before it is known that there is a learner to serve
+
+    from agent.policy import Policy
+
+    torch.set_num_threads(robot.threads)
+    network = {**(link.network or {}), "encoder_weights": ""}  # they come from the learner, with all others
+    policy = Policy(link.spec, build(NetworkConfig, network, "the learner's network."))
+    log.info("connected to the learner at %s%s", link.address, f", run {link.run}" if link.run else "")
+    if not wait_until(served(link.has_weights), "waiting for the policy", stop):
+        return None
+    swap(policy, link)
+    return policy
+
+
+LINK_HEALTH = (
+    "address",
+    "run",
+    "trouble",
+    "full",
+    "reconnects",
+    "backlog",
+    "unkept",
+    "round_trip_s",
+    "silent_s",
+)
+
+
+class Tally:
+    """What the operator's socket tells besides the running episode."""
+
+    def __init__(self, name: str, link: Link) -> None:
+        self._name, self._link = name, link
+        self.episodes = self.successes = self.discarded = 0
+        self.judged: Counter[tuple[bool, bool]] = Counter()  # episodes, by the classifier's word and the environment's
+        self._version, self._since_s = 0, time.monotonic()
+
+    def count(self, summary: Summary) -> None:
+        self.discarded += summary.word == "discard"
+        self.episodes += summary.word != "discard"
+        self.successes += summary.success and summary.word != "discard"
+        if summary.true_success is not None:
+            self.judged[summary.success, summary.true_success] += 1
+
+    def verdicts(self) -> str:
+        right, wrong, missed = (self.judged[words] for words in ((True, True), (True, False), (False, True)))
+        called = f"{right + wrong} of {self.judged.total()} episodes called a success, {wrong} of them wrongly"
+        return f"classifier: {called}; {missed} successes missed"
+
+    def about(self) -> dict[str, Any]:
+        link = self._link
+        if link.version != self._version:
+            self._version, self._since_s = link.version, time.monotonic()
+        health = {name: getattr(link, name) for name in LINK_HEALTH}
+        return {
+            "robot": self._name,
+            "episodes": self.episodes,
+            "successes": self.successes,
+            "discarded": self.discarded,
+            "policy_version": self._version,
+            "policy_age_s": time.monotonic() - self._since_s,
+            "link": health,
+        }
+
+
+def wait_until(
+    done: Callable[[], bool], what: str, stop: Callable[[], bool], why: Callable[[], str] = lambda: ""
+) -> bool:
+    """Call `done` until it is true; False when asked to stop. Says now and then what it waits for, and why."""
+    said, said_s = "", -REMIND_S
+    while not stop():
+        if done():
+            return True
+        reason = why()
+        line = f"{what}: {reason}" if reason else what
+        if time.monotonic() - said_s > (REMIND_S if line == said else SETTLE_S):
+            log.info("%s ...", line)
+            said, said_s = line, time.monotonic()
+    return False
