@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import math
 import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, TypeVar, Union
 
 from agent import recorded_env, yaml_file
 from agent.config import ELSEWHERE, SECTIONS, section_class
+from agent.options import build as checked
+from agent.options import converted
 from agent.options import nearest as nearest
 from agent.signals import Stop as Stop
 from agent.signals import run as run
 from agent.spec import UserError
 
-BOOLEAN = " (yes, no, on, off, true and false are booleans in YAML: put the text in quotes)"
-QUOTE = " (put it in quotes)"
 T = TypeVar("T")
 Settings = dict[str, dict[str, Any]]  # section -> field -> value
 
@@ -30,56 +30,36 @@ class Typed(str):
 
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
-    """`value` (from YAML) as the annotated type `hint`. Raises UserError naming `where`."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    wants_text = hint is str or (origin is Literal and all(isinstance(arg, str) for arg in args))
-    if isinstance(value, Typed) and origin not in (list, tuple, Union, types.UnionType):
+    """`value` (from YAML or a flag) as the annotated type `hint`. Raises UserError naming `where`."""
+    try:
+        return converted(_read(value, hint, where), hint, where)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _read(value: Any, hint: Any, where: str) -> Any:
+    """What a text stands for where `hint` is wanted: flags are texts, and so are 1e-4 and the like in YAML 1.1."""
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        if isinstance(value, Typed) and value in ("", "null", "none") and type(None) in args:
+            return None
+        return _read(value, next(arg for arg in args if arg is not type(None)), where)
+    if typing.get_origin(hint) in (list, tuple):
+        items = _split(value) if isinstance(value, str) else value
+        return [_read(item, args[0], where) for item in items] if isinstance(items, (list, tuple)) else items
+    if isinstance(value, Typed):
+        if hint in (str, Any) or (args and all(isinstance(arg, str) for arg in args)):
+            return str(value)
         try:
-            value = str(value) if wants_text else yaml_file.loads(value, where)
+            value = yaml_file.loads(value, where)
         except UserError as error:
             if "not YAML" not in str(error):
                 raise
-            value = str(value)
-    if origin in (Union, types.UnionType):
-        if (value is None or (isinstance(value, Typed) and value in ("", "null", "none"))) and type(None) in args:
-            return None
-        return coerce(value, next(a for a in args if a is not type(None)), where)
-    if origin is Literal:
-        if value not in args:
-            wrong = f"{where}: {value!r} is not one of {', '.join(map(str, args))}"
-            raise UserError(wrong + (BOOLEAN if isinstance(value, bool) else nearest(str(value), args)))
-        return value
-    if origin in (list, tuple):
-        items = _split(value) if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            items = [items]
-        return origin(coerce(item, args[0], where) for item in items)
-    if hint is dict or origin is dict:
-        if isinstance(value, Mapping):
-            return dict(value)
-    elif hint is list:
-        if isinstance(value, list):
-            return value
-    elif hint is bool:
-        if isinstance(value, bool):
-            return value
-    elif hint is str:
-        if isinstance(value, (bool, float)):
-            raise UserError(f"{where}: {value!r} is not a text{BOOLEAN if isinstance(value, bool) else QUOTE}")
-        if not isinstance(value, (list, dict)) and value is not None:
             return str(value)
-    elif hint in (int, float) and not isinstance(value, bool):
-        if isinstance(value, int):
-            return hint(value)
-        try:
-            number = float(value)  # YAML 1.1 reads 1e-4 as a string
-            if hint is float or number == int(number):
-                return hint(number)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    raise UserError(f"{where}: {value!r} is not of type {getattr(hint, '__name__', hint)}")
+    if hint in (int, float) and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _split(text: str) -> list[Typed]:
@@ -101,28 +81,14 @@ def read_yaml(path: str | Path) -> Settings:
 
 
 def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
-    """A dataclass from plain values, each checked against its field's type; an unknown key names the nearest known."""
-    if not isinstance(settings, Mapping):
-        raise UserError(f"{where.rstrip(' .:')}: expected `key: value` lines, not {settings!r}")
-    hints = typing.get_type_hints(kind)
-    for key in settings:
-        if key not in hints:
-            raise UserError(f"unknown key '{where}{key}'{nearest(key, hints)}")
-    values = {key: coerce(value, hints[key], where + key) for key, value in settings.items()}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        low, high, value = field.metadata.get("low"), field.metadata.get("high"), values.get(field.name)
-        for number in value if isinstance(value, list) else [value]:
-            if number is None:
-                continue
-            if low is not None and not number >= low:
-                raise UserError(f"{where}{field.name} is {value}; it must be {low} or more")
-            if high is not None and not number <= high:
-                raise UserError(f"{where}{field.name} is {value}; it must be {high} or less")
-            if isinstance(number, float) and (
-                math.isnan(number) or (math.isinf(number) and not field.metadata.get("infinite"))
-            ):
-                raise UserError(f"{where}{field.name} is {value}; it must be a finite number")
-    return kind(**values)
+    """agent.options.build of what flags and YAML files say. Raises UserError."""
+    if isinstance(settings, Mapping):
+        hints = typing.get_type_hints(kind)
+        settings = {key: _read(value, hints.get(key), f"{where}{key}") for key, value in settings.items()}
+    try:
+        return checked(kind, settings, where)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 class Arguments:

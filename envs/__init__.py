@@ -10,13 +10,14 @@ import dataclasses
 import functools
 from typing import Any
 
-from envs.base import Common, nearest
+from agent.options import build, nearest
+from envs.base import Common
 
 NAMES = ("sim", "fake", "gym:<id>", "real", "lerobot:<type>", "mock")
 
 
 def options(name: str) -> type:
-    """The environment's Options with the Common ones, a dataclass; loads no simulator.
+    """The environment's options with the Common ones, a dataclass; loads no simulator.
 
     Raises ValueError for an unknown name.
     """
@@ -25,25 +26,24 @@ def options(name: str) -> type:
 
 @functools.cache
 def _with_common(kind: type) -> type:
-    return dataclasses.make_dataclass("Options", [], bases=(Common, kind))
+    return dataclasses.make_dataclass(kind.__name__, [], bases=(Common, kind))
 
 
 def _own_options(name: str) -> type:
     if name == "sim":
-        from envs.sim import Options as SimOptions
+        from envs.sim import SimOptions
 
         return SimOptions
     if name == "fake":
-        from envs.fake import Options as FakeOptions
+        from envs.fake import FakeOptions
 
         return FakeOptions
     if name.startswith("gym:"):
-        from envs.gym import Options as GymOptions
+        from envs.gym import GymOptions
 
         return GymOptions
     if name in ("real", "mock") or name.startswith("lerobot:"):
-        from envs.real.options import MockOptions
-        from envs.real.options import Options as RealOptions
+        from envs.real.options import MockOptions, RealOptions
 
         return MockOptions if name == "mock" else RealOptions
     raise ValueError(f"unknown environment '{name}'{nearest(name, NAMES)}; there are {', '.join(NAMES)}")
@@ -51,12 +51,7 @@ def _own_options(name: str) -> type:
 
 def make(name: str, **chosen: Any) -> Any:
     """A gymnasium.Env with a Dict observation and actions in [-1, 1]^A. Raises ValueError, one line, for bad input."""
-    kind = options(name)
-    known = [field.name for field in dataclasses.fields(kind)]
-    for key in chosen:
-        if key not in known:
-            raise ValueError(f"environment '{name}' has no option '{key}'{nearest(key, known)}")
-    asked = kind(**chosen)
+    asked: Any = build(options(name), chosen)
     if asked.classifier and asked.after_success is not None:
         raise ValueError("after_success is for the environment's own success, not for that of a classifier")
     classifier = None

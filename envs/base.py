@@ -1,14 +1,14 @@
-"""What all environments share: their fault, their common options, and checks of actions, flags and names."""
+"""What all environments share: their fault, their common options, and checks of actions and flags."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from agent.options import option
 from envs.clock import Clock
 
 MAX_IMAGE_SIZE = 2048  # pixels a side
@@ -29,12 +29,11 @@ class RobotFault(RuntimeError):
 class Common:
     """What every environment can be told."""
 
-    classifier: str | None = field(
-        default=None,
-        metadata={"help": "file of tools.train_reward: what it sees gives the reward; empty: the environment"},
+    classifier: str | None = option(
+        None, "file of tools.train_reward: what it sees gives the reward; empty: the environment"
     )
-    after_success: int | None = field(
-        default=None, metadata={"help": "go on for so many steps after a success: recordings for tools.train_reward"}
+    after_success: int | None = option(
+        None, "go on for so many steps after a success: recordings for tools.train_reward"
     )
 
 
@@ -93,9 +92,3 @@ def is_flag(value: Any) -> bool:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.size == 1 and value.dtype.kind in "biuf" and value.item() in (0, 1)
     return isinstance(value, (bool, int, float)) and value in (0, 1)
-
-
-def nearest(word: str, known: Any) -> str:
-    """' (did you mean 'X'?)' for the known word most like `word`, or ''."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""

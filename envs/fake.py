@@ -10,12 +10,13 @@ import json
 import os
 import time
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from agent.options import option
 from envs.base import MAX_IMAGE_SIZE, clipped
 
 STEP = 0.25  # distance per step of an action of 1; the arena is [-1, 1]^2
@@ -23,11 +24,11 @@ LOG = "FAKE_ENV_LOG"
 
 
 @dataclass
-class Options:
-    image_size: int = field(default=24, metadata={"help": "pixels a side"})
-    horizon: int = field(default=20, metadata={"help": "steps after which an episode is truncated"})
-    step_ms: float = field(default=0.0, metadata={"help": "wall-clock time that a step takes"})
-    reach: float = field(default=0.12, metadata={"help": "how near is there; with 0 no episode succeeds"})
+class FakeOptions:
+    image_size: int = option(24, "pixels a side", low=8, high=MAX_IMAGE_SIZE)
+    horizon: int = option(20, "steps after which an episode is truncated", low=1)
+    step_ms: float = option(0.0, "wall-clock time that a step takes", low=0, high=1e6)
+    reach: float = option(0.12, "how near is there; with 0 no episode succeeds", low=0, high=2)
 
 
 class FakeEnv(gymnasium.Env):
@@ -38,15 +39,7 @@ class FakeEnv(gymnasium.Env):
     metadata: dict[str, Any] = {"render_modes": []}
     action_meaning = {"kind": "delta", "quantity": "position", "low": [-STEP] * 2, "high": [STEP] * 2}
 
-    def __init__(self, options: Options) -> None:
-        if not 8 <= options.image_size <= MAX_IMAGE_SIZE:
-            raise ValueError(f"image_size is {options.image_size}; it must be 8 to {MAX_IMAGE_SIZE}")
-        if options.horizon < 1:
-            raise ValueError(f"horizon is {options.horizon}; it must be 1 or more")
-        if not 0 <= options.step_ms <= 1e6:
-            raise ValueError(f"step_ms is {options.step_ms}; it must be 0 to 1e6")
-        if not 0 <= options.reach <= 2:
-            raise ValueError(f"reach is {options.reach}; it must be 0 to 2")
+    def __init__(self, options: FakeOptions) -> None:
         self.options, self.task_name = options, "reach"
         size = options.image_size
         self.observation_space = gymnasium.spaces.Dict(

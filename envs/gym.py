@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from envs.base import action_meaning, clipped, nearest
+from agent.options import nearest, option
+from envs.base import action_meaning, clipped
 from envs.gym_observations import first_line, observe, parts
 from envs.gym_success import SuccessSignal
 from envs.rendering import choose_backend, no_opengl
@@ -21,16 +22,16 @@ ROBOTICS_ENVS = re.compile("Adroit|AntMaze|PointMaze|FrankaKitchen|Fetch|HandMan
 
 
 @dataclass
-class Options:
-    kwargs: dict = field(default_factory=dict, metadata={"help": "keyword arguments of gymnasium.make"})
-    binary: bool = field(default=False, metadata={"help": "reward 1 at the first success, which ends it; else 0"})
-    max_episode_steps: int | None = field(default=None, metadata={"help": "time limit; empty: the environment's own"})
-    success_key: str | None = field(
-        default=None, metadata={"help": "key of info that says whether the task is done; empty: success or is_success"}
+class GymOptions:
+    kwargs: dict = option({}, "keyword arguments of gymnasium.make")
+    binary: bool = option(False, "reward 1 at the first success, which ends it; else 0")
+    max_episode_steps: int | None = option(None, "time limit; empty: the environment's own")
+    success_key: str | None = option(
+        None, "key of info that says whether the task is done; empty: success or is_success"
     )
 
 
-def wrap(environment_id: str, options: Options) -> gymnasium.Env:
+def wrap(environment_id: str, options: GymOptions) -> gymnasium.Env:
     """gymnasium.make(environment_id), rescaled and renamed. Raises ValueError, one line, when that can't be done."""
     if options.kwargs.get("render_mode") == "human" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         raise ValueError(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.base import nearest
+from agent.options import nearest
 
 SHAPES_GROUP, MESHES_GROUP = 0, 1  # robosuite's geom groups: what collides, what is seen
 CELLS_PER_MESH = 14  # a coarse mesh keeps one vertex in each of at most 14 x 14 x 14 cells

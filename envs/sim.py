@@ -10,14 +10,15 @@ import importlib.util
 import logging
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 
-from envs.base import MAX_IMAGE_SIZE, clipped, nearest
+from agent.options import nearest, option
+from envs.base import MAX_IMAGE_SIZE, clipped
 from envs.rendering import Cameras, choose_backend, no_opengl
 from envs.runtime import runtime_folder
 
@@ -43,24 +44,20 @@ PHYSICS_HZ = 500  # robosuite's
 STEP_M, STEP_RAD = 0.05, 0.5  # what an action of 1 asks of the end effector in one step
 
 
-def _option(default: Any, help: str) -> Any:
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass
-class Options:
-    task: str = _option("Lift", f"one of {', '.join(TASKS)}")
-    robot: str = _option("Panda", "any one-armed robosuite robot")
-    cameras: list[str] = _option(["agentview", "robot0_eye_in_hand"], "robosuite cameras, in this order")
-    image_size: int = _option(84, "pixels a side")
-    control_hz: float = _option(10.0, "actions per simulated second")
-    horizon: int = _option(100, "steps after which an episode is truncated")
-    action: Literal["position", "pose"] = _option("position", "x, y, z (and gripper), or with rotation x, y, z as well")
-    render: Literal["fast", "stock"] = _option("fast", "fast: coarse meshes, no shadows, no multisampling")
-    placement_m: float | None = _option(None, "Lift, Stack: how far from the centre objects start; empty: robosuite's")
-    privileged: bool = _option(False, "also observe the objects' state, as 'object'; for baselines")
+class SimOptions:
+    task: str = option("Lift", f"one of {', '.join(TASKS)}", choices=TASKS)
+    robot: str = option("Panda", "any one-armed robosuite robot")
+    cameras: list[str] = option(["agentview", "robot0_eye_in_hand"], "robosuite cameras, in this order")
+    image_size: int = option(84, "pixels a side", low=1, high=MAX_IMAGE_SIZE)
+    control_hz: float = option(10.0, "actions per simulated second", above=0, high=PHYSICS_HZ)
+    horizon: int = option(100, "steps after which an episode is truncated", low=1)
+    action: Literal["position", "pose"] = option("position", "x, y, z (and gripper), or with rotation x, y, z as well")
+    render: Literal["fast", "stock"] = option("fast", "fast: coarse meshes, no shadows, no multisampling")
+    placement_m: float | None = option(
+        None, "Lift, Stack: how far from the centre objects start; empty: robosuite's", low=0, high=1
+    )
+    privileged: bool = option(False, "also observe the objects' state, as 'object'; for baselines")
 
 
 class SimEnv(gymnasium.Env):
@@ -74,7 +71,7 @@ class SimEnv(gymnasium.Env):
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: SimOptions) -> None:
         choose_backend()
         suite = _import_robosuite()
         self.options, self.task_name = options, options.task
@@ -300,28 +297,11 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _check(options: Options, robots: Any) -> None:
-    if options.task not in TASKS:
-        raise ValueError(f"unknown task '{options.task}'{nearest(options.task, TASKS)}; tasks: {', '.join(TASKS)}")
+def _check(options: SimOptions, robots: Any) -> None:
     if options.robot not in robots:
         raise ValueError(f"unknown robot '{options.robot}'{nearest(options.robot, robots)}")
-    for name, value, known in (
-        ("action", options.action, ("position", "pose")),
-        ("render", options.render, ("fast", "stock")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is '{value}'{nearest(value, known)}; it can be {' or '.join(known)}")
-    for name in ("image_size", "control_hz", "horizon"):
-        if not getattr(options, name) > 0:
-            raise ValueError(f"{name} is {getattr(options, name)}; it must be above 0")
-    if options.image_size > MAX_IMAGE_SIZE:
-        raise ValueError(f"image_size is {options.image_size}; it must be {MAX_IMAGE_SIZE} or less")
-    if options.control_hz > PHYSICS_HZ:
-        raise ValueError(f"control_hz is {options.control_hz}; the physics run at {PHYSICS_HZ} Hz")
     if options.placement_m is not None and options.task not in PLACED:
         raise ValueError(f"placement_m is for {' and '.join(PLACED)}; task '{options.task}' has its own placement")
-    if options.placement_m is not None and not 0 <= options.placement_m <= 1:
-        raise ValueError(f"placement_m is {options.placement_m}; it must be 0 to 1")
 
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:
@@ -331,7 +311,7 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     return axis / (2 * sine) * np.arctan2(sine, (np.trace(rotation) - 1) / 2) if sine > 1e-9 else np.zeros(3)
 
 
-def _controller(suite: Any, options: Options) -> dict:
+def _controller(suite: Any, options: SimOptions) -> dict:
     """robosuite's own configuration for the robot, its arm under end-effector control in the base's frame."""
     config = suite.load_composite_controller_config(robot=options.robot)
     arms = config["body_parts"].get("arms", config["body_parts"])

@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-from test_imports import PACKAGES, imported
+from test_imports import PACKAGES, SHARED, imported
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
@@ -39,7 +39,7 @@ def arrows():
             for name in imported(path):
                 target = source_of(name)
                 empty = target and target.name == "__init__.py" and not ast.parse(target.read_text()).body
-                if target and not empty and room(target) != room(path):
+                if target and not empty and room(target) != room(path) and target != source_of(SHARED):
                     found.setdefault((room(path), room(target)), f"{path.relative_to(ROOT)} imports {name}")
     return found
 

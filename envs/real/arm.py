@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from envs.base import nearest
+from agent.options import nearest
 
 
 class ArmError(RuntimeError):

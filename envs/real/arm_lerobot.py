@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.base import nearest
+from agent.options import nearest
 from envs.real.arm import ArmError, State
 
 SUFFIX = ".pos"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from envs.real.camera_options import CameraError, Options
+from envs.real.camera_options import CameraError, CameraOptions
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Source(Protocol):
 class V4L2:
     """A USB camera by OpenCV. A read waits for READ_TIMEOUT_S at most, if OpenCV was not used for cameras before."""
 
-    def __init__(self, name: str, options: Options) -> None:
+    def __init__(self, name: str, options: CameraOptions) -> None:
         self._name, self._options = name, options
         device = options.device
         self.path = str(device) if isinstance(device, str) and not device.isdigit() else f"/dev/video{device}"
@@ -115,7 +115,7 @@ class V4L2:
 class RealSense:
     """The colour stream of an Intel RealSense. device: its serial number, or 0 where only one is plugged in."""
 
-    def __init__(self, name: str, options: Options) -> None:
+    def __init__(self, name: str, options: CameraOptions) -> None:
         self._name, self._options = name, options
         self._pipeline: Any = None
 
@@ -177,7 +177,7 @@ class RealSense:
 class File:
     """A video at its own rate, or a folder's images (by name) at `fps`, over and over: rehearsal without a camera."""
 
-    def __init__(self, name: str, options: Options) -> None:
+    def __init__(self, name: str, options: CameraOptions) -> None:
         self.path, self._fps = Path(str(options.device)), options.fps
         self._images: list[Path] = []
         self._capture: Any = None
@@ -226,7 +226,7 @@ class File:
         return frame
 
 
-def make(name: str, options: Options) -> Source:
+def make(name: str, options: CameraOptions) -> Source:
     """The source that the options of the camera `name` ask for; opens nothing."""
-    kinds: dict[str, Callable[[str, Options], Source]] = {"v4l2": V4L2, "realsense": RealSense, "file": File}
+    kinds: dict[str, Callable[[str, CameraOptions], Source]] = {"v4l2": V4L2, "realsense": RealSense, "file": File}
     return kinds[options.source](name, options)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from envs.real.camera_options import CameraError, Options, check
+from envs.real.camera_options import CameraError, CameraOptions, parse
 from envs.real.camera_sources import Source, make
 
 RETRY_S, LONGEST_RETRY_S = 0.25, 4.0  # before a camera is opened again; doubled while that does not help
@@ -47,10 +47,9 @@ class Camera:
     Raises ValueError for bad options. `source` takes the place of the one that the options name.
     """
 
-    def __init__(self, name: str, options: Options, source: Source | None = None) -> None:
-        check(name, options)
-        self.name, self.options = name, options
-        self.source = source or make(name, options)
+    def __init__(self, name: str, options: CameraOptions, source: Source | None = None) -> None:
+        self.name, self.options = name, parse(name, vars(options))
+        self.source = source or make(name, self.options)
         self.frames = self.drops = self.reconnects = 0
         self._newest: _Newest | None = None  # the reader swaps the whole of it, so `read` needs no lock
         self._fault: Exception | None = None

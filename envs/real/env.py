@@ -17,7 +17,7 @@ from envs.base import PacedEnv, RobotFault, is_flag
 from envs.clock import Clock
 from envs.real.arm import ArmError, State
 from envs.real.camera_options import CameraError
-from envs.real.options import Options, check, read_axis
+from envs.real.options import RealOptions, check, read_axis
 from envs.real.realtime import real_time
 from envs.real.startup import make_camera, start_arm
 
@@ -41,7 +41,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: RealOptions) -> None:
         self.options, self.task_name = options, str(options.arm_options.get("task", options.arm))
         self.paused: Callable[[float], bool] = _sleep
         self.ask: Callable[[str], Any] = lambda prompt: input(f"{prompt} (Enter) ")

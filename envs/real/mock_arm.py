@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
 import numpy as np
 
-from envs.base import nearest
+from agent.options import build, option
+from envs.base import MAX_IMAGE_SIZE
 from envs.real.arm import ArmError, State
 from envs.runtime import runtime_folder
 
@@ -24,17 +25,17 @@ AXES = ("x", "y", "z", "gripper")
 
 
 @dataclass
-class Options:
-    task: str = field(default="Lift", metadata={"help": "of envs.sim"})
-    cameras: list[str] = field(default_factory=lambda: ["agentview", "robot0_eye_in_hand"])
-    size: int = field(default=128, metadata={"help": "pixels a side of a camera's frame"})
-    fps: float = field(default=20.0, metadata={"help": "frames a second of each camera"})
-    latency_s: float = field(default=0.02, metadata={"help": "from a command to the motors"})
-    camera_delay_s: float = field(default=0.03, metadata={"help": "from a picture to its frame"})
-    noise: float = field(default=0.0005, metadata={"help": "standard deviation of a measured position, m"})
-    drop_rate: float = field(default=0.0, metadata={"help": "share of commands that get lost"})
-    late_s: float = field(default=0.4, metadata={"help": "of the fault 'late'"})
-    socket: str = field(default="", metadata={"help": "Unix socket; empty: mock-arm.sock in the runtime folder"})
+class MockArmOptions:
+    task: str = option("Lift", "of envs.sim")
+    cameras: list[str] = option(["agentview", "robot0_eye_in_hand"], "of envs.sim")
+    size: int = option(128, "pixels a side of a camera's frame", low=8, high=MAX_IMAGE_SIZE)
+    fps: float = option(20.0, "frames a second of each camera", above=0)
+    latency_s: float = option(0.02, "from a command to the motors", low=0)
+    camera_delay_s: float = option(0.03, "from a picture to its frame", low=0)
+    noise: float = option(0.0005, "standard deviation of a measured position, m", low=0)
+    drop_rate: float = option(0.0, "share of commands that get lost", low=0, high=1)
+    late_s: float = option(0.4, "of the fault 'late'", low=0)
+    socket: str = option("", "Unix socket; empty: mock-arm.sock in the runtime folder")
 
     def __post_init__(self) -> None:
         self.socket = self.socket or default_socket()
@@ -45,14 +46,10 @@ def default_socket() -> str:
     return str(runtime_folder() / "mock-arm.sock")
 
 
-def mock_options(given: Mapping[str, Any]) -> Options:
-    """Raises ValueError for one that there is not."""
-    known = [entry.name for entry in dataclasses.fields(Options)]
-    for key in given:
-        if key not in known:
-            raise ValueError(f"arm 'mock' has no option '{key}'{nearest(key, known)}; there are {', '.join(known)}")
+def mock_options(given: Mapping[str, Any]) -> MockArmOptions:
+    """Raises ValueError, one line, for an unknown one or a bad value."""
     try:
-        return Options(**given)
+        return build(MockArmOptions, given, "arm 'mock': ")
     except OSError as error:
         raise ValueError(f"arm 'mock': no place for its socket: {error}") from None
 

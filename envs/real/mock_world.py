@@ -29,11 +29,11 @@ from multiprocessing.connection import Client, Connection, Listener
 
 import numpy as np
 
+from agent.options import build
 from envs.clock import Clock
-from envs.real.mock_arm import Options, default_socket
+from envs.real.mock_arm import MockArmOptions, default_socket
 from envs.real.realtime import real_time
-from envs.sim import STEP_M, SimEnv
-from envs.sim import Options as SimOptions
+from envs.sim import STEP_M, SimEnv, SimOptions
 
 WORLD_HZ = 50.0
 STIFFNESS = 3000.0  # 1/s^2: at 0.25 m/s it is 6 mm behind
@@ -44,11 +44,10 @@ LOG = "MOCK_LOG"
 class World:
     """`tick` moves it on; everything else is asked by the threads of the connections."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: MockArmOptions) -> None:
         self.options = options
-        self._sim = SimEnv(
-            SimOptions(options.task, cameras=options.cameras, image_size=options.size, control_hz=WORLD_HZ)
-        )
+        sim = {"task": options.task, "cameras": options.cameras, "image_size": options.size, "control_hz": WORLD_HZ}
+        self._sim = SimEnv(build(SimOptions, sim))
         self._rng = np.random.default_rng()
         self._sim.reset(seed=0)
         self._stiffen()
@@ -264,7 +263,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is hardware
     real_time(False)  # of which it must not take any time that the loop would have
-    options = Options(**json.loads(flags.options))
+    options = MockArmOptions(**json.loads(flags.options))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)
     world = World(options)

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from envs.base import nearest
+from agent.options import nearest
 from envs.real.arm import ArmError, make_arm
 from envs.real.arm_process import ArmProcess
 from envs.real.camera_options import parse
 from envs.real.guard import Setup
-from envs.real.options import Axis, Options, limits_of
+from envs.real.options import Axis, RealOptions, limits_of
 
 
-def start_arm(options: Options, named: Mapping[str, Axis]) -> ArmProcess:
+def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
     """The arm's process, connected. named: the axes that actions move. Raises ValueError, one line."""
     kind = options.arm
     axes = make_arm(kind, options.arm_options).axes  # not connected: only its names
@@ -43,7 +43,7 @@ def start_arm(options: Options, named: Mapping[str, Axis]) -> ArmProcess:
         raise ValueError(f"arm '{kind}': {error}") from None
 
 
-def make_camera(options: Options, name: str, given: Mapping[str, Any]) -> Any:
+def make_camera(options: RealOptions, name: str, given: Mapping[str, Any]) -> Any:
     """The camera `name`, not started. Raises ValueError, one line."""
     from envs.real.cameras import Camera
     from envs.real.mock_arm import MockCamera, mock_options

@@ -121,7 +121,7 @@ def test_item_19_the_lock_is_in_a_folder_that_nobody_else_can_enter(temporary):
     arm_process.Claim(SETUP)
     (lock,) = temporary.rglob("*.lock")
     assert stat.S_IMODE(lock.parent.stat().st_mode) == 0o700 and stat.S_IMODE(lock.stat().st_mode) == 0o600
-    assert mock_arm.Options().socket == str(lock.parent / "mock-arm.sock")
+    assert mock_arm.MockArmOptions().socket == str(lock.parent / "mock-arm.sock")
 
 
 def test_item_19_a_link_is_not_followed(temporary):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.real import camera_sources, cameras
-from envs.real.camera_options import Options, check, parse
+from envs.real.camera_options import CameraOptions, parse
 from envs.real.cameras import Camera, CameraError
 
 HEIGHT, WIDTH = 24, 32
@@ -68,7 +68,7 @@ def made(monkeypatch):
     every = []
 
     def make(script=None, **options):
-        camera = Camera("wrist", Options(**{**FAST, "warmup_frames": 0, **options}), script)
+        camera = Camera("wrist", CameraOptions(**{**FAST, "warmup_frames": 0, **options}), script)
         every.append((camera, script))
         return camera
 
@@ -344,9 +344,9 @@ def test_close_leaves_a_driver_that_hangs_and_says_so(made, caplog):
 
 
 def test_defaults_are_good_and_keys_are_known():
-    assert parse("wrist", {}) == Options()
+    assert parse("wrist", {}) == CameraOptions()
     assert parse("wrist", {"crop": [0, 80, 480, 480], "device": "/dev/v4l/by-id/x"}).crop == [0, 80, 480, 480]
-    with pytest.raises(ValueError, match=r"camera 'wrist' has no option 'widht' \(did you mean 'width'\?\)"):
+    with pytest.raises(ValueError, match=r"camera 'wrist': widht: no such option \(did you mean 'width'\?\)"):
         parse("wrist", {"widht": 640})
 
 
@@ -380,7 +380,7 @@ def test_defaults_are_good_and_keys_are_known():
 )
 def test_bad_values_are_one_line_with_camera_and_key(bad):
     with pytest.raises(ValueError, match=f"^camera 'wrist': {next(iter(bad))} is .*; it must be [^\n]+$"):
-        check("wrist", Options(**bad))
+        parse("wrist", bad)
 
 
 @pytest.fixture
@@ -470,7 +470,7 @@ def v4l2(monkeypatch, tmp_path):
             return made
 
         monkeypatch.setattr(cv2, "VideoCapture", capture)
-        source = camera_sources.V4L2("wrist", Options(**{**FAST, "device": str(node), **options}))
+        source = camera_sources.V4L2("wrist", CameraOptions(**{**FAST, "device": str(node), **options}))
         source.open()
         return source
 
@@ -536,7 +536,7 @@ def test_v4l2_without_its_device_is_one_line_with_the_remedy(made, monkeypatch, 
 def test_v4l2_names_devices_by_number_and_by_path():
     paths = {0: "/dev/video0", "2": "/dev/video2", "/dev/v4l/by-id/usb": "/dev/v4l/by-id/usb"}
     for device, path in paths.items():
-        assert camera_sources.V4L2("wrist", Options(device=device)).path == path
+        assert camera_sources.V4L2("wrist", CameraOptions(device=device)).path == path
 
 
 class FakeRealSense:
@@ -587,7 +587,7 @@ class FakeRealSense:
 def realsense(monkeypatch):
     def opened(fake, **options):
         monkeypatch.setitem(sys.modules, "pyrealsense2", fake)
-        source = camera_sources.RealSense("wrist", Options(**{**FAST, "source": "realsense", **options}))
+        source = camera_sources.RealSense("wrist", CameraOptions(**{**FAST, "source": "realsense", **options}))
         source.open()
         return source
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.real.mock_arm import MockCamera, Options, start_world
+from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
 from envs.real.mock_world import send_fault
 from envs.real.options import MOCK_AXES
 
@@ -27,7 +27,7 @@ class World:
         self.socket, self.log = str(folder / "mock.sock"), folder / "mock.jsonl"
         os.environ["MOCK_LOG"] = str(self.log)
         try:
-            start_world({**vars(Options()), "socket": self.socket, "size": SIZE})
+            start_world({**vars(MockArmOptions()), "socket": self.socket, "size": SIZE})
         finally:
             del os.environ["MOCK_LOG"]
         self._someone = MockCamera(VIEWS[0], self.socket, SIZE)
@@ -239,7 +239,7 @@ def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_
     [
         ({"axes": {}}, "axes: none"),
         ({"axes": {"w": {"low": 0, "high": 1}}}, "'w'"),
-        ({"axes": {"x": {"low": 0, "high": 1, "hi": 2}}}, "'x' has no 'hi'"),
+        ({"axes": {"x": {"low": 0, "high": 1, "hi": 2}}}, "'x': hi: no such option .did you mean 'high'"),
         ({"axes": {"x": {"low": 0, "high": 1, "home": 3}}}, "home 3"),
         ({"control_hz": 0}, "control_hz"),
         ({"control_hz": float("nan")}, "control_hz is nan; it must be 0.5 or more and 1000 or less"),
@@ -254,7 +254,7 @@ def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_
         ({"axes": {"x": {"low": None, "high": 1}}}, "axes: 'x': low is None"),
         ({"axes": {"x": {"low": 0, "high": 1, "lag": -1}}}, "axes: 'x': lag is -1; it must be above 0"),
         ({"axes": {"x": {"low": 0, "high": 1, "lag": float("nan")}}}, "axes: 'x': lag is nan"),
-        ({"axes": {"x": {"low": 0, "high": float("inf")}}}, "axes: 'x': high is inf; it must be finite"),
+        ({"axes": {"x": {"low": 0, "high": float("inf")}}}, "axes: 'x': high is inf; it must be a finite number"),
         ({"axes": {"x": {"low": 0, "high": 1, "speed": 0}}}, "axes: 'x': speed is 0; it must be above 0"),
         ({"axes": {"x": {"low": 0, "high": 1, "gripper": "no"}}}, "gripper is 'no'; it must be true or false"),
         ({"via": [{"x": 9.0}]}, "via: x is 9; it must be 0.4 or more and 0.72 or less"),

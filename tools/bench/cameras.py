@@ -29,12 +29,12 @@ import cv2
 import numpy as np
 
 from envs.clock import Clock
-from envs.real.camera_options import Options
+from envs.real.camera_options import CameraOptions
 from envs.real.cameras import Camera, Frame, start_all
 from tools.common.report import Report, parser
 
 HZ, FPS, MOST = 50, 30, 3
-OPTIONS = Options(fps=FPS)
+OPTIONS = CameraOptions(fps=FPS)
 IMAGE = (OPTIONS.size, OPTIONS.size, 3)
 HEAD = struct.Struct("QdQ")  # sequence, odd while it is being written; time_s; number
 

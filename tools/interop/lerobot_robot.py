@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 from agent.data.episode_file import episode_paths, read_episode
-from envs.real.mock_arm import MockCamera, Options, start_world
+from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
 from envs.real.options import MOCK_AXES
 from tools.common.report import machine, parser
 from tools.demo import free_port
@@ -42,8 +42,8 @@ def main() -> int:
         at = Path(folder)
         socket, run = str(at / "mock.sock"), at / "run"
         address, control = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
-        start_world({**vars(Options()), "socket": socket})
-        someone = MockCamera(VIEWS[0], socket, Options().size)
+        start_world({**vars(MockArmOptions()), "socket": socket})
+        someone = MockCamera(VIEWS[0], socket, MockArmOptions().size)
         someone.open()  # the world ends when nobody is there
         cameras = json.dumps({view: {"source": "arm", "size": 84} for view in VIEWS})
         robot = [
