@@ -7,7 +7,7 @@ import time
 SHARE_S = 0.05  # CPU time of a second, for all senders together
 
 
-class Patience:
+class CpuBudget:
     """Counts what each sender took in the running second. One that had its share is not listened to in the rest of it.
 
     Its messages are lost then, as if on the way: what an honest robot has to say, it says again.

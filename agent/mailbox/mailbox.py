@@ -10,38 +10,28 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from agent.mailbox.assembly import Assembly
-from agent.mailbox.connections import Connections, Limits
-from agent.mailbox.cpu_budget import Patience
+from agent.mailbox.listener import Listener
 from agent.mailbox.robots import REPORTED, Refused, Robot, Robots
-from agent.spec import Episode, Spec, SpecError, UserError
+from agent.spec import Episode, Spec, SpecError
 from agent.wire.bad_messages import Faults, shown, unexpected
-from agent.wire.keys import Guard, refuse_old_protocols
 from agent.wire.messages import (
-    MAX_HEADER_BYTES,
     PROTOCOL,
-    SOCKET_OPTIONS,
     EpisodeKey,
     Message,
     ProtocolError,
     WireError,
-    check_address,
     episode_key,
-    held_bytes,
-    largest_step,
     pack,
     read_step,
     unpack,
-    wire_bytes,
 )
 from agent.wire.receipt import boot_secret, receipt
 
@@ -50,12 +40,9 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing
 MAX_ASKED = 1000  # questions remembered for that
 MAX_ANSWERS = 1000  # to one outbox report; the next one gets the next
-NOWAIT = int(zmq.NOBLOCK)  # much cheaper than the enum, message by message
 MAX_ANSWER_BYTES = 1 << 16  # to a PROBE
 MAX_VERSIONS = 10_000  # of which it is known when they were offered
 DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
-MAX_FRAMES = 3  # of a message: its route, a header, arrays
-MAX_SKIPPED = 50_000  # frames of longer messages, in one drain
 
 
 class Mailbox:
@@ -85,7 +72,6 @@ class Mailbox:
         other_env: bool = False,
         secret: str = "",
     ):
-        check_address(address, insecure or bool(keys))
         self.spec, self.run, self._env = spec, run, dict(env or {})
         self._secret = secret or secrets.token_hex(16)
         self._welcome: dict[str, Any] = {
@@ -99,42 +85,12 @@ class Mailbox:
         self._version = -1
         self._offered_s: dict[int, float] = {}  # version -> when
         self._asked: dict[Any, float] = {}  # what was asked of whom -> when, the latest last
-        self._patience = Patience()
         self._lease_end_s = 0.0
         self._faults = Faults()
-        self._context = zmq.Context()
-        self._guard: Guard | None = None
-        self._authenticator: ThreadAuthenticator | None = None
-        self._socket = self._context.socket(zmq.ROUTER)
-        largest = max(MAX_HEADER_BYTES, largest_step(spec))
-        options = {
-            **SOCKET_OPTIONS,
-            zmq.MAXMSGSIZE: largest,  # libzmq hangs up on a longer frame before it takes memory
-            zmq.ROUTER_HANDOVER: 1,  # a robot that reconnects replaces its half-dead connection
-            zmq.ROUTER_MANDATORY: 1,  # sending tells whether there is a connection
-        }
-        for option, value in options.items():
-            self._socket.setsockopt(option, value)
-        self._socket.ipv6 = "[" in address
-        limits = Limits(message=2 * largest, robot=held_bytes(spec))
-        self._connections = Connections(self._socket, limits, self._faults)
-        self.over_share: set[str] = set()
+        self._listener = Listener(address, spec, self._faults, keys, insecure)
         self._source = -1  # descriptor of the connection of the message that is looked at
-        self._skipping = False  # the frames that are left of a message of too many
-        try:
-            if keys:
-                self._guard = Guard(self._socket, self._context, Path(keys))
-            else:
-                self._authenticator = refuse_old_protocols(self._socket, self._context, self._connections.refuses)
-            self._socket.bind(address)
-        except UserError:
-            self.close()
-            raise
-        except zmq.ZMQError as error:
-            self.close()
-            hint = "; is another learner running?" if error.errno == zmq.EADDRINUSE else ""
-            raise UserError(f"cannot listen at {address}: {error.strerror.lower()}{hint}") from None
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.over_share: set[str] = set()
+        self.address = self._listener.address
 
     @property
     def steps(self) -> int:
@@ -171,52 +127,25 @@ class Mailbox:
 
     def wait(self, timeout_s: float) -> bool:
         """Block until something arrives; False when nothing did."""
-        return bool(self._socket.poll(int(timeout_s * 1000)))
+        return self._listener.wait(timeout_s)
 
     def drain(self, limit: int = 2000) -> list[Episode]:
         """Take in up to `limit` messages that are there; never blocks, never raises because of one.
 
         Returns the episodes that ended, checked, in order of ending. Their meta has robot, boot, number, env, seed.
         """
-        self._patience.renew()
-        end_s = time.monotonic() + DRAIN_S
-        while limit > 0 and time.monotonic() < end_s:
-            try:
-                if self._skipping and not self._skip():
-                    break
-                frames = [self._socket.recv(NOWAIT, copy=False)]
-                while frames[-1].more and len(frames) < MAX_FRAMES:
-                    frames.append(self._socket.recv(copy=False))
-            except zmq.Again:
+        for arrived in self._listener.messages(DRAIN_S):
+            if arrived is None:
                 self._robots.listened()
-                self._connections.drained()
                 break
-            route, sender = frames[0], frames[0].bytes
-            self._source = fd = int(frames[0].get(zmq.SRCFD))
-            if frames[-1].more:
-                self._skipping = True
-                self._faults.note("frames", repr(sender), f"more than {MAX_FRAMES - 1} frames in one message")
-                self._connections.disconnect(fd, f"more than {MAX_FRAMES - 1} frames in one message")
-                continue
-            self._connections.took(fd, wire_bytes(frames[1:]))
-            if not self._patience.has(sender):
-                self.counts["ignored"] += 1  # not held against the limit: what piles up here is memory
-                continue
-            limit -= 1
+            self._source = arrived.fd
             began_s = time.thread_time()
-            holder = self._guard.holder(route) if self._guard else None
-            if not self._receive(sender, [frame.buffer for frame in frames[1:]], holder):
-                self._patience.charge(sender, time.thread_time() - began_s)
+            if not self._receive(arrived.route, arrived.frames, arrived.holder):
+                self._listener.budget.charge(arrived.route, time.thread_time() - began_s)
+            limit -= 1
+            if limit == 0:
+                break
         return self._assembly.take()
-
-    def _skip(self) -> bool:
-        """Whether the end of the message that is being skipped has come, and there is time for others."""
-        for _ in range(MAX_SKIPPED):
-            self._socket.recv(NOWAIT)
-            if not self._socket.rcvmore:
-                self._skipping = False
-                return True
-        return False
 
     def acknowledge(self, episode: Episode) -> None:
         """Tell its robot to forget `episode`: it is on this machine's disk."""
@@ -240,37 +169,17 @@ class Mailbox:
             return
         self._lease_end_s = now + hold_s
         for robot in self._robots:
-            self._send(robot.route, pack("PACE", hold_s=float(max(hold_s, 0))))
+            self._listener.send(robot.route, pack("PACE", hold_s=float(max(hold_s, 0))))
 
     def done(self) -> None:
         """Tell every robot that the run is over; each then delivers what it has and leaves. Cheap to repeat."""
         for robot in self._robots:
             if self._due((robot.route, "DONE")):
-                self._send(robot.route, pack("DONE"))
+                self._listener.send(robot.route, pack("DONE"))
 
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
-        self._connections.close()
-        self._socket.close()
-        for thread in (self._guard, self._authenticator):
-            if thread:
-                thread.stop()
-        self._context.term()
-
-    def _send(self, route: bytes, frames: Iterable[Any], copy: bool = True) -> bool:
-        """Whether there is a connection. What it cannot take is dropped.
-
-        Each promise is kept by a report that asks again, not by a queue.
-        """
-        try:
-            self._socket.send_multipart([route, *frames], zmq.NOBLOCK, copy=copy)
-        except zmq.Again:
-            pass
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                self._faults.note("unsent", repr(route), error)
-            return False
-        return True
+        self._listener.close()
 
     def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> bool:
         """Whether it was a step that was missing.
@@ -287,19 +196,19 @@ class Mailbox:
                 self._hello(route, message, holder)
                 return False
             if kind == "PROBE":
-                self._connections.trust(self._source, robot=False)
-                self._send(route, self._status(message))
+                self._listener.connections.trust(self._source, robot=False)
+                self._listener.send(route, self._status(message))
                 return False
             if kind not in ("STEP", "PULL", "BYE"):
                 raise WireError(f"{kind} is not for a learner")
             if robot is None:
                 if kind != "BYE" and self._due(route):
-                    self._send(route, pack("WHO"))
+                    self._listener.send(route, pack("WHO"))
                 return False
             if holder not in (None, robot.name):
                 raise WireError(f"it came with the key of robot '{holder}'")
             robot.seen_s = time.monotonic()
-            self._connections.trust(self._source, robot=True)
+            self._listener.connections.trust(self._source, robot=True)
             if kind == "STEP":
                 return self._step(robot, message)
             elif kind == "PULL":
@@ -318,15 +227,17 @@ class Mailbox:
 
     def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
         try:
-            robot = self._robots.admit(route, message.fields, holder, lambda route: self._send(route, pack("WHO")))
+            robot = self._robots.admit(
+                route, message.fields, holder, lambda route: self._listener.send(route, pack("WHO"))
+            )
         except Refused as refused:
             self._refuse(route, str(refused), refused.retry)
             return
-        self._connections.trust(self._source, robot=True)  # it sends what it has as soon as it reads WELCOME
+        self._listener.connections.trust(self._source, robot=True)  # it sends what it has as soon as it reads WELCOME
         outbox = _of_one_robot(robot.name, message.fields["outbox"])
         self._assembly.cut_short(robot.name, robot.boot, {tuple(names) for *names, _ in outbox}, route)
         secret = boot_secret(self._secret, robot.name, robot.boot)
-        self._send(route, pack("WELCOME", run=self.run, secret=secret, **self._welcome))
+        self._listener.send(route, pack("WELCOME", run=self.run, secret=secret, **self._welcome))
         self._answer_outbox(robot, outbox)
 
     def _status(self, probe: Message) -> list[Any]:
@@ -348,14 +259,14 @@ class Mailbox:
         )
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
-        self._send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
+        self._listener.send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
 
     def _pull(self, robot: Robot, message: Message) -> None:
         fields = message.fields
         robot.version, robot.ask = fields["have"], fields["ask"]
         for name in REPORTED:
             setattr(robot, name, fields[name])
-        self._send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
+        self._listener.send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
         self._answer_outbox(robot, _of_one_robot(robot.name, fields["outbox"]))
         self._answer(robot)
 
@@ -363,7 +274,7 @@ class Mailbox:
         """WEIGHTS, if the robot has others and its newest question has had no answer: never two on their way."""
         if self._weights and robot.ask != robot.answered and robot.version != self._version:
             robot.answered = robot.ask
-            self._send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
+            self._listener.send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
 
     def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
         route, answers, assembly, full = robot.route, 0, self._assembly, self._is_full(robot.name)
@@ -389,7 +300,7 @@ class Mailbox:
     def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
         (robot, boot, number), steps = key, self._assembly.stored[key]
         proof = receipt(boot_secret(self._secret, robot, boot), number, steps)
-        self._send(route, pack("ACK", robot=robot, boot=boot, episode=number, steps=steps, receipt=proof))
+        self._listener.send(route, pack("ACK", robot=robot, boot=boot, episode=number, steps=steps, receipt=proof))
 
     def _ask_again(self, route: bytes, key: EpisodeKey) -> None:
         """Ask for the steps of an episode that have not come, all of them when it was cut short here and goes on."""
@@ -398,7 +309,7 @@ class Mailbox:
         robot, boot, number = key
         step = self._assembly.received(key)
         if self._due((route, key, step)):
-            self._send(route, pack("RESEND", robot=robot, boot=boot, episode=number, step=step))
+            self._listener.send(route, pack("RESEND", robot=robot, boot=boot, episode=number, step=step))
 
     def _due(self, question: Any) -> bool:
         """Whether `question` has not been asked lately; notes that it is asked now."""

@@ -9,7 +9,7 @@ from link_data import SPEC, steps_of
 from test_mailbox import RawRobot, drain_until
 
 from agent.mailbox.assembly import Assembly
-from agent.mailbox.cpu_budget import SHARE_S, Patience
+from agent.mailbox.cpu_budget import SHARE_S, CpuBudget
 from agent.spec import Episode
 from agent.wire import messages
 from agent.wire.messages import WireError
@@ -91,7 +91,7 @@ def test_a_good_robot_is_heard_among_thousands_of_strange_messages(
 def test_a_noisy_sender_is_not_heard_for_the_rest_of_a_second(monkeypatch):
     now = itertools.count()
     monkeypatch.setattr("agent.mailbox.cpu_budget.time.monotonic", lambda: next(now) / 2)
-    patience = Patience()
+    patience = CpuBudget()
     patience.renew()
     patience.charge(b"noisy", SHARE_S * 0.9)
     assert patience.has(b"noisy") and patience.has(b"good")
@@ -110,9 +110,9 @@ def test_a_noisy_sender_is_not_heard_for_the_rest_of_a_second(monkeypatch):
 def test_what_is_not_heard_does_not_hold_up_what_is(mailbox, robot, make_robot, monkeypatch):
     noisy = make_robot(mailbox, "noisy")
     noisy.hello(mailbox)
-    mailbox._patience = Patience()
+    mailbox._listener.budget = CpuBudget()
     monkeypatch.setattr("agent.mailbox.cpu_budget.SHARE_S", 0.0)  # after one message that brings nothing
-    monkeypatch.setattr(Patience, "renew", lambda patience: None)
+    monkeypatch.setattr(CpuBudget, "renew", lambda patience: None)
     sent = steps_of(3)
     for count in (50, 100):
         for _ in range(50):
@@ -127,8 +127,8 @@ def test_what_is_not_heard_does_not_hold_up_what_is(mailbox, robot, make_robot, 
 
 
 def test_what_is_not_heard_is_not_held_against_the_limit_of_a_drain(mailbox, robot, monkeypatch):
-    mailbox._patience.charge(b"raw-b0", 1e9)
-    monkeypatch.setattr(Patience, "renew", lambda patience: None)
+    mailbox._listener.budget.charge(b"raw-b0", 1e9)
+    monkeypatch.setattr(CpuBudget, "renew", lambda patience: None)
     for _ in range(50):
         robot.socket.send(b"noise")
     calls = 0
