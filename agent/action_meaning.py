@@ -1,17 +1,17 @@
 """What the numbers of an action stand for: it travels with episodes, checkpoints and robots, and is compared.
 
-An env record {"name", "options"} has it as "actions". Whatever is not known is left out, and is compared with nothing.
+Whatever is not known is left out, and is compared with nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.spec import SpecError, UserError, env_differences
+from agent.spec import SpecError
 
 KINDS = ("absolute", "delta", "velocity", "normalized")
 ALIKE = 1e-3  # of a range: what differs by less is rounding
@@ -111,73 +111,6 @@ def _fits(value: Any, kind: type) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-def meaning_of(env: Mapping[str, Any] | None) -> ActionMeaning:
-    """What an env record {"name", "options", "actions"} says of its actions. Raises SpecError for nonsense."""
-    return ActionMeaning.from_dict((env or {}).get("actions") or {})
-
-
-def meaning_of_episode(meta: Mapping[str, Any]) -> ActionMeaning:
-    """The same of an episode's meta; of a file converted by an older release, its range, rate and robot."""
-    env = meta.get("env")
-    known = meaning_of(env if isinstance(env, Mapping) else {})
-    if known != ActionMeaning() or not isinstance(meta.get("source"), Mapping):
-        return known
-    low, high = meta.get("action_range") or ((), ())
-    return ActionMeaning.from_dict(
-        {"low": low, "high": high, "control_hz": meta.get("fps") or 0.0, "robot": str(meta.get("robot") or "")}
-    )
-
-
-def compare(mine: tuple[str, Mapping[str, Any]], theirs: tuple[str, Mapping[str, Any]]) -> None:
-    """Raise UserError unless the actions of two (what it is, its env record) mean the same."""
-    found = meaning_of(mine[1]).differences(meaning_of(theirs[1]))
-    if found:
-        raise UserError(f"{mine[0]} and {theirs[0]}: {different(found)}")
-
-
 def different(found: Mapping[str, str]) -> str:
     """`found` (ActionMeaning.differences) in words."""
     return f"their actions mean different things: {'; '.join(f'{name}: {what}' for name, what in found.items())}"
-
-
-def agreed(episodes: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[ActionMeaning, list[str]]:
-    """What the actions of all `episodes` (where it is, meta) mean, and warnings, each of one line.
-
-    Raises UserError, naming two of them, where they mean different things.
-    """
-    known: list[tuple[str, ActionMeaning]] = []
-    envs: list[tuple[str, Mapping[str, Any]]] = []
-    silent, count = [], 0
-    for where, meta in episodes:
-        count += 1
-        try:
-            meaning = meaning_of_episode(meta)
-        except (SpecError, TypeError, ValueError) as error:
-            raise UserError(f"{where}: {error}") from None
-        if not meaning.kind:
-            silent.append(where)
-        if all(meaning != other for _, other in known):
-            for first, other in known:
-                if found := meaning.differences(other):
-                    advice = "train on one of them, or convert both alike (tools.convert --action-range FOLDER)"
-                    raise UserError(f"{where} and {first}: {different(found)}; {advice}")
-            known.append((where, meaning))
-        env = meta.get("env")
-        if isinstance(env, Mapping) and env.get("name") and all(env_differences(env, other) for _, other in envs):
-            envs.append((where, env))
-    warnings = []
-    for where, env in envs[1:4]:
-        found = env_differences(env, envs[0][1])
-        warnings.append(f"{where} and {envs[0][0]} are of different environments: {_listed(found)}")
-    if silent:
-        taken = "the same as the others'" if len(silent) < count else "what the robot's actions mean"
-        warnings.append(
-            f"{len(silent)} of {count} episodes ({silent[0]}{', ...' if len(silent) > 1 else ''}) do not say what "
-            f"their actions mean: they are taken to mean {taken}"
-        )
-    stated = [meaning for _, meaning in known if meaning.kind] or [meaning for _, meaning in known]
-    return (stated or [ActionMeaning()])[0], warnings
-
-
-def _listed(found: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {what}" for name, what in found.items())

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
-from agent import recorded_env, yaml_file
+from agent import yaml_file
 from agent.config import ELSEWHERE, SECTIONS, section_class
+from agent.env_record import EnvRecord
 from agent.options import build as checked
 from agent.options import converted
 from agent.options import nearest as nearest
@@ -94,7 +95,7 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str = "") -> T:
 class Arguments:
     """What the person asked for: `flags` (the command's own), and `settings` (config fields, from files and flags).
 
-    recorded: the environment that a checkpoint remembers, {"name", "options"}; None without one.
+    recorded: the environment that a checkpoint remembers.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Arguments:
         flags: argparse.Namespace,
         settings: Settings,
         env_options: Callable[[str], type] | None,
-        recorded: Mapping[str, Any] | None = None,
+        recorded: EnvRecord,
     ):
         self.flags, self.settings, self._env_options, self.recorded = flags, settings, env_options, recorded
 
@@ -110,15 +111,15 @@ class Arguments:
         """The section's dataclass: its defaults, under `base` (a checkpoint's), under files, under flags."""
         return build(section_class(name), {**(base or {}), **self.settings.get(name, {})}, f"{name}.")
 
-    def env(self, base: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Name and complete options of the environment; `base` is a recorded {"name", "options"}, self.recorded.
+    def env(self, base: EnvRecord | None = None) -> tuple[str, dict[str, Any]]:
+        """Name and complete options of the environment; `base` is a recorded one, or self.recorded.
 
-        Raises UserError for a recorded one that has to be named by the person: see agent.recorded_env.
+        Raises UserError for a recorded one that has to be named by the person: see EnvRecord.usable.
         """
         asked = dict(self.settings.get("env", {}))
-        recorded = recorded_env.usable(base or self.recorded, asked.get("name"))
-        name = str(asked.pop("name", recorded.get("name", "sim")))
-        options = recorded.get("options", {}) if name == recorded.get("name") else {}
+        recorded = (base or self.recorded).usable(asked.get("name"))
+        name = str(asked.pop("name", recorded.name or "sim"))
+        options = recorded.options if name == recorded.name else {}
         assert self._env_options is not None
         kind = _options(self._env_options, name)
         return name, dataclasses.asdict(build(kind, {**options, **asked}, f"env ({name}) option "))  # type: ignore[call-overload]
@@ -131,7 +132,7 @@ def parse(
     add_flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
     env_options: Callable[[str], type] | None = None,
     prog: str | None = None,
-    recorded: Callable[[argparse.Namespace], Mapping[str, Any] | None] = lambda flags: None,
+    recorded: Callable[[argparse.Namespace], EnvRecord] = lambda flags: EnvRecord(),
 ) -> Arguments:
     """Read the command line. `sections` are those that the command uses; `env_options` (envs.options) adds `env`.
 
@@ -171,8 +172,8 @@ def parse(
         env.clear()
     if env_options and flags.env:
         env["name"] = flags.env
-    known = None if flags.help_config else recorded_env.usable(recorded(flags), env.get("name"))
-    name = str(env.get("name", (known or {}).get("name", "sim")))
+    known = EnvRecord() if flags.help_config else recorded(flags).usable(env.get("name"))
+    name = str(env.get("name", known.name or "sim"))
     options = typing.get_type_hints(_options(env_options, name)) if env_options else {}
     for key, value in _pairs(rest):
         section, field = _resolve(key, used, options, [a for a in parser._option_string_actions])

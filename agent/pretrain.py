@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.action_meaning import compare
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import NETWORKS, SPENT, RunConfig, changes, said
 from agent.data.prefetch import Prefetch
 from agent.data.storage import Storage
+from agent.env_record import compare
 from agent.files import check_writable
 from agent.progress import Progress
 from agent.run import checkpoint

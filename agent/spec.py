@@ -141,19 +141,6 @@ def _check_array(name: str, value: np.ndarray, shape: tuple, dtype: np.dtype, li
         raise SpecError(f"'{name}' has values outside [-1, 1]: {value[np.abs(value) > limit][0]:g}")
 
 
-def env_differences(env: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
-    """What differs between two environments {"name", "options"}: option -> "mine against theirs"; or "env" alone."""
-    if env.get("name") != other.get("name"):
-        return {"env": f"{env.get('name')} against {other.get('name')}"}
-    found = [e.get("options") for e in (env, other)]
-    mine, theirs = [options if isinstance(options, Mapping) else {} for options in found]  # may come from the network
-    return {
-        key: f"{mine.get(key)} against {theirs.get(key)}"
-        for key in sorted({*mine, *theirs}, key=str)
-        if mine.get(key) != theirs.get(key)
-    }
-
-
 @dataclass
 class Transition:
     """One step. `observation` is what was seen before `action` (float32 (A,), as executed, in [-1, 1]).
@@ -223,7 +210,7 @@ class Episode:
     """T transitions and the final observation: observations have T + 1 rows, everything else T.
 
     `meta` is JSON-able and says where the episode comes from: "robot", "boot", "number" (its identity on the link),
-    "env" ({"name", "options"}), "seed" (of its reset), "policy".
+    "env" (agent.env_record), "seed" (of its reset), "policy".
     """
 
     observations: dict[str, np.ndarray]

@@ -22,6 +22,7 @@ from __future__ import annotations
 import agent.installed  # noqa: F401
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ import envs
 from agent import logs
 from agent.cli import Stop, parse, run
 from agent.config import LinkConfig
+from agent.env_record import EnvRecord
 from agent.files import raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
 from envs.base import action_meaning, paced_env
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
-        link = connect(arguments.section("link"), robot, env, {"name": name, "options": options})
+        link = connect(arguments.section("link"), robot, env, EnvRecord(name, options))
     except BaseException:
         env.close()
         raise
@@ -95,13 +97,13 @@ def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
     return control
 
 
-def connect(config: LinkConfig, robot: RobotConfig, env: Any, description: dict) -> Link:
+def connect(config: LinkConfig, robot: RobotConfig, env: Any, record: EnvRecord) -> Link:
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     if actions := action_meaning(env):
         rate = {"control_hz": robot.hz} if robot.hz else {}
-        description = {**description, "actions": {**rate, **actions}}
+        record = dataclasses.replace(record, actions={**rate, **actions})
     return Link(
-        config.address, spec, robot.robot_name, description, robot.spool, robot.spool_gb, config.insecure, config.keys
+        config.address, spec, robot.robot_name, record, robot.spool, robot.spool_gb, config.insecure, config.keys
     )
 
 

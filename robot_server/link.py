@@ -7,7 +7,6 @@ the learner's ACK, RESEND and WHO move the outbox's cursors.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import secrets
@@ -22,6 +21,7 @@ import numpy as np
 import zmq
 
 from agent.data.episode_file import EpisodeFileError
+from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import Faults, shown, unexpected
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 class Link:
     """Connects to the learner at `address`, which need not be there yet.
 
-    env: {"name", "options"} of the environment, recorded with every episode. spool: folder for what is not delivered,
+    env: recorded with every episode. spool: folder for what is not delivered,
     spool_gb: how much may be there (see `full`).
     network, run: as the learner told; None and "" before it has. version: of the weights last taken, 0 before.
     keys: folder with this robot's keys, see agent.wire.keys. counts: bad messages by kind. Raises UserError for an
@@ -71,7 +71,7 @@ class Link:
         address: str,
         spec: Spec,
         robot_name: str,
-        env: Mapping[str, Any],
+        env: EnvRecord,
         spool: str | Path = "spool",
         spool_gb: float = math.inf,
         insecure: bool = False,
@@ -81,7 +81,7 @@ class Link:
         if not NAME.fullmatch(robot_name):
             raise UserError(f"robot.robot_name {robot_name!r}: letters, digits, '_', '-' and '.', 64 at most")
         self.address, self.spec, self.name = address, spec, robot_name
-        self.env: dict[str, Any] = json.loads(json.dumps(dict(env)))  # as it will come back from a file or the wire
+        self.env = env.to_dict()
         self.boot = secrets.token_hex(4)
         self.network: dict[str, Any] | None = None
         self.run = self._secret = ""  # this boot's, in that run

@@ -47,9 +47,10 @@ import gymnasium
 
 from agent import cli
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
+from agent.env_record import EnvRecord
 from agent.files import make_folder, try_lock
 from agent.progress import Progress
-from agent.spec import Episode, Observation, Spec, UserError, env_differences, plural
+from agent.spec import Episode, Observation, Spec, UserError, plural
 from envs.base import action_meaning
 from robot_server.command import Command, Device, action_of, to_action
 from tools.common.rollout import Act, env_options, env_record, make_env, rollout
@@ -87,7 +88,7 @@ def recording_folder(folder: Path) -> Iterator[int]:
                 place.rmdir()
 
 
-def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
+def check_continues(folder: Path, spec: Spec, env: EnvRecord) -> None:
     """Raise UserError, naming the differences, unless what is in `folder` was recorded in `env` and has `spec`."""
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
@@ -95,7 +96,7 @@ def check_continues(folder: Path, spec: Spec, env: dict[str, Any]) -> None:
         except EpisodeFileError:
             continue  # tools.inspect is there to complain; a damaged file must not stop the robot's day
         differences = episode.spec.differences(spec)
-        options = env_differences(episode.meta.get("env") or {}, env)
+        options = EnvRecord.of_episode(episode.meta).differences(env)
         differences += [
             f"env option {key}: {values}" if key != "env" else f"env: {values}" for key, values in options.items()
         ]
@@ -216,9 +217,9 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         origin = env_record(name, options)
         if actions := action_meaning(env):
             pace = {} if isinstance(device, Scripted) else {"control_hz": rate(env, config)}
-            origin = {**origin, "actions": {**pace, **actions}}
+            origin = dataclasses.replace(origin, actions={**pace, **actions})
         check_continues(out, spec, origin)
-        meta = {"env": origin, "seed": config.seed, "policy": device_name, "robot": "collect"}
+        meta = {"env": origin.to_dict(), "seed": config.seed, "policy": device_name, "robot": "collect"}
         session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()))
         stop = stack.enter_context(cli.Stop())
         start_s = time.monotonic()

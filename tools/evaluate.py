@@ -36,10 +36,11 @@ from typing import Any
 import numpy as np
 
 from agent import cli
-from agent.action_meaning import ActionMeaning, different, meaning_of
+from agent.action_meaning import ActionMeaning, different
+from agent.env_record import EnvRecord
 from agent.progress import Progress
 from agent.signals import SIGNALS
-from agent.spec import Spec, UserError, env_differences, plural
+from agent.spec import Spec, UserError, plural
 from envs.base import action_meaning
 from envs.reward_classifier import one_thread
 from tools.common.rollout import Act, env_options, env_record, make_env, private_seed, rollout
@@ -79,13 +80,13 @@ class Stage:
             checkpoint = agent.run.checkpoint.load(plan.policy)
             self._policy = checkpoint.policy()
             recorded = env_record(plan.env, plan.options)
-            others = env_differences(checkpoint.env, recorded) if checkpoint.env.get("name") else {}
+            others = checkpoint.env.differences(recorded) if checkpoint.env.name else {}
             self.elsewhere = "; ".join(f"{option}: {values}" for option, values in others.items())
             if differences := checkpoint.spec.differences(self.spec):
                 found = "; ".join([self.elsewhere] * bool(others) + differences)
                 raise UserError(f"{plan.policy} does not fit environment '{plan.env}' (checkpoint first): {found}")
             meaning = ActionMeaning.from_dict(action_meaning(self.env))
-            if (apart := meaning_of(checkpoint.env).differences(meaning)) and not plan.other_actions:
+            if (apart := checkpoint.env.meaning.differences(meaning)) and not plan.other_actions:
                 where = f"{plan.policy} and environment '{plan.env}'"
                 raise UserError(f"{where}: {different(apart)}; --other-actions evaluates it anyway")
 
@@ -229,10 +230,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def recorded_env(flags: argparse.Namespace) -> dict[str, Any] | None:
+def recorded_env(flags: argparse.Namespace) -> EnvRecord:
     """The environment that --ckpt remembers. Raises UserError for a file that is none."""
     if not flags.ckpt or flags.policy:
-        return None
+        return EnvRecord()
     import agent.run.checkpoint
 
     return agent.run.checkpoint.load(flags.ckpt).env

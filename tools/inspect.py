@@ -29,6 +29,7 @@ import numpy as np
 
 from agent import cli
 from agent.data.episode_file import EpisodeFileError, episode_paths, read_episode
+from agent.env_record import EnvRecord
 from agent.progress import Progress
 from agent.spec import Episode, Spec, UserError, plural
 from tools.common.video import GREEN, GREY, RED, enlarge, with_text
@@ -138,9 +139,9 @@ def text_of(report: dict[str, Any]) -> str:
     for kind in ("policy", "robot"):
         lines.append(f"{kind:15}" + ", ".join(f"{entry['value']} ({entry['episodes']})" for entry in report[kind]))
     for entry in report["env"]:
-        env = entry["value"] or {}
-        options = ", ".join(f"{key}={value}" for key, value in env.get("options", {}).items())
-        lines.append(f"env            {env.get('name', 'unknown')} ({entry['episodes']}): {options or 'no options'}")
+        env = EnvRecord.from_dict(entry["value"])
+        options = ", ".join(f"{key}={value}" for key, value in env.options.items())
+        lines.append(f"env            {env.name or 'unknown'} ({entry['episodes']}): {options or 'no options'}")
     for key, entry in report["observations"].items():
         lines.append(f"observation    {key}: {entry['dtype']} {'x'.join(map(str, entry['shape']))}")
     lines.append("action            min    max   mean    std   at limits")

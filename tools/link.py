@@ -28,6 +28,7 @@ import zmq
 
 import envs
 from agent import cli
+from agent.env_record import EnvRecord
 from agent.spec import Spec, SpecError, UserError
 from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import shown
@@ -130,11 +131,11 @@ def describe(spec: Spec) -> str:
     return f"{', '.join(cameras + states)}; actions ({spec.action_dim})"
 
 
-def report(probe: Probe, own: tuple[Spec, dict[str, Any]] | None) -> Iterator[str]:
+def report(probe: Probe, own: tuple[Spec, EnvRecord] | None) -> Iterator[str]:
     """Line by line. Raises NotWell with the last one."""
     yield f"connection   {probe.address}: made"
-    spec, env = own or (None, {})
-    probe.ask(spec.to_dict() if spec else {}, env)
+    spec, env = own or (None, EnvRecord())
+    probe.ask(spec.to_dict() if spec else {}, env.to_dict())
     fields = probe.answer().fields
     try:
         theirs = describe(Spec.from_dict(fields["spec"]))
@@ -184,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def own_spec(arguments: cli.Arguments) -> tuple[Spec, dict[str, Any]] | None:
+def own_spec(arguments: cli.Arguments) -> tuple[Spec, EnvRecord] | None:
     """Spaces and description of the environment asked for with --env, if one was."""
     if not arguments.flags.env:
         return None
@@ -194,11 +195,8 @@ def own_spec(arguments: cli.Arguments) -> tuple[Spec, dict[str, Any]] | None:
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
-        return Spec.from_spaces(env.observation_space, env.action_space), {
-            "name": name,
-            "options": options,
-            "actions": action_meaning(env),
-        }
+        record = EnvRecord(name, options, action_meaning(env))
+        return Spec.from_spaces(env.observation_space, env.action_space), record
     finally:
         env.close()
 

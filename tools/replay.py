@@ -34,8 +34,8 @@ import gymnasium
 import numpy as np
 
 from agent import cli
-from agent.action_meaning import compare
 from agent.data.episode_file import episode_paths, read_episode
+from agent.env_record import EnvRecord, compare
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
 from envs.base import action_meaning
@@ -153,12 +153,15 @@ class Environments:
 
     def __init__(self, arguments: cli.Arguments) -> None:
         self._arguments = arguments
-        self._record: dict[str, Any] | None = None
+        self._record = EnvRecord()
         self._env: gymnasium.Env | None = None
 
     def of(self, episode: Episode, name: str) -> gymnasium.Env:
-        record = episode.meta.get("env") or {}
-        if not record.get("name"):
+        try:
+            record = EnvRecord.of_episode(episode.meta)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        if not record.name:
             raise UserError(f"{name}: no environment recorded, so it cannot be repeated")
         if self._env is None or record != self._record:
             self.close()
@@ -166,11 +169,11 @@ class Environments:
                 named, options = self._arguments.env(record)
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
-            if named != str(record["name"]):
-                raise UserError(f"{name}: recorded in '{record['name']!s:.100}', not in '{named}'")
+            if named != record.name:
+                raise UserError(f"{name}: recorded in '{record.name:.100}', not in '{named}'")
             self._env, self._record = make_env(named, options), record
-            here = {"actions": action_meaning(self._env)}
-            compare((name, record), (f"environment '{record['name']}'", here))
+            here = EnvRecord(actions=action_meaning(self._env))
+            compare((name, record), (f"environment '{record.name}'", here))
         return self._env
 
     def close(self) -> None:

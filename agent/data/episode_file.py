@@ -20,6 +20,7 @@ import numpy as np
 from agent.data.frames import Frames, blocks, head
 from agent.data.hdf5 import check_memory, check_numbers, open_hdf5
 from agent.data.hdf5_writing import hdf5_into, write_rows, write_text
+from agent.env_record import EnvRecord
 from agent.files import written
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 from agent.verdict import settled
@@ -52,8 +53,8 @@ def write_episode(path: str | Path, episode: Episode) -> None:
 
 def _write(data: h5py.Group, episode: Episode) -> None:
     steps = len(episode)
-    env = episode.meta.get("env") or {}
-    env_args = {"env_name": env.get("name", ""), "env_kwargs": env.get("options", {}), "type": 1}
+    env = EnvRecord.of_episode(episode.meta)
+    env_args = {"env_name": env.name, "env_kwargs": env.options, "type": 1}
     data.attrs["total"] = steps
     write_text(data, "env_args", json.dumps(env_args))
     write_text(data, "meta", json.dumps(episode.meta))

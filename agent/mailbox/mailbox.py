@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.env_record import EnvRecord
 from agent.mailbox.assembly import Assembly
 from agent.mailbox.listener import Listener
 from agent.mailbox.robots import REPORTED, Refused, Robot, Robots
@@ -49,7 +50,7 @@ class Mailbox:
     """Binds `address` for robots that see and do `spec`.
 
     network: keyword arguments of agent.config.NetworkConfig, told to the robots. stored: how many steps are on disk
-    already of each episode. env: {"name", "options"} that the data came from; other_env: robots may have another.
+    already of each episode. env: the one that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     run: its name, told to everybody. secret: the run's, told to nobody (agent.wire.receipt); without one, robots keep a
     copy of what a later life of this run acknowledges.
@@ -68,11 +69,11 @@ class Mailbox:
         stored: Mapping[EpisodeKey, int] = MappingProxyType({}),
         insecure: bool = False,
         keys: str | Path = "",
-        env: Mapping[str, Any] | None = None,
+        env: EnvRecord | None = None,
         other_env: bool = False,
         secret: str = "",
     ):
-        self.spec, self.run, self._env = spec, run, dict(env or {})
+        self.spec, self.run, self._env = spec, run, env or EnvRecord()
         self._secret = secret or secrets.token_hex(16)
         self._welcome: dict[str, Any] = {
             "learner_boot": secrets.token_hex(4),
@@ -251,7 +252,7 @@ class Mailbox:
             {"ballast": np.zeros(size, np.uint8)},
             run=self.run,
             spec=self.spec.to_dict(),
-            env=self._env,
+            env=self._env.to_dict(),
             version=max(0, self._version),
             robots=[robot.name for robot in self.robots],
             differences=self._robots.differences(fields["spec"], fields["env"])[0] if fields["spec"] else [],

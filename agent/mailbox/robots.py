@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.action_meaning import ELSEWHERE, meaning_of
-from agent.spec import Spec, SpecError, env_differences
+from agent.action_meaning import ELSEWHERE
+from agent.env_record import EnvRecord
+from agent.spec import Spec, SpecError
 from agent.wire.bad_messages import shown
 
 LIVE_S = 10.0  # a robot not heard of for so long (Robot.age_s) is gone, if its connection has not ended before
@@ -50,7 +51,7 @@ class Robot:
 
     name: str
     boot: str
-    env: dict[str, Any]
+    env: EnvRecord
     route: bytes = field(repr=False)
     version: int = -1
     acting: int = 0
@@ -86,10 +87,10 @@ class Robot:
 
 
 class Robots:
-    """Those that see and do `spec` in `env` ({"name", "options"}); other_env: in another one, too."""
+    """Those that see and do `spec` in `env`; other_env: in another one, too."""
 
-    def __init__(self, spec: Spec, env: Mapping[str, Any], other_env: bool) -> None:
-        self._spec, self._env, self._other_env = spec, dict(env), other_env
+    def __init__(self, spec: Spec, env: EnvRecord, other_env: bool) -> None:
+        self._spec, self._env, self._other_env = spec, env, other_env
         self._by_route: dict[bytes, Robot] = {}
         self.met = False  # any so far
         self._listened_s = 0.0  # time.monotonic() when all that robots had said was last read
@@ -105,19 +106,23 @@ class Robots:
         return self._by_route.get(route)
 
     def differences(self, spec: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-        """What keeps a robot of this `spec` (Spec.to_dict) and `env` out, and what is only worth a word."""
+        """What keeps a robot of this `spec` and `env` (as it sent them) out, and what is only worth a word."""
         try:
             found = Spec.from_dict(spec).differences(self._spec)
         except (SpecError, OverflowError) as error:
             found = [str(error)]
-        options = env_differences(env, self._env) if self._env.get("name") else {}
+        try:
+            its = EnvRecord.from_dict(env)
+        except SpecError as error:
+            return [*found, str(error)], []
+        options = its.differences(self._env) if self._env.name else {}
         for option in ("env", "task", "robot"):  # equal spaces may hide them
             if option in options and not (self._other_env and option == "env"):
                 hint = " (link.other_env true allows it)" if option == "env" else ""
                 found.append(f"{option}: {options[option]}{hint}")
         notes = [f"{option}: {values}" for option, values in options.items()]
         try:
-            mine, theirs = meaning_of(env), meaning_of(self._env)
+            mine, theirs = its.meaning, self._env.meaning
         except SpecError as error:
             return [*found, str(error)], notes
         for name, values in mine.differences(theirs).items():
@@ -164,7 +169,7 @@ class Robots:
             text = shown("; ".join(notes))
             log.warning("robot '%s' and the learner's data differ (robot first): %s", name, text)
         self._forget_some()
-        made = Robot(name, boot, hello["env"], route, steps=steps, seen_s=time.monotonic())
+        made = Robot(name, boot, EnvRecord.from_dict(hello["env"]), route, steps=steps, seen_s=time.monotonic())
         made.now_s = lambda: self._listened_s
         self.met = True
         self._by_route[route] = made

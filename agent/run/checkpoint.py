@@ -17,6 +17,7 @@ import torch
 
 from agent import cli
 from agent.config import SECTIONS, RunConfig
+from agent.env_record import EnvRecord
 from agent.files import written
 from agent.policy import Policy
 from agent.run.network_size import check_sizes
@@ -41,7 +42,7 @@ class NotSaved(UserError):
 @dataclass
 class Checkpoint:
     spec: Spec
-    env: dict[str, Any]  # {"name", "options"} of the environment that the data came from
+    env: EnvRecord  # that the data came from
     config: dict[str, dict[str, Any]]  # section -> field -> value
     agent: dict[str, Any]  # CalQL.state_dict()
     counters: dict[str, int] = field(default_factory=dict)  # offline_updates, updates, env_steps, version, ...
@@ -53,7 +54,8 @@ class Checkpoint:
         path = Path(path)
         try:
             with written(path) as file:
-                torch.save({"format": FORMAT, **vars(self), "spec": self.spec.to_dict()}, file)
+                plain = {"spec": self.spec.to_dict(), "env": self.env.to_dict()}
+                torch.save({"format": FORMAT, **vars(self), **plain}, file)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a disk that is full
             raise NotSaved(f"{path}: cannot be written: {error}") from None
 
@@ -98,7 +100,8 @@ def load(path: str | Path) -> Checkpoint:
             raise ValueError("written by another version of this program")
         for name, section in data["config"].items():
             data["config"][name] = BEFORE.get(name, {}) | section
-        return Checkpoint(**{**data, "spec": Spec.from_dict(data["spec"])})
+        data["spec"], data["env"] = Spec.from_dict(data["spec"]), EnvRecord.from_dict(data["env"])
+        return Checkpoint(**data)
     except Exception as error:  # torch.load fails in many ways on a damaged file, and every one is the file's fault
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         raise UserError(f"{path}: not a checkpoint of this program, or damaged ({reason})") from None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
 
-from agent.action_meaning import agreed
 from agent.config import OfflineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episodes, read_head
 from agent.data.replay_buffer import Replay
 from agent.data.replay_memory import check_room, needed_bytes
 from agent.data.storage import HOST, NoSpace, Storage
+from agent.env_record import EnvRecord, agreed
 from agent.spec import Episode, UserError
 
 log = logging.getLogger(__name__)
@@ -60,8 +59,7 @@ def load_demonstrations(
     return replay, heads
 
 
-def environment(episodes: list[Episode]) -> dict[str, Any]:
-    """The env record of the data: the first episode's, with what the actions of all mean."""
+def environment(episodes: list[Episode]) -> EnvRecord:
+    """The environment of the data: the first episode's, with what the actions of all mean."""
     meaning, _ = agreed(("", episode.meta) for episode in episodes)
-    env = {**(episodes[0].meta.get("env") or {}), "actions": meaning.to_dict()}
-    return env if env["actions"] else {key: value for key, value in env.items() if key != "actions"}
+    return dataclasses.replace(EnvRecord.of_episode(episodes[0].meta), actions=meaning.to_dict())

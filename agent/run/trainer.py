@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from agent.action_meaning import compare
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import RunConfig
@@ -16,6 +15,7 @@ from agent.data.prefetch import Prefetch
 from agent.data.replay_buffer import Replay
 from agent.data.replay_memory import check_room, needed_bytes, row_bytes, warn_of_growth
 from agent.data.storage import Storage
+from agent.env_record import compare
 from agent.run.checkpoint import Checkpoint
 from agent.run.demonstrations import environment, load_demonstrations
 from agent.run.device import choose_device

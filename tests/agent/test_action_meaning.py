@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from agent import pretrain
-from agent.action_meaning import ActionMeaning, agreed, meaning_of_episode
+from agent.action_meaning import ActionMeaning
 from agent.data.episode_file import write_episode
+from agent.env_record import EnvRecord, agreed, meaning_of_episode
 from agent.mailbox.robots import Robots
 from agent.run import checkpoint
 from agent.spec import SpecError, UserError
@@ -78,7 +79,7 @@ def test_nonsense_from_outside_is_refused_without_repeating_it(data):
     with pytest.raises(SpecError) as caught:
         ActionMeaning.from_dict(data)
     assert len(str(caught.value)) < 120
-    found, _ = Robots({}, env(JOINTS), False).differences({}, {"name": "fake", "actions": data})
+    found, _ = Robots({}, EnvRecord.from_dict(env(JOINTS)), False).differences({}, {"name": "fake", "actions": data})
     assert any("meaning of actions" in line for line in found)
 
 
@@ -136,12 +137,13 @@ def test_files_of_older_conversions_are_compared_by_range_and_rate(folder, train
 
 
 def test_files_that_say_nothing_are_mixed_with_a_warning_only(folder, train, caplog):
-    assert train(folder("old", {"env": {"name": "fake", "options": {}}})).env == {"name": "fake", "options": {}}
+    old = {"name": "fake", "options": {}}
+    assert train(folder("old", {"env": old})).env.to_dict() == old
     (line,) = [line for line in caplog.messages if "actions" in line]
     assert line.startswith("1 of 1 episodes") and line.endswith("taken to mean what the robot's actions mean")
     caplog.clear()
     start = train(folder("older", {"env": {"name": "fake"}}), folder("new", {"env": env(JOINTS)}), out="mixed.pt")
-    assert start.env["actions"] == JOINTS.to_dict()
+    assert start.env.actions == JOINTS.to_dict()
     (line,) = [line for line in caplog.messages if "actions" in line]
     assert line.startswith("1 of 2 episodes") and "older/e.hdf5" in line and "the same as the others'" in line
 
@@ -153,7 +155,7 @@ def test_other_environments_are_named(folder, train, caplog):
 
 def test_the_meaning_is_kept_in_the_checkpoint_and_compared_when_it_is_resumed(folder, train):
     start = train(folder("a", {"env": {"actions": JOINTS.to_dict()}}))  # converted: without an environment
-    assert start.env == {"actions": JOINTS.to_dict()}
+    assert start.env.to_dict() == {"actions": JOINTS.to_dict()}
     with pytest.raises(UserError, match=r"range: a -89 to 89 against -8\.9 to 8\.9"):
         train(folder("b", {"env": env(dataclasses.replace(JOINTS, low=(-8.9, 0), high=(8.9, 50)))}), resume=True)
 
@@ -177,7 +179,9 @@ class TestRobots:
     def join(self, spec):
         def ask(data, robot, other_env=False, name="fake"):
             """What keeps a robot out, and what is only reported."""
-            return Robots(spec, data, other_env).differences(spec.to_dict(), {**robot, "name": name})
+            return Robots(spec, EnvRecord.from_dict(data), other_env).differences(
+                spec.to_dict(), {**robot, "name": name}
+            )
 
         return ask
 

@@ -14,12 +14,13 @@ import torchvision
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
 from agent.data.replay_buffer import Replay, sample_mixed
+from agent.env_record import EnvRecord
 from agent.run import checkpoint
 from agent.run.checkpoint import Checkpoint
 from agent.run.network_size import check_sizes, policy_parameters
 from agent.spec import Spec, UserError
 
-ENV = {"name": "sim", "options": {"task": "Lift", "cameras": ["agentview"], "horizon": 100}}
+ENV = EnvRecord("sim", {"task": "Lift", "cameras": ["agentview"], "horizon": 100})
 
 
 def default_config(**sections):

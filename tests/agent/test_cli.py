@@ -16,7 +16,7 @@ import envs
 from agent import cli, yaml_file
 from agent.cli import Typed, build, coerce, nearest, parse
 from agent.config import ELSEWHERE, SECTIONS, CalQLConfig, NetworkConfig, section_class
-from agent.recorded_env import usable
+from agent.env_record import EnvRecord
 from agent.spec import UserError
 
 
@@ -267,12 +267,12 @@ def test_env_name_and_options(yaml):
     assert args("--config", sized, "--config", named, env=True).env()[1]["size"] == 32
     other = yaml("env: {name: fake}", "other.yaml")
     assert args("--config", sized, "--config", other, env=True).env() == ("fake", {"length": 10})
-    recorded = {"name": "sim", "options": {"task": "Door", "size": 48}}
+    recorded = EnvRecord("sim", {"task": "Door", "size": 48})
     assert args("--size", "16", env=True).env(recorded)[1] == {"task": "Door", "size": 16, "cameras": ["front"]}
 
 
 def test_flags_of_the_recorded_environment_work_without_naming_it():
-    recorded = {"name": "fake", "options": {"length": 7}}
+    recorded = EnvRecord("fake", {"length": 7})
     asked = args("--length", "3", env=True, recorded=lambda flags: recorded)
     assert asked.env() == ("fake", {"length": 3}) and asked.recorded == recorded
     assert args(env=True, recorded=lambda flags: recorded).env() == ("fake", {"length": 7})
@@ -281,43 +281,14 @@ def test_flags_of_the_recorded_environment_work_without_naming_it():
         args("--size", "3", env=True, recorded=lambda flags: recorded)
 
 
-@pytest.mark.parametrize(
-    "name", ["gym:os:Ant-v5", "gym:a.b:c:d", "real", "mock", "lerobot:so101_follower", "gym:", "x"]
-)
-def test_an_environment_that_runs_code_is_not_taken_from_a_file(name):
-    """Made by its name alone, gym:module:Id imports a module, and an arm moves."""
-    with pytest.raises(UserError, match=r"environment .* if you trust it, repeat its name, --env ") as caught:
-        usable({"name": name, "options": {}}, None)
-    assert "\n" not in str(caught.value)
-    assert usable({"name": name, "options": {}}, name)["name"] == name  # typed
-
-
-@pytest.mark.parametrize(
-    "name", ["sim", "fake", "gym:Ant-v5", "gym:ns/Ant-v5", "gym:gymnasium_robotics:AdroitHandDoor-v1"]
-)
-def test_plain_environments_are_taken_from_a_file(name):
-    assert usable({"name": name, "options": {"a": 1}}, None) == {"name": name, "options": {"a": 1}}
-
-
-@pytest.mark.parametrize("name", ["real", "mock", "lerobot:so101_follower"])
-def test_an_arm_s_options_are_never_taken_from_a_file(name):
-    record = {"name": name, "options": {"arm": "a_module:Arm", "axes": {"x": {"high": 100.0}}}}
-    assert usable(record, name) == {"name": name, "options": {}}
-
-
-@pytest.mark.parametrize("record", [None, {}, [], 5, {"name": "", "options": {}}, {"name": None}])
-def test_a_file_without_an_environment_names_none(record):
-    assert usable(record, None) == {}
-
-
 def test_a_recorded_environment_is_checked_wherever_it_is_used():
-    record = {"name": "gym:os:Ant-v5", "options": {}}
+    record = EnvRecord("gym:os:Ant-v5")
     with pytest.raises(UserError, match="--env gym:os:Ant-v5"):
         args(env=True, recorded=lambda flags: record)
     with pytest.raises(UserError, match="--env gym:os:Ant-v5"):
         args(env=True).env(record)
     with pytest.raises(UserError, match="malformed"):
-        args(env=True).env({"name": "fake", "options": 5})
+        args(env=True).env(EnvRecord.from_dict({"name": "fake", "options": 5}))
 
 
 @pytest.mark.parametrize(

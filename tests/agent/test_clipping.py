@@ -10,6 +10,7 @@ import torch
 from agent.calql.algorithm import Weights
 from agent.calql.gradient_clipping import clip
 from agent.config import CalQLConfig, RunConfig
+from agent.env_record import EnvRecord
 from agent.run import checkpoint
 from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
@@ -196,9 +197,7 @@ def test_a_checkpoint_from_before_was_made_without(make_agent, tmp_path):
     """A published preset, or a run that was begun without, does not go on with it unsaid."""
     agent, config = make_agent(Spec({}, {"pos": 3}, 2)), dataclasses.asdict(CalQLConfig())
     del config["gradient_clip"]
-    old = Checkpoint(
-        Spec({}, {"pos": 3}, 2), {"name": "fake", "options": {}}, {"calql": config}, agent.state_dict(), {}
-    )
+    old = Checkpoint(Spec({}, {"pos": 3}, 2), EnvRecord("fake"), {"calql": config}, agent.state_dict(), {})
     old.save(tmp_path / "old.pt")
     assert checkpoint.load(tmp_path / "old.pt").section("calql").gradient_clip == 0
     old.config["calql"]["gradient_clip"] = 3.0

@@ -14,6 +14,7 @@ from link_data import SPEC, steps_of
 from test_mailbox import drain_until
 from test_strange_peers import connection, ended
 
+from agent.env_record import EnvRecord
 from agent.mailbox import connections
 from agent.spec import Episode
 from agent.wire import messages
@@ -113,7 +114,7 @@ def test_a_message_of_too_many_frames_is_dropped_and_its_sender_disconnected(mai
 
 
 def test_what_a_robot_has_under_way_between_two_drains_is_bounded_and_nothing_is_lost(mailbox, tmp_path):
-    link = Link(mailbox.address, SPEC, "robot", {"name": "fake", "options": {}}, tmp_path)
+    link = Link(mailbox.address, SPEC, "robot", EnvRecord("fake"), tmp_path)
     drain_until(mailbox, lambda: link.connect(0.01) and link.pump() is None and mailbox.known)
     mailbox._listener.connections.limits.robot = 200_000
     steps, end = steps_of(2000), time.monotonic() + 20.0
@@ -166,7 +167,7 @@ def test_with_keys_an_address_with_strangers_keeps_no_robot_out(tmp_path, make_m
     mailbox = make_mailbox(keys=tmp_path)
     for _ in range(connections.STRIKES):
         mailbox._listener.connections._strike("127.0.0.1")
-    link = Link(mailbox.address, SPEC, "robot", {}, tmp_path / "spool", keys=tmp_path)
+    link = Link(mailbox.address, SPEC, "robot", EnvRecord(), tmp_path / "spool", keys=tmp_path)
     drain_until(mailbox, lambda: link.pump() or link.network is not None, 10.0)
     link.close(0.0)
 
@@ -174,7 +175,7 @@ def test_with_keys_an_address_with_strangers_keeps_no_robot_out(tmp_path, make_m
 def test_a_robot_that_sends_all_it_has_after_its_welcome_is_no_stranger(tmp_path, mailbox, monkeypatch):
     """Its first bytes came before the learner had read anything but its HELLO, and it was disconnected for them."""
     monkeypatch.setattr(connections, "STRANGER_BYTES", 3000)
-    link = Link(mailbox.address, SPEC, "robot", {}, tmp_path)
+    link = Link(mailbox.address, SPEC, "robot", EnvRecord(), tmp_path)
     link.begin()
     for step in steps_of(100):
         link.send(step)

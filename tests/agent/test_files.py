@@ -11,6 +11,7 @@ from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig
 from agent.data.episode_file import write_episode
 from agent.data.episode_store import Store
+from agent.env_record import EnvRecord
 from agent.run import checkpoint
 from agent.run.checkpoint import Checkpoint
 from agent.run.log import RunLog
@@ -69,7 +70,7 @@ def disk(monkeypatch):
 @pytest.fixture
 def state(spec, network):
     agent = CalQL(spec, network, CalQLConfig(), torch.device("cpu"), 0)
-    return Checkpoint(spec, {}, {}, agent.state_dict())
+    return Checkpoint(spec, EnvRecord(), {}, agent.state_dict())
 
 
 def test_item_20_an_episode_and_every_folder_above_it_are_synced(tmp_path, make_episode, disk):

@@ -8,6 +8,7 @@ import test_mailbox
 from link_data import SPEC, steps_of
 from test_mailbox import RawRobot, drain_until
 
+from agent.env_record import EnvRecord
 from agent.mailbox.assembly import Assembly
 from agent.mailbox.cpu_budget import SHARE_S, CpuBudget
 from agent.spec import Episode
@@ -227,7 +228,7 @@ def test_a_reward_that_a_file_could_not_hold_is_refused(mailbox, robot):
 
 def test_what_strangers_write_is_one_harmless_line(mailbox, make_robot, caplog):
     robot = make_robot(mailbox)
-    mailbox._robots._env = {"name": "fake", "options": {}}
+    mailbox._robots._env = EnvRecord("fake")
     options = {"line\n\x1b[2J": "x" * 2000}
     env = {"name": "fake", "options": options}
     robot.send("HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env=env, outbox=[])

@@ -29,6 +29,7 @@ from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
+from agent.env_record import EnvRecord
 from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
 from agent.mailbox.mailbox import Mailbox
 from agent.run import checkpoint, trainer
@@ -63,7 +64,7 @@ class Robot:
         self.waits += 1
         assert self.waits < 2000, "the run does not end"
         if self.link is None:
-            self.link = Link(mailbox.address, self.spec, "arm", {"name": "fake", "options": {}}, self.folder)
+            self.link = Link(mailbox.address, self.spec, "arm", EnvRecord("fake"), self.folder)
         if mailbox.steps == self.boot_steps and self.link.network is not None:
             if self.boot_steps == self.stop_after:
                 raise Stop

@@ -11,6 +11,7 @@ import pytest
 import zmq
 from link_data import NETWORK, PULL, SPEC, steps_of
 
+from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode, Spec, UserError
 from agent.wire import messages
@@ -116,7 +117,7 @@ def test_welcome_tells_the_run_and_its_network(mailbox, make_robot):
     assert fields["network"] == NETWORK
     assert Spec.from_dict(fields["spec"]) == SPEC
     (seen,) = mailbox.robots
-    assert (seen.name, seen.boot, seen.env, seen.version) == ("raw", "b0", {"name": "fake"}, -1)
+    assert (seen.name, seen.boot, seen.env, seen.version) == ("raw", "b0", EnvRecord("fake"), -1)
     assert seen.age_s < 3
 
 
@@ -308,7 +309,7 @@ def test_another_spec_is_refused_naming_what_differs(mailbox, make_robot):
 
 def test_another_task_is_refused_and_other_options_are_named(make_mailbox, make_robot, caplog):
     """Equal spaces, but not what the demonstrations show."""
-    mailbox = make_mailbox(env={"name": "fake", "options": {"task": "reach", "horizon": 20}})
+    mailbox = make_mailbox(env=EnvRecord("fake", {"task": "reach", "horizon": 20}))
 
     def hello(boot, env):
         robot = make_robot(mailbox, "raw" + boot, boot)
@@ -323,7 +324,7 @@ def test_another_task_is_refused_and_other_options_are_named(make_mailbox, make_
     assert "robot 'rawb'" in caplog.text and "horizon: 50 against 20" in caplog.text
     refused = hello("c", {"name": "real"})
     assert refused.kind == "REFUSE" and "env: real against fake (link.other_env true" in refused.fields["reason"]
-    mailbox = make_mailbox(env={"name": "fake", "options": {"task": "reach", "horizon": 20}}, other_env=True)
+    mailbox = make_mailbox(env=EnvRecord("fake", {"task": "reach", "horizon": 20}), other_env=True)
     assert hello("d", {"name": "real"}).kind == "WELCOME"
 
 
@@ -457,7 +458,7 @@ def test_steps_are_counted_by_robot_and_policies_have_an_age(mailbox, robot, mak
 
 
 def test_a_probe_is_answered_and_leaves_nothing_behind(make_mailbox, make_robot):
-    mailbox = make_mailbox(run="runs/a", env={"name": "fake", "options": {}})
+    mailbox = make_mailbox(run="runs/a", env=EnvRecord("fake"))
     robot, prober = make_robot(mailbox), make_robot(mailbox, "prober")
     robot.hello(mailbox)
     mailbox.offer(3, {"w": np.zeros(1, np.float32)})
@@ -490,7 +491,7 @@ def test_bad_messages_are_counted_by_sender(mailbox, robot, make_robot):
 def test_a_robot_whose_actions_mean_something_else_is_refused(make_mailbox, make_robot, caplog):
     """A checkpoint of converted data has no environment; what its actions mean decides."""
     absolute = {"kind": "absolute", "quantity": "joint position", "low": [-89.0] * 2, "high": [89.0] * 2}
-    mailbox = make_mailbox(env={"actions": absolute})
+    mailbox = make_mailbox(env=EnvRecord(actions=absolute))
 
     def hello(boot, actions):
         robot = make_robot(mailbox, "raw" + boot, boot)

@@ -74,7 +74,7 @@ def flat(value):
 def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys):
     start, records = train()
     assert start.counters["offline_updates"] == 30
-    assert start.spec == spec and start.env == {"name": "fake", "options": {}}
+    assert start.spec == spec and start.env.to_dict() == {"name": "fake", "options": {}}
     assert start.config["offline"]["data"] == [str(demos)]
     action = start.policy().act({"cam": np.zeros((12, 12, 3), np.uint8), "pos": np.zeros(3, np.float32)})
     assert action.shape == (2,)

@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 
 import gymnasium
@@ -14,7 +13,6 @@ from agent.spec import (
     SpecError,
     Transition,
     UserError,
-    env_differences,
     plural,
 )
 
@@ -137,15 +135,6 @@ def test_a_camera_has_three_channels(shape):
 def test_a_name_is_a_camera_or_a_state():
     with pytest.raises(SpecError, match="'a'"):
         Spec({"a": (4, 4, 3)}, {"a": 3}, 2)
-
-
-def test_env_differences():
-    lift = {"name": "sim", "options": {"task": "Lift", "horizon": 40}}
-    assert env_differences(lift, copy.deepcopy(lift)) == {}
-    assert env_differences(lift, {"name": "real"}) == {"env": "sim against real"}
-    can = {"name": "sim", "options": {"task": "Can", "hz": 5, "horizon": 40}}
-    assert env_differences(lift, can) == {"task": "Lift against Can", "hz": "None against 5"}
-    assert env_differences({"name": "sim", "options": 3}, {"name": "sim"}) == {}  # it may come from the network
 
 
 def test_differences_name_each_key():

@@ -13,6 +13,7 @@ from link_data import steps_of
 from test_mailbox import drain_until
 
 from agent.data.episode_store import Store
+from agent.env_record import EnvRecord
 from agent.mailbox.arrivals import Arrivals
 from agent.spec import Episode, UserError
 from agent.wire import messages
@@ -21,7 +22,7 @@ from robot_server.link import Link
 offline = test_learner.offline
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
 make_robot, robot = test_mailbox.make_robot, test_mailbox.robot
-ENV = {"name": "fake", "options": {}}
+ENV = EnvRecord("fake")
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,7 +45,7 @@ def test_robots_take_turns():
 
 def test_a_robot_with_too_much_that_waits_for_the_disk_begins_no_more_and_loses_nothing(mailbox, tmp_path, monkeypatch):
     monkeypatch.setattr("agent.mailbox.assembly.MAX_PENDING", 5)
-    link = Link(mailbox.address, test_mailbox.SPEC, "greedy", {"name": "fake", "options": {}}, tmp_path)
+    link = Link(mailbox.address, test_mailbox.SPEC, "greedy", EnvRecord("fake"), tmp_path)
     for _ in range(13):
         link.begin()
         for step in steps_of(2):
@@ -121,7 +122,7 @@ def test_three_thousand_tiny_episodes_of_one_robot_hold_nobody_up(
             link = Link(address, spec, "good", ENV, tmp_path / "spool")
             assert link.connect(30.0)
             greedy = test_mailbox.RawRobot(address, "greedy")
-            hello = {"robot": "greedy", "boot": "b0", "spec": spec.to_dict(), "env": ENV, "outbox": []}
+            hello = {"robot": "greedy", "boot": "b0", "spec": spec.to_dict(), "env": ENV.to_dict(), "outbox": []}
             greedy.send("HELLO", **hello)
             assert greedy.socket.poll(30_000)
             last = make_episode(1, seed=1).transitions()[0]

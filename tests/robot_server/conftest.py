@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from link_data import NETWORK, SPEC, steps_of
 
+from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode, UserError
 from robot_server import link as link_module
@@ -39,7 +40,7 @@ class Bench:
 
     def link(self, mailbox, name="robot", spool=None, spec=SPEC, **options):
         address = mailbox if isinstance(mailbox, str) else mailbox.address
-        env = {"name": "fake", "options": {"size": 8}}
+        env = EnvRecord("fake", {"size": 8})
         self.links.append(Link(address, spec, name, env, spool or self.spool, **options))
         return self.links[-1]
 

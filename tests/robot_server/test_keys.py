@@ -13,6 +13,7 @@ import zmq
 import zmq.auth
 from link_data import NETWORK, PULL, SPEC, steps_of
 
+from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
 from agent.spec import UserError
 from agent.wire import keys, messages
@@ -73,7 +74,7 @@ def test_what_passes_can_be_read_by_the_two_ends_only(bench, folders, episode_st
     mailbox = bench.mailbox(keys=box)
     tap = Tap(mailbox.address)
     try:
-        link = Link(tap.address, SPEC, "robot", {"name": "fake", "options": {}}, bench.spool, keys=arm)
+        link = Link(tap.address, SPEC, "robot", EnvRecord("fake"), bench.spool, keys=arm)
         bench.links.append(link)
         mailbox.offer(1, WEIGHTS)
         steps = episode_steps(4)
@@ -109,7 +110,7 @@ def test_a_stranger_gets_nothing_in_and_nothing_out(bench, folders, tmp_path, ep
     raw.send_multipart(messages.pack("HELLO", **hello))
     for number, step in enumerate(steps_of(3)):
         raw.send_multipart(messages.pack_step(("spy", "b", 0), number, step))
-    link = Link(mailbox.address, SPEC, "robot", {"name": "fake", "options": {}}, bench.spool, keys=arm)
+    link = Link(mailbox.address, SPEC, "robot", EnvRecord("fake"), bench.spool, keys=arm)
     bench.links.append(link)
     mailbox.offer(1, WEIGHTS)
     steps = episode_steps(4)
@@ -215,7 +216,7 @@ def refused(box, arm):
     """What Mailbox or Link say of their keys; nothing when they take them."""
     for make in (
         lambda: Mailbox("tcp://127.0.0.1:0", SPEC, NETWORK, keys=box),
-        lambda: Link("tcp://127.0.0.1:1", SPEC, "robot", {"name": "fake"}, arm / "spool", keys=arm),
+        lambda: Link("tcp://127.0.0.1:1", SPEC, "robot", EnvRecord("fake"), arm / "spool", keys=arm),
     ):
         try:
             end = make()

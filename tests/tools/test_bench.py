@@ -8,6 +8,7 @@ import torch
 
 from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, NetworkConfig
+from agent.env_record import EnvRecord
 from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
 from tools.bench import kernels, learner, peers, replay_buffer, roofline
@@ -103,7 +104,7 @@ def test_the_longest_kernels_are_those_of_the_checkpoints_updates(tmp_path, caps
     spec, network = Spec({"top": (16, 16, 3)}, {"proprio": 4}, 2), NetworkConfig(**SMALL)
     agent = CalQL(spec, network, CalQLConfig(), CPU, seed=0)
     config = {"network": dataclasses.asdict(network), "offline": {"batch": 3}, "learner": {"device": "cpu"}}
-    Checkpoint(spec, {}, config, agent.state_dict()).save(tmp_path / "tiny.pt")
+    Checkpoint(spec, EnvRecord(), config, agent.state_dict()).save(tmp_path / "tiny.pt")
     kernels.main(["--ckpt", str(tmp_path / "tiny.pt"), "--updates", "2", "--longest", "1000"])
     first, *rest = capsys.readouterr().out.splitlines()
     listed = [line.split() for line in rest]  # milliseconds, "ms", times an update, "x", name

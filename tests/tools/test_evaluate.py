@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from agent.config import NetworkConfig
+from agent.env_record import EnvRecord
 from agent.policy import Policy
 from agent.run.checkpoint import Checkpoint, load
 from agent.run.statistics import wilson
@@ -151,7 +152,8 @@ def test_a_wrong_command_line_is_one_line(arguments, says):
 
 def test_a_policy_whose_actions_mean_something_else_here_is_refused(checkpoint, tmp_path, refused):
     trained = load(checkpoint)
-    trained.env = {"actions": {"kind": "absolute", "quantity": "joint position", "low": [-89, -89], "high": [89, 89]}}
+    joints = {"kind": "absolute", "quantity": "joint position", "low": [-89, -89], "high": [89, 89]}
+    trained.env = EnvRecord(actions=joints)
     trained.save(tmp_path / "converted.pt")  # as from a data set that was converted: no environment
     words = ["--ckpt", tmp_path / "converted.pt", "--env", "fake", "--image-size", "20", "--episodes", "1"]
     says = refused("evaluate", *words)
@@ -162,6 +164,6 @@ def test_a_policy_whose_actions_mean_something_else_here_is_refused(checkpoint, 
 
 def test_a_checkpoint_does_not_choose_code_to_run(checkpoint, tmp_path, refused):
     loaded = load(checkpoint)
-    loaded.env = {"name": "gym:stranger:Strange-v0", "options": {}}
+    loaded.env = EnvRecord("gym:stranger:Strange-v0")
     loaded.save(tmp_path / "a.pt")
     assert "--env gym:stranger:Strange-v0" in refused("evaluate", "--ckpt", tmp_path / "a.pt", "--episodes", 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import envs
+from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
 from agent.spec import Spec
 from agent.wire import messages
@@ -51,7 +52,7 @@ def fake():
 
 
 def test_all_is_well(learner, fake, capsys):
-    mailbox = learner(fake, run="lift-1", env={"name": "fake", "options": {}})
+    mailbox = learner(fake, run="lift-1", env=EnvRecord("fake"))
     assert link.main(["--learner", mailbox.address, "--env", "fake"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [*("connection", "learner", "its", "round", "up", "down", "spaces")]

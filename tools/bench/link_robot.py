@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from agent.env_record import EnvRecord
 from agent.spec import Spec, Transition
 from agent.wire.messages import SOCKET_OPTIONS
 from envs.clock import Clock
@@ -20,7 +21,7 @@ from tools.bench import link_agentlace
 
 SPEC = Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"state": 9}, 7)
 EPISODE_STEPS = 100
-ENV = {"name": "bench", "options": {}}
+ENV = EnvRecord("bench")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import gymnasium
 import numpy as np
 
 import envs
+from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
 from envs.base import RobotFault, paced_env
 from robot_server.stepper import Stepper
@@ -51,10 +51,9 @@ class Held(gymnasium.Wrapper):
             raise UserError(f"the arm is held: {fault}") from None
 
 
-def env_record(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment as an episode's meta remembers it: every option, as plain JSON, to compare equal later."""
-    complete = dataclasses.asdict(env_options(name)(**options))
-    return json.loads(json.dumps({"name": name, "options": complete}))
+def env_record(name: str, options: Mapping[str, Any]) -> EnvRecord:
+    """The environment as an episode's meta remembers it, with every option."""
+    return EnvRecord(name, dataclasses.asdict(env_options(name)(**options)))
 
 
 def rollout(

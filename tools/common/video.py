@@ -11,6 +11,7 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 
+from agent.env_record import EnvRecord
 from agent.files import move
 from agent.spec import Observation, Spec, UserError
 
@@ -60,7 +61,7 @@ UNKNOWN_FPS = 10  # frames a second of a video, where no control rate is known
 
 def fps_of(meta: Mapping[str, Any]) -> float | None:
     """Steps a second of an episode with this meta: of simulated time, where there is one, else as it was recorded."""
-    return ((meta.get("env") or {}).get("options") or {}).get("control_hz") or meta.get("fps")
+    return EnvRecord.of_episode(meta).options.get("control_hz") or meta.get("fps")
 
 
 @contextlib.contextmanager

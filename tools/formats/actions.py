@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.action_meaning import KINDS, ActionMeaning, meaning_of_episode
+from agent.action_meaning import KINDS, ActionMeaning
 from agent.data.episode_file import episode_paths, read_head
+from agent.env_record import EnvRecord
 from agent.spec import SpecError, UserError
 
 HAND = {"x", "y", "z", "roll", "pitch", "yaw", "rx", "ry", "rz", "gripper", "grip"}
@@ -65,13 +67,13 @@ def of_robosuite(arguments: Any) -> ActionMeaning:
 
 
 def converted(
-    meaning: ActionMeaning, size: int, action_range: np.ndarray | None, kind: str | None, env: Mapping[str, Any] | None
+    meaning: ActionMeaning, size: int, action_range: np.ndarray | None, kind: str | None, env: EnvRecord
 ) -> ActionMeaning:
     """`meaning` of the source's numbers, once `action_range` (2, A) of them has become [-1, 1].
 
     kind, env: as the person says (--action-kind, --env). The numbers of a `gym:` environment are its own.
     """
-    if kind is None and str((env or {}).get("name", "")).startswith("gym:"):
+    if kind is None and env.name.startswith("gym:"):
         kind = "normalized"
     if kind is not None and kind != meaning.kind:
         meaning = ActionMeaning(kind, names=meaning.names, control_hz=meaning.control_hz, robot=meaning.robot)
@@ -92,16 +94,16 @@ def with_meaning(
     meta: Mapping[str, Any], source: ActionMeaning, size: int, action_range: np.ndarray | None, kind: str | None
 ) -> tuple[dict[str, Any], ActionMeaning]:
     """`meta` of a converted episode with what its actions mean, and that. meta: ours, where we wrote the source."""
-    env = meta.get("env") if isinstance(meta.get("env"), Mapping) else {}
-    try:
-        known = meaning_of_episode({"env": env})
-    except SpecError:
-        known = ActionMeaning()
+    env, known = EnvRecord(), ActionMeaning()
+    with contextlib.suppress(SpecError):
+        env = EnvRecord.of_episode(meta)
+        known = env.meaning
     if known.kind and action_range is None and kind is None:
         return dict(meta), known
     meaning = converted(known if known.kind else source, size, action_range, kind, env)
     stated = meaning.to_dict()
-    return ({**meta, "env": {**(env or {}), "actions": stated}} if stated else dict(meta)), meaning
+    stating = dataclasses.replace(env, actions=stated).to_dict()
+    return ({**meta, "env": stating} if stated else dict(meta)), meaning
 
 
 def sentence(meaning: ActionMeaning) -> str:

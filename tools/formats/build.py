@@ -91,7 +91,7 @@ def _head(columns: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray
 def _meta(raw: Raw, choices: Choices) -> dict[str, Any]:
     meta = dict(raw.origin)
     if choices.env is not None:
-        meta["env"] = choices.env
+        meta["env"] = choices.env.to_dict()
     if choices.actions == "scale" and choices.action_range is not None:
         meta["action_range"] = np.asarray(choices.action_range, np.float64).tolist()
     return meta

@@ -14,6 +14,7 @@ import numpy as np
 
 from agent.action_meaning import ActionMeaning
 from agent.data.hdf5 import UnsafeFile, open_hdf5
+from agent.env_record import EnvRecord
 from agent.spec import UserError
 
 POINTER = b"version https://git-lfs"
@@ -60,7 +61,7 @@ class Choices:
     resize: int | None = None  # pixels a side
     no_ops: str = "keep"  # keep | drop
     sim: dict[str, Any] = field(default_factory=dict)  # options of envs.sim, for what is rendered anew
-    env: dict[str, Any] | None = None  # {"name", "options"} to remember as the episodes' environment
+    env: EnvRecord | None = None  # to remember as the episodes' environment
     action_range: np.ndarray | None = None  # (2, A) lowest and highest, for "scale"; (2, 1): alike for all
     action_kind: str | None = None  # of agent.action_meaning.KINDS, where the source's format says otherwise
     fps: float | None = None

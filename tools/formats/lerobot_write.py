@@ -17,6 +17,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 
 from agent.data.frames import blocks, head
+from agent.env_record import EnvRecord
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
 from tools.common.video import fps_of
 from tools.formats import film
@@ -116,9 +117,9 @@ class _Writer:
         number, steps = self.episodes, len(episode)
         if (fps := rate_of(episode, self.choices)) != self.fps:
             raise UserError(f"episode {number} was recorded at {fps:g} Hz, episode 0 at {self.fps:g}; --fps says one")
-        env = episode.meta.get("env") or {}
-        task = self.choices.instruction or episode.meta.get("instruction") or env.get("options", {}).get("task")
-        task = str(task or env.get("name") or "unnamed task")
+        env = EnvRecord.of_episode(episode.meta)
+        task = self.choices.instruction or episode.meta.get("instruction") or env.options.get("task")
+        task = str(task or env.name or "unnamed task")
         if task not in self.tasks:
             self.tasks.append(task)
         columns = {feature: getattr(episode, ours) for feature, ours in COLUMNS.items()}

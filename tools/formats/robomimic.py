@@ -16,6 +16,7 @@ import numpy as np
 
 from agent.data.frames import Frames, blocks
 from agent.data.hdf5_writing import create_hdf5, write_text
+from agent.env_record import EnvRecord
 from agent.spec import STEP_COLUMNS, Episode, UserError
 from envs.base import is_flag
 from tools.formats.actions import of_robosuite
@@ -135,8 +136,8 @@ def write(path: Path, episodes: Iterable[Episode], choices: Choices, report: Rep
         for number, episode in enumerate(episodes):
             output.check()
             if number == 0:
-                env = episode.meta.get("env") or {}
-                args = {"env_name": env.get("name", ""), "env_kwargs": env.get("options", {}), "type": 1}
+                env = EnvRecord.of_episode(episode.meta)
+                args = {"env_name": env.name, "env_kwargs": env.options, "type": 1}
                 write_text(data, "env_args", json.dumps(args))
             _write_demo(data.create_group(f"demo_{number}"), episode)
             total += len(episode)

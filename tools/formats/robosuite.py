@@ -22,6 +22,7 @@ import numpy as np
 
 from agent.action_meaning import ActionMeaning
 from agent.data.frames import Frames
+from agent.env_record import EnvRecord
 from agent.spec import Episode, Spec, UserError
 from envs.sim import STEP_M, STEP_RAD, TASKS
 from robot_server.stepper import own
@@ -66,7 +67,7 @@ def parts(path: Path, choices: Choices, report: Report) -> Iterator[list[Part]]:
             yield [_part(f"{path}: {name}", demo, env, record, spool) for name, demo in found]
 
 
-def _part(name: str, demo: h5py.Group, env: Any, record: dict[str, Any], spool: Any) -> Part:
+def _part(name: str, demo: h5py.Group, env: Any, record: EnvRecord, spool: Any) -> Part:
     def load(choices: Choices, report: Report) -> Episode:
         actions = choices.actions or "clip"  # as robosuite's controller does
         asked = dataclasses.replace(choices, actions=actions, env=record)

@@ -33,6 +33,7 @@ from agent import cli
 from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, NetworkConfig
 from agent.data.episode_file import SUFFIX, read_episode
+from agent.env_record import EnvRecord
 from agent.run.checkpoint import LATEST, Checkpoint, load
 from agent.spec import Spec, UserError
 from tools.common.report import Report, parser
@@ -112,7 +113,7 @@ def first_checkpoint(path: Path) -> None:
     config = CalQLConfig(cql_actions=2)
     sections = {"network": dataclasses.asdict(NETWORK), "calql": dataclasses.asdict(config)}
     state = CalQL(spec, NETWORK, config, torch.device("cpu"), 0).state_dict()
-    Checkpoint(spec, {"name": "fake", "options": ENV}, sections, state).save(path)
+    Checkpoint(spec, EnvRecord("fake", ENV), sections, state).save(path)
 
 
 def harm(

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from agent.env_record import EnvRecord
 from agent.mailbox import connections, cpu_budget
 from agent.mailbox.mailbox import Mailbox
 from agent.spec import Episode
@@ -168,7 +169,7 @@ class Learner:
 
     def take(self, episode: Episode) -> None:
         self.mailbox.acknowledge(episode)
-        if episode.meta["robot"] != "good" or episode.meta.get("env") != ENV:
+        if episode.meta["robot"] != "good" or EnvRecord.of_episode(episode.meta) != ENV:
             self.others += 1
             return
         expected = Episode.from_transitions(transitions(episode.meta["number"]), episode.meta)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.env_record import EnvRecord
 from agent.spec import Spec, Transition
 
 SPEC = Spec({"front": (64, 64, 3)}, {"state": 9}, 7)
-ENV = {"name": "bench", "options": {}}
+ENV = EnvRecord("bench")
 NETWORK = {"features": 8}
 EPISODE_STEPS = 50
 BATCH = 5000  # messages made before a round: making one takes longer than sending it

@@ -10,6 +10,7 @@ import numpy as np
 
 from agent.cli import nearest
 from agent.data.episode_file import episode_paths, read_episodes
+from agent.env_record import EnvRecord
 from agent.progress import Progress
 from agent.spec import Episode, UserError
 
@@ -72,7 +73,7 @@ def labels(episode: Episode, end_frames: int = 1) -> np.ndarray:
 
 
 def _images(path: Path, episode: Episode, cameras: Sequence[str]) -> dict[str, np.ndarray]:
-    judge = ((episode.meta.get("env") or {}).get("options") or {}).get("classifier")
+    judge = EnvRecord.of_episode(episode.meta).options.get("classifier")
     if judge:
         raise UserError(f"{path}: its success is the word of classifier {judge}, from which there is nothing to learn")
     there = episode.spec.cameras

@@ -8,9 +8,10 @@ import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
-from agent.action_meaning import ActionMeaning, agreed
+from agent.action_meaning import ActionMeaning
 from agent.config import OfflineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, read_head, write_episode
+from agent.env_record import EnvRecord, agreed
 from agent.mailbox.robots import Robots
 from agent.run.demonstrations import environment, load_demonstrations
 from agent.spec import UserError
@@ -100,7 +101,7 @@ def test_a_checkpoint_of_it_is_not_for_an_arm_that_takes_steps(dataset, tmp_path
     convert(dataset("set", 89), tmp_path / "out", Choices(**CHOICES, actions="scale"))
     episodes = train_on(tmp_path / "out")
     env, spec = environment(episodes), train_spec(tmp_path / "out")
-    assert "name" not in env
+    assert not env.name
     arm = {"kind": "delta", "low": [-2.0] * 2, "high": [2.0] * 2, "control_hz": 10.0, "robot": "so101"}
     found, _ = Robots(spec, env, False).differences(spec.to_dict(), {"name": "real", "options": {}, "actions": arm})
     assert found == ["actions, kind: delta against absolute"]
@@ -128,7 +129,7 @@ def test_the_kind_can_be_stated_and_a_gym_environments_numbers_are_its_own(datas
     source = dataset("set", 1.0)
     convert(source, tmp_path / "stated", Choices(**CHOICES, action_kind="delta"))
     assert meaning(tmp_path / "stated").kind == "delta"
-    convert(source, tmp_path / "gym", Choices(**CHOICES, env={"name": "gym:PushT-v0", "options": {}}))
+    convert(source, tmp_path / "gym", Choices(**CHOICES, env=EnvRecord("gym:PushT-v0")))
     found = meaning(tmp_path / "gym")
     assert (found.kind, found.low, found.high) == ("normalized", (-1, -1), (1, 1))
     assert read_head(episode_paths([tmp_path / "gym"])[0])[1]["env"]["name"] == "gym:PushT-v0"
