@@ -42,7 +42,7 @@ class Store:
         drop: Callable[[EpisodeKey], None],
         tell: Callable[[EpisodeKey, Path | None], None] = lambda key, path: None,
     ) -> None:
-        self._use, self._drop, self._tell = add, drop, tell
+        self.folder, self._use, self._drop, self._tell = folder, add, drop, tell
         self._good, self._quarantine, self._discarded = (
             folder / name for name in ("episodes", QUARANTINE, "discarded")
         )
@@ -107,7 +107,7 @@ class Store:
     def read_back(self) -> None:
         """Fill the replay from the files, in the order in which they were taken."""
         folders = (self._good, self._quarantine, self._older, self._discarded)
-        for aside in (*folders, self._good.parent):
+        for aside in (*folders, self.folder):
             for part in aside.glob(".*.part"):  # of a learner that was killed while it wrote
                 part.unlink()
         orders: dict[EpisodeKey, int] = {}
@@ -164,7 +164,7 @@ class Store:
     def _longer(self, one: tuple[Path, int], other: tuple[Path, int]) -> tuple[Path, int]:
         """The file with more steps of one episode; the other one goes to replaced/."""
         shorter, longer = sorted((one, other), key=lambda each: each[1])
-        replaced = self._good.parent / "replaced"
+        replaced = self.folder / "replaced"
         move(shorter[0], replaced / shorter[0].name)
         log.warning("moved to %s, excluded from training: %s has more steps of the same episode", replaced, longer[0])
         return longer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -27,11 +28,13 @@ from agent.wire.messages import EpisodeKey, episode_key
 class Trainer:
     """Starts from `start`; folder: the run's, for frames kept in a file.
 
+    config: as given, but that the networks' weights come from `start`.
     Raises UserError when checkpoint, config and data do not fit.
     """
 
     def __init__(self, start: Checkpoint, config: RunConfig, folder: Path, ranks: Ranks) -> None:
-        self.config, self.online, self.ranks = config, config.online, ranks
+        self.config = config = dataclasses.replace(config, network=config.network.from_checkpoint())
+        self.online, self.ranks = config.online, ranks
         seed, gamma = config.learner.seed, config.calql.gamma
         self.device = choose_device(config.learner, ranks.local)
         storage = Storage(config.learner.storage, folder, self.device)
@@ -49,7 +52,7 @@ class Trainer:
                 raise UserError(f"the checkpoint and {config.offline.data[0]} differ: {'; '.join(differences)}")
             compare(("the checkpoint", start.env), (config.offline.data[0], environment(episodes)))
         start.check_sizes()
-        self.agent = CalQL(start.spec, config.network.from_checkpoint(), config.calql, self.device, seed)
+        self.agent = CalQL(start.spec, config.network, config.calql, self.device, seed)
         start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)
         accelerate(self.agent, config.learner)

@@ -30,12 +30,14 @@ from agent.config import CalQLConfig, OfflineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.env_record import EnvRecord
-from agent.learner import COMPILE_S, HOLD_S, Learner, cql_weight, updates_due
+from agent.learner import Learner
 from agent.mailbox.mailbox import Mailbox
 from agent.run import checkpoint, trainer
 from agent.run.checkpoint import Checkpoint
 from agent.run.demonstrations import load_demonstrations
 from agent.run.health import Health
+from agent.run.intake import Intake
+from agent.run.pacing import COMPILE_S, HOLD_S, cql_weight, updates_due
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
 from agent.wire.messages import episode_name, pack
@@ -508,19 +510,19 @@ def test_a_disk_that_is_full_for_a_while_costs_neither_the_run_nor_an_episode(tu
         return write
 
     def acknowledge(self, episode):
-        assert episode.equals(read_episode(self.folder / "episodes" / f"{episode_name(episode.meta)}.hdf5"))
-        Mailbox.acknowledge(self.mailbox, episode)
+        assert episode.equals(read_episode(self._store.folder / "episodes" / f"{episode_name(episode.meta)}.hdf5"))
+        Mailbox.acknowledge(self._mailbox, episode)
 
-    take = Learner.take
+    take = Intake.take
 
-    def taken(self, episode):
-        self.mailbox.acknowledge = functools.partial(acknowledge, self)
-        take(self, episode)
+    def taken(self, episode, *counters):
+        self._mailbox.acknowledge = functools.partial(acknowledge, self)
+        take(self, episode, *counters)
 
-    monkeypatch.setattr("agent.learner.RETRY_S", 0.0)
+    monkeypatch.setattr("agent.run.intake.RETRY_S", 0.0)
     monkeypatch.setattr("agent.data.episode_store.write_episode", failing(write_episode, 1, 2, 5))
     monkeypatch.setattr("torch.save", failing(torch.save, 2, 3))
-    monkeypatch.setattr("agent.learner.Learner.take", taken)
+    monkeypatch.setattr("agent.run.intake.Intake.take", taken)
     run = tune(episodes, "--utd", "1", "--checkpoint-every", "1")
     assert (run.learner.episodes, run.learner.env_steps, run.learner.updates) == (4, 20, 20)
     assert len(episode_paths([run.folder / "episodes"])) == 4 and not run.robot.link._outbox
@@ -756,7 +758,7 @@ def test_what_is_changed_on_resume_is_said_recorded_and_kept(tune, episodes, cap
     kept = checkpoint.load(first.folder / "latest.pt")
     assert (kept.section("calql").gamma, kept.section("online").batch) == (0.5, 8)
     third = tune([], resume=True)
-    assert third.learner.calql.gamma == 0.5 and " -> " not in capsys.readouterr().out
+    assert third.learner.config.calql.gamma == 0.5 and " -> " not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
