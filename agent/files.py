@@ -1,9 +1,8 @@
 """Files that appear whole or not at all, that are still there after a power cut, and that one process holds alone.
 
-Promised: what `written`, `make_folder` and `move` have returned from is on the disk, with every folder that it lies in.
-Episodes, checkpoints (latest.pt and checkpoints/), and what tools.edit and tools.convert write are made with them; a
-run's log.jsonl and the journal of a running episode outlive their process at any moment, but a power cut may cost their
-last lines.
+Promised: what `appearing`, `written`, `make_folder` and `move` have returned from is on the disk, with every folder
+that it lies in. Episodes, checkpoints, classifiers, videos and conversions are made with them; a run's log.jsonl and
+the journal of a running episode outlive their process at any moment, but a power cut may cost their last lines.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import fcntl
 import io
 import os
 import resource
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,24 +23,36 @@ UNSYNCABLE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP}  # a folde
 
 
 @contextlib.contextmanager
-def written(path: str | Path) -> Iterator[io.BufferedRandom]:
-    """Yields a file beside `path` that takes its name, synced, at the end; after an exception nothing has changed.
+def appearing(path: str | Path) -> Iterator[Path]:
+    """Yields a name beside `path` for a file or folder that takes its place, synced, at the end.
 
-    Missing folders are made. An existing file is replaced. A full disk is an OSError.
+    After an exception nothing has changed. Missing folders are made. An existing file is replaced. A full disk is an
+    OSError.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     make_folder(path.parent)
     try:
-        with open(aside, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
+        yield aside
+        move(aside, path)
     finally:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            remove(aside)
+
+
+@contextlib.contextmanager
+def written(path: str | Path) -> Iterator[io.BufferedRandom]:
+    """Yields a file that takes the place of `path` at the end; see appearing."""
+    with appearing(path) as aside, open(aside, "w+b") as file:
+        yield file
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with everything in it; neither need be there. Raises OSError."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def make_folder(folder: str | Path) -> list[Path]:

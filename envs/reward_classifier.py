@@ -7,7 +7,6 @@ frames must. Needs torch, which is loaded with the file and not before.
 from __future__ import annotations
 
 import contextlib
-import os
 import zipfile
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -128,30 +127,11 @@ class SuccessClassifier:
                 found = f"{boxes[name].dtype}{list(boxes[name].shape)}"
                 raise ValueError(f"{self.name}: camera '{name}' is {found} here, uint8{list(shape)} in the file")
 
-    def save(self, path: str | Path) -> None:
-        """Write it, whole or not at all. An OSError is the disk's."""
-        import torch
-
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    def contents(self) -> dict[str, Any]:
+        """What its file holds, for torch.save; see load."""
         cameras = {name: list(shape) for name, shape in self.cameras.items()}
         rule = {"threshold": self.threshold, "k": self.k, "n": self.n, "report": self.report}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(aside, "wb") as file:
-                weights = self.network.state_dict()
-                torch.save({"kind": KIND, "format": FORMAT, "cameras": cameras, "weights": weights, **rule}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the rename itself survives a power cut
-            finally:
-                os.close(folder)
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
+        return {"kind": KIND, "format": FORMAT, "cameras": cameras, "weights": self.network.state_dict(), **rule}
 
     @classmethod
     def load(cls, path: str | Path) -> SuccessClassifier:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.data.episode_file import SUFFIX, write_episode
-from agent.files import make_folder, move
+from agent.files import check_writable, make_folder, move
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
 from agent.wire.bad_messages import shown
 from agent.wire.messages import EpisodeKey, episode_name
@@ -47,8 +46,7 @@ class Outbox:
         self._failed = False  # the last attempt to write there
         try:
             make_folder(folder)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            check_writable(folder)
         except OSError as error:
             raise UserError(f"robot.spool {folder}: cannot be written: {error.strerror}") from None
         self.episodes = {out.key: out for out in spool.left_behind(folder, spec, robot)}

@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 import envs
 import envs.scripted
 from envs.reward_classifier import KofN, SuccessClassifier, network
+from tools.train_reward.__main__ import save
 
 CAMERA = {"top": (24, 24, 3)}
 
@@ -25,7 +26,7 @@ def write(path, answer=0.0, cameras=CAMERA, **rule):
         with torch.no_grad():
             net.head[-1].weight.zero_()
             net.head[-1].bias.fill_(answer)
-    SuccessClassifier(net, cameras, **rule).save(path)
+    save(SuccessClassifier(net, cameras, **rule), path)
     return str(path)
 
 
@@ -87,7 +88,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     cameras = {"wrist": (20, 30, 3), "a.front": (24, 24, 3)}
     torch.manual_seed(1)
     saved = SuccessClassifier(network(cameras), cameras, 0.25, 3, 5, {"recall": 0.9})
-    saved.save(tmp_path / "made" / "reward.pt")
+    save(saved, tmp_path / "made" / "reward.pt")
     loaded = SuccessClassifier.load(tmp_path / "made" / "reward.pt")
     assert (loaded.threshold, loaded.k, loaded.n, loaded.report) == (0.25, 3, 5, {"recall": 0.9})
     assert list(loaded.cameras.items()) == sorted(cameras.items())

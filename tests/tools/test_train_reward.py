@@ -14,7 +14,7 @@ from tools import evaluate as evaluation
 from tools.collect import collect
 from tools.evaluate import evaluate
 from tools.recording.config import CollectConfig
-from tools.train_reward.__main__ import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main
+from tools.train_reward.__main__ import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main, save
 from tools.train_reward.config import SuccessConfig
 from tools.train_reward.frames import Labelled, labels, split
 
@@ -213,7 +213,7 @@ def test_a_policy_is_measured_by_the_truth_and_the_classifier_is_told_beside_it(
 def test_a_classifier_that_calls_everything_a_success_gains_nothing(trained, tmp_path):
     loaded = SuccessClassifier.load(trained[1])
     loaded.threshold = 0.0
-    loaded.save(tmp_path / "blind.pt")
+    save(loaded, tmp_path / "blind.pt")
     found = evaluate("random", "fake", {**SIZE, "classifier": str(tmp_path / "blind.pt")}, episodes=5)
     assert (found.success, found.classifier_success, found.length) == (0.0, 1.0, 3.0)
     assert "5 wrongly called a success, 0 successes missed" in found.verdicts()

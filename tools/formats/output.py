@@ -6,11 +6,10 @@ import contextlib
 import errno
 import glob
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from agent.files import make_folder, move
+from agent import files
 from agent.spec import Episode, SpecError, UserError, plural
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a disk, a quota, a limit on files' size
@@ -55,19 +54,15 @@ def appearing(out: Path) -> Iterator[Path]:
     """A path beside `out` to write to; it takes `out`'s name once all is written. Raises DiskError for a full disk."""
     if out.exists():
         raise UserError(f"--out {out}: already exists; name one that is not")
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        make_folder(out.parent)
         for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # of a conversion that was killed
             if _ended(left.suffixes[-2][1:]):
-                _remove(left)
-        yield aside
-        move(aside, out)
+                files.remove(left)
+        with files.appearing(out) as aside:
+            yield aside
     except OSError as error:
         kind = DiskError if error.errno in FULL else UserError
         raise kind(f"{out}: {error.strerror or error}; nothing was written") from None
-    finally:
-        _remove(aside)
 
 
 def _ended(process: str) -> bool:
@@ -78,10 +73,3 @@ def _ended(process: str) -> bool:
     except OSError:
         pass
     return False
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from agent import cli
 from agent.data.random_shift import draw_shifts, shift
+from agent.files import written
 from agent.progress import Progress
 from agent.spec import UserError
 from envs.reward_classifier import SuccessClassifier, network
@@ -98,6 +99,12 @@ def augmented(images: Tensor, config: SuccessConfig, generator: torch.Generator)
         offsets = draw_shifts(len(images), config.augment_pad, generator, images.device)
         images = shift(images, offsets, config.augment_pad)
     return jitter(images, config.jitter, generator) if config.jitter else images
+
+
+def save(classifier: SuccessClassifier, path: str | Path) -> None:
+    """Write the classifier's file, whole or not at all. Raises OSError."""
+    with written(path) as file:
+        torch.save(classifier.contents(), file)
 
 
 def score(classifier: SuccessClassifier, frames: Labelled) -> np.ndarray:
@@ -248,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     classifier.report = report
     sheet = flags.out.with_name(f"{flags.out.stem}_mistakes.png")
     try:
-        classifier.save(flags.out)
+        save(classifier, flags.out)
     except OSError as error:
         raise UserError(f"{flags.out}: {error.strerror}") from None
     write_sheet(sheet, mistakes(test_scores, test, threshold))
