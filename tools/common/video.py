@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
-import imageio.v3 as iio
 import numpy as np
 
 from agent.env_record import EnvRecord
-from agent.files import move
+from agent.files import appearing
 from agent.spec import Observation, Spec, UserError
 
 Colour = tuple[int, int, int]
@@ -64,18 +65,49 @@ def fps_of(meta: Mapping[str, Any]) -> float | None:
     return EnvRecord.of_episode(meta).options.get("control_hz") or meta.get("fps")
 
 
+def pixel_format(height: int, width: int) -> str:
+    return "yuv444p" if height % 2 or width % 2 else "yuv420p"  # half the colour resolution needs even sides
+
+
+class Film:
+    """An MP4 file of frames, uint8 (H, W, 3), one every 1 / fps seconds. options: of libx264. Errors are OSErrors."""
+
+    def __init__(self, path: Path, fps: float, options: dict[str, str] | None = None) -> None:
+        self.path, self.frames, self.bytes = path, 0, 0
+        self._rate, self._options = Fraction(fps).limit_denominator(1000), options or {}
+        self._file: Any = None
+        self._stream: Any = None
+
+    def add(self, image: np.ndarray) -> None:
+        if not self._file:
+            self._open(*image.shape[:2])
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, frame.time_base = self.frames, 1 / self._rate
+        self._write(self._stream.encode(frame))
+        self.frames += 1
+
+    def _open(self, height: int, width: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = av.open(str(self.path), "w", format="mp4")
+        self._stream = self._file.add_stream("libx264", rate=self._rate, options=self._options)
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = pixel_format(height, width)
+
+    def _write(self, packets: list[Any]) -> None:
+        self.bytes += sum(packet.size for packet in packets)
+        self._file.mux(packets)
+
+    def close(self) -> None:
+        if self._file:
+            with contextlib.closing(self._file):
+                self._write(self._stream.encode())
+
+
 @contextlib.contextmanager
 def mp4(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Yields write(frame). The file appears under its name once it is complete."""
-    aside = path.with_name(f".{path.stem}.part.mp4")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with iio.imopen(aside, "w", plugin="pyav") as file:
-            file.init_video_stream("libx264", fps=round(fps), pixel_format="yuv420p")
-            yield file.write_frame
-        move(aside, path)
+        with appearing(path) as aside, contextlib.closing(Film(aside, fps)) as film:
+            yield film.add
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Camera images as MP4 and back, through PyAV: the part of LeRobot's format that is not a table."""
+"""Camera images of MP4 files, through PyAV: the part of LeRobot's format that is not a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +18,6 @@ from tools.formats.pictures import MAX_PIXELS
 
 CODEC = "h264"
 OPTIONS = {"crf": "18", "g": "2", "bf": "0"}  # a key frame every second frame: single frames are what training asks for
-
-
-def rate(fps: float) -> Fraction:
-    return Fraction(fps).limit_denominator(1000)
-
-
-def pixel_format(height: int, width: int) -> str:
-    return "yuv444p" if height % 2 or width % 2 else "yuv420p"  # half the colour resolution needs even sides
-
-
-class Film:
-    """An MP4 that takes frames (H, W, 3), one every 1 / fps seconds."""
-
-    def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.frames, self.bytes, self._rate = path, 0, 0, rate(fps)
-        self._file = av.open(str(path), "w")
-        self._stream: Any = self._file.add_stream("libx264", rate=self._rate, options=OPTIONS)
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = pixel_format(height, width)
-
-    def add(self, image: np.ndarray) -> None:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts, frame.time_base = self.frames, 1 / self._rate
-        self._write(self._stream.encode(frame))
-        self.frames += 1
-
-    def _write(self, packets: list[Any]) -> None:
-        self.bytes += sum(packet.size for packet in packets)
-        self._file.mux(packets)
-
-    def close(self) -> None:
-        self._write(self._stream.encode())
-        self._file.close()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 from agent.data.frames import blocks, head
 from agent.env_record import EnvRecord
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
-from tools.common.video import fps_of
+from tools.common.video import Film, fps_of, pixel_format
 from tools.formats import film
 from tools.formats.foreign import Choices, Report
 from tools.formats.lerobot_stats import Total, statistics
@@ -82,7 +82,7 @@ class _Writer:
         self.episodes = self.frames = 0
         self._table: parquet.ParquetWriter | None = None
         self._files = {key: 0 for key in ("data", *self.spec.cameras)}  # number of the current file
-        self._films: dict[str, film.Film] = {}
+        self._films: dict[str, Film] = {}
         self._samples: list[tuple[Path, float, np.ndarray]] = []  # (video, second, frame) to compare with afterwards
         self._offered, self._drawn = 0, np.random.default_rng(0)
 
@@ -95,7 +95,7 @@ class _Writer:
                     "video.height": height,
                     "video.width": width,
                     "video.codec": film.CODEC,
-                    "video.pix_fmt": film.pixel_format(height, width),
+                    "video.pix_fmt": pixel_format(height, width),
                     "video.is_depth_map": False,
                     "video.fps": self.fps,
                     "video.channels": 3,
@@ -171,7 +171,7 @@ class _Writer:
         at = self._at(key)
         if key not in self._films:
             file = self.path / VIDEO_PATH.format(video_key=name, **at)
-            self._films[key] = film.Film(file, self.fps, *images.shape[1:3])
+            self._films[key] = Film(file, self.fps, film.OPTIONS)
         current = self._films[key]
         first, apart = current.frames, max(1, max(images.shape[1:3]) // STATISTICS_SIDE)
         sampled = set(np.linspace(0, steps - 1, min(steps, SAMPLED)).astype(int).tolist())

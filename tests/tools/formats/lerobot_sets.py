@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
+from tools.common.video import Film
 from tools.formats import film
 
 SIDE, FPS, CAMERA = 16, 10, "observation.images.front"
@@ -30,7 +31,7 @@ def number_of(image):
 
 
 def shoot(path, numbers):
-    made = film.Film(path, FPS, SIDE, SIDE)
+    made = Film(path, FPS, film.OPTIONS)
     for number in numbers:
         made.add(np.full((SIDE, SIDE, 3), 10 + 10 * number, np.uint8))
     made.close()

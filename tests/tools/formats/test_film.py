@@ -5,6 +5,7 @@ import pytest
 
 from agent.data.episode_file import write_episode
 from agent.spec import UserError
+from tools.common.video import Film
 from tools.convert import convert
 from tools.formats import film
 from tools.formats.foreign import Choices, FormatError
@@ -16,7 +17,7 @@ SIDE = 16
 
 def shoot(path, numbers, fps=10):
     """A video of the frames `numbers`, each at its own time and as bright as its number is high."""
-    made_of = film.Film(path, fps, SIDE, SIDE)
+    made_of = Film(path, fps, film.OPTIONS)
     for number in numbers:
         made_of.frames = number
         made_of.add(np.full((SIDE, SIDE, 3), 10 + 20 * number, np.uint8))

@@ -14,6 +14,7 @@ from agent import memory
 from agent.data import frames
 from agent.data.episode_file import read_episodes, write_episode
 from agent.spec import UserError
+from tools.common.video import Film
 from tools.convert import convert
 from tools.formats import arrays, film, pictures
 from tools.formats.foreign import Choices, FormatError
@@ -103,7 +104,7 @@ def test_item_17_an_image_s_size_is_looked_at_before_it_is_decoded():
 
 
 def test_item_17_a_video_s_size_is_looked_at_before_it_is_decoded(tmp_path, monkeypatch):
-    video = film.Film(tmp_path / "a.mp4", 10, 64, 64)
+    video = Film(tmp_path / "a.mp4", 10, film.OPTIONS)
     video.add(np.zeros((64, 64, 3), np.uint8))
     video.close()
     monkeypatch.setattr(film, "MAX_PIXELS", 64 * 63)
