@@ -272,6 +272,7 @@ def test_names_with_spaces_become_names_that_a_file_can_hold():
         ("fake", {"image_size": 2}, "image_size"),
         ("fake", {"image_size": 100_000}, "image_size"),
         ("fake", {"horizon": 0}, "horizon"),
+        ("fake", {"image_size": "big"}, "image_size is 'big'; it must be a whole number"),
         ("fake", {"step_ms": -1.0}, "step_ms"),
         ("fake", {"step_ms": np.inf}, "step_ms"),
         ("fake", {"reach": -1.0}, "reach"),

@@ -76,7 +76,10 @@ def test_every_suite_can_be_read_with_all_its_configs(name, monkeypatch, tmp_pat
     ("text", "says"),
     [
         ("tasks: {a: {configs: []}}", "at least one task, preset"),
-        ("tasks: {a: {configs: [], demonstrations: magic}}\npresets: {p: []}", "scripted or convert, not magic"),
+        (
+            "tasks: {a: {configs: [], demonstrations: magic}}\npresets: {p: []}",
+            "demonstrations is .magic.; it must be one of scripted, convert",
+        ),
         ("tasks: {a: {configs: []}}\npresets: {p: []}\nat: [0.5, 0.2]", "in their order"),
         (
             "tasks: {a: {configs: []}}\npresets: {p: configs/presets/cql.yaml}",

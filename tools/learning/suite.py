@@ -27,7 +27,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -49,7 +49,7 @@ class Rollouts:
 @dataclass
 class Task:
     configs: list[str] = field(default_factory=list)
-    demonstrations: str = "scripted"
+    demonstrations: Literal["scripted", "convert"] = "scripted"
     convert: list[str] = field(default_factory=list)
     rollouts: dict[str, Any] | None = None
 
@@ -99,8 +99,6 @@ def read(name: str) -> Suite:
             raise UserError(f"{path}: {name}: that is a seed's folder of the task {whole[1]}: rename one")
     suite.tasks = {key: cli.build(Task, given or {}, f"{path}: {key}: ") for key, given in suite.tasks.items()}
     for key, task in suite.tasks.items():
-        if task.demonstrations not in ("scripted", "convert"):
-            raise UserError(f"{path}: {key}: demonstrations: scripted or convert, not {task.demonstrations}")
         if task.rollouts is not None:
             task.rollouts = cli.build(Rollouts, task.rollouts, f"{path}: {key}: rollouts: ")  # type: ignore[assignment]
     for key, given in suite.presets.items():
