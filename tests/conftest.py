@@ -1,8 +1,11 @@
 """For all tests, and the programs that they start."""
 
+import logging
 import os
 import sys
 from pathlib import Path
+
+import pytest
 
 # One thread per process. Tiny networks gain nothing from more, and processes run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,3 +15,18 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     cache = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
     os.environ.setdefault("PYTHONPYCACHEPREFIX", cache)
     sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
+
+
+@pytest.fixture
+def logged(caplog):
+    """logged(): the lines that our packages have logged since the last call."""
+    packages = ("agent", "robot_server", "envs", "tools")
+    for package in packages:
+        caplog.set_level(logging.INFO, package)
+
+    def lines():
+        found = [each.getMessage() for each in caplog.records if each.name.split(".")[0] in packages]
+        caplog.clear()
+        return found
+
+    return lines

@@ -29,7 +29,7 @@ def start(*words):
 
 
 def finish(*processes):
-    """Standard output of each, when all have ended well within two minutes; else what every one of them said."""
+    """What each has said, when all have ended well within two minutes; else what every one of them said."""
     deadline = time.monotonic() + 120
     try:
         while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
@@ -43,7 +43,7 @@ def finish(*processes):
         f"{process.args[2]}: {process.returncode}\n{out[-1000:]}{err[-1000:]}"
         for process, (out, err) in zip(processes, said)
     )
-    return [out for out, _ in said]
+    return [out + err for out, err in said]
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import json
 import logging
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from agent.files import make_folder, try_lock
 from agent.spec import UserError
+
+log = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -61,7 +61,7 @@ class RunLog:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                logging.getLogger(__name__).error("%s: cannot write the log: %s", self._folder, error)
+                log.error("%s: cannot write the log: %s", self._folder, error)
             self._failing = True
         where = f"robot/{plain['robot']}" if kind == "robot" else kind  # each robot has its curves
         self._curves(where, env_steps if kind in ("episode", "robot") else updates, plain)
@@ -69,7 +69,8 @@ class RunLog:
 
     def warn(self, line: str, env_steps: int, updates: int) -> None:
         """To people, and into the log."""
-        self.say(f"warning: {line}")
+        if not self.quiet:
+            log.warning("%s", line)
         self.write("warning", env_steps, updates, line=line)
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -91,9 +92,9 @@ class RunLog:
                 self._board = self._new_board(str(self._folder))
 
     def say(self, line: str) -> None:
+        """Tell people, but not the log."""
         if not self.quiet:
-            tqdm.write(line)  # above the progress bar, if there is one
-            sys.stdout.flush()
+            log.info("%s", line)
 
     def close(self) -> None:
         self._file.close()

@@ -173,11 +173,11 @@ def test_every_complaint_has_a_line_that_names_a_field_of_the_config():
     assert len(named) >= len(health.LINES) and all(hasattr(CalQLConfig, name) for name in named)
 
 
-def test_a_warning_is_said_and_written(tmp_path, capsys):
+def test_a_warning_is_said_and_written(tmp_path, logged):
     log = RunLog(tmp_path)
     log.warn("it is dead", 30, 4)
     log.close()
-    assert "warning: it is dead" in capsys.readouterr().out
+    assert "it is dead" in logged()
     record = json.loads((tmp_path / "log.jsonl").read_text())
     assert (record["kind"], record["line"], record["env_steps"], record["updates"]) == ("warning", "it is dead", 30, 4)
 

@@ -57,6 +57,7 @@ def run_command(monkeypatch, capsys, *argv):
     """Exit code and stderr of `python -m agent.pretrain ARGV`, without a new process."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     monkeypatch.setattr(sys, "argv", ["pretrain", *map(str, argv)])
+    monkeypatch.setattr("agent.logs.configure", lambda: None)  # stderr has the error alone
     capsys.readouterr()
     try:
         with pytest.raises(SystemExit) as end:
@@ -71,7 +72,7 @@ def flat(value):
     return [x for item in value for x in flat(item)] if isinstance(value, list) else [value]
 
 
-def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys):
+def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, logged):
     start, records = train()
     assert start.counters["offline_updates"] == 30
     assert start.spec == spec and start.env.to_dict() == {"name": "fake", "options": {}}
@@ -80,7 +81,7 @@ def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, capsys)
     assert action.shape == (2,)
     assert (
         "4 demonstrations, 26 steps, 50% successful; cameras cam 12x12; states pos 3; 30 updates on cpu (Cal-QL)"
-        in capsys.readouterr().out
+        in logged()
     )
     updates = [r for r in records if r["kind"] == "update"]
     assert [r["updates"] for r in updates] == [10, 20, 30] and all(r["env_steps"] == 0 for r in updates)
@@ -109,13 +110,13 @@ def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_before(train, tmp_pa
     assert (tmp_path / "offline.pt").read_bytes() == before
 
 
-def test_nothing_to_clone_is_said(train, demos, capsys):
+def test_nothing_to_clone_is_said(train, demos, logged):
     for path in sorted(demos.iterdir())[::2]:
         path.unlink()
     train()
-    assert "no demonstration succeeded" in capsys.readouterr().out
+    assert "no demonstration succeeded" in "".join(logged())
     train("--bc-filter", "all", out="all.pt")
-    assert "no demonstration succeeded" not in capsys.readouterr().out
+    assert "no demonstration succeeded" not in "".join(logged())
 
 
 def test_the_lagrange_form_logs_its_multiplier(train):
@@ -186,12 +187,12 @@ def test_a_run_that_was_killed_and_resumed_equals_one_in_one_go(tmp_path, demos,
         assert not different and equal(expected.generators, resumed.generators)
 
 
-def test_what_is_changed_on_resume_is_said_recorded_and_kept(train, tmp_path, capsys):
+def test_what_is_changed_on_resume_is_said_recorded_and_kept(train, tmp_path, logged):
     train("--gamma", "0.9")
-    capsys.readouterr()
+    logged()
     resume = ("--resume", str(tmp_path / "offline.pt"))
     start, records = train(*resume, "--updates", "40", "--gamma", "0.8")
-    said = capsys.readouterr().out.splitlines()
+    said = logged()
     lines = ["calql.gamma: 0.9 -> 0.8", "offline.updates: 30 -> 40"]
     assert [line for line in said if " -> " in line] == lines
     changed = {"calql.gamma": [0.9, 0.8], "offline.updates": [30, 40]}
@@ -199,7 +200,7 @@ def test_what_is_changed_on_resume_is_said_recorded_and_kept(train, tmp_path, ca
     assert record["changed"] == changed and record["updates"] == 30
     assert start.section("calql").gamma == 0.8
     again, records = train(*resume, "--updates", "40")  # nothing new is said again
-    assert sum(record["kind"] == "config" for record in records) == 1 and " -> " not in capsys.readouterr().out
+    assert sum(record["kind"] == "config" for record in records) == 1 and " -> " not in "".join(logged())
     assert again.section("calql").gamma == 0.8
 
 
@@ -295,9 +296,9 @@ def test_critics_start_at_the_mean_return_where_asked(train, demos):
     assert abs(high["q_data"]) < 2.0 < -replay.mean_return() - 2.0
 
 
-def test_a_preset_without_an_offline_phase_does_not_say_cal_ql(train, capsys):
+def test_a_preset_without_an_offline_phase_does_not_say_cal_ql(train, logged):
     train("--config", str(ROOT / "configs/presets/rlpd.yaml"), "--updates", "0", "--critics", "2")
-    first = capsys.readouterr().out.splitlines()[0]
+    first = next(line for line in logged() if "demonstrations" in line)
     assert first.endswith("; 0 updates on cpu (no offline phase)"), first
 
 
@@ -315,11 +316,11 @@ def test_ctrl_c_leaves_a_checkpoint_that_loads(tmp_path, demos, tiny_flags):
                 assert record["updates"] == 3 and not out.exists()
                 process.send_signal(signal.SIGINT)
                 log.read()  # keep the pipe open, and empty, until the process has closed it
-            said, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130 and "Traceback" not in errors
-    assert f"to resume: python -m agent.pretrain --resume {out}" in said
+    assert f"to resume: python -m agent.pretrain --resume {out}" in errors
     start = checkpoint.load(out)
     assert start.counters["offline_updates"] >= 3
     start.policy()

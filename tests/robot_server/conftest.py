@@ -1,4 +1,3 @@
-import logging
 import time
 
 import gymnasium
@@ -188,10 +187,3 @@ def tiny_policy():
 @pytest.fixture
 def episode_steps():
     return steps_of
-
-
-@pytest.fixture
-def logged(caplog):
-    """What the robot server has logged: a list of lines."""
-    caplog.set_level(logging.INFO, "robot_server")
-    return lambda: [record.getMessage() for record in caplog.records if record.name.startswith("robot_server")]
