@@ -316,7 +316,7 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
         ranks.order(None)
         learner.close()
     done = "finished" if learner.finished else "stopped"
-    learner.log.say(
+    learner.log.result(
         f"{done}: {plural(learner.env_steps, 'env step')}, {plural(learner.episodes, 'episode')}, "
         f"{plural(learner.updates, 'update')} in {(time.monotonic() - began) / 60:.1f} min; {learner.folder / LATEST}"
         + (f"; {plural(bad, 'episode')} in {learner.folder}/quarantine" if (bad := learner.store.quarantined) else "")
@@ -324,7 +324,7 @@ def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> 
     if learner.finished:
         return 0
     link = link_flags(learner.config.link)
-    learner.log.say(f"to resume: {checkpoint.command('agent.learner', '--resume', learner.folder, *link)}")
+    learner.log.result(f"to resume: {checkpoint.command('agent.learner', '--resume', learner.folder, *link)}")
     return stop.exit_code
 
 

@@ -139,11 +139,11 @@ def main(argv: list[str] | None = None) -> int:
             save()
         run_log.close()
     if done or not stop.asked:
-        run_log.say(f"wrote {out} after {plural(done, 'update')} ({run_log.time_s:.0f} s)")
+        run_log.result(f"wrote {out} after {plural(done, 'update')} ({run_log.time_s:.0f} s)")
     if done == offline.updates:
         return 0
     command = checkpoint.command("agent.pretrain", "--resume", out)
-    run_log.say(f"to resume: {command}" if done else "stopped before the first update: nothing was written")
+    run_log.result(f"to resume: {command}" if done else "stopped before the first update: nothing was written")
     return stop.exit_code
 
 

@@ -82,11 +82,11 @@ def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control |
             tally.count(summary)
             log.info("%s", str(summary).strip())
     if link.done:
-        log.info("the learner's run is over")
+        print("the learner's run is over", flush=True)
     if clock.hz:
-        log.info("%s", str(clock).strip())
+        print(clock, flush=True)
     if tally.judged:
-        log.info("%s", tally.verdicts())
+        print(tally.verdicts(), flush=True)
 
 
 def cleared(

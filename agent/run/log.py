@@ -96,6 +96,11 @@ class RunLog:
         if not self.quiet:
             log.info("%s", line)
 
+    def result(self, line: str) -> None:
+        """What the command has come to, on stdout."""
+        if not self.quiet:
+            print(line, flush=True)
+
     def close(self) -> None:
         self._file.close()
         with contextlib.suppress(OSError):

@@ -657,19 +657,20 @@ def test_a_learner_that_is_stopped_names_the_command_that_resumes_it(offline, tm
     """Its work is not done, so it does not exit with 0."""
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "agent.learner", "--ckpt", offline, "--address", "tcp://127.0.0.1:0"]
-    with subprocess.Popen([*command, "--learner.run", folder], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    words, pipe = [*command, "--learner.run", folder], subprocess.PIPE
+    with subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             while "listening on" not in process.stderr.readline():
                 assert process.poll() is None
             while not (folder / "latest.pt").exists():
                 time.sleep(0.02)
             process.send_signal(number)
-            _, said = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 128 + number
     resume = f"python -m agent.learner --resume {folder} --address tcp://127.0.0.1:0"
-    assert said.splitlines()[-1].endswith(f" to resume: {resume}")
+    assert said.splitlines()[-1] == f"to resume: {resume}"
     assert checkpoint.load(folder / "latest.pt").counters["env_steps"] == 0
 
 

@@ -316,11 +316,11 @@ def test_ctrl_c_leaves_a_checkpoint_that_loads(tmp_path, demos, tiny_flags):
                 assert record["updates"] == 3 and not out.exists()
                 process.send_signal(signal.SIGINT)
                 log.read()  # keep the pipe open, and empty, until the process has closed it
-            _, errors = process.communicate(timeout=60)
+            said, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130 and "Traceback" not in errors
-    assert f"to resume: python -m agent.pretrain --resume {out}" in errors
+    assert f"to resume: python -m agent.pretrain --resume {out}" in said
     start = checkpoint.load(out)
     assert start.counters["offline_updates"] >= 3
     start.policy()

@@ -105,7 +105,7 @@ def test_the_real_command_under_torchrun(job):
     """The link is rank 0's alone; the run ends in both."""
     words = ["-m", "agent.learner", "--ckpt", job / "offline.pt", "--learner.run", job / "run", "--env-steps", "0"]
     done = run([*LAUNCH, *words, "--address", "tcp://127.0.0.1:0"])
-    assert "(x 2)" in done.stderr and done.stderr.count("finished") == 1
+    assert "(x 2)" in done.stderr and done.stdout.count("finished") == 1
     assert [json.loads(line)["kind"] for line in (job / "run" / "log.jsonl").read_text().splitlines()] == []
     assert checkpoint.load(job / "run" / "latest.pt").counters["updates"] == 0
 
