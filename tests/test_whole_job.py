@@ -1,6 +1,5 @@
 """The main job as a user does it, with the real commands and two real processes, on the fake environment."""
 
-import json
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ import pytest
 
 from agent.data.episode_file import read_episodes, write_episode
 from agent.run import checkpoint
+from agent.run.records import read_log
 from tools.demo import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -56,10 +56,6 @@ def offline(tmp_path_factory):
     pretrain = (*config, "--data", folder / "demos", "--run", folder / "pre")
     finish(start("agent.pretrain", *pretrain, "--out", folder / "offline.pt"))
     return folder
-
-
-def read_log(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("robot_first", [True, False], ids=["robot first", "learner first"])

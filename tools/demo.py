@@ -27,6 +27,7 @@ from typing import Any
 
 from agent import cli
 from agent.progress import Progress
+from agent.run.records import log_path, read_log
 from agent.spec import UserError
 
 EVALUATION_SEED = 100_000  # above the seeds of collecting and of the robot server
@@ -110,7 +111,7 @@ def fine_tune(folder: Path, configs: list[str], seed: int, cores: int, steps: in
                 if robot_stage.process.poll() is not None:
                     robot_stage.finish()
                     learner_stage.process.wait(STOP_S)  # a robot server leaves by itself only when the run is over
-                progress.show(*_newest(online / "log.jsonl"))
+                progress.show(*_newest(online))
                 time.sleep(1.0)
         print("  " + learner_stage.finish().strip().splitlines()[-1] + "\n")
     finally:
@@ -118,11 +119,11 @@ def fine_tune(folder: Path, configs: list[str], seed: int, cores: int, steps: in
         learner_stage.stop()
 
 
-def _newest(log: Path) -> tuple[int, str]:
+def _newest(run: Path) -> tuple[int, str]:
     """Env steps, and a summary of the last 20 episodes, from a run's log."""
-    if not log.exists():
+    if not log_path(run).exists():
         return 0, "starting"
-    episodes = [json.loads(line) for line in log.read_text().splitlines() if '"kind": "episode"' in line]
+    episodes = read_log(run, "episode")
     if not episodes:
         return 0, "first episode"
     recent = [e["success"] for e in episodes[-20:]]
@@ -164,16 +165,16 @@ def main(argv: list[str] | None = None) -> None:
     fine_tune(folder, configs, seed, cores, arguments.section("online").env_steps)
     online = evaluate(folder, "online", folder / "online/latest.pt", flags.episodes, cores)
 
-    log = [json.loads(line) for line in (folder / "online/log.jsonl").read_text().splitlines()]
-    last = [record for record in log if record["kind"] == "episode"][-1]
-    with open(folder / "online/log.jsonl", "a") as file:  # for the plot
+    episodes = read_log(folder / "online", "episode")
+    last = episodes[-1]
+    with open(log_path(folder / "online"), "a") as file:  # for the plot
         for steps, updates, result in ((0, 0, offline), (last["env_steps"], last["updates"], online)):
             figures = {key: result[key] for key in ("success", "low", "high", "episodes", "return")}
             file.write(json.dumps({"kind": "eval", "env_steps": steps, "updates": updates, **figures}) + "\n")
     summary = {
         "offline_success": offline["success"],
         "online_success": online["success"],
-        "episodes": sum(record["kind"] == "episode" for record in log),
+        "episodes": len(episodes),
         "env_steps": last["env_steps"],
         "updates": last["updates"],
         "minutes": round((time.monotonic() - began) / 60, 2),

@@ -32,6 +32,7 @@ from pathlib import Path
 from agent import cli
 from agent.data.episode_file import SUFFIX, read_episode, write_episode
 from agent.files import make_folder, move, sync_folder, try_lock, written
+from agent.run.records import LOG_FILE
 from agent.spec import STEP_COLUMNS, Episode, UserError, plural
 from agent.verdict import judged, unjudged
 
@@ -44,7 +45,7 @@ def claimed(folder: Path) -> Iterator[None]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     with contextlib.ExitStack() as stack:
-        for place in (folder, folder.parent / "log.jsonl"):  # the second is a learner's, if this is a run's folder
+        for place in (folder, folder.parent / LOG_FILE):  # the second is a learner's, if this is a run's folder
             if place.exists():
                 handle = os.open(place, os.O_RDONLY)
                 stack.callback(os.close, handle)

@@ -18,7 +18,6 @@ import agent.installed  # noqa: F401
 
 import argparse
 import glob
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure  # not pyplot: it needs no display, and keeps no figure open
 
 from agent import cli
+from agent.run.records import log_path, read_log
 from agent.spec import UserError
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito's
@@ -56,29 +56,14 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """Raises UserError naming the file if there is none, or nothing to plot in it."""
-    path = folder if folder.is_file() else folder / "log.jsonl"
+    path = log_path(folder)
     try:
-        lines = path.read_bytes().split(b"\n")
+        records = read_log(
+            folder, "episode", "eval", damaged=lambda n: print(f"{path}: {n} lines could not be read", file=sys.stderr)
+        )
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    run, unread = Run(path), 0
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            keep = {"episode": run.episodes, "eval": run.evaluations}.get(record["kind"])
-            if keep is None:
-                continue
-            needed = [float(record[key]) for key in ("env_steps", "success", "return")]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            unread += number < len(lines) - 1  # the last line may still be on its way
-            continue
-        while keep and keep[-1]["env_steps"] > needed[0]:
-            keep.pop()  # the run was resumed from a checkpoint before this record
-        keep.append(record)
-    if unread:
-        print(f"{path}: {unread} lines could not be read", file=sys.stderr)
+    run = Run(path, *([record for record in records if record["kind"] == kind] for kind in ("episode", "eval")))
     if not run.episodes and not run.evaluations:
         raise UserError(f"{path}: no episodes and no evaluations in it yet")
     return run

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from agent.files import make_folder, try_lock
+from agent.run.records import LOG_FILE
 from agent.spec import UserError
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class RunLog:
 
         try:
             make_folder(folder)
-            self._file = (folder / "log.jsonl").open("ab", buffering=0)  # a record is on its way when it is written
+            self._file = (folder / LOG_FILE).open("ab", buffering=0)  # a record is on its way when it is written
             if not try_lock(self._file):
                 raise UserError(f"run folder {folder}: in use by another process")
             self._new_board, self._board = SummaryWriter, SummaryWriter(str(folder))

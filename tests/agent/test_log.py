@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agent.run.log import RunLog
+from agent.run.records import read_log
 from agent.spec import UserError
 
 
@@ -78,3 +79,15 @@ def test_a_full_disk_costs_records_and_never_the_run(tmp_path, caplog):
         except ValueError:
             torn += 1
     assert whole[0] == 1 and set(whole[1:]) == {30} and torn == 1
+
+
+def test_a_log_is_read_as_far_as_it_can_be_and_each_kind_resumes_by_itself(tmp_path):
+    episodes = [{"kind": "episode", "env_steps": steps} for steps in (10, 20, 30)]
+    again, first = {"kind": "episode", "env_steps": 20, "again": True}, {"kind": "eval", "env_steps": 0}
+    lines = [json.dumps(record) for record in (*episodes, again, first)]
+    (tmp_path / "log.jsonl").write_text("\n".join(['{"kind": "epi', "[1]", *lines, "", '{"kind": "epi']))
+    unread = []
+    assert read_log(tmp_path, damaged=unread.append) == [*episodes[:2], again, first] and unread == [2]
+    assert read_log(tmp_path / "log.jsonl", "eval") == [first]
+    with pytest.raises(FileNotFoundError):
+        read_log(tmp_path / "none")

@@ -1,6 +1,5 @@
 """One robot's flood of episodes holds up neither other robots nor updates (issue 20, item 8)."""
 
-import json
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from test_mailbox import drain_until
 from agent.data.episode_store import Store
 from agent.env_record import EnvRecord
 from agent.mailbox.arrivals import Arrivals
+from agent.run.records import read_log
 from agent.spec import Episode, UserError
 from agent.wire import messages
 from robot_server.link import Link
@@ -97,8 +97,7 @@ def test_the_store_counts_the_bytes_of_each_robot(tmp_path):
 
 
 def updates(folder):
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return max((line["updates"] for line in lines if "updates" in line), default=0)
+    return max((record["updates"] for record in read_log(folder)), default=0)
 
 
 @pytest.mark.parametrize("flags", [["--learner.robot-gb", "inf"], ["--learner.robot-gb", "1e-6"]], ids=["all", "share"])

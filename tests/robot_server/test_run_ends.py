@@ -1,6 +1,5 @@
 """A run that ends tells its robots, however slow its updates are; both sides are processes of their own."""
 
-import json
 import re
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.run.records import read_log
 from tools.stress.faults import first_checkpoint
 from tools.stress.processes import ENV
 from tools.stress.proxy import Proxy
@@ -130,5 +130,5 @@ def test_a_run_that_was_over_when_it_is_resumed_tells_its_robots(learner, robot,
     until(ended(process), again, process)
     assert process.returncode == 0 and "the learner's run is over" in process.said()
     until(ended(again), again, process, seconds=20)
-    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    records = read_log(tmp_path / "run")
     assert sum(record["length"] for record in records if record["kind"] == "episode") >= 20

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.run import checkpoint
+from agent.run.records import read_log
 from agent.spec import UserError
 from tools import demo
 
@@ -26,7 +27,7 @@ def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path, monkeypatch, c
     words = ["--config", tmp_path / "tiny.yaml", "--folder", tmp_path / "demo", "--episodes", "3", "--seed", "2"]
     demo.main([*map(str, words)])
     summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
-    log = [json.loads(line) for line in (tmp_path / "demo" / "online" / "log.jsonl").read_text().splitlines()]
+    log = read_log(tmp_path / "demo" / "online")
     before, after = [record for record in log if record["kind"] == "eval"]
     assert (before["env_steps"], before["success"]) == (0, summary["offline_success"])
     assert (after["env_steps"], after["success"]) == (summary["env_steps"], summary["online_success"])

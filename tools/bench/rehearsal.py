@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from agent.data.episode_file import episode_paths, read_episode
+from agent.run.records import read_log
 from robot_server.control_client import Operator
 from tools.common.report import Report, parser
 from tools.demo import free_port
@@ -107,16 +108,17 @@ def main() -> int:
         finally:
             rehearsal.close()
         print((Path(folder) / "robot.log").read_text()[-600:])
-        rows = [json.loads(line) for line in (rehearsal.run / "log.jsonl").read_text().splitlines()]
+        records = read_log(rehearsal.run)
+        rows = [record for record in records if record["kind"] == "robot"]
         episodes = [read_episode(path) for path in episode_paths([rehearsal.run / "episodes"])]
-        told = [row for row in rows if row["kind"] == "robot"][-1]
+        told = rows[-1]
     report.add("steps timed", told["steps_timed"], "")
     report.add("steps in episodes", sum(map(len, episodes)), "")
-    report.add("updates of the learner", rows[-1]["updates"], "")
+    report.add("updates of the learner", records[-1]["updates"], "")
     report.add("times that the arm asked for a person", resumed, "")
     missed = 100 * told["deadlines_missed"] / max(1, told["steps_timed"])
     report.add("deadlines missed", missed, "%", 0.1 if flags.hz == 10 else None)
-    late_ms = 1e3 * np.array([(row["late_p50_s"], row["late_p99_s"]) for row in rows if row["kind"] == "robot"])
+    late_ms = 1e3 * np.array([(row["late_p50_s"], row["late_p99_s"]) for row in rows])
     report.add("late, median (of the minutes' medians)", float(np.median(late_ms[:, 0])), "ms")
     report.add(
         "late, p99 (median of the minutes)", float(np.median(late_ms[:, 1])), "ms", 2.0 if flags.hz == 10 else None

@@ -23,6 +23,7 @@ from collections import Counter
 from pathlib import Path
 
 from agent.data.episode_file import episode_paths, read_episode
+from agent.run.records import read_log
 from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
 from envs.real.options import MOCK_AXES
 from tools.common.report import machine, parser
@@ -76,7 +77,7 @@ def main() -> int:
         someone.close()
         print((at / "robot.log").read_text()[-3000:])
         episodes = [read_episode(path) for path in episode_paths([run / "episodes"])]
-        last = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-1]
+        last = read_log(run)[-1]
     steps, by_hand = sum(map(len, episodes)), sum(int(e.interventions.sum()) for e in episodes)
     versions = Counter(int(v) for e in episodes for v in e.policy_versions)
     print(

@@ -20,6 +20,7 @@ import yaml
 
 from agent.run import checkpoint
 from agent.run.checkpoint import LATEST, OLDER
+from agent.run.records import log_path, read_log
 from agent.spec import UserError
 from tools.common.report import machine
 from tools.demo import EVALUATION_SEED, free_port
@@ -135,19 +136,8 @@ def nearest_checkpoints(folder: Path, wanted: Sequence[float]) -> dict[int, Path
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """Those of one kind in the log; what a resumed learner went back over is there once."""
-    kept: list[dict[str, Any]] = []
-    path = folder / "log.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:  # a full disk, or a kill, cut it short
-            continue
-        if record.get("kind") == kind:
-            while kept and kept[-1]["env_steps"] > record["env_steps"]:
-                kept.pop()
-            kept.append(record)
-    return kept
+    """Those of one kind in the log; none where there is no log."""
+    return read_log(folder, kind) if log_path(folder).exists() else []
 
 
 def run(
