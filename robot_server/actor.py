@@ -38,8 +38,8 @@ class Acting(Protocol):
 class Summary:
     """One episode. policy_version: of its last step. cut: it was stopped before its own end.
 
-    word: of teleop.ENDINGS, if a person ended it. by_hand: steps of a person. true_success: the environment's own word,
-    where a classifier judges in its place.
+    ending: one of command.ENDINGS, if a person ended it. by_hand: steps of a person. true_success: the environment's
+    own success, where a classifier judges in its place.
     """
 
     number: int
@@ -48,14 +48,14 @@ class Summary:
     success: bool
     policy_version: int
     cut: bool
-    word: str = ""
+    ending: str = ""
     by_hand: int = 0
     true_success: bool | None = None
 
     def __str__(self) -> str:
         outcome = "success" if self.success else "cut short" if self.cut else "failure"
-        if self.word:
-            outcome = f"{outcome} ({self.word})" if self.word != outcome else f"{outcome} (a person's word)"
+        if self.ending:
+            outcome = f"{outcome} ({self.ending})" if self.ending != outcome else f"{outcome} (by a person)"
         if self.true_success is not None:
             outcome += f" (in truth {'success' if self.true_success else 'failure'})"
         figures = f"{plural(self.steps, 'step')}, return {self.episode_return:g}"
@@ -97,7 +97,7 @@ def run_episode(
         arm.paused = Pauses(link, control)
     number = link.begin({"seed": seed, **({"fps": clock.hz} if clock.hz else {})})
     clock.start()
-    steps, by_hand, last, cut, word = 0, 0, stop(), stop(), ""
+    steps, by_hand, last, cut, ending = 0, 0, stop(), stop(), ""
     rewards: list[float] = []
     successes: list[bool] = []
     true_success: bool | None = None
@@ -114,15 +114,15 @@ def run_episode(
             swap(policy, link)
             command = control.read() if control else None
             if control and command:
-                word = next((event for event in command.events if event in ENDINGS), "")
-                if control.held and not word and not (moved and command.enabled):
+                ending = next((event for event in command.events if event in ENDINGS), "")
+                if control.held and not ending and not (moved and command.enabled):
                     if arm:
                         arm.hold()
                     _pause(control, link, clock, stop)
                     if not stop():
                         continue
                     cut = True
-                if word or cut:
+                if ending or cut:
                     if arm and control.stopped:
                         arm.hold()
                     cut = True
@@ -164,11 +164,11 @@ def run_episode(
     finally:
         if control:
             control.running = False
-        link.cut(observation, word)  # an episode that has ended is not touched
+        link.cut(observation, ending)  # an episode that has ended is not touched
         link.keep()
-    given, successful = outcome(word if steps else "", np.array(rewards), np.array(successes, bool))
+    given, successful = outcome(ending if steps else "", np.array(rewards), np.array(successes, bool))
     episode_return, success = float(given.sum()), bool(successful.any())
-    return Summary(number, steps, episode_return, success, link.version, cut, word, by_hand, true_success)
+    return Summary(number, steps, episode_return, success, link.version, cut, ending, by_hand, true_success)
 
 
 class Pauses:

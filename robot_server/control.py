@@ -60,7 +60,7 @@ class Control(Device):
     """Binds `address`, of this computer. A Device for those who may drive, with the state that a stop leaves behind.
 
     stopped, paused: latched until "release" and "resume". numbers: of the newest stop and pause. about: adds to what
-    "state" answers. step_s: of the control loop that calls `read`. running: there is an episode that a word can end.
+    "state" answers. step_s: of the control loop that calls `read`. running: there is an episode that a verdict can end.
     fault: of the robot, which "release" acknowledges. Raises UserError for an address that is taken, impossible, or
     beyond this computer.
     """

@@ -190,15 +190,15 @@ class Link:
         """Put the next step of the running episode in the outbox. Never blocks. Raises SpecError if it does not fit."""
         self._outbox.append(transition)
 
-    def cut(self, observation: Observation | None = None, word: str = "") -> None:
+    def cut(self, observation: Observation | None = None, ending: str = "") -> None:
         """End the running episode, if there is one: its last step becomes truncated, `observation` came after it.
 
-        word: of a person, see run_episode.
+        ending: a person's, see run_episode.
 
         Without an observation (or with one that does not fit the spec) the last step is dropped, and its own is used.
         An episode without steps is dropped.
         """
-        self._outbox.cut(observation, word)
+        self._outbox.cut(observation, ending)
 
     def keep(self) -> None:
         """Write what has ended, and is not acknowledged, to the spool. Waits for the disk: call it between episodes."""

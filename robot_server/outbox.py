@@ -99,7 +99,7 @@ class Outbox:
         self.episodes[episode.key] = episode
         self._running = None if episode.ended else episode
 
-    def cut(self, observation: Observation | None, word: str = "") -> None:
+    def cut(self, observation: Observation | None, ending: str = "") -> None:
         """End the running episode, if there is one; `observation`, if it fits the spec, came after its last step."""
         episode, self._running = self._running, None
         if episode is None:
@@ -108,7 +108,7 @@ class Outbox:
             self.spec.check_observation(observation or {})
         except SpecError:
             observation = None
-        if episode.cut(observation, word):
+        if episode.cut(observation, ending):
             self._note(episode, episode.frames(episode.length - 1))
         else:
             self.forget(episode.key)

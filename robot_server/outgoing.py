@@ -82,10 +82,10 @@ class Outgoing:
         meta = {**self.meta, "robot": robot, "boot": boot, "number": number}
         return Episode.from_transitions((read_step(unpack(frames)) for frames in self._steps), meta)
 
-    def cut(self, observation: Observation | None, word: str = "") -> bool:
+    def cut(self, observation: Observation | None, ending: str = "") -> bool:
         """End it: its last step becomes truncated, `observation` came after it. False when no step is left.
 
-        Without an observation the last step is dropped, and its own is used. word: of a person; a verdict goes into the
+        Without an observation the last step is dropped, and its own is used. ending: a person's; a verdict goes to the
         meta and changes no step here: whoever puts the episode together applies it (agent.verdict).
         """
         if observation is None and self.length:
@@ -93,8 +93,8 @@ class Outgoing:
         if observation is None or not self.length:
             return False
         last = dataclasses.replace(self.pop(), final_observation=observation, truncated=True)
-        if word in VERDICTS:
-            self.meta["marked"] = word
+        if ending in VERDICTS:
+            self.meta["marked"] = ending
         self.append(last)
         return True
 

@@ -199,13 +199,14 @@ class Tally:
     def __init__(self, name: str, link: Link) -> None:
         self._name, self._link = name, link
         self.episodes = self.successes = self.discarded = 0
-        self.judged: Counter[tuple[bool, bool]] = Counter()  # episodes, by the classifier's word and the environment's
+        # episodes, by the classifier's verdict and the environment's
+        self.judged: Counter[tuple[bool, bool]] = Counter()
         self._version, self._since_s = 0, time.monotonic()
 
     def count(self, summary: Summary) -> None:
-        self.discarded += summary.word == "discard"
-        self.episodes += summary.word != "discard"
-        self.successes += summary.success and summary.word != "discard"
+        self.discarded += summary.ending == "discard"
+        self.episodes += summary.ending != "discard"
+        self.successes += summary.success and summary.ending != "discard"
         if summary.true_success is not None:
             self.judged[summary.success, summary.true_success] += 1
 

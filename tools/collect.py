@@ -16,7 +16,7 @@ Devices:  scripted     an expert program; moves only a simulated robot.
           spacemouse   3Dconnexion's, by cable, receiver or Bluetooth
 
 Each prints its keys. A person's episode begins with the first motion, at a fixed rate (--hz; the environment's own).
-Enter ends it and keeps the environment's word on it, y and n end it as a success or a failure and win over that word,
+Enter ends it and keeps the environment's success signal, y and n end it as a success or a failure and win over it,
 Backspace discards it: the same scene comes again. --speed, --dead-band, --smoothing-s and --enable-key fit a device to
 the hand; --view shows the cameras.
 
@@ -192,10 +192,10 @@ def by_hand(
                     settle()
                     number = session.first + len(session.kept) - 1
                     raise UserError(f"episode {number} ended there, and is kept up to it: {take.trouble}")
-            elif take.word != "stop":
-                what = "discarded" if take.word == "discard" else "no steps"
+            elif take.ending != "stop":
+                what = "discarded" if take.ending == "discard" else "no steps"
                 display.say(f"episode {session.first + len(session.kept)}: {what}, once more")
-            if take.word == "stop":
+            if take.ending == "stop":
                 break
         settle()
 

@@ -7,7 +7,7 @@
   python -m tools.edit demos/lift                         what has been edited
   python -m tools.edit demos/lift --purge                 the originals go for good: nothing can be undone any more
 
-tools.inspect shows what there is to edit. A mark is a person's word and wins over the environment's (which stays in the
+tools.inspect shows what there is to edit. A mark is a person's verdict and wins over the environment's signal (in the
 file as `env_success`): a success that only the person saw gets a reward of 1 at its last step and terminates there, a
 failure that the environment took for a success loses that reward; another mark takes the first one's place. What is
 kept of a cut episode ends truncated, unless its end is the episode's own; a success marked at an end cut off is none.

@@ -3,7 +3,7 @@
 `ArmProcess` is the other end, in the robot server. Between them is a socket pair; a message is a tuple, pickled by
 multiprocessing.connection (the two are one program). Asked is always by the robot server, which waits for the answer:
 
-  command wish sent_s   -> begun, target, State   through the filter, to the driver
+  command requested sent_s -> begun, target, State   through the filter, to the driver
   state                 -> State
   hold                  -> State             the arm stands still, until the next command
   scene seed            -> State             for arms that can rearrange the scene (reset_scene)
@@ -192,9 +192,9 @@ class ArmProcess:
             self.close()
             raise
 
-    def command(self, wish: np.ndarray) -> tuple[np.ndarray, np.ndarray, State]:
+    def command(self, requested: np.ndarray) -> tuple[np.ndarray, np.ndarray, State]:
         """(the target before, the one that left the filter now, the state before). Raises ArmError."""
-        return self._ask("command", wish, time.monotonic())
+        return self._ask("command", requested, time.monotonic())
 
     def state(self) -> State:
         """Raises ArmError."""

@@ -125,9 +125,9 @@ class RealEnv(gymnasium.Env, PacedEnv):
         if action.shape != (len(self._named),):
             raise ValueError(f"action must be {len(self._named)} numbers, not of the shape {action.shape}")
         with self._faults():
-            wish = self._wish(action)
+            requested = self._requested(action)
             latency_s = time.monotonic() - self._seen_s
-            begun, self._target, _ = self._arm.command(wish)
+            begun, self._target, _ = self._arm.command(requested)
             self._held = False
             self._wait()
             observation, age_s = self._observe()
@@ -169,18 +169,18 @@ class RealEnv(gymnasium.Env, PacedEnv):
         if self.realtime:
             real_time(False)
 
-    def _wish(self, action: np.ndarray) -> np.ndarray:
-        wish = self._target.copy()
+    def _requested(self, action: np.ndarray) -> np.ndarray:
+        requested = self._target.copy()
         axes = list(self._named.values())
         for number, (place, grips) in enumerate(zip(self._action, self._grips, strict=True)):
             if not grips:
-                wish[place] += np.clip(action[number], -1, 1) * self._scale[number]
+                requested[place] += np.clip(action[number], -1, 1) * self._scale[number]
             elif abs(action[number]) > GRIP:
-                wish[place] = axes[number].high if action[number] > 0 else axes[number].low
-            else:  # as it was asked for last; what is no number reaches the filter, which refuses it
-                wish[place] = self._grip[number] + 0 * action[number]
-        self._grip = np.where(np.isfinite(wish[self._action]), wish[self._action], self._grip)
-        return wish
+                requested[place] = axes[number].high if action[number] > 0 else axes[number].low
+            else:  # as it was asked for last; NaN reaches the filter, which refuses it
+                requested[place] = self._grip[number] + 0 * action[number]
+        self._grip = np.where(np.isfinite(requested[self._action]), requested[self._action], self._grip)
+        return requested
 
     def _executed(self, begun: np.ndarray, action: np.ndarray) -> np.ndarray:
         """float32 (m,): what left the filter, as the action that would have asked for it."""

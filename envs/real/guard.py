@@ -51,14 +51,14 @@ class Keeper:
         self._held = True
         self._commanded_s = 0.0
         self._from, self._to, self._from_s = self.filter.position, self.filter.position, 0.0
-        # Of each axis whose wishes were too far ahead of it: since when, and where it was then.
+        # Of each axis whose requests were too far ahead of it: since when, and where it was then.
         self._behind_s, self._behind_at = np.full(len(setup.lag), np.nan), np.zeros(len(setup.lag))
 
     def connect(self) -> State:
         self.arm.connect()
         return self._rest(self._measured(self.arm.state()))
 
-    def command(self, wish: np.ndarray, sent_s: float) -> tuple[np.ndarray, np.ndarray, State]:
+    def command(self, requested: np.ndarray, sent_s: float) -> tuple[np.ndarray, np.ndarray, State]:
         """(where it was sent before, where it is sent now, its state before). The driver's own limits count, too."""
         if self.error:
             raise self.error
@@ -71,7 +71,7 @@ class Keeper:
             self._rest(state)
             self.filter.rest(state.position, now_s - self.setup.period_s)
         begun, self._from = self.filter.position, self._setpoint(now_s)
-        self._to, self._from_s = self.filter.target(self._near(wish, state, now_s), now_s), now_s
+        self._to, self._from_s = self.filter.target(self._near(requested, state, now_s), now_s), now_s
         self._held, self._commanded_s = False, min(sent_s, now_s)  # the watchdog's time runs from when it was sent
         self._send(now_s)
         return begun, self._to, state
@@ -147,10 +147,10 @@ class Keeper:
         self._behind_s[:] = np.nan
         return state
 
-    def _near(self, wish: np.ndarray, state: State, now_s: float) -> np.ndarray:
-        """`wish`, no farther than `lag` from where the arm is. Latches an error when an axis stands in spite of it."""
+    def _near(self, requested: np.ndarray, state: State, now_s: float) -> np.ndarray:
+        """`requested`, no farther than `lag` from where the arm is. Latches an error when an axis stands still."""
         lag, at = self.setup.lag, state.position
-        ahead = np.where(np.isfinite(wish), np.abs(wish - at), 0.0)  # what is no number is for the filter to refuse
+        ahead = np.where(np.isfinite(requested), np.abs(requested - at), 0.0)  # NaN is for the filter to refuse
         behind = ahead > 0.9 * lag  # measured places are noisy
         moves = np.abs(at - self._behind_at) > lag / 2
         begins = behind & (np.isnan(self._behind_s) | moves)
@@ -159,11 +159,11 @@ class Keeper:
         stood_s = np.nan_to_num(now_s - self._behind_s)
         if self.setup.stuck_s and stood_s.max() >= self.setup.stuck_s:
             axis = int(stood_s.argmax())
-            name, where = self.arm.axes[axis], f"{at[axis]:.3g}, and is to go to {wish[axis]:.3g}"
+            name, where = self.arm.axes[axis], f"{at[axis]:.3g}, and is to go to {requested[axis]:.3g}"
             raise self._broken(
                 ArmError(f"axis '{name}' stands at {where}, for {stood_s[axis]:.1f} s: stuck, or pushed")
             )
-        return np.where(ahead > lag, at + np.clip(wish - at, -lag, lag), wish)
+        return np.where(ahead > lag, at + np.clip(requested - at, -lag, lag), requested)
 
     def _state(self) -> State:
         return self._driver(lambda: self._measured(self.arm.state()))

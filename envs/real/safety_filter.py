@@ -42,9 +42,9 @@ class Limits:
 
 
 class Filter:
-    """Turns wishes into targets within `limits`, for an arm that gets a command every `period_s`.
+    """Turns requested positions into targets within `limits`, for an arm that gets a command every `period_s`.
 
-    position, velocity: float64 (n,), of the target that was given last. refused: wishes that were no numbers.
+    position, velocity: float64 (n,), of the target that was given last. refused: requests that were NaN or infinite.
     """
 
     def __init__(self, limits: Limits, period_s: float) -> None:
@@ -62,17 +62,17 @@ class Filter:
         self.position, self.velocity = np.array(position, np.float64), np.zeros(len(position))
         self._time_s = time_s
 
-    def target(self, wish: np.ndarray, time_s: float) -> np.ndarray:
-        """The target (n,) nearest to `wish` that may be commanded at `time_s`. What is no number asks to stand still.
+    def target(self, requested: np.ndarray, time_s: float) -> np.ndarray:
+        """The target (n,) nearest to `requested` that may be commanded at `time_s`. NaN stands still.
 
-        Raises ValueError for another shape: a program's mistake, no wish.
+        Raises ValueError for another shape: a program's mistake.
         """
-        wish = np.asarray(wish, np.float64)
-        if wish.shape != self.position.shape:
-            raise ValueError(f"the wish has the shape {wish.shape}, the arm {self.position.shape}")
-        if not np.isfinite(wish).all():
+        requested = np.asarray(requested, np.float64)
+        if requested.shape != self.position.shape:
+            raise ValueError(f"the request has the shape {requested.shape}, the arm {self.position.shape}")
+        if not np.isfinite(requested).all():
             self.refused += 1
-            wish = self.position
+            requested = self.position
         elapsed_s = min(max(time_s - self._time_s, 0.0), self._longest_s)
         if elapsed_s <= 0:
             return self.position.copy()
@@ -84,7 +84,7 @@ class Filter:
         change = limits.acceleration * elapsed_s
         lowest, highest = np.maximum(slowest, before - change), np.minimum(fastest, before + change)
         velocity = np.clip(
-            (np.clip(wish, limits.low, limits.high) - now) / elapsed_s, lowest, np.maximum(lowest, highest)
+            (np.clip(requested, limits.low, limits.high) - now) / elapsed_s, lowest, np.maximum(lowest, highest)
         )
         self.position = np.clip(now + velocity * elapsed_s, low, high)
         self.velocity, self._time_s = velocity, time_s

@@ -1,4 +1,4 @@
-"""The safety filter against wishes that are out to get past it."""
+"""The safety filter against hostile requests."""
 
 import numpy as np
 import pytest

@@ -532,7 +532,7 @@ def test_the_gripper_stays_as_it_is(control, operator):
 )
 def test_a_person_ends_the_episode(acting, control, operator, word, success, reward):
     summary, episode = acting({2: lambda: ask(control, operator(), "event", event=word)})
-    assert len(episode) == summary.steps == 3 and (summary.word, summary.cut) == (word, True)
+    assert len(episode) == summary.steps == 3 and (summary.ending, summary.cut) == (word, True)
     assert (episode.succeeded, summary.success) == (success, success)
     assert episode.rewards.tolist() == [0, 0, reward] and summary.episode_return == reward
     assert (episode.terminated[-1], episode.truncated[-1]) == (word == "success", word != "success")
@@ -578,7 +578,7 @@ def test_a_verdict_covers_successes_that_were_sent_before_it(
 
 def test_a_discarded_episode_says_so(acting, control, operator):
     summary, episode = acting({1: lambda: ask(control, operator(), "event", event="discard")})
-    assert episode.meta["marked"] == "discard" and len(episode) == 2 and summary.word == "discard"
+    assert episode.meta["marked"] == "discard" and len(episode) == 2 and summary.ending == "discard"
     _, following = acting({})
     assert "marked" not in following.meta and len(following) == 5
 
@@ -608,7 +608,7 @@ def test_a_paused_episode_can_be_ended(acting, control, operator):
             ask(control, person, "event", event=event)
 
     summary, episode = acting({1: pause})
-    assert len(episode) == 2 and summary.word == "failure" and control.paused
+    assert len(episode) == 2 and summary.ending == "failure" and control.paused
 
 
 def test_a_pause_ends_when_the_robot_server_does(acting, control, operator):
@@ -619,7 +619,7 @@ def test_a_pause_ends_when_the_robot_server_does(acting, control, operator):
         return sum(asked) > 3
 
     summary, episode = acting({1: lambda: ask(control, person, "event", event="pause")}, stop=stop)
-    assert summary.cut and not summary.word and len(episode) == 2
+    assert summary.cut and not summary.ending and len(episode) == 2
 
 
 def test_the_link_goes_on_in_a_pause(bench, acting, control, operator, monkeypatch, quick):
@@ -676,7 +676,7 @@ def test_a_stop_arrives_while_the_learner_asks_to_hold(acting, control, operator
     asking = Asking(acting.link, done)
     summary = run_episode(tiny_env, tiny_policy, asking, Clock(0), seed=0, control=control)
     assert told == [{"done": "stop", "stopped": True, "paused": False}] and control.stopped
-    assert summary.word == "stop" and len(tiny_env.actions) == summary.steps == 2
+    assert summary.ending == "stop" and len(tiny_env.actions) == summary.steps == 2
 
 
 @pytest.mark.parametrize("event", ["stop", "pause"])

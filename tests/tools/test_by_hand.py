@@ -133,7 +133,7 @@ def test_what_the_environment_ends_waits_for_a_word(env):
     states = []
     way = towards_the_target(env)
     take = record(env, *way, NOTHING, NOTHING, go(0, 0, "discard"), show=lambda _, s: states.append(s["state"]))
-    assert take.episode is None and take.word == "discard" and states[-2:] == ["ended", "ended"]
+    assert take.episode is None and take.ending == "discard" and states[-2:] == ["ended", "ended"]
 
 
 def test_without_confirm_it_is_kept_at_once(env):
@@ -150,7 +150,7 @@ def test_stopped_at_the_question_the_episode_is_kept(env):
     way = towards_the_target(env)
     assert record(env, *way).episode.succeeded
     take = record(env, *way, go(0, 0, "stop"))
-    assert take.episode.succeeded and take.word == "stop"
+    assert take.episode.succeeded and take.ending == "stop"
 
 
 @pytest.mark.parametrize("word", ["discard", "stop"])
@@ -234,7 +234,7 @@ def test_who_waits_for_a_resume_is_told_and_the_episode_before_is_settled(env):
 def test_a_latched_stop_ends_the_episode_and_not_the_recording(env):
     hand = Page([], NOTHING, NOTHING, go(0.5), go(0, 0, "stop"))
     take = Recorder(env, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped).record(SEED)
-    assert take.word == "end" and len(take.episode) == 1 and take.episode.truncated[-1]
+    assert take.ending == "end" and len(take.episode) == 1 and take.episode.truncated[-1]
 
 
 def test_the_action_is_recorded_as_it_was_executed(env, monkeypatch):
@@ -289,7 +289,7 @@ def test_an_episode_that_waits_for_its_word_outlives_the_device(env):
 
     hand = Gone(NOTHING, NOTHING, *towards_the_target(env))
     take = Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED)
-    assert take.episode.succeeded and take.word == ""
+    assert take.episode.succeeded and take.ending == ""
     with pytest.raises(UserError, match="has gone"):
         Recorder(env, hand, CollectConfig(hz=1e6)).record(SEED)
 

@@ -29,13 +29,13 @@ def rate(env: gymnasium.Env, config: CollectConfig) -> float:
 
 @dataclass
 class Take:
-    """What came of one attempt. episode: None if there is nothing to keep; word: what the person said of it, if any.
+    """What came of one attempt. episode: None if there is nothing to keep. ending: how the person ended it.
 
     trouble: the error that ended it, after which `episode` has what came before.
     """
 
     episode: Episode | None
-    word: str = ""
+    ending: str = ""
     trouble: str = ""
 
 
@@ -43,7 +43,7 @@ class Recorder:
     """Records episodes of `env` driven by `device`.
 
     show(observation, status) is called each period. status: "state" (waiting for a motion, recording, paused, ended),
-    "step", "return", "success" (the env's word), "motion" (6,), "gripper", "enabled".
+    "step", "return", "success" (of the env), "motion" (6,), "gripper", "enabled".
     stop(): whether to end. keep(): whether the running episode is kept then, truncated; it is dropped otherwise.
     """
 
@@ -72,7 +72,7 @@ class Recorder:
         the reset when that has to wait for a device that was stopped or paused.
 
         Until the first motion (or the gripper's) the environment makes no step, unless config.idle_steps. The person's
-        word ends an episode; one that the environment ends waits for it, with config.confirm. When stop() turns true,
+        verdict ends an episode; one that the environment ends waits for it, with config.confirm. When stop() is true,
         see `keep`. An environment that fails, or answers what cannot be recorded, and a device that goes away end it
         truncated. Raises what they raise when that is before the first step.
         """
@@ -88,7 +88,7 @@ class Recorder:
         self._device.reset()
         gripper = self._device.read().gripper
         steps: list[Transition] = []
-        paused, moved, word, trouble = False, False, "", ""
+        paused, moved, ending, trouble = False, False, "", ""
         self._clock.start()
         while not (steps and steps[-1].last):
             try:
@@ -98,13 +98,13 @@ class Recorder:
                     raise
                 trouble = f"step {len(steps)}: {error}"
                 break
-            paused, word = self._events(command, paused)
+            paused, ending = self._events(command, paused)
             if self._stop() and self._keep():
-                word = "stop"
+                ending = "stop"
                 break
-            if self._stop() or word == "stop":
+            if self._stop() or ending == "stop":
                 return Take(None, "stop")
-            if word:
+            if ending:
                 break
             stepped = len(steps)
             begun = steps or self._config.idle_steps or _moves(command, gripper)
@@ -124,15 +124,15 @@ class Recorder:
             self._say("paused" if held else "recording" if begun else "waiting", observation, steps, command)
             self._wait(stepped)
         else:
-            word = self._ask(observation, steps) if self._config.confirm else ""
+            ending = self._ask(observation, steps) if self._config.confirm else ""
         self._seen = observation
-        if not steps or word == "discard":
-            return Take(None, word)
+        if not steps or ending == "discard":
+            return Take(None, ending)
         steps = [dataclasses.replace(step, final_observation=None) for step in steps[:-1]] + [
             dataclasses.replace(steps[-1], truncated=not steps[-1].terminated, final_observation=observation)
         ]
         episode = Episode.from_transitions(steps, {"fps": self._clock.hz})
-        return Take(judged(episode, word) if word in ("success", "failure") else episode, word, trouble)
+        return Take(judged(episode, ending) if ending in ("success", "failure") else episode, ending, trouble)
 
     def _wait(self, stepped: bool) -> None:
         """Until the next period. A real arm's step took one; without a step it is held."""
@@ -145,7 +145,7 @@ class Recorder:
         self._clock.wait()
 
     def _prompt(self, prompt: str) -> None:
-        """What a reset asks the person to do: any word, or a motion, says that it is done."""
+        """What a reset asks the person to do: any event, or a motion, says that it is done."""
         while not self._stop():
             command = self._device.read()
             if "stop" in command.events:
@@ -165,7 +165,7 @@ class Recorder:
         return made
 
     def _events(self, command: Command, paused: bool) -> tuple[bool, str]:
-        """Whether it is paused now, and the word that ends the episode or the recording, or ''."""
+        """Whether it is paused now, and the event that ends the episode or the recording, or ''."""
         for event in command.events:
             if event in ("pause", "resume"):
                 paused = event == "pause" and not self._device.latches
@@ -176,7 +176,7 @@ class Recorder:
         return paused, ""
 
     def _ask(self, observation: Observation, steps: list[Transition]) -> str:
-        """The person's word on an episode that the environment has ended; '' when it is stopped instead."""
+        """The person's verdict on an episode that the environment has ended; '' when it is stopped instead."""
         while not self._stop():
             try:
                 command = self._device.read()

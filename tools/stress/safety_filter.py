@@ -1,4 +1,4 @@
-"""The safety filter against wishes that are out to get past it: how many commands lie outside of any limit? (0.)
+"""The safety filter against hostile requests: how many commands lie outside of any limit? (0.)
 
   python -m tools.stress.safety_filter [--commands 1000000] [--seed 0]
 
@@ -36,8 +36,8 @@ def limits(rng: np.random.Generator) -> Limits:
     )
 
 
-def wishes(rng: np.random.Generator, filter: Filter) -> Iterator[np.ndarray]:
-    """For ever: random, far away, jumping, at the limits, no numbers at all."""
+def requests(rng: np.random.Generator, filter: Filter) -> Iterator[np.ndarray]:
+    """For ever: random, far away, jumping, at the limits, NaN."""
     bounds = filter.limits
     while True:
         kind = rng.integers(8)
@@ -64,7 +64,7 @@ def wishes(rng: np.random.Generator, filter: Filter) -> Iterator[np.ndarray]:
 def violations(filter: Filter, bounds: Limits, steps: int, rng: np.random.Generator, exact: bool = False) -> int:
     """How many of `steps` commands lay outside of any of `bounds`; exact: each comes a period after the last."""
     time_s, found, velocity = 0.0, 0, filter.velocity.copy()
-    source = wishes(rng, filter)
+    source = requests(rng, filter)
     for _ in range(steps):
         elapsed_s = PERIOD_S if exact else float(rng.choice([PERIOD_S, rng.uniform(0, 3 * PERIOD_S), 0.0, 1e-6]))
         time_s += elapsed_s
@@ -93,9 +93,10 @@ def main() -> int:
         filter.rest(rng.uniform(filter.limits.low, filter.limits.high), 0.0)
         outside += violations(filter, filter.limits, EACH, rng, exact=arm % 2 == 0)
         refused += filter.refused
-    report = Report(f"safety filter: {flags.commands // EACH * EACH:,} hostile wishes to {flags.commands // EACH} arms")
+    arms = flags.commands // EACH
+    report = Report(f"safety filter: {arms * EACH:,} hostile requests to {arms} arms")
     report.add("commands outside of any limit", outside, "", 0)
-    report.add("wishes that were no numbers", refused, "")
+    report.add("requests that were NaN", refused, "")
     report.add("time for all, with the checks", time.monotonic() - begun_s, "s")
     report.finish(flags.json)
     return 1 if outside else 0
