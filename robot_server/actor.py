@@ -105,7 +105,7 @@ def run_episode(
     moved = False  # a person moved the arm in the last step
     if control:
         control.step_s = 1 / (clock.hz or real_time.hz)
-        control.forget()  # what was pressed during the reset was meant for the episode before
+        control.drop_events()  # what was pressed during the reset was meant for the episode before
         control.running = True
     try:
         while not last:

@@ -63,7 +63,7 @@ class Device:
         """The newest command; never blocks. Raises UserError when the device has gone."""
         raise NotImplementedError
 
-    def forget(self) -> None:
+    def drop_events(self) -> None:
         """Drop what was pressed so far."""
         self.read()
 

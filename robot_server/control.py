@@ -171,7 +171,7 @@ class Control(Device):
             self._frames.append(frame)
         return not self._socket.getsockopt(zmq.RCVMORE)
 
-    def forget(self) -> None:
+    def drop_events(self) -> None:
         """Drop all events so far, also those that wait behind more than `serve` takes at once: they were meant for what
         has ended. What a driver asks for stays.
         """

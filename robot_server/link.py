@@ -235,7 +235,7 @@ class Link:
                 try:
                     frames = episode.message(episode.sent)
                 except EpisodeFileError as error:
-                    self._outbox.set_aside(episode, error)
+                    self._outbox.move_damaged(episode, error)
                     return
                 if self._sent - self._taken > self._window or not self._put(frames):
                     return

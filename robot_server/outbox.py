@@ -111,7 +111,7 @@ class Outbox:
         if episode.cut(observation, ending):
             self._note(episode, episode.frames(episode.length - 1))
         else:
-            self.forget(episode.key)
+            self.remove(episode.key)
 
     def keep(self) -> None:
         """Write what has ended to the spool. Waits for the disk; one that fails is reported, and tried again."""
@@ -139,7 +139,7 @@ class Outbox:
         self._measure()
 
     def deliver(self, key: EpisodeKey) -> None:
-        """It is on the learner's disk: forget it.
+        """It is on the learner's disk: delete it.
 
         The file of an episode that has no secret of its run (it began before this robot had heard of any learner, or is
         of an earlier release) is kept in delivered/: nothing proves whose learner it is that has it.
@@ -157,9 +157,9 @@ class Outbox:
             except OSError as error:
                 log.error("delivered, but still in the spool: %s: %s", place, error)
                 return
-        self.forget(key)
+        self.remove(key)
 
-    def forget(self, key: EpisodeKey) -> None:
+    def remove(self, key: EpisodeKey) -> None:
         """It is not needed here any more, or has no steps."""
         episode = self.episodes.pop(key, None)
         if episode is None:
@@ -188,11 +188,11 @@ class Outbox:
                 mine, other = shown(out.meta["run"]), shown(run)  # as the network named them
                 log.warning("kept in %s for run %s, not sent to run %s: %s", self.folder, mine, other, name)
 
-    def set_aside(self, episode: Outgoing, error: object) -> None:
+    def move_damaged(self, episode: Outgoing, error: object) -> None:
         """Its file turned out to be damaged."""
         del self.episodes[episode.key]
         if episode.file and episode.file.exists():
-            spool.set_aside(episode.file, error)
+            spool.move_damaged(episode.file, error)
         else:
             log.error("lost from the spool: %s", error)
 

@@ -42,7 +42,7 @@ def left_behind(folder: Path, spec: Spec, robot: str) -> Iterator[Outgoing]:
             yield Outgoing(key, meta, file=path, length=len(episode), ended=True)
         except EpisodeFileError as error:
             if path.exists():  # robots that share a folder come and go
-                set_aside(path, error)
+                move_damaged(path, error)
         except (UserError, KeyError, TypeError, ValueError) as error:
             log.warning("left in the spool: %s: %s", path, error)
     if others:
@@ -84,7 +84,7 @@ def _recover(path: Path, spec: Spec, robot: str) -> Outgoing | None:
     return out
 
 
-def set_aside(path: Path, error: object) -> None:
+def move_damaged(path: Path, error: object) -> None:
     """Move a damaged file to the folder damaged/ beside it."""
     damaged = path.parent / "damaged"
     move(path, damaged / path.name)

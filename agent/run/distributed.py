@@ -25,7 +25,7 @@ from agent.signals import SIGNALS
 from agent.spec import UserError
 from agent.wire.messages import EpisodeKey
 
-PATIENCE = timedelta(days=30)  # followers wait as long as the robots do
+TIMEOUT = timedelta(days=30)  # followers wait as long as the robots do
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Ranks:
             # Orders go over the CPU, gradients over whatever device they are on.
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             try:
-                dist.init_process_group(backend, timeout=PATIENCE)
+                dist.init_process_group(backend, timeout=TIMEOUT)
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"torchrun: processes can't meet: {str(error).splitlines()[0]}") from None
         if self.rank:

@@ -16,7 +16,7 @@ from agent.config import CalQLConfig
 from agent.data.returns import return_bounds
 from agent.run.statistics import wilson
 
-PATIENCE = 10  # records of updates in a row with the same complaint
+REPEATS = 10  # records of updates in a row with the same complaint
 BOUND_LOW, BOUND_HIGH = 0.001, 0.999
 MULTIPLIER_LIMIT = 1e6  # where losses.multiplier clips alpha'
 SLACK = 0.1  # of the span of returns
@@ -93,7 +93,7 @@ class Health:
         for key in LINES:
             if key not in ("success", "never"):
                 self._seen[key] = self._seen[key] + 1 if key in found else 0
-            if key in found and self._seen[key] == PATIENCE:
+            if key in found and self._seen[key] == REPEATS:
                 self.tell(found[key])
 
     def episode(self, success: bool) -> None:

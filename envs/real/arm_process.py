@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from envs.real.arm import ArmError, State, make_arm
-from envs.real.guard import Keeper, Setup
+from envs.real.guard import Guard, Setup
 from envs.real.realtime import real_time
 from envs.runtime import runtime_folder
 
@@ -44,32 +44,32 @@ LET_GO_S = 10.0  # within which it lets the arm go when it is told to
 CONNECT_S = 60.0  # an arm may take so long to get ready
 
 
-def serve(connection: Connection, keeper: Keeper, claim: Claim) -> None:
+def serve(connection: Connection, guard: Guard, claim: Claim) -> None:
     """Until "close" or the robot server's end."""
-    deeds: dict[str, Callable[..., Any]] = {
-        "command": keeper.command,
-        "state": keeper.state,
-        "scene": keeper.scene,
-        "hold": keeper.hold,
-        "clear": keeper.clear,
+    handlers: dict[str, Callable[..., Any]] = {
+        "command": guard.command,
+        "state": guard.state,
+        "scene": guard.scene,
+        "hold": guard.hold,
+        "clear": guard.clear,
     }
     while True:
         try:
-            if connection.poll(keeper.wait_s):
+            if connection.poll(guard.wait_s):
                 number, word, *arguments = connection.recv()
                 if word == "close":
                     return
                 try:
-                    answer = deeds[word](*arguments)
+                    answer = handlers[word](*arguments)
                 except Exception as error:
                     answer = error
                 connection.send((number, answer))
         except (EOFError, ConnectionError):
             with contextlib.suppress(ArmError):
-                keeper.hold()
-            alone(keeper.setup.release_s, claim)
+                guard.hold()
+            alone(guard.setup.release_s, claim)
             return
-        keeper.turn()
+        guard.tick()
 
 
 def alone(release_s: float, claim: Claim) -> None:
@@ -156,17 +156,17 @@ def main() -> None:
     try:
         claim = Claim(setup)
         arm = make_arm(setup.kind, setup.options)
-        keeper = Keeper(setup, arm)
+        guard = Guard(setup, arm)
     except ValueError as error:
         connection.send((0, error))
         return
     try:
         try:
-            connection.send((0, (arm.axes, keeper.connect())))
+            connection.send((0, (arm.axes, guard.connect())))
         except Exception as error:
             connection.send((0, ArmError(" ".join(str(error).split()) or type(error).__name__)))
             return
-        serve(connection, keeper, claim)
+        serve(connection, guard, claim)
     finally:
         with contextlib.suppress(Exception):
             arm.hold()

@@ -24,8 +24,8 @@ from envs.real.startup import make_camera, start_arm
 GRIP = 0.2  # an action beyond it closes the gripper, below its negative opens it: in between, the gripper stays
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
 ARRIVED = 0.02  # of an axis's range: so near is there
-ABOUT = 5  # times as far off is near enough after PATIENCE_S
-PATIENCE_S = 3.0
+RELAXED_TOLERANCE = 5  # times as far off is near enough after SETTLE_TIMEOUT_S
+SETTLE_TIMEOUT_S = 3.0
 
 
 class RealEnv(gymnasium.Env, PacedEnv):
@@ -205,7 +205,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         near = np.array([ARRIVED * (axis.high - axis.low) if axis and not axis.gripper else np.inf for axis in named])
         stride = speed * self.options.reset_speed * self._period_s
         needed = int(np.ceil(np.max(np.abs(goal - self._target) / stride, initial=0))) or 1
-        patience = left = int(PATIENCE_S / self._period_s)  # periods without coming nearer
+        limit = left = int(SETTLE_TIMEOUT_S / self._period_s)  # periods without coming nearer
         begun, done, closest = self._target.copy(), 0, np.inf
         while done < needed or left > 0:
             done = min(done + 1, needed)
@@ -215,11 +215,11 @@ class RealEnv(gymnasium.Env, PacedEnv):
             if done == needed and np.all(off <= 1):
                 return
             nears = off.max() < closest - 0.5
-            left, closest = (patience, off.max()) if nears else (left - 1, closest)
+            left, closest = (limit, off.max()) if nears else (left - 1, closest)
             while self._wait():  # a person has stopped or paused it: from here again, when they let go
                 done, begun, closest = 0, self._target.copy(), np.inf
                 needed = int(np.ceil(np.max(np.abs(goal - begun) / stride, initial=0))) or 1
-        if np.any(off > ABOUT):  # arms sag, and touch things; this is neither
+        if np.any(off > RELAXED_TOLERANCE):  # arms sag, and touch things; this is neither
             axis = int(np.argmax(off))
             where = f"{goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
             raise ArmError(f"axis '{self._arm.axes[axis]}' does not reach {where}")

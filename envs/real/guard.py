@@ -39,7 +39,7 @@ class Setup:
     realtime: bool = True
 
 
-class Keeper:
+class Guard:
     """The arm and all that keeps it safe; `turn` is called again and again. All in one thread."""
 
     def __init__(self, setup: Setup, arm: Arm) -> None:
@@ -105,7 +105,7 @@ class Keeper:
             return self._driver(self.connect)  # type: ignore[no-any-return]
         return self.hold()
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """What is due: the next setpoint, or the watchdog."""
         now_s = time.monotonic()
         if self._held or self.error:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.config import CalQLConfig
 from agent.run import health
-from agent.run.health import EPISODES, GONE, NEVER, PATIENCE, Health, complaints
+from agent.run.health import EPISODES, GONE, NEVER, REPEATS, Health, complaints
 from agent.run.log import RunLog
 
 CONFIG = CalQLConfig(gamma=0.9, target_rate=0.1)  # Q has travelled after 100 updates
@@ -93,22 +93,22 @@ def told():
 
 def test_a_warning_comes_once_and_again_only_after_it_had_been_over(told):
     lines, run = told
-    for _ in range(PATIENCE - 1):
+    for _ in range(REPEATS - 1):
         run.update({**WELL, "entropy": -20.0}, REWARDS)
     run.update(WELL, REWARDS)
     assert lines == []
-    for _ in range(5 * PATIENCE):
+    for _ in range(5 * REPEATS):
         run.update({**WELL, "entropy": -20.0}, REWARDS)
     assert len(lines) == 1 and "entropy -20" in lines[0] and "calql.target_entropy" in lines[0]
     run.update(WELL, REWARDS)
-    for _ in range(PATIENCE):
+    for _ in range(REPEATS):
         run.update({**WELL, "entropy": -20.0}, REWARDS)
     assert len(lines) == 2
 
 
 def test_two_warnings_do_not_hide_each_other(told):
     lines, run = told
-    for _ in range(PATIENCE):
+    for _ in range(REPEATS):
         run.update({**WELL, "q_data": 99.0, "alpha_prime": 1e6}, REWARDS)
     assert len(lines) == 2
 

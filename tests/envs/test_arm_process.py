@@ -13,7 +13,7 @@ import pytest
 from envs.real import arm_process, mock_arm
 from envs.real.arm import ArmError, State
 from envs.real.arm_process import ArmProcess, serve
-from envs.real.guard import Keeper, Setup
+from envs.real.guard import Guard, Setup
 from envs.real.safety_filter import Limits
 
 
@@ -48,12 +48,12 @@ class Claim:
 def kept():
     ones = np.ones(1)
     limits = Limits(-ones, ones, ones, ones, ones)
-    keeper = Keeper(Setup("", {}, limits, 0.1, 60.0, 0.0, 0.0, ones, 0.0, realtime=False), Arm())
-    keeper.connect()
-    return keeper
+    guard = Guard(Setup("", {}, limits, 0.1, 60.0, 0.0, 0.0, ones, 0.0, realtime=False), Arm())
+    guard.connect()
+    return guard
 
 
-def served(keeper, *words):
+def served(guard, *words):
     """What it answered, once the other end has gone after so many questions."""
     ours, theirs = Pipe()
     for number, word in enumerate(words):
@@ -64,7 +64,7 @@ def served(keeper, *words):
     if not words:
         ours.close()
     claim = Claim()
-    serve(theirs, keeper, claim)
+    serve(theirs, guard, claim)
     return answers, claim
 
 

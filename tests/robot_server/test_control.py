@@ -351,7 +351,7 @@ def test_what_is_to_be_forgotten_may_be_more_than_is_served_at_once(control, ope
             person.send(question("event", event="success"))
         time.sleep(0.3)
         monkeypatch.setattr(control_module, "SERVE_S", 0.0005)
-        control.forget()
+        control.drop_events()
     assert control.read().events == () and control.read().events == ()
 
 

@@ -48,7 +48,7 @@ def test_collect_keeps_what_came_before_it(tmp_path):
         def read(self):
             return Command(motion=np.full(6, 0.5, np.float32), enabled=True)
 
-        def forget(self):
+        def drop_events(self):
             pass
 
     class Display:

@@ -54,8 +54,8 @@ class Browser(Device):
             raise UserError("device 'browser': the page's process has ended")
         return self._control.read()
 
-    def forget(self) -> None:
-        self._control.forget()
+    def drop_events(self) -> None:
+        self._control.drop_events()
 
     def reset(self, gripper: float = -1.0) -> None:
         self._control.reset(gripper)

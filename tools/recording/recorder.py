@@ -84,7 +84,7 @@ class Recorder:
         observation = self._stepper.reset(seed)
         self._spec.check_observation(observation)
         ready()
-        self._device.forget()  # what was pressed during the reset
+        self._device.drop_events()  # what was pressed during the reset
         self._device.reset()
         gripper = self._device.read().gripper
         steps: list[Transition] = []

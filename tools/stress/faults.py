@@ -40,7 +40,7 @@ from tools.common.report import Report, parser
 from tools.demo import free_port
 from tools.stress.ledger import Tally, compare
 from tools.stress.namesakes import Namesakes
-from tools.stress.processes import ENV, PATIENCE_S, LearnerSide, RobotSide, Side
+from tools.stress.processes import ENV, TIMEOUT_S, LearnerSide, RobotSide, Side
 
 NETWORK = NetworkConfig(
     channels=[4], strides=[2], features=8, state_features=8, actor_hidden=[8], critic_hidden=[8], critics=2
@@ -154,7 +154,7 @@ def harm(
 
 def deliver(learner: LearnerSide, robots: list[RobotSide]) -> None:
     """Stop the robot servers, start each for one more episode until nothing is left in its spool, stop the learner."""
-    deadline_s = time.monotonic() + 3 * PATIENCE_S
+    deadline_s = time.monotonic() + 3 * TIMEOUT_S
     working = [robot for robot in robots if robot.alive]
     for robot in robots:
         robot.episodes = 1

@@ -25,7 +25,7 @@ OFTEN = ["--checkpoint-every", "200", "--keep", "2", "--device", "cpu"]
 MOMENTS = {"start": 0.2, "work": 0.5, "write": 0.3}  # when to kill -> how often
 START_S, WORK_S, WRITE_S = 6.0, 6.0, 5.0  # longest wait for a kill: from the start, from the first work, for a file
 AGAIN_S = 1.0  # before what ended by itself is started again
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 MAX_IN_VAIN = 30  # lives in a row that ended by themselves before they worked
 
 
@@ -121,7 +121,7 @@ class Side:
     def finish(self) -> None:
         """Wait for its end."""
         try:
-            code = self.process.wait(PATIENCE_S)
+            code = self.process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise UserError(f"{self.name} does not end: {self.out}") from None
         self.crashes += code not in (0, 2, 128 + signal.SIGTERM, -signal.SIGTERM)  # the last before it had a handler

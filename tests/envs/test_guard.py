@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from envs.real import guard as keeper_module
+from envs.real import guard as guard_module
 from envs.real.arm import ArmError, State
-from envs.real.guard import Keeper, Setup
+from envs.real.guard import Guard, Setup
 from envs.real.safety_filter import Limits
 
 PERIOD_S = 0.1
@@ -58,7 +58,7 @@ class Now:
 @pytest.fixture
 def now(monkeypatch):
     now = Now()
-    monkeypatch.setattr(keeper_module, "time", now)
+    monkeypatch.setattr(guard_module, "time", now)
     return now
 
 
@@ -73,267 +73,267 @@ def made(arm):
         ones = np.ones(2)
         limits = Limits(-ones, ones, 0.2 * ones, 1.0 * ones, 100 * ones)
         given = {"watchdog_s": 0.15, "release_s": 0.0, "setpoint_hz": 0.0, "lag": 0.1 * ones, "stuck_s": 0.5}
-        keeper = Keeper(Setup("", {}, limits, PERIOD_S, **{**given, **changed}), arm)
-        keeper.connect()
+        guard = Guard(Setup("", {}, limits, PERIOD_S, **{**given, **changed}), arm)
+        guard.connect()
         arm.log.clear()
-        return keeper
+        return guard
 
     return make
 
 
-def go(keeper, now, x, y=0.0, after_s=PERIOD_S):
+def go(guard, now, x, y=0.0, after_s=PERIOD_S):
     now.now_s += after_s
-    return keeper.command(np.array([x, y]), now.now_s)
+    return guard.command(np.array([x, y]), now.now_s)
 
 
 def test_a_command_goes_through_the_filter_to_the_arm(made, arm, now):
-    keeper = made()
-    begun, target, state = go(keeper, now, 0.05)
+    guard = made()
+    begun, target, state = go(guard, now, 0.05)
     assert begun.tolist() == [0, 0] and target == pytest.approx([0.05, 0]) and state.position.tolist() == [0, 0]
-    begun, target, state = go(keeper, now, 9.0)
+    begun, target, state = go(guard, now, 9.0)
     assert begun == pytest.approx([0.05, 0]) and target == pytest.approx([0.15, 0]) and arm.at == pytest.approx(target)
 
 
 def test_setpoints_lead_evenly_to_the_target(made, arm, now):
-    keeper = made(setpoint_hz=50.0)
-    go(keeper, now, 0.1)
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.1)
     seen = [arm.at[0]]
     for _ in range(5):
         now.now_s += 0.02
-        keeper.turn()
+        guard.tick()
         seen.append(arm.at[0])
     assert seen == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
 
 
 def test_without_a_command_the_arm_is_held_once_and_goes_on_with_the_next(made, arm, now):
-    keeper = made()
-    go(keeper, now, 0.05)
+    guard = made()
+    go(guard, now, 0.05)
     now.now_s += 0.14
-    keeper.turn()
-    assert arm.log == ["command"] and 0 < keeper.wait_s < 0.02
+    guard.tick()
+    assert arm.log == ["command"] and 0 < guard.wait_s < 0.02
     now.now_s += 0.02
-    keeper.turn()
-    keeper.turn()
-    assert arm.log == ["command", "hold"] and keeper.holds == 1
+    guard.tick()
+    guard.tick()
+    assert arm.log == ["command", "hold"] and guard.holds == 1
     arm.at = np.array([0.3, 0.0])  # it coasted
-    begun, target, _ = go(keeper, now, 0.35)
+    begun, target, _ = go(guard, now, 0.35)
     assert begun == pytest.approx([0.3, 0]) and target == pytest.approx([0.35, 0]) and arm.log[-1] == "command"
 
 
 def test_a_command_that_was_under_way_for_too_long_is_not_carried_out(made, arm, now):
-    keeper = made()
-    go(keeper, now, 0.05)
+    guard = made()
+    go(guard, now, 0.05)
     now.now_s += PERIOD_S
-    begun, target, state = keeper.command(np.array([0.1, 0.0]), now.now_s - 0.2)
+    begun, target, state = guard.command(np.array([0.1, 0.0]), now.now_s - 0.2)
     assert begun.tolist() == target.tolist() == state.position.tolist() == [0.05, 0] and arm.log == ["command", "hold"]
-    assert go(keeper, now, 0.1)[1] == pytest.approx([0.1, 0])
+    assert go(guard, now, 0.1)[1] == pytest.approx([0.1, 0])
 
 
 def test_setpoints_after_a_hold_begin_where_the_arm_is_then(made, arm, now):
-    keeper = made(setpoint_hz=50.0)
-    go(keeper, now, 0.05)
-    keeper.hold()
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.05)
+    guard.hold()
     arm.at = np.array([0.5, 0.0])  # it was moved by hand
-    go(keeper, now, 0.6)
+    go(guard, now, 0.6)
     assert arm.at == pytest.approx([0.52, 0])
 
 
 def test_how_long_an_axis_stood_before_a_hold_does_not_count_after_it(made, arm, now):
-    keeper = made()
+    guard = made()
     arm.stuck = True
     for _ in range(4):
-        go(keeper, now, 0.3)
-    keeper.hold()
+        go(guard, now, 0.3)
+    guard.hold()
     for _ in range(4):
-        go(keeper, now, 0.3)
+        go(guard, now, 0.3)
 
 
 def test_the_watchdogs_time_runs_from_when_a_command_was_sent(made, arm, now):
-    keeper = made()
-    keeper.command(np.array([0.05, 0.0]), now.now_s - 0.1)
+    guard = made()
+    guard.command(np.array([0.05, 0.0]), now.now_s - 0.1)
     now.now_s += 0.04
-    keeper.turn()
+    guard.tick()
     assert arm.log == ["command"]
     now.now_s += 0.02
-    keeper.turn()
+    guard.tick()
     assert arm.log == ["command", "hold"]
 
 
 def test_a_driver_that_cannot_hold_is_not_taken_for_one_that_stands(made, arm, now, monkeypatch):
-    keeper = made()
-    go(keeper, now, 0.05)
+    guard = made()
+    go(guard, now, 0.05)
 
     def fail():
         raise OSError("no answer from motor 3")
 
     monkeypatch.setattr(arm, "hold", fail)
     with pytest.raises(ArmError, match="motor 3"):
-        keeper.hold()
+        guard.hold()
     with pytest.raises(ArmError, match="motor 3"):
-        go(keeper, now, 0.1)
+        go(guard, now, 0.1)
     assert arm.log == ["command"]
 
 
 @pytest.mark.parametrize("error", [KeyError("elbow"), ValueError("a bad packet"), ZeroDivisionError()])
 @pytest.mark.parametrize("how", ["command", "turn"])
 def test_a_drivers_own_mistake_holds_the_arm_and_keeps_its_power(made, arm, now, monkeypatch, error, how):
-    keeper = made(setpoint_hz=50.0)
-    go(keeper, now, 0.05)
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.05)
 
     def fail(target):
         raise error
 
     monkeypatch.setattr(arm, "command", fail)
     if how == "turn":
-        keeper.turn()
+        guard.tick()
     else:
         with pytest.raises(ArmError):
-            go(keeper, now, 0.1)
-    assert arm.log[-1] == "hold" and "disconnect" not in arm.log and keeper.error
+            go(guard, now, 0.1)
+    assert arm.log[-1] == "hold" and "disconnect" not in arm.log and guard.error
 
 
 @pytest.mark.parametrize("how", ["command", "state", "turn"])
 def test_what_the_driver_reports_is_latched_until_a_person_clears_it(made, arm, now, how):
-    keeper = made(setpoint_hz=50.0)
-    go(keeper, now, 0.05)
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.05)
     arm.error = OSError("no such device")
     arm.log.clear()
     if how == "turn":
-        keeper.turn()
+        guard.tick()
     else:
         with pytest.raises(ArmError, match="no such device"):
-            go(keeper, now, 0.1) if how == "command" else keeper.state()
+            go(guard, now, 0.1) if how == "command" else guard.state()
     assert arm.log[-1] == "hold" and "hold" in arm.log
     arm.error = None
     arm.log.clear()
-    for call in (lambda: go(keeper, now, 0.1), keeper.state, keeper.hold):
+    for call in (lambda: go(guard, now, 0.1), guard.state, guard.hold):
         with pytest.raises(ArmError, match="no such device"):
             call()
     assert "command" not in arm.log
-    keeper.clear()
+    guard.clear()
     assert arm.log[-2:] == ["disconnect", "connect"]
-    go(keeper, now, 0.1)
+    go(guard, now, 0.1)
     assert arm.log[-1] == "command"
 
 
 def test_an_arm_that_only_stood_keeps_its_power_when_it_is_cleared(made, arm, now):
-    keeper = made()
+    guard = made()
     arm.stuck = True
     with pytest.raises(ArmError, match="stuck"):
         for _ in range(12):
-            go(keeper, now, 0.9)
+            go(guard, now, 0.9)
     arm.log.clear()
-    keeper.clear()
+    guard.clear()
     assert arm.log == ["hold"]
     arm.stuck = False
-    go(keeper, now, 0.05)
+    go(guard, now, 0.05)
     assert arm.at[0] == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("place", [[np.nan, 0.0], [0.0, np.inf], [0.0]])
 def test_a_place_where_no_arm_can_be_holds_it(made, arm, now, place):
-    keeper = made()
-    go(keeper, now, 0.05)
+    guard = made()
+    go(guard, now, 0.05)
     arm.at, arm.stuck = np.array(place), True
     arm.log.clear()
     with pytest.raises(ArmError, match="the arm's driver says that it is at"):
-        go(keeper, now, 0.1)
+        go(guard, now, 0.1)
     assert "command" not in arm.log and arm.log[-1] == "hold"
     arm.at = np.zeros(2)
-    keeper.clear()
-    assert go(keeper, now, 0.05)[1] == pytest.approx([0.05, 0])
+    guard.clear()
+    assert go(guard, now, 0.05)[1] == pytest.approx([0.05, 0])
 
 
 def test_a_driver_that_sent_no_numbers_holds_it(made, arm, now, monkeypatch):
-    keeper = made()
+    guard = made()
     monkeypatch.setattr(arm, "command", lambda target: np.full(2, np.nan))
     with pytest.raises(ArmError, match="the arm's driver says that it sent"):
-        go(keeper, now, 0.05)
-    assert arm.log[-1] == "hold" and np.isfinite(keeper.filter.position).all()
+        go(guard, now, 0.05)
+    assert arm.log[-1] == "hold" and np.isfinite(guard.filter.position).all()
 
 
 def test_what_is_still_broken_is_not_cleared(made, arm, now):
-    keeper = made()
+    guard = made()
     arm.error = ArmError("motor 3")
     with pytest.raises(ArmError):
-        keeper.state()
+        guard.state()
     with pytest.raises(ArmError, match="motor 3"):
-        keeper.clear()
+        guard.clear()
     arm.error = None
     with pytest.raises(ArmError, match="motor 3"):
-        keeper.state()
+        guard.state()
 
 
 def test_the_target_is_no_farther_ahead_than_lag_and_an_arm_that_stands_there_is_stuck(made, arm, now):
-    keeper = made()
-    go(keeper, now, 0.1)
+    guard = made()
+    go(guard, now, 0.1)
     arm.stuck = True
-    targets = [go(keeper, now, 0.1 + 0.1 * step)[1][0] for step in range(1, 7)]
+    targets = [go(guard, now, 0.1 + 0.1 * step)[1][0] for step in range(1, 7)]
     assert targets == pytest.approx([0.2] * 6)
     with pytest.raises(ArmError, match=r"axis 'x' stands at 0\.1, and is to go to 0\.8, for 0\.\d s: stuck, or push"):
-        go(keeper, now, 0.8)
-    assert arm.log[-1] == "hold" and keeper.error
+        go(guard, now, 0.8)
+    assert arm.log[-1] == "hold" and guard.error
 
 
 def test_it_does_not_jump_when_what_was_in_its_way_is_gone(made, arm, now):
-    keeper = made(stuck_s=0.0)
+    guard = made(stuck_s=0.0)
     arm.stuck = True
     for _ in range(30):
-        go(keeper, now, 0.9)
+        go(guard, now, 0.9)
     arm.stuck = False
-    _, target, _ = go(keeper, now, 0.9)
-    assert keeper.error is None and arm.at == pytest.approx(target) and target[0] <= 0.1 + 1e-9
+    _, target, _ = go(guard, now, 0.9)
+    assert guard.error is None and arm.at == pytest.approx(target) and target[0] <= 0.1 + 1e-9
 
 
 def test_one_that_stands_although_nobody_asks_for_more_is_stuck_too(made, arm, now):
-    keeper = made()
+    guard = made()
     arm.stuck = True
-    target = go(keeper, now, 0.3)[1][0]
+    target = go(guard, now, 0.3)[1][0]
     with pytest.raises(ArmError, match="stuck"):
         for _ in range(8):
-            target = go(keeper, now, target)[1][0]
+            target = go(guard, now, target)[1][0]
 
 
 def test_an_arm_that_is_pushed_is_not_pulled_back_harder_than_lag(made, arm, now):
-    keeper = made()
-    go(keeper, now, 0.1)
+    guard = made()
+    go(guard, now, 0.1)
     arm.stuck, arm.at = True, np.array([-0.5, 0.0])
     for step in range(3):
-        _, target, _ = go(keeper, now, 0.1)
+        _, target, _ = go(guard, now, 0.1)
         assert target[0] <= (0.0 if step == 0 else -0.1) + 1e-9  # the filter's own pace, then at the leash
-    assert go(keeper, now, 0.1)[1][0] <= -0.2
+    assert go(guard, now, 0.1)[1][0] <= -0.2
 
 
 @pytest.mark.parametrize("wish", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_asks_to_stand_still_here_too(made, arm, now, wish):
-    keeper = made()
-    go(keeper, now, 0.05)
-    assert go(keeper, now, wish)[1] == pytest.approx([0.05, 0]) and keeper.filter.refused == 1
+    guard = made()
+    go(guard, now, 0.05)
+    assert go(guard, now, wish)[1] == pytest.approx([0.05, 0]) and guard.filter.refused == 1
 
 
 def test_one_that_follows_late_is_slower_but_not_stuck(made, arm, now):
-    keeper = made()
+    guard = made()
     arm.stuck, sent = True, [np.zeros(2)]
     for step in range(40):
-        sent.append(go(keeper, now, 0.9 * np.sin(step / 6))[1])
+        sent.append(go(guard, now, 0.9 * np.sin(step / 6))[1])
         arm.at = sent[max(0, len(sent) - 3)]
-    assert keeper.error is None and np.ptp([target[0] for target in sent]) > 0.5
+    assert guard.error is None and np.ptp([target[0] for target in sent]) > 0.5
 
 
 def test_one_that_presses_on_for_a_moment_is_not(made, arm, now):
-    keeper = made()
+    guard = made()
     for _ in range(4):
         arm.stuck = True
         for _ in range(4):
-            go(keeper, now, 0.9)
+            go(guard, now, 0.9)
         arm.stuck = False
-        go(keeper, now, 0.0)  # back: not ahead any more
-    assert keeper.error is None
+        go(guard, now, 0.0)  # back: not ahead any more
+    assert guard.error is None
 
 
 def test_what_a_driver_cuts_off_is_not_taken_for_sent(made, arm, now):
-    keeper = made()
+    guard = made()
     arm.clips = 0.03
-    assert go(keeper, now, 0.05)[1] == pytest.approx([0.03, 0])
-    begun, target, _ = go(keeper, now, 0.02)
-    assert begun == pytest.approx([0.03, 0]) and target == pytest.approx([0.02, 0]) and keeper.error is None
+    assert go(guard, now, 0.05)[1] == pytest.approx([0.03, 0])
+    begun, target, _ = go(guard, now, 0.02)
+    assert begun == pytest.approx([0.03, 0]) and target == pytest.approx([0.02, 0]) and guard.error is None
