@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_type_hints
 
@@ -167,6 +166,14 @@ class LinkConfig:
         False, "learner: take robots whose --env is not that of the demonstrations (the real one, say)"
     )
 
+    def flags(self) -> list[str]:
+        """The flags that make these settings out of the defaults."""
+        flags: list[str] = []
+        for name, value in vars(self).items():
+            if value != getattr(LinkConfig(), name):
+                flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return flags
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -214,13 +221,13 @@ def section_class(name: str, where: str = "") -> type:
 
 NETWORKS = frozenset(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))  # a checkpoint is made of
 SPENT = frozenset({"calql.initial_temperature", "calql.start_at_return", "learner.seed"})  # when a run has begun
+Changes = dict[str, tuple[Any, Any]]  # 'section.field' -> (value before, value now)
 
 
-def changes(before: RunConfig, config: RunConfig, fixed: frozenset[str] = NETWORKS) -> dict[str, tuple[Any, Any]]:
-    """'section.field' -> (value before, value now).
+def changes(before: RunConfig, config: RunConfig, fixed: frozenset[str] = NETWORKS) -> Changes:
+    """What `config` changes. Raises UserError naming those fields among them that are `fixed`.
 
-    Raises UserError naming those among them that are `fixed`. Left out are encoder_weights, which a checkpoint has
-    itself, and the link, which is never a checkpoint's.
+    Left out are encoder_weights, which a checkpoint has itself, and the link, which is never a checkpoint's.
     """
     found = {
         f"{name}.{key}": (value, getattr(getattr(config, name), key))
@@ -234,6 +241,6 @@ def changes(before: RunConfig, config: RunConfig, fixed: frozenset[str] = NETWOR
     return changed
 
 
-def said(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
+def said(changed: Changes) -> list[str]:
     """A line for each of `changes`: 'calql.gamma: 0.95 -> 0.9'."""
     return [f"{name}: {before!r} -> {now!r}" for name, (before, now) in changed.items()]

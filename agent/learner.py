@@ -26,30 +26,28 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from agent import cli
 from agent.calql.algorithm import Weights
-from agent.config import NETWORKS, SECTIONS, SPENT, LinkConfig, RunConfig, changes, said
+from agent.config import NETWORKS, SECTIONS, SPENT, Changes, RunConfig, changes
 from agent.data.episode_store import Store
 from agent.mailbox.mailbox import Mailbox
 from agent.progress import Progress
 from agent.run import checkpoint
 from agent.run.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
-from agent.run.device import run_folder
+from agent.run.device import has_data, run_folder
 from agent.run.distributed import Ranks
+from agent.run.farewell import see_robots_off
 from agent.run.health import Health
 from agent.run.intake import Intake
 from agent.run.link_report import LinkReport
 from agent.run.log import RunLog
-from agent.run.pacing import Pacing
+from agent.run.pacing import Pacing, is_finished
 from agent.run.trainer import Trainer
 from agent.run.update_report import UpdateReport
 from agent.spec import Episode, UserError, plural
 
 WAIT_S = 0.05
-LEAVE_S = 15.0  # how long robots may take to leave when the run is over
-COME_S = 6.0  # how long robots of an earlier life of the run may take to be back
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ class Learner:
     """One run: a trainer, a mailbox, and the counters that tie them together."""
 
     def __init__(self, trainer: Trainer, start: Checkpoint, folder: Path, resumed: bool) -> None:
-        self.trainer, self.start, self.folder = trainer, start, folder
+        self.trainer, self.start, self.folder, self.resumed = trainer, start, folder, resumed
         self.config, self.online, self.replay = trainer.config, trainer.config.online, trainer.replay
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
@@ -88,19 +86,12 @@ class Learner:
         self.mailbox.offer(self.version, trainer.agent.average.weights())
 
     def _open_mailbox(self) -> Mailbox:
-        start, link = self.start, self.config.link
+        start, link, network = self.start, self.config.link, dataclasses.asdict(self.config.network)
+        run = f"{self.folder.resolve().name}-{self.run_id[:8]}"
         return Mailbox(
-            link.address,
-            start.spec,
-            dataclasses.asdict(self.config.network),
-            f"{self.folder.resolve().name}-{self.run_id[:8]}",
-            self.store.steps,
-            link.insecure,
-            link.keys,
-            start.env,
-            link.other_env,
-            self.run_id,
-        )
+            link.address, start.spec, network, run, self.store.steps, link.insecure, link.keys, start.env,
+            link.other_env, self.run_id,
+        )  # fmt: skip
 
     @property
     def episodes(self) -> int:
@@ -122,11 +113,33 @@ class Learner:
 
     @property
     def finished(self) -> bool:
-        return self.env_steps >= self.online.env_steps and self.updates >= self.due
+        return is_finished(self.online, self.env_steps, self.updates)
 
     @property
     def stage(self) -> str:
         return "warmup" if self.seen < self.online.warmup_steps else "online"
+
+    def introduce(self, origin: str | Path, changed: Changes) -> None:
+        """Log what is going to happen. origin: path of `start`. changed: in the config, since the run was stopped."""
+        before, now = self.start.section("link"), self.config.link
+        if self.resumed and before != now:
+            flags = shlex.join(before.flags()) or "none"
+            self.log.say(f"the link's settings are not read from the checkpoint; its flags were: {flags}")
+        where = str(self.trainer.device) + (f" (x {count})" if (count := self.trainer.ranks.count) > 1 else "")
+        self.log.say(
+            f"fine-tuning {origin} on {where} for {plural(self.online.env_steps, 'env step')}; "
+            f"listening on {self.mailbox.address}; run folder {self.folder}"
+        )
+        self.log.changes(changed, self.env_steps, self.updates)
+
+    def conclude(self) -> None:
+        """Log what there is now."""
+        bad, minutes = self.store.quarantined, (time.monotonic() - self._began_s) / 60
+        self.log.result(
+            f"{'finished' if self.finished else 'stopped'}: {plural(self.env_steps, 'env step')}, "
+            f"{plural(self.episodes, 'episode')}, {plural(self.updates, 'update')} in {minutes:.1f} min; "
+            f"{self.folder / LATEST}" + (f"; {plural(bad, 'episode')} in {self.folder}/quarantine" if bad else "")
+        )
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Until the env steps are spent or `stop()`: take in what arrived, update if an update is due, else wait."""
@@ -143,7 +156,7 @@ class Learner:
                         self.mailbox.wait(WAIT_S)
                     progress.show(self.seen, self._note())
             if self.finished:
-                self.see_robots_off()
+                see_robots_off(self.mailbox, self.take_in, self._began_s)
         finally:
             self.save()  # refuses, and keeps the one before, when learning has diverged
 
@@ -167,23 +180,6 @@ class Learner:
                 self.save()
             except NotSaved as error:  # the run is worth more than this checkpoint: the next one may fit
                 log.error("%s", error)
-
-    def see_robots_off(self) -> None:
-        """The run is over: robots end their episode, deliver it and leave; nothing of theirs is lost.
-
-        All that it knows are told, those that come (back) meanwhile too.
-        """
-        deadline = time.monotonic() + LEAVE_S
-
-        def waits() -> bool:
-            recent = any(robot.recent for robot in self.mailbox.known)
-            return recent or (not self.mailbox.met and time.monotonic() < self._began_s + COME_S)
-
-        self.take_in()  # robots that spoke during the last update are known, and those that have left are not
-        while waits() and time.monotonic() < deadline:
-            self.mailbox.done()
-            self.mailbox.wait(WAIT_S)
-            self.take_in()
 
     def checkpoint(self) -> Checkpoint:
         """The run as it is now. Raises UserError when learning has diverged."""
@@ -216,115 +212,76 @@ class Learner:
 
     def _report(self, weights: Weights) -> None:
         self.update_report.write(
-            self.seen,
-            self.updates,
-            self.trainer.reward_range,
-            stage=self.stage,
-            cql_weight=weights.cql,
-            version=self.version,
-            bad_messages=sum(self.mailbox.counts.values()),
-            quarantined=self.store.quarantined,
-        )
+            self.seen, self.updates, self.trainer.reward_range, stage=self.stage, version=self.version,
+            cql_weight=weights.cql, bad_messages=sum(self.mailbox.counts.values()), quarantined=self.store.quarantined,
+        )  # fmt: skip
 
     def _note(self) -> str:
         """Beside the progress bar."""
-        counts = {"update": self.updates, "episode": self.episodes, "robot": len(self.mailbox.robots)}
-        return ", ".join([self.stage, *(plural(count, what) for what, count in counts.items())])
+        robots = plural(len(self.mailbox.robots), "robot")
+        return f"{self.stage}, {plural(self.updates, 'update')}, {plural(self.episodes, 'episode')}, {robots}"
+
+
+def finetune(
+    config: RunConfig,
+    start: Checkpoint,
+    folder: str | Path,
+    resume: bool = False,
+    stop: cli.Stop | None = None,
+    origin: str | Path = "a checkpoint",
+) -> Checkpoint | None:
+    """Train `start` further, on what robots send to config.link.address, and return the checkpoint at the end.
+
+        start = checkpoint.load("offline.pt")
+        config = dataclasses.replace(start.run_config(), online=OnlineConfig(env_steps=5000))
+        tuned = finetune(config, start, "runs/lift")
+
+    Everything of the run is in `folder`. resume: it is there already, and `start` is its newest checkpoint
+    (checkpoint.load_newest). stop: in force during the run; Ctrl-C and SIGTERM end it after the update in progress.
+    origin: the path of `start`, for messages. None in the processes of torchrun that only follow. Raises UserError when
+    config, data and `start` do not fit, the folder holds another run, or the address is taken.
+    """
+    folder, stop = Path(folder), stop or cli.Stop()
+    config.check()
+    changed = changes(start.run_config(), config, NETWORKS | SPENT | {"learner.run"} if resume else NETWORKS)
+    if not resume and has_data(folder):
+        whole = (folder / LATEST).exists() or (folder / OLDER).exists()
+        again = ["agent.learner", "--resume", folder] if whole else None
+        raise checkpoint.taken(folder, again, ["agent.learner", "--ckpt", origin, "--run"])
+    with contextlib.closing(Ranks()) as ranks:
+        trainer = Trainer(start, config, folder, ranks)
+        if resume:
+            trainer.restore(start.generators)
+        if not ranks.leads:
+            trainer.follow()
+            return None
+        learner = Learner(trainer, start, folder, resume)
+        learner.introduce(origin, changed if resume else {})
+        try:
+            with stop:
+                learner.run(stop)
+        finally:
+            ranks.order(None)
+            learner.close()
+        learner.conclude()
+        return learner.checkpoint()
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__ or "", SECTIONS, _flags, prog="python -m agent.learner")
-    flags = arguments.flags
-    if bool(flags.ckpt) == bool(flags.resume):
+    flags, resume = arguments.flags, bool(arguments.flags.resume)
+    if bool(flags.ckpt) == resume:
         raise UserError("give either --ckpt FILE (a new run) or --resume FOLDER (a run that was stopped)")
-    start = checkpoint.load(flags.ckpt) if flags.ckpt else checkpoint.load_newest(flags.resume)
+    start = checkpoint.load_newest(flags.resume) if resume else checkpoint.load(flags.ckpt)
     base = {name: dict(values) for name, values in start.config.items() if name != "link"}
-    if not flags.resume:
+    if not resume:
         base.get("learner", {}).pop("run", None)
     config = RunConfig(**{name: arguments.section(name, base.get(name)) for name in SECTIONS})
-    config.check()
-    changed = changes(start.run_config(), config, NETWORKS | SPENT | {"learner.run"} if flags.resume else NETWORKS)
-    folder = Path(flags.resume) if flags.resume else run_folder(config.learner, "run")
-    if not flags.resume and has_data(folder):
-        whole = (folder / LATEST).exists() or (folder / OLDER).exists()
-        again = ["agent.learner", "--resume", folder] if whole else None
-        raise checkpoint.taken(folder, again, ["agent.learner", "--ckpt", flags.ckpt, "--run"])
-    with contextlib.closing(Ranks()) as ranks:
-        trainer = Trainer(start, config, folder, ranks)
-        if flags.resume:
-            trainer.restore(start.generators)
-        if not ranks.leads:
-            trainer.follow()
-            return 0
-        learner = Learner(trainer, start, folder, resumed=bool(flags.resume))
-        if flags.resume and (line := link_line(start.section("link"), config.link)):
-            learner.log.say(line)
-        return lead(learner, flags.ckpt or flags.resume, changed if flags.resume else {})
-
-
-def has_data(folder: Path) -> bool:
-    """Whether a run has got as far as leaving something in `folder`; a start that failed has not."""
-    places = [folder / name for name in (OLDER, "episodes")]
-    records = folder / "log.jsonl"
-    return (
-        (folder / LATEST).exists()
-        or any(place.is_dir() and any(place.iterdir()) for place in places)
-        or (records.exists() and records.stat().st_size > 0)
-    )
-
-
-def link_flags(link: LinkConfig) -> list[str]:
-    """The flags that make these link settings out of the defaults."""
-    flags: list[str] = []
-    for field in dataclasses.fields(link):
-        value = getattr(link, field.name)
-        if value != field.default:
-            flags += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return flags
-
-
-def link_line(before: LinkConfig, now: LinkConfig) -> str:
-    """What to type for the link that the run had; empty when it has that. A checkpoint never opens the network itself:
-    its link section is shown here, and used nowhere.
-    """
-    if before == now:
-        return ""
-    flags = shlex.join(link_flags(before)) or "none"
-    return f"the link's settings are not read from the checkpoint; its flags were: {flags}"
-
-
-def lead(learner: Learner, origin: str, changed: dict[str, tuple[Any, Any]]) -> int:
-    """Run it, log what it does, and return its exit code.
-
-    origin: where it starts from. changed: config.changes since it was stopped.
-    """
-    ranks, online = learner.trainer.ranks, learner.online
-    where = str(learner.trainer.device) + (f" (x {ranks.count})" if ranks.count > 1 else "")
-    learner.log.say(
-        f"fine-tuning {origin} on {where} for {plural(online.env_steps, 'env step')}; "
-        f"listening on {learner.mailbox.address}; run folder {learner.folder}"
-    )
-    for line in said(changed):
-        learner.log.say(line)
-    if changed:
-        learner.log.write("config", learner.env_steps, learner.updates, changed=changed)
-    began = time.monotonic()
-    try:
-        with cli.Stop() as stop:
-            learner.run(stop)
-    finally:
-        ranks.order(None)
-        learner.close()
-    done = "finished" if learner.finished else "stopped"
-    learner.log.result(
-        f"{done}: {plural(learner.env_steps, 'env step')}, {plural(learner.episodes, 'episode')}, "
-        f"{plural(learner.updates, 'update')} in {(time.monotonic() - began) / 60:.1f} min; {learner.folder / LATEST}"
-        + (f"; {plural(bad, 'episode')} in {learner.folder}/quarantine" if (bad := learner.store.quarantined) else "")
-    )
-    if learner.finished:
+    folder, stop = Path(flags.resume) if resume else run_folder(config.learner, "run"), cli.Stop()
+    end = finetune(config, start, folder, resume, stop, flags.resume or flags.ckpt)
+    if end is None or is_finished(config.online, end.counters["env_steps"], end.counters["updates"]):
         return 0
-    link = link_flags(learner.config.link)
-    learner.log.result(f"to resume: {checkpoint.command('agent.learner', '--resume', learner.folder, *link)}")
+    print(f"to resume: {checkpoint.command('agent.learner', '--resume', folder, *config.link.flags())}", flush=True)
     return stop.exit_code
 
 

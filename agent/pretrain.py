@@ -14,15 +14,20 @@ from __future__ import annotations
 import agent.installed  # noqa: F401
 
 import argparse
+import contextlib
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from agent import cli
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import NETWORKS, SPENT, RunConfig, changes, said
+from agent.config import NETWORKS, SPENT, Changes, RunConfig, changes
 from agent.data.prefetch import Prefetch
 from agent.data.storage import Storage
 from agent.env_record import compare
@@ -34,116 +39,171 @@ from agent.run.demonstrations import environment, load_demonstrations
 from agent.run.device import choose_device, run_folder
 from agent.run.health import Health
 from agent.run.log import RunLog
+from agent.run.update_report import UpdateReport
 from agent.spec import UserError, plural
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 SAVE_EVERY_S = 60.0
 
 
+def pretrain(
+    config: RunConfig,
+    data: Sequence[str | Path],
+    out: str | Path,
+    start: Checkpoint | None = None,
+    stop: cli.Stop | None = None,
+    origin: str = "the checkpoint",
+) -> Checkpoint:
+    """Train on the demonstrations in `data` (folders or files), write a checkpoint to `out`, and return it.
+
+        config = RunConfig(offline=OfflineConfig(updates=2000))
+        trained = pretrain(config, ["demos/lift"], "offline.pt")
+        action = trained.policy().act(observation)
+
+    start: continue from it, up to config.offline.updates in all; origin: its path, for messages. stop: in force while
+    it trains; Ctrl-C and SIGTERM end it after the update in progress, with a checkpoint. The log goes to the folder
+    config.learner.run. Raises UserError when config, data and `start` do not fit.
+    """
+    out, stop = Path(out), stop or cli.Stop()
+    config = replace(config, offline=replace(config.offline, data=[str(Path(place).resolve()) for place in data]))
+    changed = _check(config, out, start, origin)
+    folder = run_folder(config.learner, "pretrain")
+    training = Pretraining(config, folder, start, origin)
+    with contextlib.closing(RunLog(folder)) as run_log:
+        training.introduce(run_log, changed)
+        try:
+            with stop:
+                train(training, out, run_log, stop)
+        finally:  # Ctrl-C keeps what was trained
+            if written := training.updates > 0 or not stop.asked:  # else an older checkpoint there is worth more
+                training.checkpoint().save(out)
+        if written:
+            run_log.result(f"wrote {out} after {plural(training.updates, 'update')} ({run_log.time_s:.0f} s)")
+    return training.checkpoint()
+
+
+def _check(config: RunConfig, out: Path, start: Checkpoint | None, origin: str) -> Changes:
+    """What `config` changes of `start`. Raises UserError for what cannot work, before anything is loaded."""
+    config.check()
+    changed: Changes = {}
+    if start:
+        if "updates" in start.counters:
+            raise UserError(f"{origin}: of an online run; continue it by python -m agent.learner --resume FOLDER")
+        changed = changes(start.run_config(), config, NETWORKS | SPENT)
+        done, updates = start.counters["offline_updates"], config.offline.updates
+        if done > updates:
+            raise UserError(f"{origin} has {done} updates already; --updates asks for {updates} in all")
+    try:  # now, not after the training
+        check_writable(out.parent)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
+    return changed
+
+
+class Pretraining:
+    """The demonstrations, the agent that learns from them, and the number of its updates so far."""
+
+    def __init__(self, config: RunConfig, folder: Path, start: Checkpoint | None, origin: str) -> None:
+        learner, calql = config.learner, config.calql
+        self.device = choose_device(learner)
+        storage = Storage(learner.storage, folder, self.device)
+        self.replay, episodes = load_demonstrations(config.offline, config.reward, calql.gamma, learner.seed, storage)
+        self.env, self.episodes = environment(episodes), len(episodes)
+        self.successes = sum(episode.succeeded for episode in episodes)
+        self.batches = Prefetch(self.replay, None, config.offline.batch, 1.0, self.device)
+        if start:
+            start.check_sizes()
+            config = replace(config, network=config.network.from_checkpoint())
+        self.config = config
+        self.updates = start.counters["offline_updates"] if start else 0
+        self.agent = CalQL(self.replay.spec, config.network, calql, self.device, learner.seed)
+        self._weights = Weights(calql.cql_weight, calql.bc_weight)
+        if start:
+            self._restore(start, origin)
+        else:
+            self.agent.standardise(*self.replay.state_statistics())
+            if calql.start_at_return:
+                self.agent.start_critics_at(self.replay.mean_return())
+        accelerate(self.agent, learner)
+
+    def _restore(self, start: Checkpoint, origin: str) -> None:
+        place = self.config.offline.data[0]
+        if differences := start.spec.differences(self.replay.spec):
+            raise UserError(f"{origin} and {place} differ: {'; '.join(differences)}")
+        compare((origin, start.env), (place, self.env))
+        start.restore(self.agent)
+        self.replay.generator.set_state(start.generators["offline"])
+
+    def introduce(self, run_log: RunLog, changed: Changes) -> None:
+        """Log what is going to happen."""
+        updates, calql = self.config.offline.updates, self.config.calql
+        run_log.say(
+            f"{plural(self.episodes, 'demonstration')}, {plural(len(self.replay), 'step')}, "
+            f"{self.successes / self.episodes:.0%} successful; {self.replay.spec.summary}; "
+            + f"{plural(updates, 'update')} "
+            + (f"from {self.updates} on " if self.updates else "")
+            + f"on {self.device} ({calql.algorithm if updates else 'no offline phase'})"
+        )
+        run_log.changes(changed, 0, self.updates)
+        if calql.bc_filter == "success" and calql.bc_weight and not self.successes:
+            run_log.say(
+                "warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one"
+            )
+
+    def update(self) -> dict[str, Tensor]:
+        """One update; its metrics, on the device."""
+        metrics = self.agent.learn(self.batches.next(), self._weights)
+        self.batches.draw_ahead()
+        self.updates += 1
+        return metrics
+
+    def checkpoint(self) -> Checkpoint:
+        """The training as it is now. Raises UserError when learning has diverged."""
+        self.agent.check_alive()
+        config, counters = dataclasses.asdict(self.config), {"offline_updates": self.updates}
+        agent, generators = self.agent.state_dict(), self.batches.generators()
+        return Checkpoint(self.replay.spec, self.env, config, agent, counters, generators)
+
+
+def train(training: Pretraining, out: Path, run_log: RunLog, stop: Callable[[], bool]) -> None:
+    """Make the updates of the config, or as many as there are before `stop()`; write a checkpoint now and then."""
+    config, saved_s = training.config, time.monotonic()
+    total, log_every, save_every = config.offline.updates, config.learner.log_every, config.offline.save_every
+    actions = training.agent.action_dim
+    health = Health(config.calql, actions, lambda line: run_log.warn(line, 0, training.updates))
+    report = UpdateReport(run_log, health, 0, training.updates)
+    with Progress(total, "pretrain", "updates") as progress:
+        while training.updates < total and not stop():
+            report.add(training.update())
+            done = training.updates
+            if done % log_every == 0 or done == total:
+                record = report.write(0, done, training.replay.reward_range, stage="offline")
+                progress.show(done, summary(record))
+            if done % save_every == 0 if save_every else time.monotonic() - saved_s > SAVE_EVERY_S:
+                training.checkpoint().save(out)
+                saved_s = time.monotonic()
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.pretrain")
     flags = arguments.flags
     start = checkpoint.load(flags.resume) if flags.resume else None
-    if start and "updates" in start.counters:
-        raise UserError(f"{flags.resume}: of an online run; go on with it by python -m agent.learner --resume FOLDER")
     config = RunConfig(**{name: arguments.section(name, start.config.get(name) if start else None) for name in USED})
-    config.check()
-    data = [str(Path(p).resolve()) for p in (flags.data or config.offline.data)]
-    config = dataclasses.replace(config, offline=dataclasses.replace(config.offline, data=data))
-    offline, calql = config.offline, config.calql
-    if not offline.data:
+    data = flags.data or config.offline.data
+    if not data:
         raise UserError("no data: give the demonstrations' folders as --data FOLDER [FOLDER ...]")
     out = Path(flags.out or flags.resume or "offline.pt")
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
     if out.exists() and not (flags.resume and out.samefile(flags.resume)):
-        origin = ["--resume", flags.resume] if flags.resume else ["--data", *(flags.data or offline.data)]
+        origin = ["--resume", flags.resume] if flags.resume else ["--data", *data]
         raise checkpoint.taken(out, ["agent.pretrain", "--resume", out], ["agent.pretrain", *origin, "--out"])
-    changed: dict[str, tuple[Any, Any]] = {}
-    if start:
-        changed = changes(start.run_config(), config, NETWORKS | SPENT)
-        config = dataclasses.replace(config, network=config.network.from_checkpoint())
-    done = start.counters["offline_updates"] if start else 0
-    if done > offline.updates:
-        raise UserError(f"{flags.resume} has {done} updates already; --updates asks for {offline.updates} in all")
-    try:  # now, not after the training
-        check_writable(out.parent)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}") from None
-    device = choose_device(config.learner)
-    seed = config.learner.seed
-    folder = run_folder(config.learner, "pretrain")
-    storage = Storage(config.learner.storage, folder, device)
-    replay, episodes = load_demonstrations(offline, config.reward, calql.gamma, seed, storage)
-    env = environment(episodes)
-    batches = Prefetch(replay, None, offline.batch, 1.0, device)
-    if start:
-        start.check_sizes()
-    agent = CalQL(replay.spec, config.network, calql, device, seed)
-    if start:
-        if differences := start.spec.differences(replay.spec):
-            raise UserError(f"{flags.resume} and {offline.data[0]} differ: {'; '.join(differences)}")
-        compare((flags.resume, start.env), (offline.data[0], env))
-        start.restore(agent)
-        replay.generator.set_state(start.generators["offline"])
-    else:
-        agent.standardise(*replay.state_statistics())
-        if calql.start_at_return:
-            agent.start_critics_at(replay.mean_return())
-    accelerate(agent, config.learner)
-    run_log = RunLog(folder)
-    success = sum(e.succeeded for e in episodes) / len(episodes)
-    run_log.say(
-        f"{plural(len(episodes), 'demonstration')}, {plural(len(replay), 'step')}, {success:.0%} successful; "
-        + f"{replay.spec.summary}; "
-        + f"{plural(offline.updates, 'update')} "
-        + (f"from {done} on " if done else "")
-        + f"on {device} ({calql.algorithm if offline.updates else 'no offline phase'})"
-    )
-    for line in said(changed):
-        run_log.say(line)
-    if changed:
-        run_log.write("config", 0, done, changed=changed)
-    if calql.bc_filter == "success" and calql.bc_weight and not success:
-        run_log.say(
-            "warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one"
-        )
-
-    def save() -> None:
-        agent.check_alive()
-        generators = batches.generators()
-        counters = {"offline_updates": done}
-        Checkpoint(replay.spec, env, dataclasses.asdict(config), agent.state_dict(), counters, generators).save(out)
-
-    health = Health(calql, agent.action_dim, lambda line: run_log.warn(line, 0, done))
-    weights, at, saved = Weights(calql.cql_weight, calql.bc_weight), (done, time.monotonic()), time.monotonic()
     stop = cli.Stop()
-    try:
-        with stop, Progress(offline.updates, "pretrain", "updates") as progress:
-            while done < offline.updates and not stop():
-                metrics = agent.learn(batches.next(), weights)
-                batches.draw_ahead()
-                done += 1
-                if done % config.learner.log_every == 0 or done == offline.updates:
-                    now = time.monotonic()
-                    rate = (done - at[0]) / (now - at[1])
-                    record = run_log.write("update", 0, done, stage="offline", updates_per_s=rate, **metrics)
-                    health.update(record, replay.reward_range)
-                    at = (done, now)
-                    progress.show(done, summary(metrics))
-                if done % offline.save_every == 0 if offline.save_every else time.monotonic() - saved > SAVE_EVERY_S:
-                    save()
-                    saved = time.monotonic()
-    finally:  # Ctrl-C keeps what was trained
-        if done or not stop.asked:  # nothing learnt and stopped: an older checkpoint there is worth more
-            save()
-        run_log.close()
-    if done or not stop.asked:
-        run_log.result(f"wrote {out} after {plural(done, 'update')} ({run_log.time_s:.0f} s)")
-    if done == offline.updates:
+    done = pretrain(config, data, out, start, stop, flags.resume or "").counters["offline_updates"]
+    if done == config.offline.updates:
         return 0
     command = checkpoint.command("agent.pretrain", "--resume", out)
-    run_log.result(f"to resume: {command}" if done else "stopped before the first update: nothing was written")
+    print(f"to resume: {command}" if done else "stopped before the first update: nothing was written", flush=True)
     return stop.exit_code
 
 

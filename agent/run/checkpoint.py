@@ -63,8 +63,8 @@ class Checkpoint:
         return cli.build(SECTIONS[name], self.config.get(name, {}), f"{name}.")
 
     def run_config(self) -> RunConfig:
-        """All sections. Raises UserError. Its link is to be shown, never used: a checkpoint opens no network."""
-        return RunConfig(**{name: self.section(name) for name in SECTIONS})
+        """Its config but for the link's settings: a checkpoint never opens the network. Raises UserError."""
+        return RunConfig(**{name: self.section(name) for name in SECTIONS if name != "link"})
 
     def check_sizes(self) -> None:
         """Call before networks are built. Raises UserError when the config declares larger ones than the file holds."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from agent.config import LearnerConfig
+from agent.run.checkpoint import LATEST, OLDER
 from agent.spec import UserError
 
 
@@ -33,3 +34,14 @@ def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
 
 def run_folder(config: LearnerConfig, kind: str) -> Path:
     return Path(config.run or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def has_data(folder: Path) -> bool:
+    """Whether a run has got as far as leaving something in `folder`; a start that failed has not."""
+    places = [folder / name for name in (OLDER, "episodes")]
+    records = folder / "log.jsonl"
+    return (
+        (folder / LATEST).exists()
+        or any(place.is_dir() and any(place.iterdir()) for place in places)
+        or (records.exists() and records.stat().st_size > 0)
+    )

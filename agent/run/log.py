@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from agent.config import Changes, said
 from agent.files import make_folder, try_lock
 from agent.run.records import LOG_FILE
 from agent.spec import UserError
@@ -73,6 +74,13 @@ class RunLog:
         if not self.quiet:
             log.warning("%s", line)
         self.write("warning", env_steps, updates, line=line)
+
+    def changes(self, changed: Changes, env_steps: int, updates: int) -> None:
+        """What a resumed run has in its config that it had not before: to people, and into the log."""
+        for line in said(changed):
+            self.say(line)
+        if changed:
+            self.write("config", env_steps, updates, changed=changed)
 
     def _write(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, default=str).encode() + b"\n"

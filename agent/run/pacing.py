@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from agent.calql.algorithm import Weights
-from agent.config import CalQLConfig, RunConfig
+from agent.config import CalQLConfig, OnlineConfig, RunConfig
 
 HOLD_S = 5.0  # lease of a robot that is held; longer than any update, so that it is renewed in time
 COMPILE_S = 60.0  # the same while an update of a new kind is compiled
@@ -15,6 +15,12 @@ COMPILE_S = 60.0  # the same while an update of a new kind is compiled
 def updates_due(env_steps: int, warmup_steps: int, utd: float) -> int:
     """How many updates a run should have made after so many env steps."""
     return max(0, math.floor((env_steps - warmup_steps) * utd))
+
+
+def is_finished(online: OnlineConfig, env_steps: int, updates: int) -> bool:
+    """Whether a run has its env steps, of finished episodes, and has made the updates that they ask for."""
+    due = updates_due(online.env_steps, online.warmup_steps, online.utd)
+    return env_steps >= online.env_steps and updates >= due
 
 
 def cql_weight(env_steps: int, config: CalQLConfig) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from agent import cli, learner
+from agent.run import farewell
 from agent.run.trainer import Trainer
 
 
@@ -18,5 +19,5 @@ class Kept(Trainer):
 
 if __name__ == "__main__":
     learner.Trainer = Kept  # type: ignore[misc]
-    learner.COME_S = 0.0  # no robot comes
+    farewell.COME_S = 0.0  # no robot comes
     cli.run(lambda words: learner.main(words[1:]))

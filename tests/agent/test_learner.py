@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from agent import cli, learner, pretrain
 from agent.calql.algorithm import CalQL
-from agent.config import CalQLConfig, OfflineConfig, RewardConfig
+from agent.config import CalQLConfig, LinkConfig, OfflineConfig, OnlineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.env_record import EnvRecord
@@ -720,6 +720,22 @@ def test_item_19_the_link_is_never_a_checkpoints(tune, episodes, offline, logged
     start = ["--resume", path.parent] if resume else ["--ckpt", path, "--run", path.with_name("new")]
     with pytest.raises(UserError, match=r"listen on tcp://127\.0\.0\.1:5555"):
         learner.main([*map(str, start), "--env-steps", "0"])
+
+
+def test_it_is_called_from_python_as_well(offline, tmp_path, monkeypatch):
+    monkeypatch.setattr("agent.run.farewell.COME_S", 0.0)
+    start = checkpoint.load(offline)
+    link, online = LinkConfig(address="tcp://127.0.0.1:0"), OnlineConfig(env_steps=0, batch=16)
+    config = dataclasses.replace(start.run_config(), link=link, online=online)
+    end = learner.finetune(config, start, tmp_path / "run")
+    assert end.counters["env_steps"] == 0
+    written = checkpoint.load_newest(tmp_path / "run")
+    same(end.agent, written.agent)
+    assert end.config == written.config == dataclasses.asdict(config)
+    assert written.run_config() == dataclasses.replace(config, link=LinkConfig())  # a checkpoint opens no network
+    with pytest.raises(UserError, match="already exists"):
+        learner.finetune(config, start, tmp_path / "run")
+    assert learner.finetune(config, written, tmp_path / "run", resume=True).run == end.run
 
 
 def test_missing_and_damaged_checkpoints_are_named(monkeypatch, capsys, tmp_path):

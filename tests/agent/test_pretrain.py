@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from agent import cli, pretrain
 from agent.calql.algorithm import CalQL
-from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
+from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, RunConfig
 from agent.data.episode_file import write_episode
 from agent.data.prefetch import Prefetch
 from agent.data.storage import NoSpace, Storage
@@ -93,6 +94,19 @@ def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, logged)
         assert np.isfinite(numbers).all() and record["updates_per_s"] > 0
         assert len(record["bound_rate_current"]) == 3 and record["stage"] == "offline"
     assert "alpha_prime" not in updates[0]
+
+
+def test_it_is_called_from_python_as_well(tmp_path, demos, network):
+    learner = LearnerConfig(run=str(tmp_path / "run"), device="cpu")
+    config = RunConfig(network=network, offline=OfflineConfig(updates=3, batch=16), learner=learner)
+    trained = pretrain.pretrain(config, [demos], tmp_path / "offline.pt")
+    assert trained.counters == {"offline_updates": 3} and config.offline.data == []
+    written = checkpoint.load(tmp_path / "offline.pt")
+    assert equal(trained.agent, written.agent)
+    assert written.run_config() == replace(config, offline=replace(config.offline, data=[str(demos)]))
+    longer = replace(config, offline=replace(config.offline, updates=5))
+    again = pretrain.pretrain(longer, [demos], tmp_path / "longer.pt", start=written)
+    assert again.counters == {"offline_updates": 5}
 
 
 def test_what_watches_over_a_run_is_shown_each_record_and_the_rewards(train, monkeypatch):

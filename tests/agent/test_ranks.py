@@ -15,7 +15,7 @@ from agent import learner, pretrain
 from agent.calql.algorithm import Weights
 from agent.data.episode_file import write_episode
 from agent.data.episode_store import Store
-from agent.run import checkpoint
+from agent.run import checkpoint, farewell
 from agent.run.distributed import Order, Ranks
 from agent.run.trainer import Trainer
 from agent.spec import UserError
@@ -78,7 +78,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(make_agent):
 
 def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode, monkeypatch):
     """The follower learns from the episodes that its leader reads back."""
-    monkeypatch.setattr(learner, "COME_S", 0.0)
+    monkeypatch.setattr(farewell, "COME_S", 0.0)
     start = ["--ckpt", str(job / "offline.pt"), "--run", str(job / "alone"), "--address", "tcp://127.0.0.1:0"]
     learner.main([*start, "--env-steps", "0", "--utd", "2", "--actor-every", "2"])
     for k in range(3):

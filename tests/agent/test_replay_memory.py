@@ -65,7 +65,7 @@ def test_item_28_with_storage_file_or_fewer_episodes_it_trains(train, small, tmp
 
 
 def test_item_28_the_learner_says_it_too(train, tmp_path, monkeypatch, caplog, make_episode):
-    monkeypatch.setattr(learner, "COME_S", 0.0)
+    monkeypatch.setattr("agent.run.farewell.COME_S", 0.0)
     train()
     start = ["--ckpt", str(tmp_path / "o.pt"), "--address", "tcp://127.0.0.1:0", "--env-steps", "0"]
     with caplog.at_level(logging.WARNING):
@@ -84,6 +84,6 @@ def test_item_28_the_learner_says_it_too(train, tmp_path, monkeypatch, caplog, m
         learner.main(["--resume", str(tmp_path / "online"), *start[2:]])
     with caplog.at_level(logging.WARNING):
         more = ["--env-steps", "100000", "--run", str(tmp_path / "third")]
-        monkeypatch.setattr(learner, "lead", lambda made, *rest: made.close() or 0)
+        monkeypatch.setattr(learner.Learner, "run", lambda self, stop: None)
         learner.main([*start, *more])
     assert "env steps to come need" in caplog.text and replay_memory.log.name in caplog.text
