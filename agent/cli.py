@@ -45,7 +45,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, Typed) and value in ("", "null", "none") and type(None) in args:
             return None
         return _read(value, next(arg for arg in args if arg is not type(None)), where)
-    if typing.get_origin(hint) in (list, tuple):
+    if typing.get_origin(hint) in (list, tuple) and typing.get_origin(args[0]) is not dict:
         items = _split(value) if isinstance(value, str) else value
         return [_read(item, args[0], where) for item in items] if isinstance(items, (list, tuple)) else items
     if isinstance(value, Typed):
@@ -122,7 +122,7 @@ class Arguments:
         options = recorded.options if name == recorded.name else {}
         assert self._env_options is not None
         kind = _options(self._env_options, name)
-        return name, dataclasses.asdict(build(kind, {**options, **asked}, f"env ({name}) option "))  # type: ignore[call-overload]
+        return name, dataclasses.asdict(build(kind, {**options, **asked}, f"env ({name}) option "))
 
 
 def parse(

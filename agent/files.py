@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 UNSYNCABLE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP}  # a folder of others, or of a strange file system
 
@@ -128,7 +128,7 @@ def sync_folder(folder: str | Path) -> None:
         os.close(handle)
 
 
-def try_lock(file: int | IO, shared: bool = False) -> bool:
+def try_lock(file: int | IO[Any], shared: bool = False) -> bool:
     """Lock an open file or folder; False when another process has it. The lock ends with the file's closing, or death.
 
     The log, the journal, the folder or the key itself is locked: no lock file lies beside it, and others can look

@@ -47,7 +47,7 @@ def small_cnn(config: NetworkConfig) -> tuple[nn.Module, int]:
     for outputs, stride in zip(config.channels, config.strides, strict=True):
         layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), ChannelNorm(outputs), nn.ReLU()]
         inputs = outputs
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last), inputs  # type: ignore[call-overload]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last), inputs
 
 
 def resnet(config: NetworkConfig) -> tuple[nn.Module, int]:
@@ -115,7 +115,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2).to(self.std.dtype)  # NHWC memory seen as NCHW: already channels_last
-        return self.out(self.pool(self.net((x - self.mean).div_(self.std))))
+        features: Tensor = self.out(self.pool(self.net((x - self.mean).div_(self.std))))
+        return features
 
 
 class Encoder(nn.Module):
@@ -241,4 +242,5 @@ class Critics(nn.Module):
             else:
                 with torch.autocast(hidden.device.type, enabled=False):  # values of hundreds need all of their digits
                     hidden = torch.baddbmm(bias, hidden.float(), weight)
-        return hidden.unflatten(1, (batch, count)).squeeze(-1)
+        values: Tensor = hidden.unflatten(1, (batch, count)).squeeze(-1)
+        return values

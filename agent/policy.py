@@ -21,7 +21,8 @@ class Policy(nn.Module):
         self.actor = Actor(self.encoder.dim, spec.action_dim, network)
 
     def forward(self, observation: Mapping[str, Tensor]) -> TanhNormal:
-        return self.actor(self.encoder(dict(observation)))
+        actions: TanhNormal = self.actor(self.encoder(dict(observation)))
+        return actions
 
     @torch.inference_mode()
     def act(self, observation: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
@@ -34,7 +35,8 @@ class Policy(nn.Module):
             if deterministic
             else distribution.sample(torch.randn(1, 1, self.spec.action_dim, device=device))[0][:, 0]
         )
-        return action[0].cpu().numpy().astype(np.float32)
+        numbers: np.ndarray = action[0].cpu().numpy().astype(np.float32)
+        return numbers
 
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of every parameter and buffer, as arrays for the wire."""

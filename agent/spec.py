@@ -131,7 +131,9 @@ class Spec:
             _check_array(key, observation[key], (*lead, *shape), dtype)
 
 
-def _check_array(name: str, value: np.ndarray, shape: tuple, dtype: np.dtype, limit: float | None = None) -> None:
+def _check_array(
+    name: str, value: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, limit: float | None = None
+) -> None:
     if value.shape != shape or value.dtype != dtype:
         raise SpecError(f"'{name}' is {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
     largest = np.maximum.reduce(np.abs(value), axis=None, initial=0) if dtype.kind == "f" else 0  # nan if one is

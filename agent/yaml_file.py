@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _line(node: Any) -> int:
-    return node.start_mark.line + 1
+    return int(node.start_mark.line) + 1
 
 
 for _kind in ("int", "float"):

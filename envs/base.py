@@ -14,6 +14,10 @@ from envs.clock import Clock
 MAX_IMAGE_SIZE = 2048  # pixels a side
 
 
+Observation = dict[str, np.ndarray]
+Info = dict[str, Any]
+
+
 class RobotFault(RuntimeError):
     """The robot cannot go on, and is held. One line that says why.
 
@@ -70,10 +74,10 @@ def paced_env(env: Any) -> PacedEnv | None:
 
 def clipped(action: Any, size: int) -> np.ndarray:
     """float64 (size,) in [-1, 1]. Raises ValueError for another shape and for what is not finite."""
-    action = np.asarray(action, np.float64)
-    if action.shape != (size,) or not np.isfinite(action).all():
-        raise ValueError(f"action must be {size} finite numbers, not {action}")
-    return np.clip(action, -1, 1)
+    given = np.asarray(action, np.float64)
+    if given.shape != (size,) or not np.isfinite(given).all():
+        raise ValueError(f"action must be {size} finite numbers, not {given}")
+    return np.clip(given, -1, 1)
 
 
 def action_meaning(env: Any) -> dict[str, Any]:

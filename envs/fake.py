@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from agent.options import option
-from envs.base import MAX_IMAGE_SIZE, clipped
+from envs.base import MAX_IMAGE_SIZE, Info, Observation, clipped
 
 STEP = 0.25  # distance per step of an action of 1; the arena is [-1, 1]^2
 LOG = "FAKE_ENV_LOG"
@@ -58,7 +58,7 @@ class FakeEnv(gymnasium.Env):
             except OSError as error:
                 raise ValueError(f"{LOG} {path}: {error.strerror}") from None
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
         self.position, self.velocity = self.np_random.uniform(-0.3, 0.3, 2), np.zeros(2)
         self.target = self.np_random.choice([-1, 1], 2) * self.np_random.uniform(0.4, 0.9, 2)
@@ -67,7 +67,7 @@ class FakeEnv(gymnasium.Env):
         self._note(observation, seed=seed)
         return observation, {"success": False}
 
-    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         if self.options.step_ms:
             time.sleep(self.options.step_ms / 1000)
         before = self.position

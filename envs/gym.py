@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from agent.options import nearest, option
-from envs.base import action_meaning, clipped
+from envs.base import Info, Observation, action_meaning, clipped
 from envs.gym_observations import first_line, observe, parts
 from envs.gym_success import SuccessSignal
 from envs.rendering import choose_backend, no_opengl
@@ -23,7 +23,7 @@ ROBOTICS_ENVS = re.compile("Adroit|AntMaze|PointMaze|FrankaKitchen|Fetch|HandMan
 
 @dataclass
 class GymOptions:
-    kwargs: dict = option({}, "keyword arguments of gymnasium.make")
+    kwargs: dict[str, Any] = option({}, "keyword arguments of gymnasium.make")
     binary: bool = option(False, "reward 1 at the first success, which ends it; else 0")
     max_episode_steps: int | None = option(None, "time limit; empty: the environment's own")
     success_key: str | None = option(
@@ -95,12 +95,12 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         ends = {"low": self._low.astype(float).tolist(), "high": self._high.astype(float).tolist()}
         return own or {"kind": "normalized", **ends}
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         self._success.end_episode()
         observation, info = self.env.reset(seed=seed, options=options)
         return observe(self._parts, observation), {**info, "success": self._success.read(info)}
 
-    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         share = (clipped(action, len(self._low)) + 1) / 2
         scaled = (self._low + share * (self._high - self._low)).reshape(self._shape).astype(self._dtype)
         observation, reward, terminated, truncated, info = self.env.step(scaled)

@@ -27,7 +27,7 @@ class Part:
     convert: Convert
 
 
-def parts(space: gymnasium.Space, name: str) -> dict[str, Part]:
+def parts(space: gymnasium.Space[Any], name: str) -> dict[str, Part]:
     """Our key -> its Part, for every box in `space`.
 
     A lone camera is "image", a lone vector "proprio"; nested keys are joined by ".", a space in one is "_".
@@ -53,7 +53,9 @@ def observe(parts: dict[str, Part], observation: Any) -> dict[str, np.ndarray]:
     return rows
 
 
-def _leaves(space: gymnasium.Space, path: tuple[str, ...], name: str) -> Iterator[tuple[tuple, gymnasium.spaces.Box]]:
+def _leaves(
+    space: gymnasium.Space[Any], path: tuple[str, ...], name: str
+) -> Iterator[tuple[tuple[str, ...], gymnasium.spaces.Box]]:
     if isinstance(space, gymnasium.spaces.Dict):
         for key, inner in space.spaces.items():
             yield from _leaves(inner, (*path, key), name)

@@ -49,7 +49,7 @@ def no_opengl(error: BaseException) -> ValueError | None:
     return ValueError(f"cannot draw without OpenGL (MUJOCO_GL={backend}): {text}; {needs}")
 
 
-def gl_context(width: int, height: int):
+def gl_context(width: int, height: int) -> Any:
     """A new OpenGL context of the backend MUJOCO_GL names now, even if mujoco was imported under another.
 
     Raises ValueError, one line, when there is none.
@@ -66,7 +66,7 @@ def gl_context(width: int, height: int):
     raise wrong
 
 
-def _new_context(backend: str, width: int, height: int):
+def _new_context(backend: str, width: int, height: int) -> Any:
     if backend == "egl":
         from mujoco.egl import GLContext
     elif backend == "osmesa":
@@ -76,7 +76,7 @@ def _new_context(backend: str, width: int, height: int):
     return GLContext(width, height)
 
 
-def camera_names(model) -> list[str]:
+def camera_names(model: Any) -> list[str]:
     """Of an MjModel, in the order of their ids."""
     return [model.camera(number).name for number in range(model.ncam)]
 
@@ -101,7 +101,7 @@ def _free_all() -> None:
         _free(number)
 
 
-def coarse(model, cells: int = CELLS_PER_MESH):
+def coarse(model: Any, cells: int = CELLS_PER_MESH) -> Any:
     """A copy of an MjModel, to draw from: each mesh keeps one vertex per cell of a grid laid over it.
 
     Only the faces change, so every frame, material and index of the original still fits. Not for physics.
@@ -136,7 +136,7 @@ def coarse(model, cells: int = CELLS_PER_MESH):
 class Cameras:
     """Draws square images of an MjModel's cameras. `close()` frees the OpenGL context; it is safe to call twice."""
 
-    def __init__(self, model, names: list[str], size: int, quality: str = "fast"):
+    def __init__(self, model: Any, names: list[str], size: int, quality: str = "fast"):
         """model: mujoco.MjModel that is simulated. names: its cameras. size: pixels a side.
 
         Raises ValueError for a camera that the model doesn't have.
@@ -182,7 +182,7 @@ class Cameras:
         self._view = mujoco.MjrRect(0, 0, size, size)
         self._pixels = np.empty((size, size, 3), np.uint8)
 
-    def images(self, data) -> dict[str, np.ndarray]:
+    def images(self, data: Any) -> dict[str, np.ndarray]:
         """{camera: uint8 (size, size, 3)} of the state in data (mujoco.MjData), upright. New arrays each time."""
         mujoco = self._mujoco
         self._gl.make_current()

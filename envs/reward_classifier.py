@@ -16,6 +16,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from envs.base import Info, Observation
+
 KIND, FORMAT = "success classifier", 1
 MOST_CAMERAS = 16
 CHANNELS, STRIDES, GRID, HIDDEN = (16, 32, 32, 32), (2, 2, 2, 1), 8, 64
@@ -45,7 +47,8 @@ def network(cameras: Mapping[str, tuple[int, int, int]]) -> Any:
 
         def forward(self, images: list[Tensor]) -> Tensor:
             seen = [eye(x.permute(0, 3, 1, 2).float() / 127.5 - 1) for eye, x in zip(self.eyes, images, strict=True)]
-            return self.head(torch.cat(seen, -1)).squeeze(-1)
+            scores: Tensor = self.head(torch.cat(seen, -1)).squeeze(-1)
+            return scores
 
     return Network()
 
@@ -116,7 +119,7 @@ class SuccessClassifier:
         with one_thread():
             return float(self.probabilities({name: observation[name][None] for name in self.cameras})[0])
 
-    def check(self, space: gymnasium.Space) -> None:
+    def check(self, space: gymnasium.Space[Any]) -> None:
         """Raise ValueError, one line naming the file and the camera, unless `space` has its cameras in their shapes."""
         boxes = getattr(space, "spaces", {})
         for name, shape in self.cameras.items():
@@ -187,13 +190,13 @@ class ClassifierReward(gymnasium.Wrapper):
         self._classifier, self._recent = classifier, classifier.recent()
         self._horizon, self._steps = _horizon(env), 0
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         observation, info = self.env.reset(seed=seed, options=options)
         self._recent.reset()
         self._steps = 0
         return observation, {**info, "true_success": bool(info.get("success", False)), "success": False}
 
-    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         observation, _, ended, truncated, info = self.env.step(action)
         self._steps += 1
         true_success = bool(info.get("success", False))
@@ -221,11 +224,11 @@ class AfterSuccess(gymnasium.Wrapper):
         self._after, self._horizon = steps, horizon
         self._steps, self._succeeded = 0, 0
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         self._steps, self._succeeded = 0, 0
         return self.env.reset(seed=seed, options=options)
 
-    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         observation, reward, ended, truncated, info = self.env.step(action)
         self._steps += 1
         success = bool(info.get("success", False))

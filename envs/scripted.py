@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from envs.base import paced_env
+from envs.base import Observation, paced_env
 
 OPEN, CLOSE = -1.0, 1.0
 STILL_M = 5e-4  # fingers that move less than this in a step have closed
@@ -23,7 +23,7 @@ class Expert(Protocol):
 
     def reset(self) -> None: ...
 
-    def act(self, observation: dict) -> np.ndarray: ...
+    def act(self, observation: Observation) -> np.ndarray: ...
 
 
 def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0, retry_rate: float = 0.0) -> Expert:
@@ -71,11 +71,11 @@ class _Scripted:
     def plan(self) -> np.ndarray:
         raise AssertionError("each expert has its own")
 
-    def act(self, observation: dict) -> np.ndarray:
+    def act(self, observation: Observation) -> np.ndarray:
         """float32 (A,) in [-1, 1]; looks at the simulator, not at the observation."""
         action = self.plan()
-        action = action + self.noise * self.rng.standard_normal(len(action)) * self.noisy(len(action))
-        return np.clip(action, -1, 1).astype(np.float32)
+        noise = self.noise * self.rng.standard_normal(len(action)) * self.noisy(len(action))
+        return np.asarray(np.clip(action + noise, -1, 1), np.float32)
 
     def noisy(self, size: int) -> np.ndarray:
         """Which actions get noise: all but the gripper, whose flicker would drop things at random."""
@@ -90,7 +90,7 @@ class ReachExpert(_Scripted):
         self.aim = self.env.target + (beside if self.failing else 0)
 
     def plan(self) -> np.ndarray:
-        return np.clip((self.aim - self.env.position) / 0.25, -1, 1)
+        return np.asarray(np.clip((self.aim - self.env.position) / 0.25, -1, 1))
 
 
 class _PickExpert(_Scripted):
@@ -118,7 +118,7 @@ class _PickExpert(_Scripted):
 
     @property
     def steps_to_settle(self) -> int:
-        return max(2, round(self.settle_s * self.env.options.control_hz))
+        return max(2, round(self.settle_s * float(self.env.options.control_hz)))
 
     def plan(self) -> np.ndarray:
         hand = self.env.eef_position
@@ -201,10 +201,10 @@ class MockLiftExpert(LiftExpert):
         super().__init__(_MockView(env), *given)
 
     def object_position(self) -> np.ndarray:
-        return self.env.thing
+        return np.array(self.env.thing)
 
     def towards(self, target: np.ndarray, hand: np.ndarray, grip: float) -> np.ndarray:
-        return self.env.real.towards({**dict(zip("xyz", target)), "gripper": (grip + 1) / 2})
+        return np.asarray(self.env.real.towards({**dict(zip("xyz", target)), "gripper": (grip + 1) / 2}))
 
 
 class _MockView:
@@ -217,11 +217,11 @@ class _MockView:
 
     @property
     def eef_position(self) -> np.ndarray:
-        return self.real.state.position[:3]
+        return np.array(self.real.state.position[:3])
 
     @property
     def fingers(self) -> np.ndarray:
-        return self.real.state.position[3:]
+        return np.array(self.real.state.position[3:])
 
     @property
     def thing(self) -> np.ndarray:

@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 
 from agent.options import nearest, option
-from envs.base import MAX_IMAGE_SIZE, clipped
+from envs.base import MAX_IMAGE_SIZE, Info, Observation, clipped
 from envs.rendering import Cameras, choose_backend, no_opengl
 from envs.runtime import runtime_folder
 
@@ -102,7 +102,7 @@ class SimEnv(gymnasium.Env):
         self._env._get_observations = lambda force_update=False: {}
         self._steps = 0
         size = options.image_size
-        boxes: dict[str, gymnasium.Space] = {
+        boxes: dict[str, gymnasium.Space[Any]] = {
             camera: gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8) for camera in options.cameras
         }
         for key, value in self._states().items():
@@ -171,13 +171,13 @@ class SimEnv(gymnasium.Env):
 
     @property
     def _base(self) -> int:
-        return self._env.sim.model.body_name2id(self._robot.robot_model.root_body)
+        return int(self._env.sim.model.body_name2id(self._robot.robot_model.root_body))
 
     @property
     def _eef_site(self) -> int:
-        return self._robot.eef_site_id[self._robot.arms[0]]
+        return int(self._robot.eef_site_id[self._robot.arms[0]])
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         """A new episode. The same seed gives the same episode, to the last pixel and joule, whatever came before.
 
         options: {"state": time, qpos and qvel in one row, as robosuite's recordings have it} starts from there.
@@ -206,7 +206,7 @@ class SimEnv(gymnasium.Env):
         self._env.sim.set_state_from_flattened(state)
         self._env.sim.forward()
 
-    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         self._env.step(self._with_rotation(clipped(action, self._action_size)))
         self._steps += 1
         success = bool(self._env._check_success())
@@ -225,7 +225,7 @@ class SimEnv(gymnasium.Env):
     def _rotation(self) -> np.ndarray:
         """(3, 3) the end effector's, in the base's frame."""
         base = self.data.xmat[self._base].reshape(3, 3)
-        return base.T @ self.data.site_xmat[self._eef_site].reshape(3, 3)
+        return np.asarray(base.T @ self.data.site_xmat[self._eef_site].reshape(3, 3))
 
     def _observation(self) -> dict[str, np.ndarray]:
         return {**self.pictures(), **self._states()}
@@ -311,9 +311,9 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     return axis / (2 * sine) * np.arctan2(sine, (np.trace(rotation) - 1) / 2) if sine > 1e-9 else np.zeros(3)
 
 
-def _controller(suite: Any, options: SimOptions) -> dict:
+def _controller(suite: Any, options: SimOptions) -> dict[str, Any]:
     """robosuite's own configuration for the robot, its arm under end-effector control in the base's frame."""
-    config = suite.load_composite_controller_config(robot=options.robot)
+    config: dict[str, Any] = suite.load_composite_controller_config(robot=options.robot)
     arms = config["body_parts"].get("arms", config["body_parts"])
     arm = arms.get("right")
     if arm is None:

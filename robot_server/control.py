@@ -34,8 +34,9 @@ import numpy as np
 import zmq
 
 from agent.spec import Observation
-from agent.wire.arrays import WireError, declare
+from agent.wire.arrays import declare
 from agent.wire.bad_messages import Faults
+from agent.wire.untrusted import WireError
 from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command, Device
 from robot_server.control_address import bind
 from robot_server.control_client import plain, read_map

@@ -132,7 +132,7 @@ class Claim:
         self._open.close()
 
 
-def bind(socket: zmq.Socket, address: str) -> tuple[str, Claim]:
+def bind(socket: zmq.Socket[bytes], address: str) -> tuple[str, Claim]:
     """Where it is then, and the claim on it, with the key. Raises UserError."""
     public, secret = zmq.curve_keypair()
     socket.curve_server, socket.curve_secretkey, socket.curve_publickey = True, secret, public

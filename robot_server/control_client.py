@@ -12,8 +12,8 @@ import msgpack
 import zmq
 
 from agent.spec import UserError
-from agent.wire.arrays import MAX_FRAME_BYTES, WireError, read_layout
-from agent.wire.untrusted import unpack_map
+from agent.wire.arrays import MAX_FRAME_BYTES, read_layout
+from agent.wire.untrusted import WireError, unpack_map
 from robot_server.command import Command
 from robot_server.control_address import key_path, read_key
 
@@ -27,7 +27,7 @@ class Operator:
     Raises UserError for an impossible address.
     """
 
-    def __init__(self, address: str, context: zmq.Context | None = None) -> None:
+    def __init__(self, address: str, context: zmq.Context[Any] | None = None) -> None:
         self.address, self._key_path, self._key_stamp = address, key_path(address), (0, 0)
         self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self._refused, self._refused_s = "", -math.inf
@@ -113,7 +113,8 @@ def seen(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def question(kind: str, **more: Any) -> bytes:
-    return msgpack.packb({"ask": kind, "sent_s": time.monotonic(), **more}, default=plain)
+    packed: bytes = msgpack.packb({"ask": kind, "sent_s": time.monotonic(), **more}, default=plain)
+    return packed
 
 
 def answer(frames: Sequence[bytes]) -> dict[str, Any]:

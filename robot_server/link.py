@@ -31,7 +31,6 @@ from agent.wire.messages import (
     NAME,
     SOCKET_OPTIONS,
     Message,
-    WireError,
     check_address,
     held_bytes,
     pack,
@@ -39,6 +38,7 @@ from agent.wire.messages import (
     wire_bytes,
 )
 from agent.wire.receipt import is_receipt
+from agent.wire.untrusted import WireError
 from envs.clock import Clock
 from robot_server.outbox import Outbox
 from robot_server.watch import Watch

@@ -15,7 +15,7 @@ class Watch:
     again by itself after a handshake that failed.
     """
 
-    def __init__(self, socket: zmq.Socket, address: str, robot: str, encrypted: bool) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], address: str, robot: str, encrypted: bool) -> None:
         self.connections = 0
         self.trouble = f"no connection to {address} yet"
         self.gave_up = False

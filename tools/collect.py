@@ -136,7 +136,7 @@ class Session:
 
     @property
     def seed(self) -> int:
-        return self.meta["seed"] + self.first + len(self.kept)
+        return int(self.meta["seed"]) + self.first + len(self.kept)
 
     @property
     def done(self) -> bool:

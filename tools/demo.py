@@ -79,7 +79,7 @@ def free_port() -> int:
 def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int) -> dict[str, Any]:
     command = ["tools.evaluate", "--ckpt", str(ckpt), "--episodes", str(episodes), "--seed", str(EVALUATION_SEED)]
     stage = Stage(folder, f"evaluate_{name}", *command, "--workers", str(min(cores, 4)), "--json")
-    result = json.loads(stage.finish())
+    result: dict[str, Any] = json.loads(stage.finish())
     low, high = result["low"], result["high"]
     print(
         f"  success {result['success']:.0%} of {episodes} episodes (95 % interval {low:.0%} to {high:.0%})\n",

@@ -166,7 +166,8 @@ def _begin_worker(plan: Plan, stop: Any) -> None:
 def _work(seed: int, number: int) -> Attempt:
     if "stage" not in _worker:
         _worker["stage"] = Stage(_worker["plan"])
-    return _worker["stage"].attempt(seed, number, _worker["stop"].is_set)
+    stage: Stage = _worker["stage"]
+    return stage.attempt(seed, number, _worker["stop"].is_set)
 
 
 def _attempts(plan: Plan, seeds: range, workers: int) -> Generator[Attempt, None, None]:

@@ -33,7 +33,8 @@ from agent.spec import Spec, SpecError, UserError
 from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import shown
 from agent.wire.keys import present
-from agent.wire.messages import NAME, SOCKET_OPTIONS, Message, WireError, check_address, pack, unpack
+from agent.wire.messages import NAME, SOCKET_OPTIONS, Message, check_address, pack, unpack
+from agent.wire.untrusted import WireError
 from envs.base import action_meaning
 from robot_server.watch import Watch
 

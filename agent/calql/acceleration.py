@@ -25,6 +25,9 @@ def compilers(cuda: bool) -> tuple[str, ...]:
     return ("gcc", "clang") if cuda else ("clang++" if sys.platform == "darwin" else "g++",)
 
 
+Kind = tuple[int, bool, bool]  # of an update: its batch's size, weights.conservative, update_actor
+
+
 def has_compiler(cuda: bool = False) -> bool:
     return any(map(shutil.which, compilers(cuda)))
 
@@ -40,7 +43,7 @@ def accelerate(agent: CalQL, config: LearnerConfig) -> None:
             kind, variable = ("C", "CC") if cuda else ("C++", "CXX")
             missing = f"{' or '.join(compilers(cuda))} is not here; ${variable} may name another"
             raise UserError(f"learner.mode '{config.mode}' needs a {kind} compiler ({missing}); 'eager' needs none")
-        agent.losses = torch.compile(agent.losses, dynamic=False)  # type: ignore[method-assign]
+        agent.losses = torch.compile(agent.losses, dynamic=False)
     if config.mode == "graph":
         agent.learn = Graphs(agent).learn  # type: ignore[method-assign]
 
@@ -56,8 +59,8 @@ class Graphs:
     def __init__(self, agent: CalQL) -> None:
         self.agent = agent
         self._plain = agent.learn
-        self._done: dict[tuple, int] = {}
-        self._captured: dict[tuple, tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]] = {}
+        self._done: dict[Kind, int] = {}
+        self._captured: dict[Kind, tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]] = {}
 
     def learn(self, batch: Batch, weights: Weights, update_actor: bool = True) -> dict[str, Tensor]:
         """As CalQL.learn. The metrics are overwritten by the next update of the same kind."""

@@ -31,7 +31,8 @@ class Frames:
 
         def read(first: int, end: int) -> np.ndarray:
             with h5py.File(path, "r") as file:
-                return file[name][first:end]
+                rows: np.ndarray = file[name][first:end]
+            return rows
 
         return cls(dataset.shape, read)
 
@@ -43,7 +44,8 @@ class Frames:
             number = int(key) + len(self) if key < 0 else int(key)
             if not 0 <= number < len(self):
                 raise IndexError(f"image {key} of {len(self)}")
-            return self._read(number, number + 1)[0]
+            image: np.ndarray = self._read(number, number + 1)[0]
+            return image
         first, end, step = key.indices(len(self))
         if step != 1:
             raise ValueError("images are read in order, without gaps")

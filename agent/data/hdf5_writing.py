@@ -19,7 +19,7 @@ HEADER_BYTES = 60_000  # of a text in an object's header
 class Output(io.RawIOBase):
     """The file below HDF5. The first error of the system is kept, and HDF5 never hears of it."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: io.RawIOBase) -> None:
         self._file = file
         self._error: OSError | None = None
 
@@ -45,7 +45,7 @@ class Output(io.RawIOBase):
                 self._error = error
         return size or 0
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
         return self._file.readinto(buffer)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -65,7 +65,7 @@ class Output(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def hdf5_into(raw: Any, **options: Any) -> Iterator[tuple[h5py.File, Output]]:
+def hdf5_into(raw: io.RawIOBase, **options: Any) -> Iterator[tuple[h5py.File, Output]]:
     """A new HDF5 file in `raw`, an unbuffered file, and the output between them, whose `check` finds a full disk early.
 
     Raises OSError, whatever HDF5 makes of it, when it could not be written.

@@ -10,7 +10,8 @@ from typing import Any
 from agent.spec import Episode, Transition
 from agent.verdict import settled
 from agent.wire.bad_messages import shown, unexpected
-from agent.wire.messages import EpisodeKey, WireError, episode_key, without_meta
+from agent.wire.messages import EpisodeKey, episode_key, without_meta
+from agent.wire.untrusted import WireError
 
 MAX_OPEN = 1000  # episodes under way
 MAX_PENDING = 200  # episodes of one robot that have ended and are not on disk: then it begins no other

@@ -80,7 +80,7 @@ class Connections:
     faults: where it is noted what was disconnected, as "disconnected".
     """
 
-    def __init__(self, watched: zmq.Socket, limits: Limits, faults: Faults) -> None:
+    def __init__(self, watched: zmq.Socket[bytes], limits: Limits, faults: Faults) -> None:
         self.limits, self._faults = limits, faults
         self._watched = watched
         self._most = max(16, min(MOST, raise_descriptor_limit() - RESERVE))

@@ -28,13 +28,13 @@ from agent.wire.messages import (
     EpisodeKey,
     Message,
     ProtocolError,
-    WireError,
     episode_key,
     pack,
     read_step,
     unpack,
 )
 from agent.wire.receipt import boot_secret, receipt
+from agent.wire.untrusted import WireError
 
 log = logging.getLogger(__name__)
 

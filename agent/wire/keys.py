@@ -66,7 +66,7 @@ def _load(path: Path, secret: bool) -> bytes:
 class Gate(ThreadAuthenticator):
     """refuses: whether no peer of this address is let in now. Asked in the authenticator's thread."""
 
-    def __init__(self, context: zmq.Context, refuses: Refuses) -> None:
+    def __init__(self, context: zmq.Context[Any], refuses: Refuses) -> None:
         super().__init__(context)
         self._refuses = refuses
 
@@ -86,7 +86,7 @@ def nobody(address: str) -> bool:
     return False
 
 
-def refuse_old_protocols(socket: Any, context: zmq.Context, refuses: Refuses = nobody) -> ThreadAuthenticator:
+def refuse_old_protocols(socket: Any, context: zmq.Context[Any], refuses: Refuses = nobody) -> ThreadAuthenticator:
     """Let no peer of ZMTP 1.0 or 2.0 into `socket`, nor one whose handshake takes long; stop() what is returned.
 
     ZMTP 1.0 needs no answer from this side, so the body of an HTTP POST of any web page is taken for messages. libzmq
@@ -106,7 +106,7 @@ class Guard:
     UserError naming the key that is missing or unfit.
     """
 
-    def __init__(self, socket: Any, context: zmq.Context, folder: Path) -> None:
+    def __init__(self, socket: Any, context: zmq.Context[Any], folder: Path) -> None:
         self._folder, self._files = folder / AUTHORIZED, {Path(): -1}
         self._names: dict[bytes, str] = {}
         secret = _load(folder / f"{LEARNER}.key_secret", secret=True)

@@ -203,7 +203,7 @@ def _is_outbox_entry(entry: Any) -> bool:
     )
 
 
-def _is_json(value: dict) -> bool:
+def _is_json(value: dict[str, Any]) -> bool:
     """Whether `value` may go into an episode file's meta (bytes, timestamps, non-text keys and long ones may not)."""
     if not value:
         return True

@@ -194,23 +194,24 @@ class ArmProcess:
 
     def command(self, requested: np.ndarray) -> tuple[np.ndarray, np.ndarray, State]:
         """(the target before, the one that left the filter now, the state before). Raises ArmError."""
-        return self._ask("command", requested, time.monotonic())
+        begun, target, state = self._ask("command", requested, time.monotonic())
+        return begun, target, state
 
     def state(self) -> State:
         """Raises ArmError."""
-        return self._ask("state")
+        return self._state("state")
 
     def hold(self) -> State:
         """Raises ArmError, and the arm is held then too."""
-        return self._ask("hold")
+        return self._state("hold")
 
     def scene(self, seed: int) -> State:
         """Raises ArmError."""
-        return self._ask("scene", seed)
+        return self._state("scene", seed)
 
     def clear(self) -> State:
         """A person has looked. Raises ArmError when the trouble is still there."""
-        return self._ask("clear", timeout_s=CONNECT_S)
+        return self._state("clear", timeout_s=CONNECT_S)
 
     def close(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -220,6 +221,10 @@ class ArmProcess:
             self._process.wait(10.0)
         except subprocess.TimeoutExpired:
             self._process.terminate()
+
+    def _state(self, *words: Any, timeout_s: float | None = None) -> State:
+        state: State = self._ask(*words, timeout_s=timeout_s)
+        return state
 
     def _ask(self, *words: Any, timeout_s: float | None = None) -> Any:
         self._number += 1

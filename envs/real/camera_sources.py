@@ -59,6 +59,7 @@ class V4L2:
         self._set_exposure()  # after the format: setting that restarts the stream, and some drivers forget
 
     def read(self) -> np.ndarray:
+        frame: np.ndarray
         good, frame = self._capture.read()
         if not good:
             raise CameraError(f"{self.path} sends no frame: check its cable and the USB port's bandwidth")
@@ -149,7 +150,7 @@ class RealSense:
             self._pipeline = None
 
     def _serial(self, rs: Any) -> str:
-        there = [device.get_info(rs.camera_info.serial_number) for device in rs.context().query_devices()]
+        there = [str(device.get_info(rs.camera_info.serial_number)) for device in rs.context().query_devices()]
         wanted = str(self._options.device)
         if wanted in there:
             return wanted
@@ -217,6 +218,7 @@ class File:
         return image
 
     def _frame(self) -> np.ndarray:
+        frame: np.ndarray
         good, frame = self._capture.read()
         if not good:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.base import PacedEnv, RobotFault, is_flag
+from envs.base import Info, Observation, PacedEnv, RobotFault, is_flag
 from envs.clock import Clock
 from envs.real.arm import ArmError, State
 from envs.real.camera_options import CameraError
@@ -74,7 +74,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         except BaseException:
             self.close()
             raise
-        boxes: dict[str, gymnasium.Space] = {
+        boxes: dict[str, gymnasium.Space[Any]] = {
             name: gymnasium.spaces.Box(0, 255, image.shape, np.uint8)
             for name, image in first.items()
             if image.ndim == 3
@@ -96,7 +96,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             "robot": self.options.arm.removeprefix("lerobot:").removesuffix("_follower"),
         }
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         """Home, by way of `via`, through the safety filter; then the prompt, and a bounded random start."""
         super().reset(seed=seed)
         start = {
@@ -120,7 +120,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self._steps = 0
         return observation, {"success": False, "observation_age_s": age_s}
 
-    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         action = np.asarray(action, np.float64)
         if action.shape != (len(self._named),):
             raise ValueError(f"action must be {len(self._named)} numbers, not of the shape {action.shape}")
@@ -170,7 +170,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             real_time(False)
 
     def _requested(self, action: np.ndarray) -> np.ndarray:
-        requested = self._target.copy()
+        requested: np.ndarray = self._target.copy()
         axes = list(self._named.values())
         for number, (place, grips) in enumerate(zip(self._action, self._grips, strict=True)):
             if not grips:

@@ -12,12 +12,14 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from envs.real.arm import Arm, ArmError, State
 from envs.real.safety_filter import Filter, Limits
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Guard:
         if lost:
             with contextlib.suppress(Exception):
                 self.arm.disconnect()
-            return self._driver(self.connect)  # type: ignore[no-any-return]
+            return self._driver(self.connect)
         return self.hold()
 
     def tick(self) -> None:
@@ -128,7 +130,8 @@ class Guard:
 
     def _setpoint(self, now_s: float) -> np.ndarray:
         share = (now_s - self._from_s) / self.setup.period_s if self.setup.setpoint_hz else 1.0
-        return self._from + min(max(share, 0.0), 1.0) * (self._to - self._from)
+        setpoint: np.ndarray = self._from + min(max(share, 0.0), 1.0) * (self._to - self._from)
+        return setpoint
 
     def _send(self, now_s: float) -> None:
         setpoint = self._setpoint(now_s + (1 / self.setup.setpoint_hz if self.setup.setpoint_hz else 0.0))
@@ -174,7 +177,7 @@ class Guard:
             raise ArmError(f"the arm's driver says that it is at {state.position}")
         return state
 
-    def _driver(self, call: Callable[[], Any]) -> Any:
+    def _driver(self, call: Callable[[], T]) -> T:
         """Whatever a driver raises, its own mistakes too, holds the arm: without power it might fall."""
         try:
             return call()

@@ -113,7 +113,7 @@ class MockArm:
         return State(position, time.monotonic(), success=success, thing=thing)
 
 
-def _asked(line: Connection, words: tuple) -> str:
+def _asked(line: Connection, words: tuple[str, ...]) -> str:
     line.send(words)
     return str(line.recv())
 

@@ -34,11 +34,13 @@ class Axis:
 @dataclass
 class RealOptions:
     arm: str = option("mock", "mock, lerobot:<type>, or your.module:YourArm")
-    arm_options: dict = option({}, "of that arm")
-    axes: dict = option(
+    arm_options: dict[str, Any] = option({}, "of that arm")
+    axes: dict[str, dict[str, Any]] = option(
         {}, "name: {low, high, speed, home, ...}; those of the arm that are not named stay where they are"
     )
-    cameras: dict = option({}, "name: {source, device, size, ...}; source arm: one that the arm's driver reads")
+    cameras: dict[str, dict[str, Any]] = option(
+        {}, "name: {source, device, size, ...}; source arm: one that the arm's driver reads"
+    )
     control_hz: float = option(10.0, "actions a second", low=0.5, high=1000)
     horizon: int = option(100, "steps after which an episode is truncated", low=1)
     setpoint_hz: float = option(
@@ -53,7 +55,7 @@ class RealOptions:
         1.5, "an axis that stands for so long with its target `lag` ahead is stuck; 0: may press on", low=0, high=3600
     )
     reset_speed: float = option(0.5, "of a reset, as a share of each axis's speed", above=0, high=1)
-    via: list = option([], "reset: axes ({x: 0.5}) to pass on the way home, in order")
+    via: list[dict[str, float]] = option([], "reset: axes ({x: 0.5}) to pass on the way home, in order")
     prompt: str = option("", "reset: what a person has to do before each episode; it waits for them")
 
 
@@ -108,8 +110,8 @@ MOCK_AXES = {
 
 @dataclass
 class MockOptions(RealOptions):
-    axes: dict = option(MOCK_AXES, "as of `real`")
-    cameras: dict = option(
+    axes: dict[str, dict[str, Any]] = option(MOCK_AXES, "as of `real`")
+    cameras: dict[str, dict[str, Any]] = option(
         {
             "agentview": {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2},
             "robot0_eye_in_hand": {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2},

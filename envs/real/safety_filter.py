@@ -52,8 +52,8 @@ class Filter:
         # A command that comes late still covers no more than one and a half periods.
         self._longest_s = 1.5 * period_s
         self._velocity = np.minimum(limits.velocity, limits.step / self._longest_s)
-        self.position = np.clip(np.zeros(len(limits.low)), limits.low, limits.high)
-        self.velocity = np.zeros_like(self.position)
+        self.position: np.ndarray = np.clip(np.zeros(len(limits.low)), limits.low, limits.high)
+        self.velocity: np.ndarray = np.zeros_like(self.position)
         self._time_s = -np.inf
         self.refused = 0
 
@@ -75,7 +75,7 @@ class Filter:
             requested = self.position
         elapsed_s = min(max(time_s - self._time_s, 0.0), self._longest_s)
         if elapsed_s <= 0:
-            return self.position.copy()
+            return np.copy(self.position)
         limits, now, before = self.limits, self.position, self.velocity
         low, high = np.minimum(limits.low, now), np.maximum(limits.high, now)
         # The least and the most velocity that leaves room to brake, |v| t + v^2 / 2a = room:
@@ -88,9 +88,10 @@ class Filter:
         )
         self.position = np.clip(now + velocity * elapsed_s, low, high)
         self.velocity, self._time_s = velocity, time_s
-        return self.position.copy()
+        return np.copy(self.position)
 
 
 def _into(room: np.ndarray, acceleration: np.ndarray, time_s: float) -> np.ndarray:
     """v >= 0 of v t + v^2 / 2a = room."""
-    return acceleration * (np.sqrt(time_s**2 + 2 * np.maximum(room, 0) / acceleration) - time_s)
+    velocity: np.ndarray = acceleration * (np.sqrt(time_s**2 + 2 * np.maximum(room, 0) / acceleration) - time_s)
+    return velocity

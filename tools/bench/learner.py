@@ -34,7 +34,7 @@ from agent.spec import Spec, UserError
 from tools.bench import peers
 from tools.bench.random_data import drawn, random_batch
 from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
-from tools.common.report import Report, parser
+from tools.common.report import Missing, Report, parser
 
 PAPER = Path(__file__).parents[2] / "configs" / "presets" / "paper.yaml"
 WARM_UP = 3
@@ -152,7 +152,7 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
         try:
             found = peers.corl(corl, network, config, batch) if name == "CORL" else peers.d3rlpy(network, config, batch)
             steps[name] = found
-        except peers.Missing as missing:
+        except Missing as missing:
             print(f"{name} is left out: {missing}")
     probes = {kind: matmul(kind, 1024, cpu) for kind in ("fp32", "bf16")}
     times = in_turn({**steps, **{kind: probe.step for kind, probe in probes.items()}}, rounds)
@@ -193,7 +193,8 @@ def roofline(learner: CalQL, batch: Batch, weights: Weights, bf16: BF16) -> Roof
     step = eager(learner, batch, weights)
     learner.bf16 = bf16
     step()
-    with Roofline() as found:
+    found = Roofline()
+    with found:
         step()
     return found
 

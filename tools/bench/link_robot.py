@@ -55,7 +55,7 @@ def wire_frames(steps: list[Transition]) -> list[list[bytes]]:
     return [outgoing.append(step) for step in steps]
 
 
-def bare_socket(context: zmq.Context, kind: int) -> Any:
+def bare_socket(context: zmq.Context[Any], kind: int) -> Any:
     socket = context.socket(kind)
     for option, value in SOCKET_OPTIONS.items():
         socket.setsockopt(option, value)

@@ -96,7 +96,7 @@ def watch(url: str, browsers: int, seen: Any) -> None:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[tuple[subprocess.Popen, str]]:
+def chromium() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Its process, and where it is controlled from."""
     assert CHROMIUM
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -128,7 +128,7 @@ def open_page(where: str, url: str, driving: bool, ready: Any, over: Any) -> Non
 
 
 @contextlib.contextmanager
-def opened(loop: Loop, url: str, driving: bool) -> Iterator[subprocess.Popen]:
+def opened(loop: Loop, url: str, driving: bool) -> Iterator[subprocess.Popen[str]]:
     """A Chromium with the page open."""
     context = multiprocessing.get_context("spawn")
     with chromium() as (browser, where):
@@ -187,7 +187,7 @@ def bursts(url: str, how: str, count: int, told: Connection) -> None:
         box = page.locator("#stop").bounding_box()
         assert box
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        press = {
+        press: Callable[[], None] = {
             "mouse": lambda: page.mouse.click(x, y),
             "touch": lambda: page.touchscreen.tap(x, y),
             "Escape": lambda: page.keyboard.press("Escape"),

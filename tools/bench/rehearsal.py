@@ -44,18 +44,18 @@ class Rehearsal:
         self.learner = self.start_learner()
         self.robot = self.start_robot()
 
-    def _start(self, name: str, *command: str, **environment: str) -> subprocess.Popen:
+    def _start(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115
         words = [sys.executable, "-m", *command]
         return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
 
-    def start_learner(self) -> subprocess.Popen:
+    def start_learner(self) -> subprocess.Popen[bytes]:
         address = f"tcp://127.0.0.1:{self.ports[0]}"
         self.run = self.folder / f"run-{time.monotonic_ns()}"
         words = ["--ckpt", str(self.ckpt), "--run", str(self.run), "--address", address, "--env-steps", "1000000"]
         return self._start("learner", "agent.learner", *words)
 
-    def start_robot(self) -> subprocess.Popen:
+    def start_robot(self) -> subprocess.Popen[bytes]:
         cameras = json.dumps({name: self._camera for name in CAMERAS})
         words = ["--env", "mock", "--cameras", cameras, "--control-hz", str(self.hz), "--horizon", str(self._horizon)]
         words += ["--arm-options", json.dumps({"socket": str(self.socket)}), "--control", self.control]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,7 +22,7 @@ CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
 @register_flop_formula([op for op in (aten.addmm_, aten.baddbmm_) if op not in flop_registry])
 def product_in_place(sum_shape: Any, left: Any, right: Any, *rest: Any, **options: Any) -> int:
     """torch itself counts these only where they are not in place."""
-    return 2 * math.prod(left) * right[-1]
+    return int(2 * math.prod(left) * right[-1])
 
 
 class Probe(NamedTuple):
@@ -59,7 +59,7 @@ def flops(step: Callable[[], Any]) -> float:
     """Floating-point operations of a step's products and convolutions, forward and backward; run it uncompiled."""
     with FlopCounterMode(display=False) as counter:
         step()
-    return counter.get_total_flops()
+    return float(counter.get_total_flops())
 
 
 def _bytes(value: Any) -> int:
@@ -83,7 +83,7 @@ class Roofline(TorchDispatchMode):
     """Takes down each product and convolution, forward and backward, that runs inside `with Roofline() as roofline`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.operations: list[Operation] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import envs
 from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
-from envs.base import RobotFault, paced_env
+from envs.base import Info, RobotFault, paced_env
 from robot_server.stepper import Stepper
 
 Act = Callable[[Observation], np.ndarray]
@@ -38,13 +38,13 @@ def make_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env:
 class Held(gymnasium.Wrapper):
     """A RobotFault ends a tool: there is nobody that it could ask to look."""
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         try:
             return self.env.reset(seed=seed, options=options)
         except RobotFault as fault:
             raise UserError(f"the arm is held: {fault}") from None
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         try:
             return self.env.step(action)
         except RobotFault as fault:

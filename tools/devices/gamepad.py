@@ -100,10 +100,11 @@ and in the terminal:
 
     def _axis(self, name: str) -> float:
         code = getattr(self._sdl, f"SDL_CONTROLLER_AXIS_{name}")
-        return self._sdl.SDL_GameControllerGetAxis(self._pad, code) / 32767
+        return int(self._sdl.SDL_GameControllerGetAxis(self._pad, code)) / 32767
 
     def _button(self, name: str) -> int:
-        return self._sdl.SDL_GameControllerGetButton(self._pad, getattr(self._sdl, f"SDL_CONTROLLER_BUTTON_{name}"))
+        code = getattr(self._sdl, f"SDL_CONTROLLER_BUTTON_{name}")
+        return int(self._sdl.SDL_GameControllerGetButton(self._pad, code))
 
     def reset(self, gripper: float = -1.0) -> None:
         self._gripper = gripper

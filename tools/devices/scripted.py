@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 
 import envs.scripted
 from agent.spec import Observation, UserError
+from envs.scripted import Expert
 from tools.common.rollout import private_seed
 from tools.recording.config import CollectConfig
 
@@ -28,7 +27,7 @@ class Scripted:
     def act(self, observation: Observation) -> np.ndarray:
         return self._expert.act(observation)
 
-    def _make(self, seed: int) -> Any:
+    def _make(self, seed: int) -> Expert:
         config = self._config
         try:
             return envs.scripted.make(self._env, config.noise, config.failure_rate, seed, config.retry_rate)

@@ -142,4 +142,4 @@ def fitting(action_range: np.ndarray, size: int) -> np.ndarray:
     """(2, size) of a range of one number or of `size`. Raises UserError for another count."""
     if action_range.shape[1] not in (1, size):
         raise UserError(f"--action-range has {action_range.shape[1]} numbers, an action of the source {size}")
-    return np.broadcast_to(action_range, (2, size)).copy()
+    return np.array(np.broadcast_to(action_range, (2, size)))

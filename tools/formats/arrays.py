@@ -41,7 +41,7 @@ def numbers(group: h5py.Group, name: str) -> np.ndarray:
     if found.dtype.kind not in "biuf" or found.shape is None:
         raise FormatError(f"'{name}' is {found.dtype}, and no numbers")
     check_fits(found.size * found.dtype.itemsize)
-    return found[()]
+    return np.asarray(found[()])
 
 
 def rows(path: Path, found: h5py.Dataset) -> Any:
@@ -70,7 +70,7 @@ def rows(path: Path, found: h5py.Dataset) -> Any:
 def _encoded(found: h5py.Dataset) -> bool:
     if h5py.check_vlen_dtype(found.dtype) == np.uint8:
         return True
-    return found.dtype == np.uint8 and found.ndim == 2 and found[0, :2].tobytes() == JPEG
+    return bool(found.dtype == np.uint8 and found.ndim == 2 and found[0, :2].tobytes() == JPEG)
 
 
 def _bytes(cell: Any) -> bytes:

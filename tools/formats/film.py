@@ -97,7 +97,7 @@ class _Reader:
         for frame in self._decoded:
             if frame.time is None or frame.time < wanted - self._half:
                 continue
-            image = frame.to_ndarray(format="rgb24")
+            image: np.ndarray = frame.to_ndarray(format="rgb24")
             if frame.time > wanted + self._half or image.shape != self._shape:
                 break
             return image

@@ -74,7 +74,7 @@ class Report:
     """What a conversion did, in plain lines; counts are summed over episodes."""
 
     lines: list[str] = field(default_factory=list)
-    counts: Counter = field(default_factory=Counter)
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def say(self, line: str) -> None:

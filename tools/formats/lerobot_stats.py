@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
@@ -41,5 +43,5 @@ class Total:
         for name, part in episode.items():
             self.features[name] = aggregate([self.features[name], part]) if name in self.features else part
 
-    def to_dict(self) -> dict[str, dict[str, list]]:
+    def to_dict(self) -> dict[str, dict[str, list[Any]]]:
         return {name: {k: v.tolist() for k, v in part.items()} for name, part in self.features.items()}

@@ -24,7 +24,7 @@ def vectors(table: pyarrow.Table, key: str) -> np.ndarray:
     if column.null_count:
         raise FormatError(f"column '{key}' has {column.null_count} rows without a value")
     flat = column.flatten() if pyarrow.types.is_nested(column.type) else column
-    values = flat.to_numpy(zero_copy_only=False)
+    values: np.ndarray = flat.to_numpy(zero_copy_only=False)
     if flat is column:
         return values
     if len(set(np.asarray(column.value_lengths()).tolist())) > 1:

@@ -273,4 +273,5 @@ def no_ops(actions: np.ndarray, states: np.ndarray, nq: int) -> np.ndarray:
     same_gripper[1:] = (actions[1:, 6:] == actions[:-1, 6:]).all(axis=1)
     positions = states[:, 1 : 1 + nq]
     moved = np.abs(np.diff(positions, axis=0, append=positions[-1:])).max(axis=1)
-    return ~actions[:, :6].any(axis=1) & same_gripper & (moved < STILL)
+    still: np.ndarray = ~actions[:, :6].any(axis=1) & same_gripper & (moved < STILL)
+    return still

@@ -41,7 +41,8 @@ def backend() -> str:
 
 def image_of(tensor: Any) -> np.ndarray:
     """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    return (tensor.numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    image: np.ndarray = (tensor.numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    return image
 
 
 def theirs_reads_ours(demos: list[Episode], folder: Path) -> bool:

@@ -123,7 +123,9 @@ def done_before(job: Job, suite: Suite, root: Path, have: dict[str, Path]) -> bo
     return result.exists()
 
 
-def run_all(suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, parallel: int, means: Means, keep: bool):
+def run_all(
+    suite: Suite, jobs: list[Job], have: dict[str, Path], root: Path, parallel: int, means: Means, keep: bool
+) -> Outcome:
     """Data first, then the runs, so many at a time. Runs whose data could not be had are left out."""
     outcome = Outcome()
     left = [job for job in jobs if not done_before(job, suite, root, have)]

@@ -47,6 +47,9 @@ class Shell:
         return self
 
 
+Mean = Callable[[np.ndarray], np.ndarray]
+
+
 class Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
@@ -54,7 +57,7 @@ class Unpickler(pickle.Unpickler):
         return super().find_class(module, name) if f"{module}.{name}" in PLAIN else Shell
 
 
-def read(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def read(path: Path) -> Mean:
     """The policy's mean: observation -> action, float64. Raises UserError."""
     try:
         with path.open("rb") as file:
@@ -66,7 +69,8 @@ def read(path: Path) -> Callable[[np.ndarray], np.ndarray]:
             x = (observation - scales["in_shift"]) / (scales["in_scale"] + 1e-8)
             for weight, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
                 x = np.tanh(weight @ x + bias)
-            return (layers[-2] @ x + layers[-1]) * scales["out_scale"] + scales["out_shift"]
+            action: np.ndarray = (layers[-2] @ x + layers[-1]) * scales["out_scale"] + scales["out_shift"]
+            return action
 
         mean(np.zeros(scales["in_shift"].shape))  # its parts fit together
     except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
@@ -75,7 +79,9 @@ def read(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return mean
 
 
-def episode(env: gymnasium.Env, policy: Callable, noise: float, random: np.random.Generator, seed: int, steps: int):
+def episode(
+    env: gymnasium.Env, policy: Mean, noise: float, random: np.random.Generator, seed: int, steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """(observations (T, D), actions (T, A), rewards (T,), whether it succeeded)."""
     observation = env.reset(seed=seed)[0]
     rows, left, success = [], steps, False
@@ -87,7 +93,8 @@ def episode(env: gymnasium.Env, policy: Callable, noise: float, random: np.rando
         observation, left = following, left - 1
         if info["success"] and not success:
             success, left = True, min(left, AFTER_SUCCESS)
-    return *(np.array(column) for column in zip(*rows, strict=True)), success
+    observations, actions, rewards = (np.array(column) for column in zip(*rows, strict=True))
+    return observations, actions, rewards, success
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -59,7 +59,8 @@ class Theirs:
     def act(self, observation: Observation, deterministic: bool = True) -> np.ndarray:
         states = (np.concatenate([observation[key] for key in self._keys]) - self._mean) / self._std
         with torch.no_grad():
-            return self._policy(torch.from_numpy(states[None].astype(np.float32)))[0].numpy()
+            action: np.ndarray = self._policy(torch.from_numpy(states[None].astype(np.float32)))[0].numpy()
+        return action
 
 
 def steps_of(replay: Replay) -> dict[str, np.ndarray]:
@@ -69,7 +70,8 @@ def steps_of(replay: Replay) -> dict[str, np.ndarray]:
 
     def states(rows: torch.Tensor) -> np.ndarray:
         found = [replay._columns[f"obs/{key}"].rows[rows].numpy() for key in replay.spec.states]
-        return (np.concatenate(found, -1) - mean) / std
+        scaled: np.ndarray = (np.concatenate(found, -1) - mean) / std
+        return scaled
 
     columns = {
         name: replay._columns[name].rows[index].numpy() for name in ("actions", "rewards", "terminated", "returns")

@@ -204,7 +204,7 @@ def plot(task: str, presets: dict[str, list[Run]], out: Path) -> None:
         if not curves:
             axes.axhline(before, color=colour, linewidth=1, linestyle=":")
             continue
-        steps, mean, low, high = spread(curves)  # type: ignore[arg-type]
+        steps, mean, low, high = spread(curves)
         axes.plot(steps, mean, color=colour, linewidth=2, marker=marker, markersize=5, label=label)
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
         trained = [in_training(run) for run in runs if run.training]

@@ -100,7 +100,7 @@ def read(name: str) -> Suite:
     suite.tasks = {key: cli.build(Task, given or {}, f"{path}: {key}: ") for key, given in suite.tasks.items()}
     for key, task in suite.tasks.items():
         if task.rollouts is not None:
-            task.rollouts = cli.build(Rollouts, task.rollouts, f"{path}: {key}: rollouts: ")  # type: ignore[assignment]
+            task.rollouts = cli.build(Rollouts, task.rollouts, f"{path}: {key}: rollouts: ")
     for key, given in suite.presets.items():
         parts = given if isinstance(given, list) else [given]
         if isinstance(given, str) or not all(isinstance(part, (str, dict)) for part in parts):

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from agent.wire.arrays import WireError
+from agent.wire.untrusted import WireError
 from robot_server.command import EVENTS
 from robot_server.control_client import answer, question
 from tools.panel.robot import Robot, deliver
@@ -28,7 +28,7 @@ class Browser:
         self._refused = ""
         self._late = 0
         self.used_s = -math.inf  # when somebody drove or pressed something here
-        self._leaving: asyncio.Task | None = None
+        self._leaving: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
         tasks = [asyncio.create_task(each()) for each in (self._tell, self._show, self._answers)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import zmq.asyncio
 
-from agent.wire.arrays import WireError
+from agent.wire.untrusted import WireError
 from robot_server.control_address import AUTO, bound, running
 from robot_server.control_client import Operator, answer, question
 from tools.common.video import jpeg

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agent.options import option
 
@@ -15,7 +15,9 @@ class CollectConfig:
     failure_rate: float = option(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
     retry_rate: float = option(0.0, "scripted: share of the others that miss once, then try again", low=0, high=1)
     seed: int = option(0, "seed of the first episode; each next one adds 1", low=0, high=2**31)
-    leader: dict = option({}, "device lerobot:<type>: options of that teleoperator, such as {port: /dev/ttyACM1}")
+    leader: dict[str, Any] = option(
+        {}, "device lerobot:<type>: options of that teleoperator, such as {port: /dev/ttyACM1}"
+    )
     hz: float = option(0.0, "by hand: steps a second; 0: the environment's own rate, else 20", low=0)
     speed: float = option(
         0.5, "by hand: the hand's speed at full deflection, as a share of what an action can ask", low=0.01, high=1

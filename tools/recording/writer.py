@@ -20,7 +20,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "writer")
-        self._job: tuple[Path, Episode, Future] | None = None
+        self._job: tuple[Path, Episode, Future[None]] | None = None
 
     def __enter__(self) -> Writer:
         return self

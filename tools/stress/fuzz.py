@@ -97,8 +97,8 @@ def strangers(orders: Connection, address: str, identities: int) -> None:
     on_cores(strangers=True)
     noise, boots = Noise(0, SPEC, ["good", *map(str, range(identities))]), itertools.count()
     context, sent = zmq.Context(), 0
-    sockets: list[zmq.Socket] = []
-    batch: list[tuple[zmq.Socket, list[bytes]]] = []
+    sockets: list[zmq.Socket[bytes]] = []
+    batch: list[tuple[zmq.Socket[bytes], list[bytes]]] = []
     while True:
         order = orders.recv()
         if order == "make":
@@ -180,7 +180,7 @@ class Learner:
         """The strangers send a batch while the good robot plays; returns how many messages that was."""
         self.ask(self.strangers, "make")
         self.robot.send("100 Hz")
-        sent = self.ask(self.strangers, "once")
+        sent: int = self.ask(self.strangers, "once")
         self.serve(self.robot.poll)
         self.robot.recv()
         return sent
