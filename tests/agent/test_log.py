@@ -2,6 +2,7 @@
 
 import json
 import resource
+import sys
 import time
 
 import pytest
@@ -49,7 +50,8 @@ def _curves(folder):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread dies
-def test_a_full_disk_costs_records_and_never_the_run(tmp_path, caplog):
+def test_a_full_disk_costs_records_and_never_the_run(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is cut short would be read by the next run
     log = RunLog(tmp_path)
     log.write("episode", 1, 0, length=1)
     board, before = log._board, resource.getrlimit(resource.RLIMIT_FSIZE)
