@@ -10,7 +10,7 @@ import pytest
 from agent.data.episode_file import read_episodes, write_episode
 from agent.run import checkpoint
 from agent.run.records import read_log
-from tools.demo import free_port
+from tools.common.process import free_port
 
 ROOT = Path(__file__).parents[1]
 TINY = """

@@ -13,14 +13,9 @@ from __future__ import annotations
 import agent.installed  # noqa: F401
 
 import argparse
-import contextlib
 import json
 import os
-import random
 import shlex
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,57 +24,22 @@ from agent import cli
 from agent.progress import Progress
 from agent.run.records import log_path, read_log
 from agent.spec import UserError
-
-EVALUATION_SEED = 100_000  # above the seeds of collecting and of the robot server
-SEED_STRIDE = 10_000  # between those of two --seeds
-MAX_SEED = EVALUATION_SEED // SEED_STRIDE - 1
-STOP_S = 30.0
+from tools.common.process import STOP_S, Process, free_port
+from tools.common.seeds import EVALUATION_SEED, MAX_SEED, SEED_STRIDE
 
 
-class Stage:
-    """One command as a process of its own, its output in a log file."""
+class Stage(Process):
+    """A command that is shown as a user would type it."""
 
     def __init__(self, folder: Path, name: str, *command: str) -> None:
-        self.name, self.out, self.log = name, folder / f"{name}.out", folder / f"{name}.log"
         print(f"$ python -m {shlex.join(command)}", flush=True)
-        with open(self.out, "w") as out, open(self.log, "w") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", *command], stdout=out, stderr=log)
-
-    def finish(self) -> str:
-        """Wait for it; its standard output. Raises UserError with the log's last line when it failed."""
-        try:
-            failed = self.process.wait()
-        except BaseException:  # Ctrl-C, SIGTERM: no stage outlives the demo
-            self.stop()
-            raise
-        if failed:
-            lines = self.log.read_text().strip().splitlines() or ["no message"]
-            raise UserError(f"{self.name} ended with exit code {self.process.returncode}: {lines[-1]} ({self.log})")
-        return self.out.read_text()
-
-    def stop(self) -> None:
-        """End it as Ctrl-C would."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-
-
-def free_port() -> int:
-    """A free port below those that outgoing connections get: a robot that retries on one of these may meet itself."""
-    for port in random.sample(range(20_000, 32_768), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise UserError("no free TCP port between 20000 and 32767")
+        super().__init__(folder, name, *command)
 
 
 def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int) -> dict[str, Any]:
     command = ["tools.evaluate", "--ckpt", str(ckpt), "--episodes", str(episodes), "--seed", str(EVALUATION_SEED)]
     stage = Stage(folder, f"evaluate_{name}", *command, "--workers", str(min(cores, 4)), "--json")
-    result: dict[str, Any] = json.loads(stage.finish())
+    result: dict[str, Any] = json.loads(stage.output())
     low, high = result["low"], result["high"]
     print(
         f"  success {result['success']:.0%} of {episodes} episodes (95 % interval {low:.0%} to {high:.0%})\n",
@@ -107,16 +67,16 @@ def fine_tune(folder: Path, configs: list[str], seed: int, cores: int, steps: in
     robot_stage = Stage(folder, "robot_server", "robot_server", *robot)
     try:
         with Progress(steps, "fine-tune", "env steps") as progress:
-            while learner_stage.process.poll() is None:
-                if robot_stage.process.poll() is not None:
-                    robot_stage.finish()
+            while not learner_stage.ended():
+                if robot_stage.ended():
+                    robot_stage.output()
                     learner_stage.process.wait(STOP_S)  # a robot server leaves by itself only when the run is over
                 progress.show(*_newest(online))
                 time.sleep(1.0)
-        print("  " + learner_stage.finish().strip().splitlines()[-1] + "\n")
+        print("  " + learner_stage.output().strip().splitlines()[-1] + "\n")
     finally:
-        robot_stage.stop()
-        learner_stage.stop()
+        robot_stage.end()
+        learner_stage.end()
 
 
 def _newest(run: Path) -> tuple[int, str]:
@@ -155,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{cores} cores; everything goes to {folder}/\n")
 
     def stage(name: str, *command: str) -> str:
-        return Stage(folder, name, *command).finish()
+        return Stage(folder, name, *command).output()
 
     collect = [*configs, "--device", "scripted", "--out", str(demos), "--collect.seed", str(SEED_STRIDE * seed)]
     pretrain = [*configs, "--data", str(demos), "--out", str(ckpt), "--run", str(folder / "pretrain")]

@@ -19,7 +19,7 @@ from robot_server import control_address
 from robot_server.control import Control
 from robot_server.control_address import bound, find, key_path, read_key, running
 from robot_server.control_client import Operator, question
-from tools.demo import free_port
+from tools.common.process import free_port
 
 STOP = question("event", event="stop")
 NULL_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)

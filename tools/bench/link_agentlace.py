@@ -6,7 +6,6 @@ Its server listens on every interface and unpickles what comes: run it on a mach
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from agent.spec import Transition
+from tools.common.process import free_port
 from tools.common.report import Missing
 
 SENT, RECEIVED = 2000, 300  # transitions in an actor's store (as in SERL), in the learner's for each robot
@@ -36,18 +36,12 @@ def _config(trainer: Any, port: int, broadcast_port: int) -> Any:
     return trainer.TrainerConfig(port_number=port, broadcast_port=broadcast_port, request_types=[])
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return int(found.getsockname()[1])
-
-
 class Learner:
     """A TrainerServer in a thread, with a queue for each robot. Raises Missing."""
 
     def __init__(self, folder: str, robots: list[str]) -> None:
         trainer, data_store = _load(folder)
-        self.address = folder, _free_port(), _free_port()
+        self.address = folder, free_port(), free_port()
         self._server = trainer.TrainerServer(_config(trainer, *self.address[1:]), log_level=logging.WARNING)
         self._stores = {name: data_store.QueuedDataStore(RECEIVED) for name in robots}
         for name, store in self._stores.items():

@@ -11,7 +11,6 @@ latencies are those that the transitions carry.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,8 @@ import numpy as np
 from agent.data.episode_file import episode_paths, read_episode
 from agent.run.records import read_log
 from robot_server.control_client import Operator
+from tools.common.process import free_port, start
 from tools.common.report import Report, parser
-from tools.demo import free_port
 
 CAMERA = {"source": "mock", "size": 84, "fps": 20, "warmup_frames": 2}
 CAMERAS = ("agentview", "robot0_eye_in_hand")
@@ -45,9 +44,7 @@ class Rehearsal:
         self.robot = self.start_robot()
 
     def _start(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        log = open(self.folder / f"{name}.log", "a")  # noqa: SIM115
-        words = [sys.executable, "-m", *command]
-        return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
+        return start(command, self.folder / f"{name}.log", environment=environment)
 
     def start_learner(self) -> subprocess.Popen[bytes]:
         address = f"tcp://127.0.0.1:{self.ports[0]}"

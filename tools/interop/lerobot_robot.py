@@ -26,8 +26,8 @@ from agent.data.episode_file import episode_paths, read_episode
 from agent.run.records import read_log
 from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
 from envs.real.options import MOCK_AXES
+from tools.common.process import free_port
 from tools.common.report import machine, parser
-from tools.demo import free_port
 
 ROOT = Path(__file__).parents[2]
 VIEWS = ("agentview", "robot0_eye_in_hand")

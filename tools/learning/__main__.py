@@ -31,7 +31,7 @@ from typing import Any
 
 from agent import cli
 from agent.spec import UserError
-from tools.demo import MAX_SEED
+from tools.common.seeds import MAX_SEED
 from tools.learning import data as learning_data
 from tools.learning import run as learning_run
 from tools.learning import suite as learning_suite

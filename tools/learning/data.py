@@ -12,12 +12,11 @@ from agent import cli
 from agent.data.episode_file import SUFFIX
 from agent.spec import UserError
 from tools.common.rollout import env_options
+from tools.common.seeds import SEED_STRIDE
 from tools.learning.process import Means, Process, alone
 from tools.learning.run import fine_tune, once, train_offline
 from tools.learning.settings import beside, config_words, made_of, pin, settings
 from tools.learning.suite import Suite, Task
-
-SEED_STRIDE = 10_000  # between the scenes of two seeds
 
 
 def own(task: Task) -> bool:

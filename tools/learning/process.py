@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 import threading
 import time
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.files import try_lock
-from agent.spec import UserError
-from tools.demo import STOP_S
+from tools.common import process
 from tools.learning.settings import read, write
 
 POLL_S = 0.2
@@ -32,18 +30,11 @@ class Means:
     device: str = "auto"
 
 
-class Process:
-    """A command as a process of its own, its output in two files of `folder`."""
+class Process(process.Process):
+    """A command in a session of its own: Ctrl-C reaches it by `end` only."""
 
     def __init__(self, folder: Path, name: str, *words: object) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.name, self.out, self.log = name, folder / f"{name}.out", folder / f"{name}.log"
-        with open(self.out, "w") as out, open(self.log, "a") as log:
-            command = [sys.executable, "-m", *map(str, words)]
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, start_new_session=True)
-
-    def ended(self) -> bool:
-        return self.process.poll() is not None
+        super().__init__(folder, name, *words, session=True)
 
     def finish(self, means: Means) -> str:
         """Its standard output, once it has ended. Raises Stopped, or UserError with the last line if it failed."""
@@ -51,22 +42,10 @@ class Process:
             if means.stop.wait(POLL_S):
                 self.end()
                 raise Stopped
-        if self.process.returncode:
-            lines = self.log.read_text().strip().splitlines() or ["no message"]
-            raise UserError(f"{self.name} ended with exit code {self.process.returncode}: {lines[-1]} ({self.log})")
+        said = self.output()
         if means.stop.is_set():  # it may have been stopped by the same Ctrl-C
             raise Stopped
-        return self.out.read_text()
-
-    def end(self) -> None:
-        """As Ctrl-C does: it writes its checkpoint."""
-        if not self.ended():
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        return said
 
 
 def say(line: str) -> None:

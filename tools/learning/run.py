@@ -22,8 +22,9 @@ from agent.run import checkpoint
 from agent.run.checkpoint import LATEST, OLDER
 from agent.run.records import log_path, read_log
 from agent.spec import UserError
+from tools.common.process import free_port
 from tools.common.report import machine
-from tools.demo import EVALUATION_SEED, free_port
+from tools.common.seeds import EVALUATION_SEED
 from tools.learning.process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
 from tools.learning.settings import beside, config_words, made_of, pin, pinned, put, read, same, settings, write
 from tools.learning.suite import Job

@@ -36,8 +36,8 @@ from agent.data.episode_file import SUFFIX, read_episode
 from agent.env_record import EnvRecord
 from agent.run.checkpoint import LATEST, Checkpoint, load
 from agent.spec import Spec, UserError
+from tools.common.process import free_port
 from tools.common.report import Report, parser
-from tools.demo import free_port
 from tools.stress.ledger import Tally, compare
 from tools.stress.namesakes import Namesakes
 from tools.stress.processes import ENV, TIMEOUT_S, LearnerSide, RobotSide, Side

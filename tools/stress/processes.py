@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from agent.run.checkpoint import LATEST
 from agent.spec import UserError
 from envs.fake import LOG
+from tools.common.process import start
 from tools.stress.ledger import Made, read_log
 from tools.stress.proxy import Proxy
 
@@ -44,11 +44,7 @@ class Side:
         self.life += 1
         self.again_s = 0.0
         self.out = self.root / f"{self.name}-{self.life:04d}.out"
-        with open(self.out, "w") as out:
-            environment = {**os.environ, LOG: str(self.made)}
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.command()], stdout=out, stderr=subprocess.STDOUT, env=environment
-            )
+        self.process = start(self.command(), self.out, environment={LOG: str(self.made)})
         self.moment = self.rng.choices(list(MOMENTS), list(MOMENTS.values()))[0]
         self.due_s = time.monotonic() + self.rng.uniform(0, START_S) if self.moment == "start" else None
 
