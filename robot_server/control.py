@@ -36,6 +36,7 @@ import zmq
 from agent.spec import Observation
 from agent.wire.arrays import declare
 from agent.wire.bad_messages import Faults
+from agent.wire.frames import Frames
 from agent.wire.untrusted import WireError
 from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command, Device
 from robot_server.control_address import bind
@@ -51,7 +52,6 @@ AGAIN = {
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
 ASKS = ("state", "frames", "event", "drive")
 MAX_BYTES = 4096  # of a frame
-MAX_FRAMES = 3  # kept of a message, with its route: more than a question has
 HANDSHAKE_S = 3.0
 FORGET_S = 0.5  # against a flood that never ends
 SERVE_S = 0.002  # answering takes at most this much of a control step
@@ -80,7 +80,7 @@ class Control(Device):
         self._observation: Observation = {}
         self._status: Mapping[str, Any] = {}
         self._number, self._at_s = 0, 0.0  # of the observation
-        self._frames: list[bytes] = []  # of a message of which not all has been read
+        self._frames = Frames()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 10), (zmq.RCVHWM, 1000), (zmq.MAXMSGSIZE, MAX_BYTES)):
@@ -148,11 +148,11 @@ class Control(Device):
         end_s = time.monotonic() + SERVE_S
         while time.monotonic() < end_s:
             try:
-                if not self._receive():
+                if (message := self._frames.read(self._socket)) is None:
                     continue
             except zmq.Again:
                 return
-            (route, *frames), self._frames = self._frames, []
+            route, *frames = message
             kind = "malformed"
             try:
                 question = read_map(frames)
@@ -164,13 +164,6 @@ class Control(Device):
                 self.faults.note(kind, self.address, error)
             except Exception as error:  # one message ends nothing
                 self.faults.note(kind, self.address, type(error).__name__)
-
-    def _receive(self) -> bool:
-        """Read a frame; whether it was the last of its message. Of a message that has too many the rest is dropped."""
-        frame = self._socket.recv(zmq.NOBLOCK)
-        if len(self._frames) < MAX_FRAMES:
-            self._frames.append(frame)
-        return not self._socket.getsockopt(zmq.RCVMORE)
 
     def drop_events(self) -> None:
         """Drop all events so far, also those that wait behind more than `serve` takes at once: they were meant for what

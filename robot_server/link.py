@@ -25,6 +25,7 @@ from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import Faults, shown, unexpected
+from agent.wire.frames import Frames
 from agent.wire.keys import present
 from agent.wire.messages import (
     MAX_REPORTED,
@@ -50,7 +51,6 @@ TIMED = 600  # newest steps that lateness is reported of
 PULLS_A_QUESTION = 5  # weights that got lost are asked for anew after so many PULLs
 REFUSED_FOR_S = 15.0  # how long "that name is in use" may last: longer than the learner remembers a crashed robot
 LONGEST_HOLD_S = 60.0
-MAX_FRAMES = 3  # kept of a message; the protocol has two
 PUMP_S = 0.002  # sending a backlog takes at most this much of a control step
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Link:
         self._window = held_bytes(spec) // 2  # bytes of steps under way, beyond which the learner hangs up
         self._sent = self._taken = 0  # bytes of steps on this connection: given to the socket, and read by the learner
         self._pulled: deque[tuple[float, int]] = deque(maxlen=100)  # PULLs without PONG: sent_s, bytes before
-        self._frames: list[bytes] = []  # of a message that has not been read whole
+        self._frames = Frames()
         self._due_s = self._reconnect_s = 0.0  # when HELLO or PULL is next to be sent, the connection to be looked at
         self._hold_end_s = 0.0
         self._faults = Faults()
@@ -212,8 +212,7 @@ class Link:
         began = time.monotonic()
         try:
             while time.monotonic() < began + PUMP_S:
-                if self._read_frame():
-                    frames, self._frames = self._frames, []
+                if (frames := self._frames.read(self._socket)) is not None:
                     self._receive(frames)
         except zmq.Again:
             pass
@@ -349,13 +348,6 @@ class Link:
             self._welcomed, self._due_s = False, 0.0
             self._sent = self._taken = 0
             self._pulled.clear()
-
-    def _read_frame(self) -> bool:
-        """Whether the message is whole now. Of one that has too many frames the rest is dropped, whatever it takes."""
-        frame = self._socket.recv(zmq.NOBLOCK)
-        if len(self._frames) < MAX_FRAMES:
-            self._frames.append(frame)
-        return not self._socket.getsockopt(zmq.RCVMORE)
 
     def _receive(self, frames: list[bytes]) -> None:
         kind = "malformed"
