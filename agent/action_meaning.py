@@ -44,7 +44,7 @@ class ActionMeaning:
         return {key: value for key, value in values.items() if value}
 
     @classmethod
-    def from_dict(cls, data: Any) -> ActionMeaning:
+    def from_dict(cls, data: object) -> ActionMeaning:
         """The inverse of to_dict; unknown keys are passed over. Raises SpecError (it may come from outside)."""
         if not isinstance(data, Mapping):
             raise SpecError("the meaning of actions is not a mapping")
@@ -105,7 +105,7 @@ class ActionMeaning:
         return ", ".join(filter(None, [what, f"{shown} {self.units}".strip(), rate, self.robot]))
 
 
-def _fits(value: Any, kind: type) -> bool:
+def _fits(value: object, kind: type) -> bool:
     if kind is str:
         return isinstance(value, str) and len(value) <= MAX_TEXT
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf

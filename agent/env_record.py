@@ -35,7 +35,7 @@ class EnvRecord:
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
 
     @classmethod
-    def from_dict(cls, data: Any) -> EnvRecord:
+    def from_dict(cls, data: object) -> EnvRecord:
         """The inverse of to_dict. What is missing is not known; all else is passed over. Raises SpecError."""
         if not isinstance(data, Mapping):
             return cls()

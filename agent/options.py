@@ -112,7 +112,7 @@ def _choose(value: Any, choices: tuple[Any, ...], name: str) -> Any:
 
 def check_range(
     name: str,
-    value: Any,
+    value: object,
     low: float = -math.inf,
     high: float = math.inf,
     above: float = -math.inf,
@@ -128,12 +128,12 @@ def check_range(
                 raise _wrong(name, value, " and ".join(ends) if ends and not inside else "a finite number")
 
 
-def nearest(word: str, known: Iterable[Any]) -> str:
+def nearest(word: str, known: Iterable[object]) -> str:
     """' (did you mean 'X'?)' for the known word most like `word`, or ''."""
     match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 
-def _wrong(name: str, value: Any, wanted: str, note: str = "") -> ValueError:
+def _wrong(name: str, value: object, wanted: str, note: str = "") -> ValueError:
     shown = f"{value:.10g}" if isinstance(value, float) else repr(value)
     return ValueError(f"{name} is {shown}; it must be {wanted}{note}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from agent.options import option
 from envs.clock import Clock
+
+if TYPE_CHECKING:
+    import gymnasium
 
 MAX_IMAGE_SIZE = 2048  # pixels a side
 
@@ -53,7 +56,7 @@ class PacedEnv(Protocol):
     paced: bool = True
     clock: Clock
     paused: Callable[[float], bool]
-    ask: Callable[[str], Any]
+    ask: Callable[[str], object]
     realtime_denied: bool
 
     def hold(self) -> None:
@@ -66,9 +69,9 @@ class PacedEnv(Protocol):
         """The action (A,) that moves the named axes towards `position`, such as a leader arm's."""
 
 
-def paced_env(env: Any) -> PacedEnv | None:
+def paced_env(env: gymnasium.Env) -> PacedEnv | None:
     """The paced environment that `env` (a gymnasium.Env) is or wraps; None for a simulation."""
-    inner = env.unwrapped
+    inner: Any = env.unwrapped
     return inner if getattr(inner, "paced", False) else None
 
 
@@ -80,7 +83,7 @@ def clipped(action: Any, size: int) -> np.ndarray:
     return np.clip(given, -1, 1)
 
 
-def action_meaning(env: Any) -> dict[str, Any]:
+def action_meaning(env: gymnasium.Env) -> dict[str, Any]:
     """What the actions of `env` (a gymnasium.Env) stand for, as it or its outermost wrapper that knows states it.
 
     The keys are those of agent.action_meaning.ActionMeaning; {} where nothing states it.
@@ -91,7 +94,7 @@ def action_meaning(env: Any) -> dict[str, Any]:
         return {}
 
 
-def is_flag(value: Any) -> bool:
+def is_flag(value: object) -> bool:
     """Whether `value` is a bool, or a number (a NumPy scalar, an array with one element) that is 0 or 1."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.size == 1 and value.dtype.kind in "biuf" and value.item() in (0, 1)

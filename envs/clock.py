@@ -6,10 +6,13 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
-def natural_hz(env: Any) -> float:
+def natural_hz(env: gymnasium.Env) -> float:
     """Steps a second at which `env` (a gymnasium.Env) shows real time: its own control rate, 20 where it has none."""
     return float(getattr(getattr(env.unwrapped, "options", None), "control_hz", 20.0))
 
@@ -26,7 +29,7 @@ class Clock:
         self,
         hz: float,
         now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Any] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ):
         self.hz = hz
         self.misses = self.steps = 0
@@ -39,7 +42,7 @@ class Clock:
         if self.hz:
             self._deadline_s = self._now() + 1 / self.hz
 
-    def wait(self, idle: Callable[[float], Any] | None = None) -> None:
+    def wait(self, idle: Callable[[float], object] | None = None) -> None:
         """Sleep until the step's deadline. The time is given to `idle(timeout_s)`, which may return earlier."""
         if not self.hz:
             return

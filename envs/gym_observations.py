@@ -118,5 +118,5 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
-def first_line(value: Any) -> str:
+def first_line(value: object) -> str:
     return (str(value).splitlines() or [type(value).__name__])[0]

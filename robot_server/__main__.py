@@ -25,7 +25,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import envs
 from agent import logs
@@ -40,6 +40,9 @@ from robot_server.control import Control
 from robot_server.control_address import bound
 from robot_server.link import Link
 from robot_server.session import act
+
+if TYPE_CHECKING:
+    import gymnasium
 
 log = logging.getLogger("robot_server")
 
@@ -97,7 +100,7 @@ def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
     return control
 
 
-def connect(config: LinkConfig, robot: RobotConfig, env: Any, record: EnvRecord) -> Link:
+def connect(config: LinkConfig, robot: RobotConfig, env: gymnasium.Env, record: EnvRecord) -> Link:
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     if actions := action_meaning(env):
         rate = {"control_hz": robot.hz} if robot.hz else {}

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from robot_server.command import ENDINGS, action_of
 from robot_server.control import Control
 from robot_server.link import Link
 from robot_server.stepper import Stepper
+
+if TYPE_CHECKING:
+    import gymnasium
 
 SAY_S = 0.5  # a shorter hold is not worth a line: a driver's connection that stutters makes many
 
@@ -65,7 +68,7 @@ class Summary:
 
 
 def run_episode(
-    env: Any,
+    env: gymnasium.Env,
     policy: Acting,
     link: Link,
     clock: Clock,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent.spec import Observation, UserError
 from envs.base import paced_env
+
+if TYPE_CHECKING:
+    import gymnasium
 
 EVENTS = ("success", "failure", "discard", "end", "pause", "resume", "stop", "release")
 LATCHES = {"resume": "pause", "release": "stop"}  # what lifts a latch -> what set it; neither lifts the other's
@@ -77,9 +80,9 @@ class Device:
         """Let the device go."""
 
 
-def action_of(command: Command, env: Any) -> np.ndarray:
+def action_of(command: Command, env: gymnasium.Env) -> np.ndarray:
     """float32 (A,) in [-1, 1] for `env` (a gymnasium.Env). Raises UserError for an env that cannot be driven so."""
-    size = env.action_space.shape[0]
+    (size,) = env.action_space.shape or (0,)
     if command.place is None and size not in LAYOUTS and not command.moves:
         return np.zeros(size, np.float32)  # of a leader, that the arm is to stand
     if command.place is None:

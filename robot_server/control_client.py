@@ -132,6 +132,6 @@ def read_map(frames: Sequence[bytes]) -> dict[str, Any]:
     return unpack_map(frames[0])
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> object:
     """numpy's numbers and arrays, for msgpack."""
     return value.tolist()

@@ -13,7 +13,7 @@ import secrets
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +286,7 @@ class Link:
         self._context.term()
         return len(self._outbox.episodes)
 
-    def _put(self, frames: Any) -> bool:
+    def _put(self, frames: Sequence[bytes]) -> bool:
         """Whether the socket took them. It would take some without a connection: for those the outbox is the queue.
 
         (zmq.IMMEDIATE would do that, too, but libzmq 4.3.5 with it can abort the process: a connection that ends while

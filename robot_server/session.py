@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.cli import Stop, build
 from agent.config import NetworkConfig
@@ -21,6 +21,9 @@ from robot_server.control import Control
 from robot_server.link import Link
 from robot_server.stepper import ObservationFault
 
+if TYPE_CHECKING:
+    import gymnasium
+
 log = logging.getLogger(__name__)
 
 REMIND_S = 30.0
@@ -29,7 +32,7 @@ SETTLE_S = 3.0  # between two reasons to wait
 AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long update
 
 
-def act(env: Any, link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> None:
+def act(env: gymnasium.Env, link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> None:
     """Wait for the learner and its policy, then run episodes until `stop` or the number asked for."""
     tally = Tally(robot.robot_name, link)
     if control:

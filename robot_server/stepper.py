@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent.spec import Observation, Spec, SpecError, Transition
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 class ObservationFault(SpecError):
@@ -34,7 +37,7 @@ class Stepper:
     seen after it, or after the reset: "observation_age_s".
     """
 
-    def __init__(self, env: Any, spec: Spec) -> None:
+    def __init__(self, env: gymnasium.Env, spec: Spec) -> None:
         self._env, self._spec = env, spec
         self._steps, self._seed = 0, 0
         self.observation: Observation = {}

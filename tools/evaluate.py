@@ -30,6 +30,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from agent.action_meaning import ActionMeaning, different
 from agent.env_record import EnvRecord
 from agent.progress import Progress
 from agent.signals import SIGNALS
-from agent.spec import Spec, UserError, plural
+from agent.spec import Observation, Spec, UserError, plural
 from envs.base import action_meaning
 from envs.reward_classifier import one_thread
 from tools.common.rollout import Act, env_options, env_record, make_env, private_seed, rollout
@@ -130,7 +131,7 @@ class Stage:
                 stack.enter_context(one_thread())
             write = stack.enter_context(mp4(path, self.plan.options.get("control_hz") or UNKNOWN_FPS)) if path else None
 
-            def show(observation: Any) -> None:
+            def show(observation: Observation) -> None:
                 if write:
                     write(picture(observation, list(self.spec.cameras), f"seed {seed}   step {length}", success))
 
@@ -149,7 +150,7 @@ class Stage:
 _worker: dict[str, Any] = {}  # in a worker process: its plan, its stop event, its stage
 
 
-def _begin_worker(plan: Plan, stop: Any) -> None:
+def _begin_worker(plan: Plan, stop: Event) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the parent sets `stop`
     _worker.update(plan=plan, stop=stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -123,7 +123,7 @@ class Listener:
                 return True
         return False
 
-    def send(self, route: bytes, frames: Iterable[Any], copy: bool = True) -> bool:
+    def send(self, route: bytes, frames: Iterable[bytes], copy: bool = True) -> bool:
         """Whether there is a connection. What it cannot take is dropped.
 
         Each promise is kept by a report that asks again, not by a queue.

@@ -85,7 +85,7 @@ class Mailbox:
         self._weights: list[bytes] = []
         self._version = -1
         self._offered_s: dict[int, float] = {}  # version -> when
-        self._asked: dict[Any, float] = {}  # what was asked of whom -> when, the latest last
+        self._asked: dict[object, float] = {}  # what was asked of whom -> when, the latest last
         self._lease_end_s = 0.0
         self._faults = Faults()
         self._listener = Listener(address, spec, self._faults, keys, insecure)
@@ -241,7 +241,7 @@ class Mailbox:
         self._listener.send(route, pack("WELCOME", run=self.run, secret=secret, **self._welcome))
         self._answer_outbox(robot, outbox)
 
-    def _status(self, probe: Message) -> list[Any]:
+    def _status(self, probe: Message) -> list[bytes]:
         """The answer to a PROBE."""
         fields = probe.fields
         size = fields["answer_bytes"]
@@ -312,7 +312,7 @@ class Mailbox:
         if self._due((route, key, step)):
             self._listener.send(route, pack("RESEND", robot=robot, boot=boot, episode=number, step=step))
 
-    def _due(self, question: Any) -> bool:
+    def _due(self, question: object) -> bool:
         """Whether `question` has not been asked lately; notes that it is asked now."""
         now = time.monotonic()
         if now - self._asked.get(question, -ASK_AGAIN_S) < ASK_AGAIN_S:

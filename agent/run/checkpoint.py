@@ -142,12 +142,12 @@ def keep(folder: Path, name: str, newest: int) -> None:
         raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def command(*words: Any) -> str:
+def command(*words: object) -> str:
     """A command of this project as a person types it: `python -m` and its words, quoted."""
     return shlex.join(["python", "-m", *map(str, words)])
 
 
-def taken(path: Path, again: Sequence[Any] | None, another: Sequence[Any]) -> UserError:
+def taken(path: Path, again: Sequence[object] | None, another: Sequence[object]) -> UserError:
     """The error for a `path` that already exists, with the commands that would be right.
 
     again: goes on with what is there, None when nothing can. another: starts anew, but for the path.

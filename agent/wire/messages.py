@@ -33,7 +33,7 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,7 +194,7 @@ def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
             raise WireError(f"{kind}: '{name}' is {kind_of(value)}")
 
 
-def _is_outbox_entry(entry: Any) -> bool:
+def _is_outbox_entry(entry: object) -> bool:
     return (
         isinstance(entry, list)
         and [type(value) for value in entry] == [str, str, int, int]
@@ -255,7 +255,7 @@ def held_bytes(spec: Spec) -> int:
     return max(HELD_BYTES, HELD_STEPS * largest_step(spec))
 
 
-def wire_bytes(frames: Sequence[Any]) -> int:
+def wire_bytes(frames: Sequence[Sized]) -> int:
     """What `frames` take in ZMTP 3, without encryption."""
     return sum(len(frame) + (2 if len(frame) < 256 else 9) for frame in frames)
 

@@ -222,11 +222,11 @@ class ArmProcess:
         except subprocess.TimeoutExpired:
             self._process.terminate()
 
-    def _state(self, *words: Any, timeout_s: float | None = None) -> State:
+    def _state(self, *words: object, timeout_s: float | None = None) -> State:
         state: State = self._ask(*words, timeout_s=timeout_s)
         return state
 
-    def _ask(self, *words: Any, timeout_s: float | None = None) -> Any:
+    def _ask(self, *words: object, timeout_s: float | None = None) -> Any:
         self._number += 1
         with contextlib.suppress(OSError):  # _answer says it
             self._connection.send((self._number, *words))

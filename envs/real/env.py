@@ -44,7 +44,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
     def __init__(self, options: RealOptions) -> None:
         self.options, self.task_name = options, str(options.arm_options.get("task", options.arm))
         self.paused: Callable[[float], bool] = _sleep
-        self.ask: Callable[[str], Any] = lambda prompt: input(f"{prompt} (Enter) ")
+        self.ask: Callable[[str], object] = lambda prompt: input(f"{prompt} (Enter) ")
         check(options)
         self._named = {name: read_axis(name, given) for name, given in options.axes.items()}
         self._period_s = 1 / options.control_hz
@@ -276,7 +276,7 @@ class _Faults:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             return
         env = self._env

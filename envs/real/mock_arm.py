@@ -98,7 +98,7 @@ class MockArm:
             self._line.close()
             self._line = None
 
-    def _ask(self, *words: Any) -> State:
+    def _ask(self, *words: object) -> State:
         if not self._line:
             raise ArmError("the mock arm is not connected")
         try:

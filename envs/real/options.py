@@ -59,7 +59,7 @@ class RealOptions:
     prompt: str = option("", "reset: what a person has to do before each episode; it waits for them")
 
 
-def read_axis(name: str, given: Any) -> Axis:
+def read_axis(name: str, given: Mapping[str, Any]) -> Axis:
     """The axis `name`, checked. Raises ValueError, one line."""
     axis = build(Axis, given, f"axes: '{name}': ")
     if (

@@ -89,7 +89,7 @@ def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, na
 
     control = Fake(
         stopped=False, held="", fault="", running=False, about=None, numbers={"stop": 0, "pause": 0}, waiting=False,
-        serve=lambda: None, read=lambda: None, forget=lambda: None, show=lambda *_: None,
+        serve=lambda: None, read=lambda: None, drop_events=lambda: None, show=lambda *_: None,
     )  # fmt: skip
 
     def serve(link, control, timeout_s, until):

@@ -23,7 +23,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from multiprocessing.synchronize import Event
 
 import cv2
 import numpy as np
@@ -64,7 +64,7 @@ def bytes_of(memory: SharedMemory) -> memoryview:
     return memory.buf
 
 
-def shares(memory: SharedMemory, stop: Any) -> None:
+def shares(memory: SharedMemory, stop: Event) -> None:
     """A reader process: every new frame of a Camera goes into the shared memory."""
     camera, view = Camera("shared", OPTIONS, Synthetic()), bytes_of(memory)
     keep = camera._keep

@@ -21,7 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
@@ -42,7 +42,7 @@ SETTLE = 5  # after so many steps an update is compiled, and captured
 
 Mode = Literal["eager", "compile", "graph"]
 BF16 = Literal["off", "encoder", "all"]
-Step = Callable[[], Any]
+Step = Callable[[], object]
 Way = Callable[[CalQL, Batch, Weights], Step]
 
 

@@ -74,7 +74,7 @@ class Actor:
         self._came_s = 0.0
         self._client.recv_network_callback(self._on_weights)
 
-    def episode(self, steps: list[Transition], after: Callable[[], Any] = lambda: None) -> None:
+    def episode(self, steps: list[Transition], after: Callable[[], object] = lambda: None) -> None:
         """Insert and send `steps`; an observation and the next one are the same object, as in its example."""
         for number, step in enumerate(steps):
             following = step.final_observation or steps[number + 1].observation

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 from unittest.mock import MagicMock
 
 import torch
@@ -22,7 +21,7 @@ from agent.config import CalQLConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
 from tools.common.report import Missing
 
-Step = Callable[[], Any]
+Step = Callable[[], object]
 NOT_FOR_TRAINING = ("d4rl", "gym", "pyrallis", "wandb")  # what CORL's file imports, and its training class never uses
 
 

@@ -47,7 +47,7 @@ PAIRS = 256
 ROUNDS, WARM_UP = 60, 3
 FRAME_BYTES = 2 * 84 * 84 * 3  # of a transition, each frame counted once
 
-Sample = Callable[[], Any]
+Sample = Callable[[], object]
 
 
 def resident() -> int:

@@ -28,7 +28,7 @@ def product_in_place(sum_shape: Any, left: Any, right: Any, *rest: Any, **option
 class Probe(NamedTuple):
     """A step that does nothing but `work` (FLOPs, or bytes), as fast as the machine can."""
 
-    step: Callable[[], Any]
+    step: Callable[[], object]
     work: float
 
 
@@ -55,7 +55,7 @@ def copy(count: int, device: torch.device) -> Probe:
     return Probe(lambda: target.copy_(source), 2.0 * count)
 
 
-def flops(step: Callable[[], Any]) -> float:
+def flops(step: Callable[[], object]) -> float:
     """Floating-point operations of a step's products and convolutions, forward and backward; run it uncompiled."""
     with FlopCounterMode(display=False) as counter:
         step()
@@ -105,7 +105,7 @@ class Roofline(TorchDispatchMode):
         return sum(max(o.flops / peaks[o.kind], o.bytes / bandwidth) for o in self.operations)
 
 
-def kernels(step: Callable[[], Any], count: int, device: torch.device) -> list[tuple[float, float, str]]:
+def kernels(step: Callable[[], object], count: int, device: torch.device) -> list[tuple[float, float, str]]:
     """(seconds, times, name) of each of the GPU's kernels and copies in a step, or on a CPU of each operation: means of
     `count` steps, the longest first.
     """
@@ -123,6 +123,6 @@ def kernels(step: Callable[[], Any], count: int, device: torch.device) -> list[t
     return sorted(found, reverse=True)
 
 
-def kernel_seconds(step: Callable[[], Any], count: int) -> float:
+def kernel_seconds(step: Callable[[], object], count: int) -> float:
     """Time that the GPU's kernels and copies take in a step: mean of `count`."""
     return sum(seconds for seconds, _, _ in kernels(step, count, torch.device("cuda")))

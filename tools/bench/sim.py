@@ -24,7 +24,7 @@ NEW_EPISODE_EVERY = 20  # steps, as long as an episode that succeeds
 WARM_UP = 3
 
 
-def seconds(work: Callable[..., Any], *arguments: Any) -> float:
+def seconds(work: Callable[..., object], *arguments: Any) -> float:
     began = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - began

@@ -61,7 +61,7 @@ def rollout(
     begin: Callable[[int], Act],
     seed: int,
     start: dict[str, Any] | None = None,
-    told: Callable[[Mapping[str, Any]], Any] = lambda info: None,
+    told: Callable[[Mapping[str, Any]], object] = lambda info: None,
 ) -> Iterator[Transition]:
     """The transitions of one episode from `env.reset(seed)`; an action is recorded as executed, after clipping.
 

@@ -301,5 +301,5 @@ def _tasks(tasks: list[str]) -> pyarrow.Table:
     return table.replace_schema_metadata({"pandas": json.dumps({**pandas, "pandas_version": "2.0.0"})})
 
 
-def _json(path: Path, data: Any) -> None:
+def _json(path: Path, data: object) -> None:
     path.write_text(json.dumps(data, indent=2))

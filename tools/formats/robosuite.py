@@ -15,7 +15,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -67,7 +67,7 @@ def parts(path: Path, choices: Choices, report: Report) -> Iterator[list[Part]]:
             yield [_part(f"{path}: {name}", demo, env, record, spool) for name, demo in found]
 
 
-def _part(name: str, demo: h5py.Group, env: Any, record: EnvRecord, spool: Any) -> Part:
+def _part(name: str, demo: h5py.Group, env: Any, record: EnvRecord, spool: IO[bytes]) -> Part:
     def load(choices: Choices, report: Report) -> Episode:
         actions = choices.actions or "clip"  # as robosuite's controller does
         asked = dataclasses.replace(choices, actions=actions, env=record)
@@ -196,7 +196,7 @@ def _checked(name: str, demo: h5py.Group, env: Any) -> tuple[np.ndarray, np.ndar
 class _Spool:
     """The images of one episode, in a file without a name: rendered once, read block by block."""
 
-    def __init__(self, file: Any, spec: Spec) -> None:
+    def __init__(self, file: IO[bytes], spec: Spec) -> None:
         self._file, self._shapes, self._count = file, spec.cameras, 0
         self._size = sum(map(math.prod, spec.cameras.values()))
         file.seek(0)
@@ -222,7 +222,7 @@ class _Spool:
         return images
 
 
-def _shown(name: str, demo: h5py.Group, env: Any, choices: Choices, report: Report, spool: Any) -> Raw:
+def _shown(name: str, demo: h5py.Group, env: Any, choices: Choices, report: Report, spool: IO[bytes]) -> Raw:
     """The demonstration as envs.sim sees it. State t was stored before action t; the one after the last was not."""
     states, actions = _checked(name, demo, env)
     idle = no_ops(np.clip(actions, -1, 1), states, env.unwrapped.model.nq)

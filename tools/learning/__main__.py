@@ -27,7 +27,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from agent import cli
 from agent.spec import UserError
@@ -39,7 +38,7 @@ from tools.learning.process import Means, Stopped, say
 from tools.learning.settings import read, same, settings
 from tools.learning.suite import Job, Suite
 
-Work = Callable[[], Any]
+Work = Callable[[], object]
 
 
 class Outcome:

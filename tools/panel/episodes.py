@@ -49,7 +49,7 @@ def strip(folder: Path, name: str) -> bytes:
     return jpeg(sheet_row(path.name, episode)) if episode.spec.cameras else b""
 
 
-def act(folder: Path, asked: Any) -> None:
+def act(folder: Path, asked: object) -> None:
     """{"name", "do": of DEEDS, "first", "end": of a cut}. Raises UserError."""
     if not isinstance(asked, dict) or asked.get("do") not in DEEDS or not isinstance(asked.get("name"), str):
         raise UserError("a name, and one of " + ", ".join(DEEDS))

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,11 +84,11 @@ def stands_after_ms(moved: list[tuple[float, np.ndarray]], since_s: float) -> fl
     return None if end_s - away[-1] < STOOD_S else 1000 * (away[-1] - since_s)
 
 
-def faults(rehearsal: Driven) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+def faults(rehearsal: Driven) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     """Name -> (make it, bring all back)."""
     r = rehearsal
 
-    def hardware(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    def hardware(name: str) -> tuple[Callable[[], object], Callable[[], object]]:
         return lambda: send_fault(str(r.socket), name, WATCHED_S), lambda: None
 
     def restart_robot() -> None:
@@ -100,7 +99,7 @@ def faults(rehearsal: Driven) -> dict[str, tuple[Callable[[], Any], Callable[[],
         r.learner.wait()
         r.learner = r.start_learner()
 
-    def to_robot(number: int) -> Callable[[], Any]:
+    def to_robot(number: int) -> Callable[[], object]:
         return lambda: r.robot.send_signal(number)
 
     return {
