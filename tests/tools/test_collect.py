@@ -154,7 +154,7 @@ def test_two_collectors_do_not_share_a_folder(tmp_path, refused):
         (["--env", "fake", "--device", "scriptd"], "(did you mean 'scripted'?)"),
         (["--env", "fake", "--device", "scripted", "--nois", "0.1"], "--nois (did you mean 'noise'?)"),
         (["--env", "fake", "--device", "scripted", "--episodes", "0"], "--episodes 0: at least one"),
-        (["--env", "fake", "--device", "scripted", "--episodes", "many"], "episodes: 'many'"),
+        (["--env", "fake", "--device", "scripted", "--episodes", "many"], "episodes is 'many'"),
         (["--env", "fake"], "--device"),
         (["--env", "fake", "--device", "scripted", "--horizon", "0"], "horizon is 0"),
         (["--env", "fake", "--device", "scripted", "--retry-rate", "0.5"], "'reach' makes no second attempt"),
