@@ -34,7 +34,7 @@ from agent.data.episode_store import Store
 from agent.mailbox.mailbox import Mailbox
 from agent.progress import Progress
 from agent.run import checkpoint
-from agent.run.checkpoint import LATEST, OLDER, Checkpoint, NotSaved
+from agent.run.checkpoint import LATEST, OLDER, Checkpoint, NotSaved, Saver
 from agent.run.device import has_data, run_folder
 from agent.run.distributed import Ranks
 from agent.run.farewell import see_robots_off
@@ -56,12 +56,12 @@ class Learner:
     """One run: a trainer, a mailbox, and the counters that tie them together."""
 
     def __init__(self, trainer: Trainer, start: Checkpoint, folder: Path, resumed: bool) -> None:
-        self.trainer, self.start, self.folder, self.resumed = trainer, start, folder, resumed
+        run_id = ((start.run if resumed else "") + secrets.token_hex(16))[:32]  # earlier runs had 8 digits
+        self.trainer, self.start, self.folder = trainer, dataclasses.replace(start, run=run_id), folder
         self.config, self.online, self.replay = trainer.config, trainer.config.online, trainer.replay
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)  # of the weights that robots are offered
-        self.run_id = ((start.run if resumed else "") + secrets.token_hex(16))[:32]  # earlier runs had 8 digits
         sparse, actions = self.config.reward.sparse, start.spec.action_dim
         self.health = Health(self.config.calql, actions, lambda line: None, sparse)  # what was has been said
         self.store = Store(folder, self._use, trainer.drop, trainer.ranks.tell)
@@ -80,17 +80,16 @@ class Learner:
         self.pacing = Pacing(self.config, self.mailbox.pace)
         self.link_report = LinkReport(self.mailbox, self.log)
         self.update_report = UpdateReport(self.log, self.health, self.seen, self.updates)
-        self._began_s = time.monotonic()
-        self._updates_before = self.updates  # of earlier lives
-        self._saved_at = self.env_steps
+        self.began_s = time.monotonic()
+        self.saver = Saver(folder, self.online, self.env_steps, self.updates)
         self.mailbox.offer(self.version, trainer.agent.average.weights())
 
     def _open_mailbox(self) -> Mailbox:
         start, link, network = self.start, self.config.link, dataclasses.asdict(self.config.network)
-        run = f"{self.folder.resolve().name}-{self.run_id[:8]}"
+        run = f"{self.folder.resolve().name}-{start.run[:8]}"
         return Mailbox(
             link.address, start.spec, network, run, self.store.steps, link.insecure, link.keys, start.env,
-            link.other_env, self.run_id,
+            link.other_env, start.run,
         )  # fmt: skip
 
     @property
@@ -119,28 +118,6 @@ class Learner:
     def stage(self) -> str:
         return "warmup" if self.seen < self.online.warmup_steps else "online"
 
-    def introduce(self, origin: str | Path, changed: Changes) -> None:
-        """Log what is going to happen. origin: path of `start`. changed: in the config, since the run was stopped."""
-        before, now = self.start.section("link"), self.config.link
-        if self.resumed and before != now:
-            flags = shlex.join(before.flags()) or "none"
-            self.log.say(f"the link's settings are not read from the checkpoint; its flags were: {flags}")
-        where = str(self.trainer.device) + (f" (x {count})" if (count := self.trainer.ranks.count) > 1 else "")
-        self.log.say(
-            f"fine-tuning {origin} on {where} for {plural(self.online.env_steps, 'env step')}; "
-            f"listening on {self.mailbox.address}; run folder {self.folder}"
-        )
-        self.log.changes(changed, self.env_steps, self.updates)
-
-    def conclude(self) -> None:
-        """Log what there is now."""
-        bad, minutes = self.store.quarantined, (time.monotonic() - self._began_s) / 60
-        self.log.result(
-            f"{'finished' if self.finished else 'stopped'}: {plural(self.env_steps, 'env step')}, "
-            f"{plural(self.episodes, 'episode')}, {plural(self.updates, 'update')} in {minutes:.1f} min; "
-            f"{self.folder / LATEST}" + (f"; {plural(bad, 'episode')} in {self.folder}/quarantine" if bad else "")
-        )
-
     def run(self, stop: Callable[[], bool]) -> None:
         """Until the env steps are spent or `stop()`: take in what arrived, update if an update is due, else wait."""
         self.save()  # from here on a crash leaves something to resume
@@ -154,9 +131,9 @@ class Learner:
                         self.update()
                     else:
                         self.mailbox.wait(WAIT_S)
-                    progress.show(self.seen, self._note())
+                    progress.show(self.seen, note(self))
             if self.finished:
-                see_robots_off(self.mailbox, self.take_in, self._began_s)
+                see_robots_off(self.mailbox, self.take_in, self.began_s)
         finally:
             self.save()  # refuses, and keeps the one before, when learning has diverged
 
@@ -175,7 +152,7 @@ class Learner:
             self.mailbox.offer(self.version, self.trainer.agent.average.weights())
         if self.updates % self.config.learner.log_every == 0:
             self._report(weights)
-        if self.env_steps // self.online.checkpoint_every > self._saved_at // self.online.checkpoint_every:
+        if self.saver.is_due(self.env_steps):
             try:
                 self.save()
             except NotSaved as error:  # the run is worth more than this checkpoint: the next one may fit
@@ -183,20 +160,15 @@ class Learner:
 
     def checkpoint(self) -> Checkpoint:
         """The run as it is now. Raises UserError when learning has diverged."""
-        counters = {**self.start.counters, "updates": self.updates, "version": self.version}
-        counters |= {"time_s": math.ceil(self.log.time_s), "env_steps": self.env_steps}
         agent, generators = self.trainer.agent.state_dict(), self.trainer.generators
         self.trainer.agent.check_alive()
+        counters = {**self.start.counters, "updates": self.updates, "version": self.version}
+        counters |= {"env_steps": self.env_steps, "time_s": math.ceil(self.log.time_s)}
         config = dataclasses.asdict(self.config)
-        return Checkpoint(self.start.spec, self.start.env, config, agent, counters, generators, self.run_id)
+        return dataclasses.replace(self.start, config=config, agent=agent, counters=counters, generators=generators)
 
     def save(self) -> None:
-        """To latest.pt; and to checkpoints/, by the env steps on disk, once the policy has learnt from them."""
-        state = self.checkpoint()
-        self._saved_at = self.env_steps
-        state.save(self.folder / LATEST)
-        if self.online.keep and self.updates > self._updates_before:
-            checkpoint.keep(self.folder, f"{self.env_steps:08d}", self.online.keep)
+        self.saver.save(self.checkpoint())
 
     def close(self) -> None:
         self.mailbox.close()
@@ -216,10 +188,40 @@ class Learner:
             cql_weight=weights.cql, bad_messages=sum(self.mailbox.counts.values()), quarantined=self.store.quarantined,
         )  # fmt: skip
 
-    def _note(self) -> str:
-        """Beside the progress bar."""
-        robots = plural(len(self.mailbox.robots), "robot")
-        return f"{self.stage}, {plural(self.updates, 'update')}, {plural(self.episodes, 'episode')}, {robots}"
+
+def note(learner: Learner) -> str:
+    """Beside the progress bar."""
+    robots = plural(len(learner.mailbox.robots), "robot")
+    updates, episodes = plural(learner.updates, "update"), plural(learner.episodes, "episode")
+    return f"{learner.stage}, {updates}, {episodes}, {robots}"
+
+
+def introduce(learner: Learner, origin: str | Path) -> None:
+    """Log what is going to happen. origin: the path of the checkpoint that it starts from."""
+    where = str(learner.trainer.device) + (f" (x {count})" if (count := learner.trainer.ranks.count) > 1 else "")
+    learner.log.say(
+        f"fine-tuning {origin} on {where} for {plural(learner.online.env_steps, 'env step')}; "
+        f"listening on {learner.mailbox.address}; run folder {learner.folder}"
+    )
+
+
+def report_changes(learner: Learner, changed: Changes) -> None:
+    """Log what is not as it was when the run was stopped."""
+    before, now = learner.start.section("link"), learner.config.link
+    if before != now:
+        flags = shlex.join(before.flags()) or "none"
+        learner.log.say(f"the link's settings are not read from the checkpoint; its flags were: {flags}")
+    learner.log.changes(changed, learner.env_steps, learner.updates)
+
+
+def conclude(learner: Learner) -> None:
+    """Report what there is now."""
+    bad, latest, minutes = learner.store.quarantined, learner.folder / LATEST, (time.monotonic() - learner.began_s) / 60
+    learner.log.result(
+        f"{'finished' if learner.finished else 'stopped'}: {plural(learner.env_steps, 'env step')}, "
+        f"{plural(learner.episodes, 'episode')}, {plural(learner.updates, 'update')} in {minutes:.1f} min; {latest}"
+        + (f"; {plural(bad, 'episode')} in {learner.folder}/quarantine" if bad else "")
+    )
 
 
 def finetune(
@@ -256,14 +258,16 @@ def finetune(
             trainer.follow()
             return None
         learner = Learner(trainer, start, folder, resume)
-        learner.introduce(origin, changed if resume else {})
+        introduce(learner, origin)
+        if resume:
+            report_changes(learner, changed)
         try:
             with stop:
                 learner.run(stop)
         finally:
             ranks.order(None)
             learner.close()
-        learner.conclude()
+        conclude(learner)
         return learner.checkpoint()
 
 

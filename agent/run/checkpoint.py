@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agent import cli
-from agent.config import SECTIONS, RunConfig
+from agent.config import SECTIONS, OnlineConfig, RunConfig
 from agent.env_record import EnvRecord
 from agent.files import written
 from agent.policy import Policy
@@ -140,6 +140,27 @@ def keep(folder: Path, name: str, newest: int) -> None:
             old.unlink()
     except OSError as error:
         raise NotSaved(f"{path}: cannot be written: {error.strerror}") from None
+
+
+class Saver:
+    """Writes the checkpoints of the run in `folder`: latest.pt, and copies of it in checkpoints/, by env steps.
+
+    env_steps, updates: of earlier lives of the run.
+    """
+
+    def __init__(self, folder: Path, online: OnlineConfig, env_steps: int, updates: int) -> None:
+        self._folder, self._every, self._keep = folder, online.checkpoint_every, online.keep
+        self._saved_at, self._updates_before = env_steps, updates
+
+    def is_due(self, env_steps: int) -> bool:
+        return env_steps // self._every > self._saved_at // self._every
+
+    def save(self, state: Checkpoint) -> None:
+        """To latest.pt; and to checkpoints/ once the policy has learnt from the env steps on disk. Raises NotSaved."""
+        self._saved_at = state.counters["env_steps"]
+        state.save(self._folder / LATEST)
+        if self._keep and state.counters["updates"] > self._updates_before:
+            keep(self._folder, f"{self._saved_at:08d}", self._keep)
 
 
 def command(*words: object) -> str:
