@@ -190,16 +190,19 @@ class Pauses:
         return bool(self._control and self._control.held)
 
 
-class Prompt(Pauses):
+class Prompt:
     """What a reset asks a person to do: they say that it is done by "resume", or without a page in the terminal."""
 
-    def __call__(self, prompt: str) -> None:  # type: ignore[override]
+    def __init__(self, link: Link, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
+        self._control, self._pauses = control, Pauses(link, control, stop)
+
+    def __call__(self, prompt: str) -> None:
         if not self._control:
             input(f"{prompt} (Enter) ")
             return
         log.info("%s (then press Resume in the panel)", prompt)
         self._control.latch_pause()
-        while super().__call__(0.05):
+        while self._pauses(0.05):
             pass
 
 

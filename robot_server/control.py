@@ -254,11 +254,12 @@ class Control(Device):
 
     def _drive(self, route: bytes, question: dict[str, Any], age_s: float) -> bool:
         """Whether `route` may. What was under way, or waited for a long step, for too long is not followed."""
-        motion, gripper = question.get("motion"), question.get("gripper")
+        motion: Any = question.get("motion")
+        gripper = question.get("gripper")
         if gripper is None:
             gripper = self._command.gripper
         try:
-            numbers = np.array([*motion, gripper], np.float32)  # type: ignore[misc]
+            numbers = np.array([*motion, gripper], np.float32)
         except (TypeError, ValueError):
             raise WireError(
                 f"drive: motion of type {type(motion).__name__}, gripper {type(gripper).__name__}"

@@ -39,7 +39,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
@@ -64,7 +64,7 @@ OPTIONS = {
 }
 
 
-def module(name: str) -> Any:
+def module(name: str) -> ModuleType:
     return importlib.import_module(f"tools.formats.{name}")
 
 

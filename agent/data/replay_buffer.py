@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,11 +56,11 @@ class Batch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """A batch of `change(tensor)` for every tensor."""
-        changed = {
+        changed: dict[str, Any] = {
             name: {k: change(v) for k, v in value.items()} if isinstance(value, dict) else change(value)
             for name, value in vars(self).items()
         }
-        return Batch(**changed)  # type: ignore[arg-type]
+        return Batch(**changed)
 
     def to(self, device: torch.device) -> Batch:
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))

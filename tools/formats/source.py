@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -155,9 +156,9 @@ def _guarded(source: Path, rows: Any, stop: Callable[[], bool]) -> Any:
     return Frames(rows.shape, read)
 
 
-def episodes(kind: object, source: Path, choices: Choices, report: Report) -> Iterator[Episode]:
+def episodes(kind: ModuleType, source: Path, choices: Choices, report: Report) -> Iterator[Episode]:
     """All episodes of `source`, read by the format's module `kind`, images in memory. Raises FormatError."""
-    with kind.parts(source, choices, report) as parts:  # type: ignore[attr-defined]
+    with kind.parts(source, choices, report) as parts:
         for _, episode in loaded(source, parts, choices, report):
             whole = {key: rows[:] for key, rows in episode.observations.items()}
             yield dataclasses.replace(episode, observations=whole)

@@ -19,6 +19,7 @@ import numpy as np
 
 from agent.data.episode_file import read_episodes
 from agent.spec import Episode
+from envs.base import Info, Observation
 from tools.formats import film, minari
 from tools.formats.foreign import Choices, Report
 from tools.formats.source import episodes
@@ -33,17 +34,17 @@ class Picture(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     step_count = 0
 
-    def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
         self.step_count = 0
         return self._seen(), {"success": False}
 
-    def step(self, action):  # type: ignore[no-untyped-def]
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         self.step_count += 1
         done = self.step_count == 7
         return self._seen(), float(done), done, False, {"success": done}
 
-    def _seen(self) -> dict[str, np.ndarray]:
+    def _seen(self) -> Observation:
         colour = np.full((48, 64, 3), (20 * self.step_count, 90, 40), np.uint8)
         return {"front": colour, "pose": self.np_random.normal(size=4)}
 

@@ -37,8 +37,8 @@ def made_of(configs: Sequence[str], sections: Sequence[str], **more: Any) -> dic
 
 def plain(value: Any) -> Any:
     """As JSON has it, which knows finite numbers only: others become words."""
-    if dataclasses.is_dataclass(value):
-        value = dataclasses.asdict(value)  # type: ignore[arg-type]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
