@@ -23,14 +23,11 @@ import zmq
 from agent.data.episode_file import EpisodeFileError
 from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
-from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import Faults, shown, unexpected
 from agent.wire.frames import Frames
-from agent.wire.keys import present
 from agent.wire.messages import (
     MAX_REPORTED,
     NAME,
-    SOCKET_OPTIONS,
     Message,
     check_address,
     held_bytes,
@@ -42,7 +39,7 @@ from agent.wire.receipt import is_receipt
 from agent.wire.untrusted import WireError
 from envs.clock import Clock
 from robot_server.outbox import Outbox
-from robot_server.watch import Watch
+from robot_server.watch import dial
 
 HELLO_EVERY_S = 1.0
 RECONNECT_S = 1.0  # after a handshake that failed
@@ -106,29 +103,12 @@ class Link:
         self._hold_end_s = 0.0
         self._faults = Faults()
         self._round_trips_s: deque[float] = deque(maxlen=30)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        options: dict[Any, Any] = {
-            **SOCKET_OPTIONS,
+        options = {
             zmq.ROUTING_ID: f"{robot_name}-{self.boot}".encode(),
-            zmq.MAXMSGSIZE: MAX_FRAME_BYTES,
             zmq.RECONNECT_IVL: 100,
             zmq.RECONNECT_IVL_MAX: 1000,
         }
-        for option, value in options.items():
-            self._socket.setsockopt(option, value)
-        self._socket.ipv6 = "[" in address
-        self._watch = Watch(self._socket, address, robot_name, encrypted=bool(keys))
-        try:
-            if keys:
-                present(self._socket, Path(keys), robot_name)
-            self._socket.connect(address)
-        except UserError:
-            self._context.destroy(linger=0)
-            raise
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
+        self._context, self._socket, self._watch = dial(address, robot_name, keys, options)
 
     @property
     def counts(self) -> Counter[str]:

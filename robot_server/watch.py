@@ -3,9 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
+
+from agent.spec import UserError
+from agent.wire.arrays import MAX_FRAME_BYTES
+from agent.wire.keys import present
+from agent.wire.messages import SOCKET_OPTIONS
+
+
+def dial(
+    address: str, robot: str, keys: str | Path, options: Mapping[Any, Any]
+) -> tuple[zmq.Context[zmq.Socket[bytes]], zmq.Socket[bytes], Watch]:
+    """A socket that connects to the learner at `address`, which need not be there yet, with its context and its watch.
+
+    keys: the folder of the keys of `robot`, if the connection is encrypted. options: of the socket, besides those of
+    every robot. Raises UserError for missing keys, and for an address that cannot be.
+    """
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    every: dict[Any, Any] = {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_FRAME_BYTES, **options}
+    for option, value in every.items():
+        socket.setsockopt(option, value)
+    socket.ipv6 = "[" in address
+    watch = Watch(socket, address, robot, encrypted=bool(keys))
+    try:
+        if keys:
+            present(socket, Path(keys), robot)
+        socket.connect(address)
+    except UserError:
+        context.destroy(linger=0)
+        raise
+    except zmq.ZMQError as error:
+        context.destroy(linger=0)
+        raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
+    return context, socket, watch
 
 
 class Watch:

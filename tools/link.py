@@ -20,7 +20,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,12 @@ import envs
 from agent import cli
 from agent.env_record import EnvRecord
 from agent.spec import Spec, SpecError, UserError
-from agent.wire.arrays import MAX_FRAME_BYTES
 from agent.wire.bad_messages import shown
-from agent.wire.keys import present
-from agent.wire.messages import NAME, SOCKET_OPTIONS, Message, check_address, pack, unpack
+from agent.wire.messages import NAME, Message, check_address, pack, unpack
 from agent.wire.untrusted import WireError
 from envs.base import action_meaning
-from robot_server.watch import Watch
+from robot_server.watch import dial
+from tools.common.rollout import make_env
 
 CONNECT_S = 3.0
 ANSWER_S = 10.0  # an update may be under way
@@ -55,18 +53,7 @@ class Probe:
 
     def __init__(self, address: str, keys: str, robot: str) -> None:
         self.address = address
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        for option, value in {**SOCKET_OPTIONS, zmq.MAXMSGSIZE: MAX_FRAME_BYTES, zmq.LINGER: 0}.items():
-            self._socket.setsockopt(option, value)
-        self._socket.ipv6 = "[" in address
-        self.watch = Watch(self._socket, address, robot, encrypted=bool(keys))
-        try:
-            if keys:
-                present(self._socket, Path(keys), robot)
-            self._socket.connect(address)
-        except zmq.ZMQError as error:
-            raise UserError(f"cannot connect to {address}: {error.strerror.lower()}") from None
+        self._context, self._socket, self.watch = dial(address, robot, keys, {zmq.LINGER: 0})
 
     def connect(self, timeout_s: float) -> None:
         """Raises NotWell when there is no connection in time."""
@@ -191,10 +178,7 @@ def own_spec(arguments: cli.Arguments) -> tuple[Spec, EnvRecord] | None:
     if not arguments.flags.env:
         return None
     name, options = arguments.env()
-    try:
-        env = envs.make(name, **options)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    env = make_env(name, options)
     try:
         record = EnvRecord(name, options, action_meaning(env))
         return Spec.from_spaces(env.observation_space, env.action_space), record

@@ -35,7 +35,8 @@ import zmq
 from agent.mailbox.mailbox import Mailbox
 from agent.wire.messages import pack
 from tools.bench import link_agentlace
-from tools.bench.link_robot import ENV, EPISODE_STEPS, SPEC, Addresses, bare_socket, robot, transitions, wire_frames
+from tools.bench.link_robot import ENV, EPISODE_STEPS, SPEC, Addresses, bare_socket, robot, wire_frames
+from tools.common.random_steps import random_steps
 from tools.common.report import Missing, Report, parser
 
 HERE = "tcp://127.0.0.1:*"
@@ -204,7 +205,7 @@ def add_rates(report: Report, robots: int, rates: dict[str, list[float]]) -> Non
 
 
 def add_bytes(report: Report) -> None:
-    steps = transitions()
+    steps = random_steps(SPEC, EPISODE_STEPS, 0)
     observations = [*(step.observation for step in steps), steps[-1].final_observation or {}]
     raw = sum(array.nbytes for seen in observations for array in seen.values()) + sum(s.action.nbytes for s in steps)
     sent = [len(frame) for frames in wire_frames(steps) for frame in frames]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import zmq
 
 from agent.env_record import EnvRecord
@@ -18,6 +17,7 @@ from envs.clock import Clock
 from robot_server.link import Link
 from robot_server.outgoing import Outgoing
 from tools.bench import link_agentlace
+from tools.common.random_steps import random_steps
 
 SPEC = Spec({"front": (128, 128, 3), "wrist": (128, 128, 3)}, {"state": 9}, 7)
 EPISODE_STEPS = 100
@@ -31,22 +31,6 @@ class Addresses:
     link: str
     bare: str
     agentlace: tuple[str, int, int] | None
-
-
-def transitions() -> list[Transition]:
-    """An episode of random numbers."""
-    rng = np.random.default_rng(0)
-
-    def observe() -> dict[str, np.ndarray]:
-        frames = {key: rng.integers(0, 256, SPEC.shape(key), dtype=np.uint8) for key in SPEC.cameras}
-        return {**frames, "state": rng.normal(size=9).astype(np.float32)}
-
-    made = []
-    for step in range(EPISODE_STEPS):
-        last = step == EPISODE_STEPS - 1
-        action, after = rng.uniform(-1, 1, 7).astype(np.float32), observe() if last else None
-        made.append(Transition(observe(), action, float(last), last, False, last, final_observation=after))
-    return made
 
 
 def wire_frames(steps: list[Transition]) -> list[list[bytes]]:
@@ -66,7 +50,7 @@ class Robot:
     """Each method is an order; what it returns goes back to the learner."""
 
     def __init__(self, orders: Connection, name: str, addresses: Addresses, spool: str) -> None:
-        self.orders, self.steps = orders, transitions()
+        self.orders, self.steps = orders, random_steps(SPEC, EPISODE_STEPS, 0)
         self.messages = wire_frames(self.steps)
         self.link = Link(addresses.link, SPEC, name, ENV, spool)
         self.bare = bare_socket(zmq.Context(), zmq.DEALER)

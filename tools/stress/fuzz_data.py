@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.env_record import EnvRecord
 from agent.spec import Spec, Transition
+from tools.common.random_steps import random_steps
 
 SPEC = Spec({"front": (64, 64, 3)}, {"state": 9}, 7)
 ENV = EnvRecord("bench")
@@ -27,17 +28,7 @@ def transitions(number: int) -> list[Transition]:
 
 @functools.cache
 def _episode(seed: int) -> list[Transition]:
-    rng = np.random.default_rng(seed)
-
-    def observe() -> dict[str, np.ndarray]:
-        return {"front": rng.integers(0, 256, (64, 64, 3), np.uint8), "state": rng.normal(size=9).astype(np.float32)}
-
-    made = []
-    for step in range(EPISODE_STEPS):
-        last = step == EPISODE_STEPS - 1
-        action, after = rng.uniform(-1, 1, 7).astype(np.float32), observe() if last else None
-        made.append(Transition(observe(), action, float(last), last, False, last, final_observation=after))
-    return made
+    return random_steps(SPEC, EPISODE_STEPS, seed)
 
 
 def on_cores(strangers: bool) -> None:
