@@ -79,3 +79,12 @@ def test_every_file_on_the_page_exists():
     named = set(re.findall(r"`((?:agent|robot_server|envs|tools|configs|tests)/[\w./]*)`", PAGE))
     assert len(named) > 25
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_code_on_the_page_is_the_learners():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    source = [line.strip() for line in (ROOT / "agent" / "learner.py").read_text().splitlines()]
+    assert len(blocks) == 2
+    for block in blocks:
+        lines = [line.strip() for line in block.splitlines()]
+        assert any(source[at : at + len(lines)] == lines for at in range(len(source))), block
