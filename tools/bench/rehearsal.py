@@ -72,7 +72,10 @@ class Rehearsal:
     def asks(self) -> bool:
         """Whether the robot server has asked for a person since the last time."""
         log = (self.folder / "robot.log").read_text()
-        before, self._asked = self._asked, log.count("resume, on the page") + log.count("hold Release in the panel")
+        asked = sum(
+            map(log.count, ("press Resume in the panel", "hold Release in the panel"))
+        )  # as robot_server says it
+        before, self._asked = self._asked, asked
         return self._asked > before
 
     def close(self) -> None:
