@@ -274,11 +274,8 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped: nothing was evaluated", file=sys.stderr)
         raise
     if flags.json:
-        print(
-            json.dumps(
-                {"policy": flags.ckpt or flags.policy, "env": {"name": name, "options": options}, **result.to_dict()}
-            )
-        )
+        record = EnvRecord(name, options).to_dict()
+        print(json.dumps({"policy": flags.ckpt or flags.policy, "env": record, **result.to_dict()}))
         return 0
     interval = f"95 % interval {result.low:.2f} to {result.high:.2f}"
     print(f"success rate {result.success:.2f} ({interval}) over {plural(result.episodes, 'episode')}")
