@@ -61,7 +61,7 @@ class CalQLConfig:
     )
     actor_q: Literal["min", "mean"] = option("mean", "what the actor maximises over the ensemble")
     bc_weight: float = option(1.0, "behaviour-cloning term on the actor, offline", low=0)
-    bc_weight_online: float = option(1.0, "the same online", low=0)
+    bc_weight_online: float = option(1.0, "behaviour-cloning weight during fine-tuning", low=0)
     bc_filter: Literal["all", "success"] = option(
         "success", "which episodes are cloned; 'all' for tasks without success"
     )
@@ -69,7 +69,7 @@ class CalQLConfig:
     initial_temperature: float = option(0.1, "alpha at the start", low=1e-8)
     start_at_return: bool = option(True, "before training, set the critics' last bias to the data's mean return")
     policy_average: float = option(
-        0.995, "what acts is a running mean of the policy's weights, of which each update keeps so much; 0: the newest",
+        0.995, "decay per update of the EMA of the policy's weights, which robots act with; 0: the newest weights",
         low=0, high=1,
     )  # fmt: skip
     target_rate: float = option(0.05, "how fast targets follow", low=0, high=1)
@@ -79,7 +79,7 @@ class CalQLConfig:
     lagrange_lr: float = option(3e-4, "learning rate of lambda", low=0)
     gradient_clip: float = option(
         2.0,
-        "gradients of critics, and of the actor, are cut at so many times their usual length, above 1; 0: off",
+        "gradients of critics, and of the actor, are clipped to so many times their RMS norm, above 1; 0: off",
         low=0,
         infinite=True,
     )

@@ -160,8 +160,13 @@ class Pretraining:
     def checkpoint(self) -> Checkpoint:
         """The training as it is now. Raises UserError when learning has diverged."""
         self.agent.check_alive()
-        config, counters = dataclasses.asdict(self.config), {"offline_updates": self.updates}
-        agent, generators = self.agent.state_dict(), self.batches.generators()
+        agent, generators, counters = (
+            self.agent.state_dict(),
+            self.batches.generators(),
+            {"offline_updates": self.updates},
+        )
+        config = dataclasses.asdict(self.config)
+        del config["link"]  # there is none offline
         return Checkpoint(self.replay.spec, self.env, config, agent, counters, generators)
 
 
