@@ -87,7 +87,7 @@ class Watch:
 
     def read(self) -> None:
         """Take in what has happened since. Never blocks."""
-        while self._events.poll(0):
+        while self._events.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             event = zmq.Event(parse_monitor_message(self._events.recv_multipart())["event"])
             if event == zmq.EVENT_CONNECT_RETRIED and not self._tried:
                 self.trouble = self._unknown or self.trouble
