@@ -17,6 +17,12 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
 
+@pytest.fixture(autouse=True)
+def no_log_on_stderr(monkeypatch):
+    """Commands that a test runs in its own process leave its logging as it is."""
+    monkeypatch.setattr("agent.logs.configure", lambda robot="": None)
+
+
 @pytest.fixture
 def logged(caplog):
     """logged(): the lines that our packages have logged since the last call."""

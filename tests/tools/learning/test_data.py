@@ -18,7 +18,7 @@ from tools.learning import run as learning_run
 from tools.learning import suite as learning_suite
 from tools.learning.suite import Suite, Task
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_tasks_without_their_data_are_left_out_and_named(tmp_path, capsys):

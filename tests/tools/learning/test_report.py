@@ -10,7 +10,7 @@ from agent.spec import UserError
 from tools.learning import report as learning_report
 from tools.learning.report import Run, interval, largest_drop, regret, steps_to
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 CURVE = [(0.0, 0.5), (100.0, 0.1), (200.0, 0.4), (1000.0, 1.0)]
 

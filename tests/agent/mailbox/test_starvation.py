@@ -23,7 +23,7 @@ offline = test_learner.offline
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
 make_robot, robot = test_mailbox.make_robot, test_mailbox.robot
 ENV = EnvRecord("fake")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def episode(name, number, length=2):

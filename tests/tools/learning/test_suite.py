@@ -13,7 +13,7 @@ from tools.learning import suite as learning_suite
 from tools.learning.settings import write
 from tools.learning.suite import Suite, Task
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ELSEWHERE = {("lift_small", "max_backup"), ("lift_small", "cql_max_backup")}  # at 2,400, as docs/results.md says
 
 

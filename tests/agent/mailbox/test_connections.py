@@ -229,7 +229,7 @@ def test_a_learner_writes_episodes_beside_1105_idle_connections(tmp_path, soft, 
         pytest.skip("this test needs 2000 descriptors itself")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(mine, 2000), most))
     here = Path(__file__).parent
-    path = os.pathsep.join([str(here.parent.parent), str(here.parent)])
+    path = os.pathsep.join([str(here.parents[2]), str(here.parents[1])])
     command = [sys.executable, "-c", CHILD, str(tmp_path), str(soft), str(hard)]
     with subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

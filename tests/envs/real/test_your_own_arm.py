@@ -11,7 +11,7 @@ import yaml
 import envs
 from envs.real.arm import ArmError, make_arm
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "your_own_arm.md").read_text()
+GUIDE = (Path(__file__).parents[3] / "docs" / "your_own_arm.md").read_text()
 SERIAL = """
 import os
 
@@ -47,7 +47,7 @@ def log(tmp_path, monkeypatch):
     (tmp_path / "desk_arm.py").write_text(block("python"))
     (tmp_path / "serial.py").write_text(SERIAL)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")  # of the arm's process
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[3]}")  # of the arm's process
     monkeypatch.setenv("SERIAL_LOG", str(tmp_path / "log"))
     yield tmp_path / "log"
     for name in ("desk_arm", "serial"):

@@ -14,7 +14,7 @@ from tools.learning.report import Run
 from tools.learning.settings import write
 from tools.learning.suite import Suite, Task
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_a_warning_is_said_and_written(tmp_path, logged):
 
 def test_of_the_published_runs_those_that_collapsed_are_told_and_none_of_the_default_that_ended_well():
     told = {}
-    for path in (Path(__file__).parents[2] / "docs/learning").glob("*/*.json"):
+    for path in (Path(__file__).parents[3] / "docs/learning").glob("*/*.json"):
         run, lines = json.loads(path.read_text()), []
         health = Health(CONFIG, 3, lines.append)
         for _, success in run["training"]:

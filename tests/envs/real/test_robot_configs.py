@@ -11,7 +11,7 @@ from envs.real.camera_options import parse
 from envs.real.options import check, limits_of, read_axis
 from tools.common.rollout import env_options
 
-HARDWARE = Path(__file__).parents[2] / "configs" / "hardware"
+HARDWARE = Path(__file__).parents[3] / "configs" / "hardware"
 ROBOTS = [path for path in sorted(HARDWARE.glob("*.yaml")) if "\nenv:" in path.read_text()]
 
 

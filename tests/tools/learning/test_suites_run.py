@@ -18,7 +18,7 @@ from tools.learning import suite as learning_suite
 from tools.learning.settings import write
 from tools.learning.suite import Suite, Task
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("minutes", ["inf", "nan", "-1", "1e9"])

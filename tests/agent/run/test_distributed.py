@@ -20,7 +20,7 @@ from agent.run.distributed import Order, Ranks
 from agent.run.trainer import Trainer
 from agent.spec import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -54,7 +54,7 @@ def assert_alike(one, other, whole):
 
 
 def test_two_processes_with_half_the_batch_equal_one_with_the_whole(job):
-    run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, ROOT / "tests/agent/rank_worker.py", job / "offline.pt", job, 20])
+    run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, ROOT / "tests/agent/run/rank_worker.py", job / "offline.pt", job, 20])
     one, other = (torch.load(job / f"rank{k}.pt", weights_only=True) for k in (0, 1))
 
     start = checkpoint.load(job / "offline.pt")
@@ -88,7 +88,7 @@ def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode, monkeyp
     shutil.copytree(job / "alone", job / "shared")
     end = ["--env-steps", "18", "--address", "tcp://127.0.0.1:0"]
     learner.main(["--resume", str(job / "alone"), *end])
-    words = [ROOT / "tests/agent/rank_learner.py", job, "--resume", job / "shared", *end]
+    words = [ROOT / "tests/agent/run/rank_learner.py", job, "--resume", job / "shared", *end]
     run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, *words])
     alone, shared = (checkpoint.load(job / name / "latest.pt") for name in ("alone", "shared"))
     assert alone.counters["updates"] == shared.counters["updates"] == 36
