@@ -37,10 +37,8 @@ class EnvRecord:
     @classmethod
     def from_dict(cls, data: object) -> EnvRecord:
         """The inverse of to_dict. What is missing is not known; other keys are passed over. Raises SpecError."""
-        if not data:
-            return cls()
         if not isinstance(data, Mapping):
-            raise SpecError(f"the record of an environment is a {type(data).__name__}, not a mapping")
+            return cls()
         name, options = data.get("name") or "", data.get("options") or {}
         if not isinstance(name, str) or not isinstance(options, Mapping):
             raise SpecError(f"the record of environment '{name!s:.100}' is malformed")

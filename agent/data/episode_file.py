@@ -53,7 +53,9 @@ def write_episode(path: str | Path, episode: Episode) -> None:
 
 def _write(data: h5py.Group, episode: Episode) -> None:
     steps = len(episode)
-    env = EnvRecord.of_episode(episode.meta)
+    if not isinstance(given := episode.meta.get("env") or {}, dict):
+        raise SpecError(f"env in the episode's meta is of type {type(given).__name__}, not a mapping")
+    env = EnvRecord.from_dict(given)
     env_args = {"env_name": env.name, "env_kwargs": env.options, "type": 1}
     data.attrs["total"] = steps
     write_text(data, "env_args", json.dumps(env_args))
