@@ -1,7 +1,7 @@
 """Fine-tune online: train on the transitions that robot servers stream here, and send them newer policies.
 
   python -m agent.learner --ckpt offline.pt                 # then, elsewhere: python -m robot_server --env sim
-  python -m agent.learner --resume runs/lift                # go on with a run that was stopped
+  python -m agent.learner --resume runs/lift                # resume a run that was stopped
   torchrun --nproc-per-node 2 -m agent.learner --ckpt offline.pt      # GPUs share each batch; write --learner.run there
 
 Listens on tcp://127.0.0.1:5555 (--address). The link's settings (--address, --keys, --insecure, --other-env) come from
@@ -9,7 +9,7 @@ flags and --config only, never from a checkpoint: give them again with --resume.
 
 Everything of a run is in its folder (runs/<time>/, or --run): each episode as a file, latest.pt and the checkpoints
 before it, log.jsonl, TensorBoard files. Ctrl-C or SIGTERM stops it after the update in progress, with a checkpoint
-written; robot servers go on with the policy they have. It ends by itself after --env-steps.
+written; robot servers keep acting with the policy they have. It ends by itself after --env-steps.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint of agent.pretrain to start from")
-    parser.add_argument("--resume", metavar="FOLDER", help="run folder to go on with")
+    parser.add_argument("--resume", metavar="FOLDER", help="run folder to resume")
 
 
 if __name__ == "__main__":

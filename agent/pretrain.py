@@ -2,7 +2,7 @@
 
   python -m agent.pretrain --data demos/lift --out offline.pt
   python -m agent.pretrain --config configs/lift.yaml --config configs/presets/cql.yaml --data demos/lift --out cql.pt
-  python -m agent.pretrain --resume offline.pt              # go on with one that was stopped, or (--updates) for longer
+  python -m agent.pretrain --resume offline.pt              # resume one that was stopped, or (--updates) train longer
 
 Reads every episode file in the folders given. The checkpoint is written now and then, at the end, and on Ctrl-C; it
 remembers the config, the spaces, the environment and the folders. Losses go to log.jsonl and TensorBoard files in the
@@ -146,9 +146,8 @@ class Pretraining:
         )
         run_log.changes(changed, 0, self.updates)
         if calql.bc_filter == "success" and calql.bc_weight and not self.successes:
-            run_log.say(
-                "warning: no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one"
-            )
+            line = "no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one"
+            run_log.warn(line, 0, self.updates)
 
     def update(self) -> dict[str, Tensor]:
         """One update; its metrics, on the device."""
@@ -222,7 +221,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--data", nargs="+", metavar="FOLDER", help="demonstrations: folders of episode files, or files"
     )
     parser.add_argument("--out", metavar="FILE", help="checkpoint to write (offline.pt, or that of --resume)")
-    parser.add_argument("--resume", metavar="FILE", help="checkpoint of a run that was stopped, to go on with")
+    parser.add_argument("--resume", metavar="FILE", help="checkpoint of a run that was stopped, to resume")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
   python -m robot_server --env fake --episodes 3          three episodes, then the end
 
 It waits for a learner that is not there yet, and moves nothing before the policy has arrived. When the learner goes
-away, it goes on with the policy it has (in simulation for --max-backlog-steps; --while-away wait: not beyond the
+away, it keeps acting with the policy it has (in simulation for --max-backlog-steps; --while-away wait: not beyond the
 episode), and delivers what it collected when the learner is back. It stops acting, and waits, rather than lose data:
 when the spool folder holds --spool-gb or cannot be written. --address says where the learner is, --robot-name which of
 several robots this one is.

@@ -24,7 +24,7 @@ class RobotConfig:
         20.0, "how much may be there: from then on the robot waits for the learner", low=0, infinite=True
     )
     while_away: Literal["act", "wait"] = option(
-        "act", "while the learner is away: go on with the last policy, or finish the episode and wait"
+        "act", "while the learner is away: act with the last policy, or finish the episode and wait"
     )
     control: str = option(
         "auto",

@@ -171,10 +171,10 @@ def command(*words: object) -> str:
 def taken(path: Path, again: Sequence[object] | None, another: Sequence[object]) -> UserError:
     """The error for a `path` that already exists, with the commands that would be right.
 
-    again: goes on with what is there, None when nothing can. another: starts anew, but for the path.
+    again: resumes what is there, None when nothing can. another: starts anew, but for the path.
     """
     stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
     free = next(new for n in itertools.count(2) if not (new := path.with_name(f"{stem}-{n}{suffix}")).exists())
-    words = {"to go on with it": again, "to start another": [*another, free]}
+    words = {"to resume it": again, "to start another": [*another, free]}
     commands = [f"{why}: {command(*how)}" for why, how in words.items() if how]
     return UserError(f"{path}: already exists; {'; '.join(commands)}")

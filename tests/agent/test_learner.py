@@ -753,7 +753,7 @@ def test_the_folder_of_another_run_is_refused_with_the_commands_that_would_be_ri
     another = f"to start another: {command} --ckpt {offline} --run {run.folder}-3\n"
     run.folder.with_name("run-2").mkdir()
     for there, again in (
-        (["checkpoints", "latest.pt"], f"to go on with it: {command} --resume {run.folder}; "),
+        (["checkpoints", "latest.pt"], f"to resume it: {command} --resume {run.folder}; "),
         ([], ""),
     ):
         errors = run_command(monkeypatch, capsys, "--ckpt", offline, "--run", run.folder)
