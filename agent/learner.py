@@ -67,8 +67,14 @@ class Learner:
         self.store = Store(folder, self._use, trainer.drop, trainer.ranks.tell)
         if resumed:
             self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
-            self.store.read_back()
-        self.mailbox = self._open_mailbox()
+        try:
+            if resumed:
+                self.store.read_back()
+            self.mailbox = self._open_mailbox()
+        except BaseException:
+            if resumed:
+                self.log.close()
+            raise
         if not resumed:  # last: a start that fails leaves no folder
             try:
                 self.log = RunLog(folder)
@@ -258,10 +264,10 @@ def finetune(
             trainer.follow()
             return None
         learner = Learner(trainer, start, folder, resume)
-        introduce(learner, origin)
-        if resume:
-            report_changes(learner, changed)
         try:
+            introduce(learner, origin)
+            if resume:
+                report_changes(learner, changed)
             with stop:
                 learner.run(stop)
         finally:

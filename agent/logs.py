@@ -31,7 +31,7 @@ class _Handler(logging.Handler):
         try:
             tqdm.write(self.format(record), file=sys.stderr)
             sys.stderr.flush()
-        except (OSError, ValueError):  # a terminal that has closed must not stop what is logged
+        except Exception:  # neither a terminal that has closed nor an odd argument may stop what is logged
             pass
 
 

@@ -122,7 +122,7 @@ def check_range(
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             inside = low <= number <= high and (number > above or above == -math.inf)
-            if not inside or (math.isinf(number) and not infinite):
+            if not inside or (isinstance(number, float) and math.isinf(number) and not infinite):
                 ends = [f"above {above:.10g}"] * math.isfinite(above) + [f"{low:.10g} or more"] * math.isfinite(low)
                 ends += [f"{high:.10g} or less"] * math.isfinite(high)
                 raise _wrong(name, value, " and ".join(ends) if ends and not inside else "a finite number")

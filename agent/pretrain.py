@@ -60,9 +60,9 @@ def pretrain(
         trained = pretrain(config, ["demos/lift"], "offline.pt")
         action = trained.policy().act(observation)
 
-    start: continue from it, up to config.offline.updates in all; origin: its path, for messages. stop: in force while
-    it trains; Ctrl-C and SIGTERM end it after the update in progress, with a checkpoint. The log goes to the folder
-    config.learner.run. Raises UserError when config, data and `start` do not fit.
+    start: continue from it, up to config.offline.updates in all; origin: its path. `out` must be new, or that path.
+    stop: in force while it trains; Ctrl-C and SIGTERM end it after the update in progress, with a checkpoint. The log
+    goes to the folder config.learner.run. Raises UserError when config, data and `start` do not fit.
     """
     out, stop = Path(out), stop or cli.Stop()
     config = replace(config, offline=replace(config.offline, data=[str(Path(place).resolve()) for place in data]))
@@ -71,11 +71,13 @@ def pretrain(
     training = Pretraining(config, folder, start, origin)
     with contextlib.closing(RunLog(folder)) as run_log:
         training.introduce(run_log, changed)
+        before, whole = training.updates, False
         try:
             with stop:
                 train(training, out, run_log, stop)
-        finally:  # Ctrl-C keeps what was trained
-            if written := training.updates > 0 or not stop.asked:  # else an older checkpoint there is worth more
+            whole = not stop.asked
+        finally:  # Ctrl-C, or an error, keeps what was trained; else an older checkpoint there is worth more
+            if written := whole or training.updates > (0 if stop.asked else before):
                 training.checkpoint().save(out)
         if written:
             run_log.result(f"wrote {out} after {plural(training.updates, 'update')} ({run_log.time_s:.0f} s)")
@@ -85,6 +87,11 @@ def pretrain(
 def _check(config: RunConfig, out: Path, start: Checkpoint | None, origin: str) -> Changes:
     """What `config` changes of `start`. Raises UserError for what cannot work, before anything is loaded."""
     config.check()
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file")
+    if out.exists() and not (start and Path(origin).exists() and out.samefile(origin)):
+        words = ["--resume", origin] if start else ["--data", *config.offline.data]
+        raise checkpoint.taken(out, ["agent.pretrain", "--resume", out], ["agent.pretrain", *words, "--out"])
     changed: Changes = {}
     if start:
         if "updates" in start.counters:
@@ -197,11 +204,6 @@ def main(argv: list[str] | None = None) -> int:
     if not data:
         raise UserError("no data: give the demonstrations' folders as --data FOLDER [FOLDER ...]")
     out = Path(flags.out or flags.resume or "offline.pt")
-    if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; name a file")
-    if out.exists() and not (flags.resume and out.samefile(flags.resume)):
-        origin = ["--resume", flags.resume] if flags.resume else ["--data", *data]
-        raise checkpoint.taken(out, ["agent.pretrain", "--resume", out], ["agent.pretrain", *origin, "--out"])
     stop = cli.Stop()
     done = pretrain(config, data, out, start, stop, flags.resume or "").counters["offline_updates"]
     if done == config.offline.updates:

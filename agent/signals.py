@@ -51,14 +51,14 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
 class Stop:
     """In its `with` block, turns true at the first of SIGNALS; a second, not SIGHUP, raises KeyboardInterrupt.
 
-    After `closing` the second only sets at_once, so that what must be closed is closed, and a third raises. at_once:
+    After `closing` two more only set at_once, so that what must be closed is closed; then one raises. at_once:
     there was a second. number: of the first, 0 before. exit_code: for a command that was stopped before its
     work was done.
     """
 
     def __init__(self) -> None:
         self.asked = self.at_once = self._closing = False
-        self.number = 0
+        self.number = self._more = 0
         self._before: dict[int, Any] = {}
 
     @property
@@ -76,9 +76,11 @@ class Stop:
 
     def _ask(self, number: int, frame: types.FrameType | None) -> None:
         if self.asked:
-            noted, self.at_once = self.at_once, True
-            if noted or not self._closing:
-                _interrupt(number, frame)
+            self.at_once = True
+            if self._closing and self._more < 2:
+                self._more += 1
+                return
+            _interrupt(number, frame)
         _note(number)
         self.asked, self.number = True, number
 

@@ -6,6 +6,7 @@ and numbers that are not read as they look (010 is 8, 1:30 is 90). Dates stay te
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def load(path: str | Path) -> Any:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        there = sorted(Path(path).parent.glob(f"*/{Path(path).name}"))
+        folder = next((each for each in Path(path).parents if each.is_dir()), Path())
+        there = sorted(folder.rglob(glob.escape(Path(path).name))) if folder.name == "configs" else []
         raise UserError(f"{path}: no such file" + (f" (did you mean {there[0]}?)" if there else "")) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

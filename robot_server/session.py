@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli import Stop, build
 from agent.config import NetworkConfig
+from agent.wire.bad_messages import shown
 from envs.base import PacedEnv, RobotFault, paced_env
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode, swap
@@ -176,7 +177,7 @@ def first_policy(
     torch.set_num_threads(robot.threads)
     network = {**(link.network or {}), "encoder_weights": ""}  # they come from the learner, with all others
     policy = Policy(link.spec, build(NetworkConfig, network, "the learner's network."))
-    log.info("connected to the learner at %s%s", link.address, f", run {link.run}" if link.run else "")
+    log.info("connected to the learner at %s%s", link.address, f", run {shown(link.run)}" if link.run else "")
     if not wait_until(served(link.has_weights), "waiting for the policy", stop):
         return None
     swap(policy, link)

@@ -59,7 +59,11 @@ def read_run(folder: Path) -> Run:
     path = log_path(folder)
     try:
         records = read_log(
-            folder, "episode", "eval", damaged=lambda n: print(f"{path}: {n} lines could not be read", file=sys.stderr)
+            folder,
+            "episode",
+            "eval",
+            damaged=lambda n: print(f"{path}: {n} lines could not be read", file=sys.stderr),
+            numbers={"episode": ("success", "return"), "eval": ("success",)},
         )
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

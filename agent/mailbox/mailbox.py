@@ -144,7 +144,7 @@ class Mailbox:
             if not self._receive(arrived.route, arrived.frames, arrived.holder):
                 self._listener.budget.charge(arrived.route, time.thread_time() - began_s)
             limit -= 1
-            if limit == 0:
+            if limit <= 0:
                 break
         return self._assembly.take()
 

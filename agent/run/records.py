@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 LOG_FILE = "log.jsonl"
@@ -16,11 +17,17 @@ def log_path(run: Path) -> Path:
     return run if run.is_file() else run / LOG_FILE
 
 
-def read_log(run: Path, *kinds: str, damaged: Callable[[int], object] = lambda count: None) -> list[Record]:
+def read_log(
+    run: Path,
+    *kinds: str,
+    damaged: Callable[[int], object] = lambda count: None,
+    numbers: Mapping[str, Iterable[str]] = MappingProxyType({}),
+) -> list[Record]:
     """The records of a run, of these kinds or of all, in order; once those that a resumed learner went over again.
 
-    A line that cannot be read is passed over; damaged(count) is called if there are any. The last line of a run that
-    still goes may be on its way, and does not count. Raises OSError when there is no log.
+    A line that cannot be read, or lacks one of the `numbers` of its kind, is passed over; damaged(count) is called if
+    there are any. The last line of a run that still goes may be on its way, and does not count. Raises OSError when
+    there is no log.
     """
     lines = log_path(run).read_bytes().split(b"\n")
     kept: list[Record] = []
@@ -32,6 +39,8 @@ def read_log(run: Path, *kinds: str, damaged: Callable[[int], object] = lambda c
         try:
             record = json.loads(line)
             kind, env_steps = record["kind"], float(record["env_steps"])
+            for name in numbers.get(kind, ()):
+                float(record[name])
         except (ValueError, KeyError, TypeError):
             unread += number < len(lines) - 1
             continue

@@ -480,10 +480,11 @@ def test_nohup_is_respected(tmp_path):
 
 
 def test_a_config_that_has_moved_is_named(tmp_path):
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "presets" / "cql.yaml").write_text("calql: {gamma: 0.9}\n")
-    with pytest.raises(UserError, match=r"cql.yaml: no such file \(did you mean .*presets/cql.yaml\?\)$"):
-        cli.parse(["--config", str(tmp_path / "cql.yaml")], "", ["calql"])
+    (tmp_path / "configs" / "presets").mkdir(parents=True)
+    (tmp_path / "configs" / "presets" / "cql.yaml").write_text("calql: {gamma: 0.9}\n")
+    for old in ("configs/cql.yaml", "configs/robots/cql.yaml"):
+        with pytest.raises(UserError, match=r"cql.yaml: no such file \(did you mean .*presets/cql.yaml\?\)$"):
+            cli.parse(["--config", str(tmp_path / old)], "", ["calql"])
     with pytest.raises(UserError, match=r"/none.yaml: no such file$"):
         cli.parse(["--config", str(tmp_path / "none.yaml")], "", ["calql"])
 

@@ -108,6 +108,24 @@ def test_it_is_called_from_python_as_well(tmp_path, demos, network):
     assert again.counters == {"offline_updates": 5}
 
 
+def test_a_call_from_python_destroys_no_checkpoint(tmp_path, demos, network, monkeypatch):
+    """Neither an older one of that name, nor by an error before anything was learnt."""
+    learner = LearnerConfig(run=str(tmp_path / "run"), device="cpu")
+    config = RunConfig(network=network, offline=OfflineConfig(updates=3, batch=16), learner=learner)
+    out = tmp_path / "offline.pt"
+    pretrain.pretrain(config, [demos], out)
+    before = out.read_bytes()
+    with pytest.raises(UserError, match=r"offline\.pt"):
+        pretrain.pretrain(config, [demos], out)
+    longer = replace(config, offline=replace(config.offline, updates=5))
+    monkeypatch.setattr(pretrain.Pretraining, "update", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pretrain.pretrain(longer, [demos], out, start=checkpoint.load(out), origin=str(out))
+    with pytest.raises(ZeroDivisionError):
+        pretrain.pretrain(config, [demos], tmp_path / "new.pt")
+    assert out.read_bytes() == before and not (tmp_path / "new.pt").exists()
+
+
 def test_what_watches_over_a_run_is_shown_each_record_and_the_rewards(train, monkeypatch):
     seen = []
     monkeypatch.setattr(Health, "update", lambda self, record, rewards: seen.append((record, rewards)))

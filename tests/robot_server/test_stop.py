@@ -36,8 +36,9 @@ def test_the_first_asks_and_the_second_interrupts(stop, number):
 def test_nothing_that_closes_is_interrupted_by_the_second_one(stop):
     os.kill(os.getpid(), signal.SIGINT)
     stop.closing()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.at_once and stop.number == signal.SIGINT
     os.kill(os.getpid(), signal.SIGINT)
-    assert stop.at_once
     with pytest.raises(KeyboardInterrupt):  # it hangs
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -44,9 +44,10 @@ def test_a_run_that_still_goes_and_one_that_was_rewound_can_be_read(tmp_path, ca
 
 def test_a_damaged_line_is_counted_and_skipped(tmp_path, capsys):
     path = write_log(tmp_path / "a", [1, 1]) / "log.jsonl"
-    path.write_text('{"kind": "episode", "env_st\n' + path.read_text())
+    lacking = '{"kind": "episode", "env_steps": 5}\n{"kind": "episode", "env_steps": 6, "success": null, "return": 0}\n'
+    path.write_text('{"kind": "episode", "env_st\n' + lacking + '{"kind": [], "env_steps": 1}\n' + path.read_text())
     assert len(plot.read_run(tmp_path / "a").episodes) == 2
-    assert capsys.readouterr().err == f"{path}: 1 lines could not be read\n"
+    assert capsys.readouterr().err == f"{path}: 4 lines could not be read\n"
 
 
 def test_spread_reaches_as_far_as_the_shortest_run():
