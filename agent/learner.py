@@ -244,7 +244,7 @@ def finetune(
         config = dataclasses.replace(start.run_config(), online=OnlineConfig(env_steps=5000))
         tuned = finetune(config, start, "runs/lift")
 
-    Everything of the run is in `folder`. resume: it is there already, and `start` is its newest checkpoint
+    Everything of the run is in `folder`. resume: it already exists, and `start` is its newest checkpoint
     (checkpoint.load_newest). stop: in force during the run; Ctrl-C and SIGTERM end it after the update in progress.
     origin: the path of `start`, for messages. None in the processes of torchrun that only follow. Raises UserError when
     config, data and `start` do not fit, the folder holds another run, or the address is taken.

@@ -29,7 +29,7 @@ class RunLog:
     never the run.
     """
 
-    def __init__(self, folder: Path, time_s: float = 0.0, quiet: bool = False) -> None:
+    def __init__(self, folder: Path, time_s: float = 0.0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         try:
@@ -42,7 +42,6 @@ class RunLog:
             raise UserError(f"run folder {folder}: {error.strerror}") from None
         self._folder, self._failing = folder, False
         self._started = time.monotonic() - time_s
-        self.quiet = quiet
 
     @property
     def time_s(self) -> float:
@@ -71,8 +70,7 @@ class RunLog:
 
     def warn(self, line: str, env_steps: int, updates: int) -> None:
         """To people, and into the log."""
-        if not self.quiet:
-            log.warning("%s", line)
+        log.warning("%s", line)
         self.write("warning", env_steps, updates, line=line)
 
     def changes(self, changed: Changes, env_steps: int, updates: int) -> None:
@@ -102,13 +100,11 @@ class RunLog:
 
     def say(self, line: str) -> None:
         """Tell people, but not the log."""
-        if not self.quiet:
-            log.info("%s", line)
+        log.info("%s", line)
 
     def result(self, line: str) -> None:
         """What the command has come to, on stdout."""
-        if not self.quiet:
-            print(line, flush=True)
+        print(line, flush=True)
 
     def close(self) -> None:
         self._file.close()

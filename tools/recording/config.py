@@ -12,7 +12,7 @@ from agent.options import option
 class CollectConfig:
     episodes: int = option(30, "episodes to add", low=0)
     noise: float = option(0.0, "scripted: standard deviation of the action noise, in action units", low=0)
-    failure_rate: float = option(0.0, "scripted: share of episodes that are spoilt on purpose", low=0, high=1)
+    failure_rate: float = option(0.0, "scripted: share of deliberate failures", low=0, high=1)
     retry_rate: float = option(0.0, "scripted: share of the others that miss once, then try again", low=0, high=1)
     seed: int = option(0, "seed of the first episode; each next one adds 1", low=0, high=2**31)
     leader: dict[str, Any] = option(

@@ -2,7 +2,7 @@
 
   python -m tools.stress.fuzz [--json FILE] [--messages 200000] [--identities 8] [--only learner|robot|control]
 
-The learner's socket: one process sends random and spoilt messages of every kind (hostile_messages) by raw sockets,
+The learner's socket: one process sends random and altered messages of every kind (hostile_messages) by raw sockets,
 while a good robot plays episodes with a Link in another; each must arrive bit-equal. First a batch at a time, and the
 learner looks at every message: does it go on, and what does it keep? Then as many as a gigabit network carries, and it
 ignores whom it has lost patience with (agent.mailbox.cpu_budget), while raw connections bring what no ZeroMQ would send
@@ -295,7 +295,7 @@ def main() -> None:
     arguments.add_argument("--identities", type=int, default=8, help="connections of the strangers' process (8)")
     arguments.add_argument("--only", choices=["learner", "robot", "control"], help="only that one's socket")
     flags = arguments.parse_args()
-    report = Report("fuzz: random and spoilt messages")
+    report = Report("fuzz: random and altered messages")
     if flags.only in (None, "control"):
         against_control(report, flags.messages)
     if flags.only in (None, "learner"):
