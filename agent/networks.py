@@ -241,6 +241,6 @@ class Critics(nn.Module):
                 hidden = torch.baddbmm(bias, hidden, weight)  # (E, B N, H)
             else:
                 with torch.autocast(hidden.device.type, enabled=False):  # values of hundreds need all of their digits
-                    hidden = torch.baddbmm(bias, hidden.float(), weight)
+                    hidden = torch.baddbmm(bias, hidden.to(weight.dtype), weight)
         values: Tensor = hidden.unflatten(1, (batch, count)).squeeze(-1)
         return values

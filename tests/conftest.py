@@ -17,6 +17,21 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
 
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def real():
+    """real("robosuite_lift_3"): the path of those data beside the repository; skips where they are not there."""
+
+    def path(name):
+        if not (REAL / name).exists():
+            pytest.skip(f"no shared/data/{name} beside the repository")
+        return REAL / name
+
+    return path
+
+
 @pytest.fixture(autouse=True)
 def no_log_on_stderr(monkeypatch):
     """Commands that a test runs in its own process leave its logging as it is."""

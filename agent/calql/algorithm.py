@@ -176,9 +176,10 @@ class CalQL:
 
     def _losses(self, batch: Batch, noise: Noise, weights: Weights, update_actor: bool) -> Losses:
         with self._autocast(self.bf16 != "off"):
-            features = self.policy.encoder(batch.observations).float()  # (B, F), with gradient for the critics
+            full = self.log_alpha.dtype  # of the parameters, whatever autocast computes in
+            features = self.policy.encoder(batch.observations).to(full)  # (B, F), with gradient for the critics
             with torch.no_grad():
-                next_features = self.policy.encoder(batch.next_observations).float()
+                next_features = self.policy.encoder(batch.next_observations).to(full)
         with self._autocast(self.bf16 == "all"):
             losses, metrics = self.critic_loss(features, next_features, batch, weights, noise)
             if update_actor:

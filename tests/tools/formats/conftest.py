@@ -1,13 +1,8 @@
-"""Episodes of any shape, and the folder of real demonstrations beside the repository, where there is one."""
-
-from pathlib import Path
+"""Episodes of any shape."""
 
 import numpy as np
-import pytest
 
 from agent.spec import Episode
-
-REAL = Path(__file__).parents[4] / "shared" / "data"
 
 
 def made(steps, cameras=(), states=(("proprio", 5),), action_dim=3, seed=0, success=True, meta=None):
@@ -33,15 +28,3 @@ def made(steps, cameras=(), states=(("proprio", 5),), action_dim=3, seed=0, succ
         action_latencies_s=rng.random(steps, dtype=np.float32),
         meta={"seed": seed, "env": {"name": "sim", "options": {"control_hz": 10.0}}} if meta is None else meta,
     )
-
-
-@pytest.fixture
-def real():
-    """real("robosuite_lift_3"): that recording's path; skips where the folder is not there."""
-
-    def path(name):
-        if not (REAL / name).exists():
-            pytest.skip(f"no real demonstrations beside the repository ({name})")
-        return REAL / name
-
-    return path
