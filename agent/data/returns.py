@@ -1,7 +1,7 @@
 """From an episode's rewards to what learning sees: the one reward transform, and Monte-Carlo returns-to-go.
 
 Both TD targets and returns use `learning_rewards`; nothing else in the project scales a reward. Returns follow the
-authors' rules (Nakamoto et al. 2023, appendix and code): see `returns_to_go`.
+authors' rules (Nakamoto et al. 2023, appendix and code) but for dense tasks: see `returns_to_go`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,21 @@ def returns_to_go(
 
     sparse, every reward the failure reward: R = r_neg / (1 - gamma) at every step, as if it went on for ever.
     sparse, any success: the recursion starts from nothing after the last step.
-    dense, cut by a time limit: it starts from r_last / (1 - gamma) at the last step.
+    dense, cut by a time limit: it starts from m / (1 - gamma) after the last step, where m is the mean reward of the
+    last 1 / (1 - gamma) steps.
+
+    A return must estimate the value of the policy that acted: Cal-QL does not push Q of other actions below it. The
+    authors start dense returns from 0, as if the task ended there: too high where rewards are negative, too low where
+    they are positive. Starting from the last reward is as noisy as one reward times 1 / (1 - gamma). The mean over the
+    discount's horizon has a tenth of that deviation at gamma 0.99, and lags where rewards still change: it stays below
+    the value while they rise. It depends on nothing learnt, so an episode's returns stay the same.
     """
     rewards = rewards.astype(np.float64)
     if sparse and np.all(np.isclose(rewards, failure_reward)):
         return np.full(len(rewards), failure_reward / (1 - gamma), np.float32)
     returns = np.empty_like(rewards)
     cut = not sparse and not terminated[-1]
-    following = rewards[-1] / (1 - gamma) if cut else 0.0
+    following = rewards[-round(1 / (1 - gamma)) :].mean() / (1 - gamma) if cut else 0.0
     for t in reversed(range(len(rewards))):
         following = rewards[t] + gamma * (1 - float(terminated[t])) * following
         returns[t] = following

@@ -45,6 +45,37 @@ def test_p11_dense_constant_reward_cut_by_a_time_limit(make_episode, reward):
     assert returns == pytest.approx([reward / 0.1] * 6)
 
 
+def at_the_cut(mean, noise, gamma, value, count=400):
+    """(bias, standard deviation) of the last return, against the value there, of episodes with these mean rewards."""
+    random, cut = np.random.default_rng(0), np.zeros(len(mean), bool)
+    rewards = mean + noise * random.standard_normal((count, len(mean)))
+    last = [returns_to_go(row, cut, gamma, sparse=False, failure_reward=math.nan)[-1] for row in rewards]
+    return np.mean(last) - value, np.std(last)
+
+
+def test_dense_returns_of_a_noisy_reward_are_unbiased_and_know_more_than_its_last_step():
+    """From r_last / (1 - gamma) the deviation would be that of one reward, 1, times 1 / (1 - gamma): 100."""
+    bias, deviation = at_the_cut(np.ones(200), 1.0, gamma=0.99, value=100.0)
+    assert abs(bias) < 3 * deviation / 20 and 8 < deviation < 12
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_dense_returns_of_costs_and_of_gains_cut_by_a_time_limit_are_those_of_going_on(sign):
+    """From 0, as the authors' code has it, a cost of 1 a step for ever would be worth -1 at the last step, not -20."""
+    bias, _ = at_the_cut(sign * np.ones(60), 0.0, gamma=0.95, value=sign * 20.0)
+    assert bias == pytest.approx(0, abs=1e-4)
+
+
+def test_dense_returns_of_rewards_that_rise_stay_below_the_value():
+    """An arm that is still getting nearer when the time is over: r = -exp(-t / 60)."""
+    steps, gamma = np.arange(4000), 0.99
+    rewards = -np.exp(-steps / 60)
+    value = float(rewards[199:] @ gamma ** (steps[199:] - 199))
+    bias, _ = at_the_cut(rewards[:200], 0.0, gamma, value)
+    whole_episode = rewards[:200].mean() / (1 - gamma) - value
+    assert whole_episode / 3 < bias < 0
+
+
 def test_dense_terminated_does_not_bootstrap(make_episode):
     _, returns = rewards_and_returns(make_episode(3, rewards=[1, 2, 4], terminated=True), DENSE, 0.5)
     assert returns.tolist() == [1 + 1 + 1, 2 + 2, 4]
@@ -65,7 +96,8 @@ def test_returns_equal_the_discounted_sum_of_the_rewards_that_learning_sees(raw,
     assert rewards == pytest.approx(seen, rel=1e-4, abs=1e-4)
     flags = np.zeros(steps, bool)
     flags[-1] = terminated
-    tail = 0.0 if terminated else gamma * seen[-1] / (1 - gamma)
+    horizon = seen[-round(1 / (1 - gamma)) :]
+    tail = 0.0 if terminated else gamma * sum(horizon) / len(horizon) / (1 - gamma)
     expected = [
         sum(gamma ** (k - t) * seen[k] for k in range(t, steps)) + gamma ** (steps - 1 - t) * tail for t in range(steps)
     ]
