@@ -29,13 +29,24 @@ class NetworkConfig:
     head: Literal["spatial_softmax", "flatten"] = option("spatial_softmax", "how a feature map becomes a vector")
     features: int = option(64, "length of each camera's feature vector", low=1)
     state_features: int = option(
-        64, "length of the proprioception's feature vector; 0: no layer, the standardised numbers themselves", low=0
+        64, "length of the proprioception's feature vector; 0: no layer, the states themselves", low=0
     )
+    state_standardise: bool = option(True, "states: minus the mean of the demonstrations, by their deviation")
     actor_hidden: list[int] = option([256, 256], "hidden layers of the actor", low=1)
     critic_hidden: list[int] = option([256, 256], "hidden layers of each critic", low=1)
     critics: int = option(10, "E, size of the critic ensemble", low=1)
     actor_layer_norm: bool = option(True, "LayerNorm in the actor")
     critic_layer_norm: bool = option(True, "LayerNorm in the critics")
+    init: Literal["torch", "orthogonal", "xavier"] = option(
+        "torch",
+        "initial weights of actor and critics; torch: uniform up to 1/sqrt(inputs), the actor's last layer near zero; "
+        "orthogonal: gain sqrt 2; xavier: uniform in every layer; the last two with zero biases",
+    )
+    last_gain: float = option(0.01, "orthogonal: gain of the last layer of actor and critics", low=0)
+    log_std: Literal["direct", "scaled"] = option(
+        "direct",
+        "the policy's log std; direct: the actor's output; scaled: multiplier x output + offset, learnt from 1 and -1",
+    )
 
     def from_checkpoint(self) -> NetworkConfig:
         """The same networks with their weights from a checkpoint, which names no other file to read."""

@@ -120,7 +120,7 @@ class ImageEncoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A whole observation -> (B, F): an ImageEncoder per camera; states standardised, through one layer or none."""
+    """A whole observation -> (B, F): an ImageEncoder per camera; states, through one layer or none."""
 
     state_mean: Tensor
     state_std: Tensor
@@ -155,8 +155,19 @@ def _module_name(key: str) -> str:
     return "of " + key.replace(".", "/")  # torch refuses dots in module names, and those of its own methods
 
 
+def initialise(layer: Tensor, config: NetworkConfig, last: bool = False) -> None:
+    """Draw the weights of one layer, (inputs, outputs) or its transpose, for network.init orthogonal and xavier."""
+    if config.init == "orthogonal":
+        nn.init.orthogonal_(layer, config.last_gain if last else math.sqrt(2))
+    else:
+        nn.init.xavier_uniform_(layer)
+
+
 class Actor(nn.Module):
-    """Features (B, F) -> a tanh of a diagonal Gaussian over actions."""
+    """Features (B, F) -> a tanh of a diagonal Gaussian over actions.
+
+    network.log_std scaled: log std = multiplier x output + offset, as in the authors' code (Nakamoto et al. 2023).
+    """
 
     def __init__(self, features: int, action_dim: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -170,10 +181,33 @@ class Actor(nn.Module):
         for out in (self.mean, self.log_std):
             nn.init.orthogonal_(out.weight, gain=0.01)
             nn.init.zeros_(out.bias)
+        if config.init != "torch":
+            self._initialise(config)
+        self.scaled = config.log_std == "scaled"
+        if self.scaled:
+            self.log_std_multiplier, self.log_std_offset = nn.Parameter(torch.ones(1)), nn.Parameter(-torch.ones(1))
 
     def forward(self, features: Tensor) -> TanhNormal:
         hidden = self.trunk(features)
-        return TanhNormal(self.mean(hidden), self.log_std(hidden).clamp(LOG_STD_MIN, LOG_STD_MAX))
+        log_std = self.log_std(hidden)
+        if self.scaled:
+            log_std = self.log_std_multiplier * log_std + self.log_std_offset
+        return TanhNormal(self.mean(hidden), log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
+
+    @torch.no_grad()
+    def _initialise(self, config: NetworkConfig) -> None:
+        for layer in self.trunk:
+            if isinstance(layer, nn.Linear):
+                initialise(layer.weight, config)
+                layer.bias.zero_()
+        if config.init == "orthogonal":  # one matrix for both outputs
+            both = torch.cat([self.mean.weight, self.log_std.weight])
+            initialise(both, config, last=True)
+            self.mean.weight.copy_(both[: len(both) // 2])
+            self.log_std.weight.copy_(both[len(both) // 2 :])
+        else:
+            initialise(self.mean.weight, config)
+            initialise(self.log_std.weight, config)
 
 
 class TanhNormal:
@@ -216,6 +250,15 @@ class Critics(nn.Module):
             if self.layer_norm and outputs != 1:
                 self.scales.append(torch.ones(count, 1, outputs))
                 self.offsets.append(torch.zeros(count, 1, outputs))
+        if config.init != "torch":
+            self._initialise(config)
+
+    @torch.no_grad()
+    def _initialise(self, config: NetworkConfig) -> None:
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            bias.zero_()
+            for member in weight:
+                initialise(member, config, last=member.shape[-1] == 1)
 
     def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None, frozen: bool = False) -> Tensor:
         """members: indices of those asked for, or all. frozen: gradients reach the inputs, not the parameters."""

@@ -128,7 +128,8 @@ class Pretraining:
         if start:
             self._restore(start, origin)
         else:
-            self.agent.standardise(*self.replay.state_statistics())
+            if config.network.state_standardise:
+                self.agent.standardise(*self.replay.state_statistics())
             if calql.start_at_return:
                 self.agent.start_critics_at(self.replay.mean_return())
         accelerate(self.agent, learner)

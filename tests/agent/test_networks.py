@@ -124,6 +124,88 @@ def test_critics_start_as_different_functions(network):
     assert all((q[i] - q[j]).abs().max() > 1e-3 for i in range(3) for j in range(i))
 
 
+def test_default_networks_draw_what_they_always_drew(network):
+    """Checkpoints and seeds of before: the same random numbers in the same order, under the same names."""
+    torch.manual_seed(0)
+    actor, critics = Actor(6, 2, network), Critics(6, 2, network)
+    assert set(actor.state_dict()) == {
+        f"{layer}.{kind}" for layer in ("trunk.0", "trunk.1", "mean", "log_std") for kind in ("weight", "bias")
+    }
+    torch.manual_seed(0)
+    trunk, mean, log_std = nn.Linear(6, 16), nn.Linear(16, 2), nn.Linear(16, 2)
+    for out in (mean, log_std):
+        nn.init.orthogonal_(out.weight, gain=0.01)
+    assert torch.equal(actor.trunk[0].weight, trunk.weight) and torch.equal(actor.trunk[0].bias, trunk.bias)
+    assert torch.equal(actor.mean.weight, mean.weight) and torch.equal(actor.log_std.weight, log_std.weight)
+    for (inputs, outputs), weight, bias in zip(
+        [(8, 16), (16, 16), (16, 1)], critics.weights, critics.biases, strict=True
+    ):
+        bound = 1 / math.sqrt(inputs)
+        assert torch.equal(weight, torch.empty(3, inputs, outputs).uniform_(-bound, bound))
+        assert torch.equal(bias, torch.empty(3, 1, outputs).uniform_(-bound, bound))
+
+
+def gram(weight):
+    """Of its shorter side: gain^2 times the identity when the matrix is orthogonal."""
+    return weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+
+
+def scaled(size, gain):
+    return gain**2 * torch.eye(size)
+
+
+def test_orthogonal_networks_are_the_authors(network):
+    """Orthogonal with gain sqrt 2, zero biases, last layer 0.01; sigma begins at exp(-1) (Nakamoto et al. 2023)."""
+    torch.manual_seed(0)
+    theirs = dataclasses.replace(network, init="orthogonal", log_std="scaled", critic_layer_norm=False)
+    actor, critics = Actor(6, 2, theirs), Critics(6, 2, theirs)
+    root = math.sqrt(2)
+    torch.testing.assert_close(gram(actor.trunk[0].weight), scaled(6, root))
+    outputs = torch.cat([actor.mean.weight, actor.log_std.weight])  # one layer in the authors' code
+    torch.testing.assert_close(gram(outputs), scaled(4, 0.01), rtol=1e-4, atol=1e-9)
+    for member in range(3):  # whole layers: the first one's of state and action together
+        for layer, (size, gain) in enumerate([(8, root), (16, root), (1, 0.01)]):
+            torch.testing.assert_close(gram(critics.weights[layer][member]), scaled(size, gain), rtol=1e-4, atol=1e-5)
+    assert (critics.weights[0][0] - critics.weights[0][1]).abs().max() > 0.1  # each its own
+    biases = [actor.trunk[0].bias, actor.mean.bias, actor.log_std.bias, *critics.biases]
+    assert not any(bias.any() for bias in biases)
+    log_std = actor(torch.randn(5, 6)).log_std
+    torch.testing.assert_close(log_std, torch.full((5, 2), -1.0), atol=0.1, rtol=0)
+
+
+def test_orthogonal_critics_tell_their_inputs_apart(network):
+    """Without LayerNorm the last hidden layer of the plain initialisation is much flatter over the inputs."""
+    spread = {}
+    for init in ("torch", "orthogonal"):
+        torch.manual_seed(0)
+        config = dataclasses.replace(network, init=init, critic_layer_norm=False, critic_hidden=[256] * 4)
+        critics = separate_critic(Critics(6, 2, config), 0, False)
+        spread[init] = critics[:-1](torch.randn(500, 8)).std(0).mean().item()
+    assert spread["orthogonal"] > 4 * spread["torch"], spread
+
+
+def test_xavier_networks_have_its_bounds_in_every_layer(network):
+    torch.manual_seed(0)
+    actor, critics = (kind(6, 2, dataclasses.replace(network, init="xavier")) for kind in (Actor, Critics))
+    layers = [actor.trunk[0].weight, actor.mean.weight, actor.log_std.weight, *(w[0] for w in critics.weights)]
+    for weight in layers:
+        bound = math.sqrt(6 / sum(weight.shape))
+        assert 0.5 * bound < weight.abs().max() <= bound
+    assert not any(bias.any() for bias in (actor.trunk[0].bias, actor.mean.bias, *critics.biases))
+
+
+def test_scaled_log_std_learns_its_multiplier_and_offset(network):
+    actor = Actor(6, 2, dataclasses.replace(network, log_std="scaled"))
+    with torch.no_grad():
+        actor.log_std.bias.copy_(torch.tensor([0.5, -0.25]))
+        actor.log_std.weight.zero_()
+        actor.log_std_multiplier.fill_(2.0)
+    log_std = actor(torch.zeros(3, 6)).log_std
+    torch.testing.assert_close(log_std, torch.tensor([0.0, -1.5]).expand(3, 2))
+    log_std.sum().backward()
+    assert actor.log_std_offset.grad == 6 and actor.log_std_multiplier.grad == pytest.approx(0.75)
+
+
 @pytest.mark.parametrize("head", ["spatial_softmax", "flatten"])
 def test_encoder_uses_every_camera_and_every_state(network, head):
     spec = Spec({"left": (12, 16, 3), "right.eye": (16, 12, 3)}, {"pos": 3, "grip": 1}, 2)

@@ -56,6 +56,8 @@ def test_cql_yaml_changes_one_switch():
 
 
 PAPER = {  # AntMaze
+    "network.state_standardise": False, "network.init": "orthogonal", "network.last_gain": 0.01,
+    "network.log_std": "scaled",
     "network.state_features": 0, "network.critics": 2, "network.actor_layer_norm": False,
     "network.critic_layer_norm": False, "network.actor_hidden": [256, 256], "network.critic_hidden": [256] * 4,
     "calql.gamma": 0.99, "calql.target_rate": 0.005, "calql.actor_lr": 1e-4, "calql.critic_lr": 3e-4,
@@ -90,6 +92,7 @@ RLPD = OTHERS | {
     "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0,
 }  # fmt: skip
 RLPD_D4RL = RLPD | {
+    "network.state_standardise": False, "network.init": "xavier", "network.log_std": "direct",
     "network.state_features": 0, "network.actor_hidden": [256] * 3, "network.critic_hidden": [256] * 3,
     "network.actor_layer_norm": False, "calql.gamma": 0.99, "calql.initial_temperature": 1.0,
     "offline.batch": 256, "online.batch": 256,
@@ -100,6 +103,8 @@ WSRL = OTHERS | {
     "online.warmup_steps": 5000,
 }  # fmt: skip
 WSRL_D4RL = WSRL | {
+    "network.state_standardise": False, "network.init": "orthogonal", "network.last_gain": 1.4142135,
+    "network.log_std": "direct",
     "network.state_features": 0, "calql.gamma": 0.99, "calql.cql_actions": 10, "calql.actor_lr": 1e-4,
     "calql.temperature_lr": 1e-4, "calql.initial_temperature": 1.0, "calql.importance_sampling": True,
     "reward.scale": 10.0, "reward.bias": -5.0, "offline.batch": 256, "online.batch": 256,

@@ -283,6 +283,15 @@ def test_states_are_standardised_by_the_data(train, demos, make_episode):
     assert policy["encoder.state_std"].numpy() == pytest.approx(rows.std(0), rel=1e-3)
 
 
+def test_published_networks_take_states_as_they_are_and_come_back_from_the_checkpoint(train):
+    start, _ = train(
+        "--updates", "1", "--state-standardise", "false", "--init", "orthogonal", "--log-std", "scaled"
+    )  # fmt: skip
+    policy = start.agent["policy"]
+    assert not policy["encoder.state_mean"].any() and (policy["encoder.state_std"] == 1).all()
+    assert policy["actor.log_std_offset"].item() == pytest.approx(-1, abs=0.01) and start.policy()
+
+
 def test_a_learnable_task_is_learnt(tmp_path, train, make_episode, state_spec):
     """Where action and reward are functions of the state, and nothing comes after, all losses fall."""
     for k in range(6):

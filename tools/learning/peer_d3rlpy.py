@@ -46,7 +46,10 @@ NOT_THEIRS: dict[str, dict[str, Any]] = {  # section -> field -> what theirs amo
         "gradient_clip": 0.0, "importance_sampling": True, "entropy_backup": False, "target_entropy": -1.0,
         "cql_clip_low": -math.inf, "cql_clip_high": math.inf,
     },
-    "network": {"state_features": 0, "actor_layer_norm": False, "critic_layer_norm": False},
+    "network": {
+        "state_features": 0, "state_standardise": True, "actor_layer_norm": False, "critic_layer_norm": False,
+        "init": "torch", "log_std": "direct",
+    },
 }  # fmt: skip
 
 

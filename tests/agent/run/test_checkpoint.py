@@ -318,6 +318,17 @@ def test_every_default_config_survives_the_file(tmp_path, spec):
     assert isinstance(loaded.section("network"), NetworkConfig)
 
 
+def test_a_checkpoint_of_before_network_init_has_the_networks_that_it_was_trained_with(tmp_path, state):
+    expected = state.policy()
+    for name in ("init", "last_gain", "log_std", "state_standardise"):
+        del state.config["network"][name]
+    state.save(tmp_path / "old.pt")
+    loaded = checkpoint.load(tmp_path / "old.pt")
+    network = loaded.section("network")
+    assert (network.init, network.log_std, network.state_standardise) == ("torch", "direct", True)
+    assert differing(loaded.policy().state_dict(), expected.state_dict()) == []
+
+
 def rewritten(path, target, compression=zipfile.ZIP_STORED, extra=()):
     """The archive once more, with its entries compressed or others beside them."""
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w", compression) as new:
