@@ -19,6 +19,8 @@ from agent.files import check_writable, make_folder, move
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
 from agent.wire.bad_messages import shown
 from agent.wire.messages import EpisodeKey, episode_name
+from agent.wire.receipt import is_receipt
+from agent.wire.untrusted import WireError
 from robot_server import journal, spool
 from robot_server.journal import Journal
 from robot_server.outgoing import Outgoing
@@ -33,6 +35,7 @@ class Outbox:
     """Every episode of `robot` that the learner has not acknowledged, oldest first; takes in what `folder` has of it.
 
     limit_bytes: `full` from there on. episodes: by their identity; those of another run than the learner's are `held`.
+    running: the one that has not ended, None between two.
     Raises UserError when `folder` cannot be written.
     """
 
@@ -40,7 +43,7 @@ class Outbox:
         self.folder, self.spec, self.limit_bytes = folder, spec, limit_bytes
         self._identity = robot, boot
         self._number = -1
-        self._running: Outgoing | None = None
+        self.running: Outgoing | None = None
         self._longest = 0  # bytes of an episode
         self._kept = 0  # bytes in the folder
         self._failed = False  # the last attempt to write there
@@ -75,33 +78,33 @@ class Outbox:
         """Why the robot should make no more steps, in words: they could be lost. Empty: it may."""
         if self._failed and any(out.ended and out.file is None for out in self.episodes.values()):
             return f"{self.folder} cannot be written"
-        running = self._running.size if self._running else 0
+        running = self.running.size if self.running else 0
         if running >= EPISODE_BYTES:
             return f"the episode has {running / 1e9:.1f} GB"
-        ahead = running if self._running else self._longest if self._kept else 0
+        ahead = running if self.running else self._longest if self._kept else 0
         if self._kept + ahead < self.limit_bytes:
             return ""
         return f"{self.folder} holds {self._kept / 1e9:.2f} GB that no learner has taken yet (robot.spool_gb)"
 
     def begin(self, meta: Mapping[str, Any]) -> int:
         """The next episode of this boot; its number."""
-        assert self._running is None, "the episode before has not ended"
+        assert self.running is None, "the episode before has not ended"
         self._number += 1
-        self._running = Outgoing((*self._identity, self._number), dict(meta))
+        self.running = Outgoing((*self._identity, self._number), dict(meta))
         return self._number
 
     def append(self, transition: Transition) -> None:
         """The next step of the running episode. Raises SpecError if it does not fit."""
-        episode = self._running
+        episode = self.running
         assert episode is not None, "begin() comes first"
         transition.check(self.spec)
         self._note(episode, episode.append(transition))
         self.episodes[episode.key] = episode
-        self._running = None if episode.ended else episode
+        self.running = None if episode.ended else episode
 
     def cut(self, observation: Observation | None, ending: str = "") -> None:
         """End the running episode, if there is one; `observation`, if it fits the spec, came after its last step."""
-        episode, self._running = self._running, None
+        episode, self.running = self.running, None
         if episode is None:
             return
         try:
@@ -137,6 +140,26 @@ class Outbox:
             if held > MEMORY_BYTES:
                 episode.release()
         self._measure()
+
+    def acknowledge(self, key: EpisodeKey, steps: int, receipt: str) -> None:
+        """Take the learner's ACK: `steps` of the episode are on its disk. Raises WireError when it cannot be right."""
+        episode = self.episodes.get(key)
+        if episode is None:
+            return
+        secret = episode.meta.get("secret")
+        if episode.held or (secret and not is_receipt(receipt, secret, key[2], steps)):
+            raise WireError(f"ACK of {key} from another run")
+        if steps < episode.length:  # cut short there, while this robot was disconnected
+            episode.sent = min(episode.sent, steps)  # the learner asks for the rest that it needs
+        elif not episode.ended:
+            raise WireError(f"ACK of {key}, which has not ended")
+        else:
+            self.deliver(key)
+
+    def resend(self, key: EpisodeKey, step: int) -> None:
+        """Send the episode again from `step` on."""
+        if episode := self.episodes.get(key):
+            episode.sent = min(episode.sent, step)
 
     def deliver(self, key: EpisodeKey) -> None:
         """It is on the learner's disk: delete it.
@@ -180,7 +203,7 @@ class Outbox:
 
         Those of no run are this one's from here on.
         """
-        for out in {**self.episodes, **({self._running.key: self._running} if self._running else {})}.values():
+        for out in {**self.episodes, **({self.running.key: self.running} if self.running else {})}.values():
             out.meta["run"] = out.meta.get("run") or run
             before, out.held = out.held, out.meta["run"] != run
             if out.held and not before:

@@ -33,7 +33,7 @@ from agent.wire.bad_messages import shown
 from agent.wire.messages import NAME, Message, check_address, pack, unpack
 from agent.wire.untrusted import WireError
 from envs.base import action_meaning
-from robot_server.watch import dial
+from robot_server.connection import Connection
 from tools.common.rollout import make_env
 
 CONNECT_S = 3.0
@@ -53,31 +53,30 @@ class Probe:
 
     def __init__(self, address: str, keys: str, robot: str) -> None:
         self.address = address
-        self._context, self._socket, self.watch = dial(address, robot, keys, {zmq.LINGER: 0})
+        self.connection = Connection(address, robot, keys, {zmq.LINGER: 0})
 
     def connect(self, timeout_s: float) -> None:
         """Raises NotWell when there is no connection in time."""
         deadline = time.monotonic() + timeout_s
-        while self.watch.trouble and not self.watch.gave_up and time.monotonic() < deadline:
+        while self.connection.error and not self.connection.gave_up and time.monotonic() < deadline:
             time.sleep(0.02)
-            self.watch.read()
-        if self.watch.trouble:
-            raise NotWell(self.watch.trouble)
+            self.connection.read_events()
+        if self.connection.error:
+            raise NotWell(self.connection.error)
 
     def ask(self, spec: dict[str, Any], env: dict[str, Any], ballast: int = 0, back: int = 0) -> None:
         array = {"ballast": np.zeros(ballast, np.uint8)} if ballast else {}
-        self._socket.send_multipart(
-            pack("PROBE", array, spec=spec, env=env, sent_s=time.monotonic(), answer_bytes=back)
-        )
+        probe = pack("PROBE", array, spec=spec, env=env, sent_s=time.monotonic(), answer_bytes=back)
+        self.connection.socket.send_multipart(probe)
 
     def answer(self, timeout_s: float = ANSWER_S) -> Message:
         """The next answer. Raises NotWell when there is none, or it is a refusal."""
-        if not self._socket.poll(int(timeout_s * 1000)):
+        if not self.connection.wait(timeout_s):
             raise NotWell(
                 f"{self.address} is connected, but has not answered in {timeout_s:g} s: is the learner stuck?"
             )
         try:
-            message = unpack(self._socket.recv_multipart())
+            message = unpack(self.connection.socket.recv_multipart())
         except WireError as error:
             raise NotWell(f"{self.address} answers what no learner would: {shown(error)}") from None
         if message.kind != "STATUS":
@@ -85,9 +84,7 @@ class Probe:
         return message
 
     def close(self) -> None:
-        self.watch.close()
-        self._socket.close(0)
-        self._context.term()
+        self.connection.close()
 
 
 def round_trips_s(probe: Probe) -> list[float]:

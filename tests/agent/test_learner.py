@@ -81,7 +81,7 @@ class Robot:
         self.link.pump()
         if self.link.done and not self.gone:  # as a robot server does: everything delivered, then BYE
             self.gone = True
-            self.link._put(pack("BYE"))
+            self.link.connection.send(pack("BYE"))
         Mailbox.wait(mailbox, 0.02)
 
 
@@ -478,7 +478,7 @@ def test_the_secret_of_a_run_is_in_its_checkpoint_alone(tune, episodes, capfd, c
     whole = run.latest.run
     assert len(whole) == 32 and run.robot.link.run == f"run-{whole[:8]}"
     secret = boot_secret(whole, "arm", run.robot.link.boot)
-    assert run.robot.link._secret == secret != whole
+    assert run.robot.link.handshake.secret == secret != whole
     out = "".join(capfd.readouterr()) + caplog.text
     files = [path for path in run.folder.rglob("*") if path.is_file() and path.suffix != ".pt"]
     assert len(files) > 4
@@ -525,7 +525,7 @@ def test_a_disk_that_is_full_for_a_while_costs_neither_the_run_nor_an_episode(tu
     monkeypatch.setattr("agent.run.intake.Intake.take", taken)
     run = tune(episodes, "--utd", "1", "--checkpoint-every", "1")
     assert (run.learner.episodes, run.learner.env_steps, run.learner.updates) == (4, 20, 20)
-    assert len(episode_paths([run.folder / "episodes"])) == 4 and not run.robot.link._outbox
+    assert len(episode_paths([run.folder / "episodes"])) == 4 and not run.robot.link.outbox
     assert (
         "No space left on device; waiting: 1 episode" in caplog.text and "latest.pt: cannot be written" in caplog.text
     )
@@ -580,7 +580,7 @@ def test_an_episode_that_contradicts_the_config_is_set_aside_whole(tune, episode
     assert f"{aside}: reward.sparse" in caplog.text
     np.testing.assert_array_equal(read_episode(aside).rewards, episodes[1].rewards)
     assert (first.learner.episodes, first.learner.env_steps, first.learner.updates) == (4, 26, 18)
-    assert not first.robot.link._outbox and len(first.learner.replay) == 26
+    assert not first.robot.link.outbox and len(first.learner.replay) == 26
     again = tune([], resume=True)  # nothing has been put right
     assert (again.learner.episodes, again.learner.env_steps) == (4, 26) and aside.exists()
     assert read_episode(aside).meta["number"] in [number for *_, number in again.learner.mailbox._assembly.stored]

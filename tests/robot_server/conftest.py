@@ -113,7 +113,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def empty(bench):
     """Whether a link has delivered everything: nothing is left for the spool."""
-    return lambda link: not link._outbox
+    return lambda link: not link.outbox
 
 
 class TinyEnv(gymnasium.Env):

@@ -22,7 +22,7 @@ def bench_pair(bench):
 def offer(bench, mailbox, link, version):
     """Weights `version` reach the link's hands."""
     mailbox.offer(version, {"w": np.array(version / 10, np.float32)})
-    bench.turn(lambda: link._have == version)
+    bench.turn(lambda: link.weights.received == version)
 
 
 def test_an_episode_as_it_was_acted(bench, bench_pair, tiny_env, tiny_policy, empty):
@@ -199,7 +199,7 @@ def test_an_action_beyond_its_range_is_clipped_before_the_env_gets_it(bench, ben
 def test_weights_that_do_not_fit_are_a_user_error(bench, bench_pair, tiny_env, tiny_policy):
     mailbox, link = bench_pair
     mailbox.offer(7, {"other": np.zeros(1)})
-    bench.turn(lambda: link._have == 7)
+    bench.turn(lambda: link.weights.received == 7)
     with pytest.raises(UserError, match=r"version 7 .*other names"):
         run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
 

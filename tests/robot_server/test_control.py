@@ -400,7 +400,7 @@ def acting(bench, control, tiny_env, tiny_policy, empty):
     """Runs an episode of TinyEnv, and gives what the learner got of it. at: what happens before which step."""
     mailbox, link = bench.pair()
     mailbox.offer(1, {"w": np.array(0.1, np.float32)})
-    bench.turn(lambda: link._have == 1)
+    bench.turn(lambda: link.weights.received == 1)
 
     def act(at, **options):
         tiny_env.on_step = lambda step: at.get(step, lambda: None)()
@@ -475,7 +475,7 @@ def test_the_policy_makes_no_step_after_a_person_who_gave_back_and_paused(acting
     def wait_and_resume(timeout_s):
         wait(timeout_s)
         if control.paused:
-            waits.append(len(acting.link._outbox.episodes))
+            waits.append(len(acting.link.outbox.episodes))
             person.socket.send(lifting(control, "resume"))
 
     def give_back_and_pause():
@@ -630,7 +630,7 @@ def test_the_link_goes_on_in_a_pause(bench, acting, control, operator, monkeypat
     def learn_and_resume(timeout_s):
         wait(timeout_s)
         bench.episodes.extend(mailbox.drain())
-        if control.paused and (acting.link._have == 2 or time.monotonic() > end_s):
+        if control.paused and (acting.link.weights.received == 2 or time.monotonic() > end_s):
             person.socket.send(lifting(control, "resume"))
 
     def pause():

@@ -14,6 +14,7 @@ from agent.mailbox import connections
 from agent.spec import Episode, UserError
 from agent.wire import messages
 from agent.wire.receipt import boot_secret, is_receipt, receipt
+from robot_server import handshake
 from robot_server import link as link_module
 from tools.stress.proxy import Proxy
 
@@ -64,12 +65,12 @@ def test_two_robots_of_one_name_lose_nothing(bench, proxies, episode_steps, empt
         second.send(step)
     bench.turn(lambda: mailbox.steps == 8)
     proxy.become("pass")
-    bench.turn(lambda: first._refused_s)  # it is told to wait for the second one to leave
-    assert len(first._outbox) == 1 and len(bench.episodes) == 1
+    bench.turn(lambda: first.handshake.refused_s)  # it is told to wait for the second one to leave
+    assert len(first.outbox) == 1 and len(bench.episodes) == 1
     for step in others[3:]:
         second.send(step)
     bench.turn(lambda: empty(second))
-    second._put(messages.pack("BYE"))
+    second.connection.send(messages.pack("BYE"))
     bench.close(second)
     for step in [] if ended else steps[10:]:
         first.send(step)
@@ -83,7 +84,7 @@ def test_two_robots_of_one_name_lose_nothing(bench, proxies, episode_steps, empt
 
 def test_a_refusal_of_a_second_robot_of_the_same_name_says_what_to_do(bench, monkeypatch):
     mailbox, _ = bench.pair()
-    monkeypatch.setattr(link_module, "REFUSED_FOR_S", 0.0)
+    monkeypatch.setattr(handshake, "REFUSED_FOR_S", 0.0)
     monkeypatch.setattr(link_module, "HELLO_EVERY_S", 0.02)
     bench.link(mailbox)
     with pytest.raises(UserError, match=r"a name of its own \(robot.robot_name\).* is kept"):
@@ -118,8 +119,8 @@ def test_a_longer_version_that_is_cut_short_again_is_no_shorter(bench, proxies, 
     steps = episode_steps(12)
     first.begin({"seed": 1})
     for number, until in enumerate((8, 10)):
-        while first._outbox._running.length < until:
-            first.send(steps[first._outbox._running.length])
+        while first.outbox.running.length < until:
+            first.send(steps[first.outbox.running.length])
         bench.turn(lambda until=until: mailbox.steps == until)
         proxy.become("drop")
         second = bench.link(mailbox, spool=tmp_path / f"b{number}")
@@ -198,7 +199,7 @@ def told(bench, mailbox, link, steps, secret="s1"):
     for message in (messages.pack("ACK", steps=steps, receipt=proof, **named), messages.pack("PONG", sent_s=1e18)):
         mailbox._listener.send(route, message)
     bench.turn(lambda: link.counts["PONG"] == 1)
-    return link._outbox.episodes.get(key)
+    return link.outbox.episodes.get(key)
 
 
 def test_a_true_receipt_of_fewer_steps_deletes_nothing(bench, episode_steps, empty, quick):
@@ -254,11 +255,11 @@ def test_a_stranger_at_the_learners_address_empties_no_spool(
     bench.turn(lambda: false.told["ACK"] >= 7 if welcome.get("run") != "other-2" else false.told["DONE"] >= 5)
     deadline_s = time.monotonic() + 0.3
     bench.turn(lambda: time.monotonic() > deadline_s)
-    assert len(list(bench.spool.glob("*.hdf5"))) == 6 + restarted and len(link._outbox.episodes) == 7
+    assert len(list(bench.spool.glob("*.hdf5"))) == 6 + restarted and len(link.outbox.episodes) == 7
     assert link.done is bool(welcome) and bool(link.newest_weights()) is bool(
         welcome
     )  # as of any learner, but welcomed
-    secrets = {episode.meta["secret"].encode() for episode in link._outbox.episodes.values()}
+    secrets = {episode.meta["secret"].encode() for episode in link.outbox.episodes.values()}
     said = b"".join(b"".join(frames) for frames in false.heard)
     assert len(said) > 500 and not any(secret in said for secret in secrets)
 

@@ -34,7 +34,7 @@ def test_a_robot_survives_thousands_of_strange_messages(bench, episode_steps, em
             while router.poll(0):
                 router.recv_multipart()
             link.pump()
-        bench.turn(lambda: sum(link.counts.values()) > 1000 and not link._socket.poll(0))
+        bench.turn(lambda: sum(link.counts.values()) > 1000 and not link.connection.socket.poll(0))
     assert {"malformed", "PULL", "STEP"} <= link.counts.keys() and sum(link.counts.values()) > 1000
     bench.mailbox(link.address)
     bench.turn(lambda: empty(link))
@@ -46,7 +46,7 @@ def test_pump_ends_though_messages_keep_coming(bench, monkeypatch):
     _, link = bench.pair()
     seen: list[int] = []
     frames = [bytes(frame) for frame in messages.pack("PACE", hold_s=0.0)]
-    monkeypatch.setattr(link, "_socket", Endless(link._socket, frames, seen))
+    monkeypatch.setattr(link.connection, "socket", Endless(link.connection.socket, frames, seen))
     link.pump()
     assert len(seen) > 1 and not link.counts
 
@@ -75,7 +75,7 @@ def test_a_message_of_very_many_frames_holds_no_control_step_up(bench, episode_s
             began = time.perf_counter()
             link.pump()
             taken.append(time.perf_counter() - began)
-            assert sum(taken) < 20.0 and len(link._frames) <= 3
+            assert sum(taken) < 20.0 and len(link.connection.frames) <= 3
             time.sleep(0.001)
     assert sum(taken) / max(taken) > 3 and link.counts == {"malformed": 2}
 
@@ -83,6 +83,6 @@ def test_a_message_of_very_many_frames_holds_no_control_step_up(bench, episode_s
 def test_a_run_that_the_network_named_is_one_harmless_line_of_the_log(bench, episode_steps, caplog):
     _, link = bench.pair()
     bench.play(link, episode_steps(3))
-    link._outbox.use_run("other\n\x1b[2J")
+    link.outbox.use_run("other\n\x1b[2J")
     (line,) = [record.getMessage() for record in caplog.records if "not sent to run" in record.getMessage()]
     assert "other??[2J" in line and line.isprintable()

@@ -172,9 +172,9 @@ def test_a_robot_speaks_of_its_own_episodes_only(bench, episode_steps, what):
     bench.turn(lambda: mailbox.steps == 2)
     key = ("robot", link.boot, 0)
     if what == "steps":
-        other._put(messages.pack_step(key, 2, episode_steps(4)[2]))
+        other.connection.send(messages.pack_step(key, 2, episode_steps(4)[2]))
     else:
-        other._put(messages.pack("PULL", **{**PULL, "outbox": [[*key, 3]]}))
+        other.connection.send(messages.pack("PULL", **{**PULL, "outbox": [[*key, 3]]}))
     bench.turn(lambda: mailbox.counts)
     assert mailbox.steps == 2
 

@@ -10,6 +10,7 @@ import zmq
 
 from agent.spec import Spec, SpecError, UserError
 from agent.wire import messages
+from robot_server import handshake
 from robot_server import link as link_module
 
 
@@ -61,9 +62,9 @@ def test_weights_newest_only(bench):
     for version in range(1, 51):  # the robot is busy
         mailbox.offer(version, {"w": np.full(2, version, np.float32)})
     arrived = []
-    on_weights = link._on_weights
-    link._on_weights = lambda message: (arrived.append(message.fields["version"]), on_weights(message))
-    bench.turn(lambda: link._have == 50)
+    receive = link.weights.receive
+    link.weights.receive = lambda version, arrays: (arrived.append(version), receive(version, arrays))
+    bench.turn(lambda: link.weights.received == 50)
     assert arrived == [1, 50]  # the answer to its waiting question, then the newest: nothing in between
     version, weights = link.newest_weights()
     assert version == link.version == 50
@@ -76,10 +77,10 @@ def test_weights_newest_only(bench):
 def test_a_restarted_learners_weights_are_taken_though_their_number_is_lower(bench, quick):
     mailbox, link = bench.pair()
     mailbox.offer(40, {"w": np.zeros(1, np.float32)})
-    bench.turn(lambda: link._have == 40)
+    bench.turn(lambda: link.weights.received == 40)
     mailbox = bench.restart(mailbox)
     mailbox.offer(30, {"w": np.ones(1, np.float32)})
-    bench.turn(lambda: link._have == 30)
+    bench.turn(lambda: link.weights.received == 30)
 
 
 def test_lost_weights_are_asked_for_again(bench, monkeypatch, quick):
@@ -88,7 +89,7 @@ def test_lost_weights_are_asked_for_again(bench, monkeypatch, quick):
     with monkeypatch.context() as patch:
         patch.setattr(mailbox._listener, "send", lambda *ignored, **copy: None)
         mailbox.offer(1, {"w": np.zeros(1, np.float32)})
-    bench.turn(lambda: link._have == 1)
+    bench.turn(lambda: link.weights.received == 1)
 
 
 def test_a_lease_expires_and_can_be_released(bench):
@@ -120,7 +121,7 @@ def test_another_protocol_is_a_user_error(bench, monkeypatch):
         head, *body = packed(kind, arrays, **fields)
         return [msgpack.packb({**msgpack.unpackb(head), "v": 99}), *body]
 
-    monkeypatch.setattr(link_module, "pack", from_the_future)
+    monkeypatch.setattr(handshake, "pack", from_the_future)
     with pytest.raises(UserError, match="refused: protocol version 99, here"):
         bench.turn(lambda: link.network is not None)
 
@@ -139,10 +140,10 @@ def test_a_name_in_use(bench, monkeypatch):
     deadline_s = time.monotonic() + 0.2
     bench.turn(lambda: time.monotonic() > deadline_s)
     assert second.network is None  # it may be our own robot server that has just died: patience
-    monkeypatch.setattr(link_module, "REFUSED_FOR_S", 0.0)
+    monkeypatch.setattr(handshake, "REFUSED_FOR_S", 0.0)
     with pytest.raises(UserError, match="'robot' is connected already"):
         bench.turn(lambda: False)
-    monkeypatch.setattr(link_module, "REFUSED_FOR_S", 15.0)
+    monkeypatch.setattr(handshake, "REFUSED_FOR_S", 15.0)
     bench.close(link)
     bench.turn(lambda: second.network is not None)
 

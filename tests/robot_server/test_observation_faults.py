@@ -17,7 +17,7 @@ from robot_server.stepper import ObservationFault
 def link(bench):
     mailbox, link = bench.pair()
     mailbox.offer(1, {"w": np.array(0.5, np.float32)})
-    bench.turn(lambda: link._have == 1)
+    bench.turn(lambda: link.weights.received == 1)
     return link
 
 

@@ -50,7 +50,7 @@ def test_learner_restarted_in_mid_episode(bench, episode_steps, empty, acknowled
         link.send(transition)
     bench.turn(lambda: mailbox.steps == 9 and empty(link) is False)
     if acknowledged:
-        bench.turn(lambda: len(bench.links[0]._outbox) == 1)
+        bench.turn(lambda: len(bench.links[0].outbox) == 1)
     else:
         bench.episodes.clear()  # nothing of it reached the disk
     mailbox = bench.restart(mailbox)
@@ -80,14 +80,14 @@ def test_a_lost_acknowledgement_is_given_again(bench, episode_steps, empty, monk
 def test_steps_lost_on_the_way_are_sent_again(bench, episode_steps, empty, monkeypatch, quick):
     """Every third message that the robot thinks it has sent goes nowhere, the last step included."""
     mailbox, link = bench.pair()
-    put, count = link._put, 0
+    send, count = link.connection.send, 0
 
     def lossy(frames):
         nonlocal count
         count += 1
-        return True if count % 3 == 0 else put(frames)
+        return True if count % 3 == 0 else send(frames)
 
-    monkeypatch.setattr(link, "_put", lossy)
+    monkeypatch.setattr(link.connection, "send", lossy)
     sent = [episode_steps(6, seed) for seed in range(3)]
     for steps in sent:
         bench.play(link, steps)
@@ -134,7 +134,7 @@ def test_a_dropped_connection_loses_nothing(bench, episode_steps, empty):
     for transition in steps[:20]:
         link.send(transition)
     bench.turn(lambda: mailbox.steps >= 5)
-    boot = link._learner_boot
+    boot = link.handshake.learner_boot
     front.close(linger=0)
     back.close(linger=0)
     for transition in steps[20:25]:
@@ -151,7 +151,7 @@ def test_a_dropped_connection_loses_nothing(bench, episode_steps, empty):
     for transition in steps[25:]:
         link.send(transition)
     bench.turn(lambda: empty(link))
-    assert link._learner_boot == boot
+    assert link.handshake.learner_boot == boot
     assert len(bench.episodes) == 1 and bench.same(bench.episodes[0], steps) and mailbox.steps == 30
     front.close(linger=0)
     back.close(linger=0)

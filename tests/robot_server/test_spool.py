@@ -1,7 +1,6 @@
 """What the learner has not acknowledged outlives the robot server."""
 
 import dataclasses
-import os
 import shutil
 
 import numpy as np
@@ -224,11 +223,9 @@ def test_damaged_files_of_the_spool_are_set_aside(bench, episode_steps, empty, c
 
 def die(bench, link):
     """As kill -9 does it: nothing is written, nothing is said."""
-    if journal := link._outbox._running and link._outbox._running.journal:
-        os.close(journal._file)
-    link._watch.close()
-    link._socket.close(0)
-    link._context.term()
+    if link.outbox.running and (journal := link.outbox.running.journal):
+        journal.close(remove=False)
+    link.connection.close(linger_ms=0)
     bench.links.remove(link)
 
 
@@ -267,12 +264,10 @@ def test_a_robot_server_that_is_killed_keeps_the_verdict(bench, episode_steps, e
     """Killed after a person ended the episode, and before the spool had its file: the journal has the verdict."""
     steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
     bench.play(link, steps[:3], {"seed": 7})
-    (journal,) = (out.journal for out in link._outbox.episodes.values())
+    (journal,) = (out.journal for out in link.outbox.episodes.values())
     link.cut(steps[3].observation, word)
-    os.close(journal._file)
-    link._watch.close()
-    link._socket.close(0)
-    link._context.term()
+    journal.close(remove=False)
+    link.connection.close(linger_ms=0)
     bench.links.remove(link)
     again = bench.link(bench.mailbox())
     bench.turn(lambda: empty(again) and bench.episodes)
@@ -310,11 +305,11 @@ def test_many_kept_episodes_are_not_in_memory(bench, episode_steps, empty, monke
         made.append(episode_steps(9, seed=seed))
         bench.play(link, made[-1])
         link.keep()
-    assert sum(episode.size for episode in link._outbox.episodes.values()) < 2 * 3000
+    assert sum(episode.size for episode in link.outbox.episodes.values()) < 2 * 3000
     bench.close(link)
     mailbox = bench.mailbox()
     again = bench.link(mailbox)
-    assert sum(episode.size for episode in again._outbox.episodes.values()) == 0 and again.backlog == 180
+    assert sum(episode.size for episode in again.outbox.episodes.values()) == 0 and again.backlog == 180
     bench.turn(lambda: empty(again))
     assert all(bench.same(*pair) for pair in zip(bench.episodes, made, strict=True))
 
@@ -355,7 +350,7 @@ def test_a_full_spool_asks_the_robot_to_stop(bench, episode_steps, empty):
         link.send(transition)
         if link.full:
             break
-    assert 100e3 <= link._outbox._running.size < 101e3  # an episode that does not end
+    assert 100e3 <= link.outbox.running.size < 101e3  # an episode that does not end
 
 
 def test_an_episode_without_steps_is_dropped(bench, episode_steps, empty):

@@ -141,7 +141,7 @@ class Robot:
         return there
 
     def _deliver(self) -> None:
-        while len(self.link._outbox):
+        while len(self.link.outbox):
             self.link.wait(0.05)
 
 

@@ -85,7 +85,7 @@ def good_robot(orders: Connection, address: str, spool: str) -> None:
                 link.pump()
                 while way == "100 Hz" and (left := due - time.monotonic()) > 0:
                     link.wait(left)
-        while link._outbox:
+        while link.outbox:
             link.wait(0.001)
         orders.send(time.monotonic() - began)
 

@@ -89,7 +89,7 @@ def against_robot(report: Report, messages: int) -> None:
             sent += orders.recv()
             control(0.05, bool, [])
             samples.append((sent, resident()))
-        while link._socket.poll(0):  # libzmq 4.3.5 may abort a DEALER with IMMEDIATE that reads when its peer goes
+        while link.connection.wait(0):  # libzmq 4.3.5 may abort a DEALER with IMMEDIATE that reads when its peer goes
             link.pump()
         orders.send(0)
         child.join(10.0)

@@ -131,7 +131,7 @@ def test_three_thousand_tiny_episodes_of_one_robot_hold_nobody_up(
             link.begin()
             for step in make_episode(5, seed=2).transitions():
                 link.send(step)
-            while link._outbox:
+            while link.outbox:
                 link.wait(0.01)
                 assert time.monotonic() < began + 5.0, "the good robot's episode waits for the others"
             while updates(run) <= before:

@@ -114,8 +114,8 @@ def test_the_learner_knows_how_well_the_robot_keeps_its_deadlines(bench, quick):
 
 def test_a_learner_with_nothing_to_say_is_not_away(bench, quick):
     mailbox, link = bench.pair()
-    heard = [link._heard_s]
-    bench.turn(lambda: (heard.append(link._heard_s), len(set(heard)) > 3)[1])
+    heard = [link.heard_s]
+    bench.turn(lambda: (heard.append(link.heard_s), len(set(heard)) > 3)[1])
     assert set(mailbox.counts) == set(link.counts) == set()
     assert 0 < link.round_trip_s < 30
 
