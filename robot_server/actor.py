@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from agent.spec import Observation, UserError, plural
+from agent.spec import Observation, Transition, UserError, plural
 from agent.verdict import outcome
 from envs.base import paced_env
 from envs.clock import Clock, natural_hz
-from robot_server.command import ENDINGS, action_of
+from robot_server.command import ENDINGS, Command, action_of
 from robot_server.control import Control
 from robot_server.link import Link
 from robot_server.stepper import Stepper
@@ -90,88 +90,145 @@ def run_episode(
     Raises UserError when weights do not fit the policy, an action is not finite, or the learner refuses this robot, and
     ObservationFault for an observation or reward that is not finite: the episode ends, truncated, before it.
     """
-    swap(policy, link)
-    arm = paced_env(env)
-    if arm:
-        arm.paused, arm.ask = Pauses(link, control, stop), Prompt(link, control, stop)
-    stepper = Stepper(env, link.spec)
-    observation = stepper.reset(seed)
-    if arm:
-        arm.paused = Pauses(link, control)
-    number = link.begin({"seed": seed, **({"fps": clock.hz} if clock.hz else {})})
-    clock.start()
-    steps, by_hand, last, cut, ending = 0, 0, stop(), stop(), ""
-    rewards: list[float] = []
-    successes: list[bool] = []
-    true_success: bool | None = None
-    real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
-    moved = False  # a person moved the arm in the last step
-    if control:
-        control.step_s = 1 / (clock.hz or real_time.hz)
-        control.drop_events()  # what was pressed during the reset was meant for the episode before
-        control.running = True
+    episode = Running(env, policy, link, clock, deterministic, stop, control)
+    episode.reset(seed)
     try:
-        while not last:
+        while not episode.over:
             if not clock.hz:
                 _hold(link, stop, max_backlog, control)
             swap(policy, link)
             command = control.read() if control else None
-            if control and command:
-                ending = next((event for event in command.events if event in ENDINGS), "")
-                if control.held and not ending and not (moved and command.enabled):
-                    if arm:
-                        arm.hold()
-                    _pause(control, link, clock, stop)
-                    if not stop():
-                        continue
-                    cut = True
-                if ending or cut:
-                    if arm and control.stopped:
-                        arm.hold()
-                    cut = True
-                    break
-            action = np.clip(policy.act(observation, deterministic), -1, 1).astype(np.float32)
-            if not np.isfinite(action).all():  # an arm must never be sent it
-                raise UserError(f"the policy (version {link.version}) answers {action}: stopped before moving")
-            if driven := command is not None and command.enabled:
-                action = action_of(command, env)
-            elif not clock.hz:
-                real_time.start()
-            moved = driven and command is not None and bool(command.moves)  # then the next step holds it
-            made = stepper.step(action)
-            cut = stop() and not made.last
-            last = made.last or cut
-            link.send(
-                dataclasses.replace(
-                    made,
-                    truncated=made.truncated or cut,
-                    policy_version=link.version,
-                    intervention=driven or made.intervention,
-                    final_observation=made.final_observation if last else None,
-                )
-            )
-            observation, info = stepper.observation, stepper.info
-            steps, by_hand = steps + 1, by_hand + driven
-            rewards.append(made.reward)
-            successes.append(made.success)
-            if "true_success" in info:
-                true_success = bool(true_success or info["true_success"])
-            if control:
-                status = {"episode": number, "step": steps, "return": sum(rewards), "success": any(successes)}
-                control.show(observation, {**status, "action": made.action, "policy_version": link.version})
-            link.pump()
-            if not arm:
-                clock.wait(link.wait)
-            if driven:
-                real_time.wait(link.wait)
+            if command and episode.interrupted(command):
+                continue
+            episode.step(command)
     finally:
+        episode.end()
+    return episode.summary()
+
+
+class Running:
+    """The episode that is being run, see run_episode. over: no step follows. cut: it was stopped before its own end."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        policy: Acting,
+        link: Link,
+        clock: Clock,
+        deterministic: bool,
+        stop: Callable[[], bool],
+        control: Control | None,
+    ) -> None:
+        self.env, self.policy, self.link, self.clock, self.control = env, policy, link, clock, control
+        self.deterministic, self.stop = deterministic, stop
+        self.arm = paced_env(env)
+        self.stepper = Stepper(env, link.spec)
+        self.real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
+        self.number = self.by_hand = 0
+        self.over = self.cut = False
+        self.moved = False  # a person moved the arm in the last step
+        self.ending = ""
+        self.rewards: list[float] = []
+        self.successes: list[bool] = []
+        self.true_success: bool | None = None
+
+    def reset(self, seed: int) -> None:
+        """Reset the env, and begin the episode."""
+        link, control, hz = self.link, self.control, self.clock.hz
+        swap(self.policy, link)
+        if self.arm:
+            self.arm.paused, self.arm.ask = Pauses(link, control, self.stop), Prompt(link, control, self.stop)
+        self.observation = self.stepper.reset(seed)
+        if self.arm:
+            self.arm.paused = Pauses(link, control)
+        self.number = link.begin({"seed": seed, **({"fps": hz} if hz else {})})
+        self.clock.start()
+        self.over = self.cut = self.stop()
         if control:
-            control.running = False
-        link.cut(observation, ending)  # an episode that has ended is not touched
-        link.keep()
-    given, successful = outcome(ending if steps else "", np.array(rewards), np.array(successes, bool))
-    episode_return, success = float(given.sum()), bool(successful.any())
-    return Summary(number, steps, episode_return, success, link.version, cut, ending, by_hand, true_success)
+            control.step_s = 1 / (hz or self.real_time.hz)
+            control.drop_events()  # what was pressed during the reset was meant for the episode before
+            control.running = True
+
+    def interrupted(self, command: Command) -> bool:
+        """Whether a person keeps the next step from being made: ends the episode, or pauses, which this waits for."""
+        control = self.control
+        assert control is not None
+        self.ending = next((event for event in command.events if event in ENDINGS), "")
+        paused = control.held and not self.ending and not (self.moved and command.enabled)
+        if paused:
+            if self.arm:
+                self.arm.hold()
+            _pause(control, self.link, self.clock, self.stop)
+        if self.ending or (paused and self.stop()):
+            if self.arm and control.stopped:
+                self.arm.hold()
+            self.over = self.cut = True
+        return bool(paused) or self.over
+
+    def step(self, command: Command | None) -> None:
+        """Act, hand the step to the link, and wait for the next one's time."""
+        driven = command is not None and command.enabled
+        action = self._action(command)
+        self._record(self.stepper.step(action), driven)
+        self.link.pump()
+        if not self.arm:
+            self.clock.wait(self.link.wait)
+        if driven:
+            self.real_time.wait(self.link.wait)
+
+    def _action(self, command: Command | None) -> np.ndarray:
+        """The policy's, or that of a person who drives."""
+        answer = self.policy.act(self.observation, self.deterministic)
+        action: np.ndarray = np.clip(answer, -1, 1).astype(np.float32)
+        if not np.isfinite(action).all():  # an arm must never be sent it
+            raise UserError(f"the policy (version {self.link.version}) answers {action}: stopped before moving")
+        self.moved = False
+        if command and command.enabled:
+            self.moved = command.moves  # then the next step holds it
+            return action_of(command, self.env)
+        if not self.clock.hz:
+            self.real_time.start()
+        return action
+
+    def _record(self, made: Transition, driven: bool) -> None:
+        """Hand the step to the link, and show it to the operator."""
+        link, info = self.link, self.stepper.info
+        self.cut = self.stop() and not made.last
+        self.over = made.last or self.cut
+        link.send(
+            dataclasses.replace(
+                made,
+                truncated=made.truncated or self.cut,
+                policy_version=link.version,
+                intervention=driven or made.intervention,
+                final_observation=made.final_observation if self.over else None,
+            )
+        )
+        self.observation = self.stepper.observation
+        self.by_hand += driven
+        self.rewards.append(made.reward)
+        self.successes.append(made.success)
+        if "true_success" in info:
+            self.true_success = bool(self.true_success or info["true_success"])
+        if self.control:
+            figures = {"return": sum(self.rewards), "success": any(self.successes), "policy_version": link.version}
+            status = {"episode": self.number, "step": len(self.rewards), "action": made.action, **figures}
+            self.control.show(self.observation, status)
+
+    def end(self) -> None:
+        """End it as it is now, also after an exception, and write it to the spool."""
+        if self.control:
+            self.control.running = False
+        self.link.cut(self.observation, self.ending)  # an episode that has ended is not touched
+        self.link.keep()
+
+    def summary(self) -> Summary:
+        """With the person's verdict applied."""
+        steps = len(self.rewards)
+        rewards, successes = np.array(self.rewards), np.array(self.successes, bool)
+        given, successful = outcome(self.ending if steps else "", rewards, successes)
+        figures = (self.number, steps, float(given.sum()), bool(successful.any()))
+        return Summary(*figures, self.link.version, self.cut, self.ending, self.by_hand, self.true_success)
 
 
 class Pauses:
