@@ -76,8 +76,13 @@ class CalQLConfig:
     bc_filter: Literal["all", "success"] = option(
         "success", "which episodes are cloned; 'all' for tasks without success"
     )
-    target_entropy: float = option(-0.5, "H-bar per action dimension: -1 in the paper, -0.5 in RLPD")
-    initial_temperature: float = option(0.1, "alpha at the start", low=1e-8)
+    target_entropy: float = option(
+        -0.5,
+        "H-bar per action dimension, which alpha is tuned to if temperature_lr allows: -1 in the paper, -0.5 in RLPD",
+    )
+    initial_temperature: float = option(
+        0.1, "alpha at the start; by the default temperature_lr nearly throughout", low=1e-8
+    )
     start_at_return: bool = option(True, "before training, set the critics' last bias to the data's mean return")
     policy_average: float = option(
         0.995, "decay per update of the EMA of the policy's weights, which robots act with; 0: the newest weights",
@@ -86,7 +91,12 @@ class CalQLConfig:
     target_rate: float = option(0.05, "how fast targets follow", low=0, high=1)
     actor_lr: float = option(1e-3, "learning rate of the actor", low=0)
     critic_lr: float = option(1e-3, "learning rate of critics and encoder", low=0)
-    temperature_lr: float = option(1e-4, "learning rate of log alpha", low=0)
+    temperature_lr: float = option(
+        1e-4,
+        "log alpha moves by at most about so much an update. At 1e-4 alpha is in effect a setting in runs of some "
+        "thousand updates; at 1e-2 the entropy follows target_entropy; 0: alpha stays as it is",
+        low=0,
+    )
     lagrange_lr: float = option(3e-4, "learning rate of lambda", low=0)
     gradient_clip: float = option(
         2.0,

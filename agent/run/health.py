@@ -34,14 +34,14 @@ LINES = {
     "that reward.bias and calql.gamma are meant so",
     "bound high": "every policy sample lies below the return: lower calql.cql_weight, or set calql.lagrange_threshold",
     "multiplier": "alpha' is at its clip, {alpha_prime:.0e}: raise calql.lagrange_threshold, or leave it empty",
-    "entropy": "the policy hardly varies any more (entropy {entropy:.4g}): raise calql.target_entropy or "
-    "calql.temperature_lr",
+    "entropy": "the policy hardly varies any more (entropy {entropy:.4g}): raise calql.temperature_lr to 1e-2, without "
+    "which alpha hardly moves and calql.target_entropy has no effect",
     "success": "{rate:.0%} of the last {episodes} episodes succeeded, and {best:.0%} of as many had: go on from a "
     "checkpoint before (checkpoints/) with a larger calql.bc_weight_online or online.offline_share, or lower learning "
     "rates",
     "never": "none of the first {episodes} episodes succeeded: see what the offline policy does without its noise "
-    "(tools.evaluate); if that succeeds, lower calql.target_entropy or raise calql.bc_weight_online, otherwise train "
-    "longer offline or record more",
+    "(tools.evaluate); if that succeeds, raise calql.bc_weight_online, or lower calql.target_entropy with "
+    "calql.temperature_lr at 1e-2, otherwise train longer offline or record more",
 }
 
 

@@ -25,8 +25,8 @@ from agent.calql.losses import (
     td_loss,
     td_target,
 )
-from agent.config import CalQLConfig, RewardConfig
-from agent.data.replay_buffer import Replay
+from agent.config import CalQLConfig, NetworkConfig, RewardConfig
+from agent.data.replay_buffer import Batch, Replay
 from agent.networks import Critics, TanhNormal
 from agent.spec import Spec, UserError
 
@@ -327,6 +327,34 @@ def test_p02_without_the_conservative_term_it_is_sac(make_agent, make_batch, opt
                 torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=f"{name}.{key} gradient")
     assert agent.log_alpha.item() == pytest.approx(reference.log_alpha.item(), abs=1e-6)
     assert agent.log_alpha.item() != pytest.approx(math.log(agent.config.initial_temperature), abs=1e-5)
+
+
+def entropy_after(updates, **options):
+    """Entropy and alpha of an agent of two action dimensions whose critics learn -|a|^2; mean of the last quarter."""
+    network = NetworkConfig(actor_hidden=[16], critic_hidden=[16], critics=1, state_features=0)
+    config = CalQLConfig(target_subset=0, cql_weight=0.0, **options)
+    agent = CalQL(Spec({}, {"pos": 3}, 2), network, config, torch.device("cpu"), 0)
+    random, entropies = torch.Generator().manual_seed(0), []
+    for k in range(updates):
+        states = {"pos": torch.randn(16, 3, generator=random)}
+        actions = torch.rand(16, 2, generator=random) * 2 - 1
+        rewards, ones = -actions.square().sum(-1), torch.ones(16)
+        batch = Batch(states, states, actions, rewards, ones, rewards, 0 * ones)
+        metrics = agent.update(batch, Weights(cql=0.0, bc=0.0))
+        entropies += [metrics["entropy"].item()] if k >= 0.75 * updates else []
+    return sum(entropies) / len(entropies), metrics["alpha"].item()
+
+
+def test_entropy_comes_to_its_target_at_the_rate_that_the_warnings_advise():
+    entropy, _ = entropy_after(800, temperature_lr=1e-2, target_entropy=-2.0)
+    assert entropy == pytest.approx(-4.0, abs=0.4)
+
+
+def test_at_the_default_rate_alpha_is_in_effect_a_setting():
+    low, high = (entropy_after(200, target_entropy=target) for target in (-5.0, 1.0))
+    assert low[1] == pytest.approx(0.1, rel=0.025) and high[1] == pytest.approx(0.1, rel=0.025)
+    assert low[0] == pytest.approx(high[0], abs=0.1)
+    assert entropy_after(4, temperature_lr=0.0)[1] == pytest.approx(0.1)
 
 
 def test_what_acts_is_a_running_mean_of_the_policy(make_agent, make_batch):

@@ -99,7 +99,7 @@ def test_a_warning_comes_once_and_again_only_after_it_had_been_over(told):
     assert lines == []
     for _ in range(5 * REPEATS):
         run.update({**WELL, "entropy": -20.0}, REWARDS)
-    assert len(lines) == 1 and "entropy -20" in lines[0] and "calql.target_entropy" in lines[0]
+    assert len(lines) == 1 and "entropy -20" in lines[0] and "calql.temperature_lr to 1e-2" in lines[0]
     run.update(WELL, REWARDS)
     for _ in range(REPEATS):
         run.update({**WELL, "entropy": -20.0}, REWARDS)
