@@ -19,28 +19,17 @@ import numpy as np
 
 from agent.env_record import EnvRecord
 from agent.mailbox.assembly import Assembly
+from agent.mailbox.delivery import Delivery, Requests
 from agent.mailbox.listener import Listener
 from agent.mailbox.robots import REPORTED, Refused, Robot, Robots
 from agent.spec import Episode, Spec, SpecError
 from agent.wire.bad_messages import Faults, shown, unexpected
-from agent.wire.messages import (
-    PROTOCOL,
-    EpisodeKey,
-    Message,
-    ProtocolError,
-    episode_key,
-    pack,
-    read_step,
-    unpack,
-)
-from agent.wire.receipt import boot_secret, receipt
+from agent.wire.messages import PROTOCOL, EpisodeKey, Message, ProtocolError, pack, unpack
+from agent.wire.receipt import boot_secret
 from agent.wire.untrusted import WireError
 
 log = logging.getLogger(__name__)
 
-ASK_AGAIN_S = 0.5  # between two RESENDs or WHOs to the same robot about the same thing
-MAX_ASKED = 1000  # questions remembered for that
-MAX_ANSWERS = 1000  # to one outbox report; the next one gets the next
 MAX_ANSWER_BYTES = 1 << 16  # to a PROBE
 MAX_VERSIONS = 10_000  # of which it is known when they were offered
 DRAIN_S = 0.2  # a drain ends after so long, whatever is still there
@@ -54,8 +43,8 @@ class Mailbox:
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     run: its name, told to everybody. secret: the run's, told to nobody (agent.wire.receipt); without one, robots keep a
     copy of what a later life of this run acknowledges.
-    over_share: names of robots whose new episodes are left with them.
-    counts: bad messages by kind. address: as bound (tells the port where 0 or * was asked for).
+    address: as bound (tells the port where 0 or * was asked for). faults: the bad messages. assembly, registry,
+    listener: the episodes, the robots, and the socket.
     Raises UserError when the address is taken, impossible, or beyond this machine without `keys` (a folder,
     see agent.wire.keys) and not `insecure`, or a key is missing.
     """
@@ -80,46 +69,43 @@ class Mailbox:
             "spec": spec.to_dict(),
             "network": dict(network),
         }
-        self._assembly = Assembly(stored)
-        self._robots = Robots(spec, self._env, other_env)
+        self.assembly = Assembly(stored)
+        self.registry = Robots(spec, self._env, other_env)
         self._weights: list[bytes] = []
         self._version = -1
         self._offered_s: dict[int, float] = {}  # version -> when
-        self._asked: dict[object, float] = {}  # what was asked of whom -> when, the latest last
         self._lease_end_s = 0.0
-        self._faults = Faults()
-        self._listener = Listener(address, spec, self._faults, keys, insecure)
+        self.faults = Faults()
+        self.listener = Listener(address, spec, self.faults, keys, insecure)
         self._source = -1  # descriptor of the connection of the message that is looked at
-        self.over_share: set[str] = set()
-        self.address = self._listener.address
+        self.requests = Requests()
+        self.delivery = Delivery(spec, run, self._secret, self.assembly, self.listener, self.requests)
+        self.over_share = self.delivery.over_share  # names of robots whose new episodes are left with them
+        self.address = self.listener.address
 
     @property
     def steps(self) -> int:
-        return self._assembly.steps
+        return self.assembly.steps
 
     @property
     def counts(self) -> Counter[str]:
-        return self._faults.counts
+        """Bad messages by kind."""
+        return self.faults.counts
 
     @property
     def robots(self) -> list[Robot]:
         """Robots heard of lately."""
-        return [robot for robot in self._robots if robot.live]
+        return [robot for robot in self.registry if robot.live]
 
     @property
     def known(self) -> list[Robot]:
         """Those, and robots that have been silent for a while without having left."""
-        return list(self._robots)
+        return list(self.registry)
 
     @property
     def met(self) -> bool:
         """Whether any robot has joined so far."""
-        return self._robots.met
-
-    @property
-    def faults(self) -> Faults:
-        """The bad messages."""
-        return self._faults
+        return self.registry.met
 
     def policy_age_s(self, robot: Robot) -> float:
         """How long ago the weights that `robot` acts with were offered; 0 when that is not known."""
@@ -128,30 +114,29 @@ class Mailbox:
 
     def wait(self, timeout_s: float) -> bool:
         """Block until something arrives; False when nothing did."""
-        return self._listener.wait(timeout_s)
+        return self.listener.wait(timeout_s)
 
     def drain(self, limit: int = 2000) -> list[Episode]:
         """Take in up to `limit` messages that are there; never blocks, never raises because of one.
 
         Returns the episodes that ended, checked, in order of ending. Their meta has robot, boot, number, env, seed.
         """
-        for arrived in self._listener.messages(DRAIN_S):
+        for arrived in self.listener.messages(DRAIN_S):
             if arrived is None:
-                self._robots.listened()
+                self.registry.listened()
                 break
             self._source = arrived.fd
             began_s = time.thread_time()
             if not self._receive(arrived.route, arrived.frames, arrived.holder):
-                self._listener.budget.charge(arrived.route, time.thread_time() - began_s)
+                self.listener.budget.charge(arrived.route, time.thread_time() - began_s)
             limit -= 1
             if limit <= 0:
                 break
-        return self._assembly.take()
+        return self.assembly.take()
 
     def acknowledge(self, episode: Episode) -> None:
         """Tell its robot to forget `episode`: it is on this machine's disk."""
-        if route := self._assembly.acknowledge(episode):
-            self._acknowledge(route, episode_key(episode.meta))
+        self.delivery.acknowledge(episode)
 
     def offer(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
         """Newest weights for the robots, copied here. They replace older ones; a robot gets them when it asks."""
@@ -160,7 +145,7 @@ class Mailbox:
         self._offered_s[version] = time.monotonic()
         while len(self._offered_s) > MAX_VERSIONS:
             del self._offered_s[next(iter(self._offered_s))]
-        for robot in self._robots:
+        for robot in self.registry:
             self._answer(robot)
 
     def pace(self, hold_s: float) -> None:
@@ -169,25 +154,25 @@ class Mailbox:
         if (hold_s > 0 and self._lease_end_s - now > hold_s / 2) or (hold_s <= 0 and self._lease_end_s <= now):
             return
         self._lease_end_s = now + hold_s
-        for robot in self._robots:
-            self._listener.send(robot.route, pack("PACE", hold_s=float(max(hold_s, 0))))
+        for robot in self.registry:
+            self.listener.send(robot.route, pack("PACE", hold_s=float(max(hold_s, 0))))
 
     def done(self) -> None:
         """Tell every robot that the run is over; each then delivers what it has and leaves. Cheap to repeat."""
-        for robot in self._robots:
-            if self._due((robot.route, "DONE")):
-                self._listener.send(robot.route, pack("DONE"))
+        for robot in self.registry:
+            if self.requests.due((robot.route, "DONE")):
+                self.listener.send(robot.route, pack("DONE"))
 
     def close(self) -> None:
         """Flush what was sent (half a second at most) and free the address."""
-        self._listener.close()
+        self.listener.close()
 
     def _receive(self, route: bytes, frames: list[memoryview], holder: str | None) -> bool:
         """Whether it was a step that was missing.
 
         holder: name of the robot whose key they came with; None without encryption.
         """
-        robot = self._robots.get(route)
+        robot = self.registry.get(route)
         sender = robot.name if robot else f"unknown {route!r:.80}"
         kind = "malformed"
         try:
@@ -197,49 +182,49 @@ class Mailbox:
                 self._hello(route, message, holder)
                 return False
             if kind == "PROBE":
-                self._listener.connections.trust(self._source, robot=False)
-                self._listener.send(route, self._status(message))
+                self.listener.connections.trust(self._source, robot=False)
+                self.listener.send(route, self._status(message))
                 return False
             if kind not in ("STEP", "PULL", "BYE"):
                 raise WireError(f"{kind} is not for a learner")
             if robot is None:
-                if kind != "BYE" and self._due(route):
-                    self._listener.send(route, pack("WHO"))
+                if kind != "BYE" and self.requests.due(route):
+                    self.listener.send(route, pack("WHO"))
                 return False
             if holder not in (None, robot.name):
                 raise WireError(f"it came with the key of robot '{holder}'")
             robot.seen_s = time.monotonic()
-            self._listener.connections.trust(self._source, robot=True)
+            self.listener.connections.trust(self._source, robot=True)
             if kind == "STEP":
-                return self._step(robot, message)
-            elif kind == "PULL":
+                return self.delivery.step(robot, message)
+            if kind == "PULL":
                 self._pull(robot, message)
             else:
-                self._robots.leave(route)
+                self.registry.leave(route)
         except ProtocolError as error:
-            self._faults.note("protocol", sender, error)
+            self.faults.note("protocol", sender, error)
             text = shown(error)
             self._refuse(route, f"{text}: learner and robot server must be of the same release (learner: {PROTOCOL})")
         except (WireError, SpecError) as error:
-            self._faults.note(kind, sender, error)
+            self.faults.note(kind, sender, error)
         except Exception as error:  # nothing in one message ends a run
-            self._faults.note(kind, sender, unexpected(error))
+            self.faults.note(kind, sender, unexpected(error))
         return False
 
     def _hello(self, route: bytes, message: Message, holder: str | None) -> None:
         try:
-            robot = self._robots.admit(
-                route, message.fields, holder, lambda route: self._listener.send(route, pack("WHO"))
+            robot = self.registry.admit(
+                route, message.fields, holder, lambda route: self.listener.send(route, pack("WHO"))
             )
         except Refused as refused:
             self._refuse(route, str(refused), refused.retry)
             return
-        self._listener.connections.trust(self._source, robot=True)  # it sends what it has as soon as it reads WELCOME
+        self.listener.connections.trust(self._source, robot=True)  # it sends what it has as soon as it reads WELCOME
         outbox = _of_one_robot(robot.name, message.fields["outbox"])
-        self._assembly.cut_short(robot.name, robot.boot, {tuple(names) for *names, _ in outbox}, route)
+        self.assembly.cut_short(robot.name, robot.boot, {tuple(names) for *names, _ in outbox}, route)
         secret = boot_secret(self._secret, robot.name, robot.boot)
-        self._listener.send(route, pack("WELCOME", run=self.run, secret=secret, **self._welcome))
-        self._answer_outbox(robot, outbox)
+        self.listener.send(route, pack("WELCOME", run=self.run, secret=secret, **self._welcome))
+        self.delivery.report(robot, outbox)
 
     def _status(self, probe: Message) -> list[bytes]:
         """The answer to a PROBE."""
@@ -255,98 +240,27 @@ class Mailbox:
             env=self._env.to_dict(),
             version=max(0, self._version),
             robots=[robot.name for robot in self.robots],
-            differences=self._robots.differences(fields["spec"], fields["env"])[0] if fields["spec"] else [],
+            differences=self.registry.differences(fields["spec"], fields["env"])[0] if fields["spec"] else [],
             sent_s=fields["sent_s"],
         )
 
     def _refuse(self, route: bytes, reason: str, retry: bool = False) -> None:
-        self._listener.send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
+        self.listener.send(route, pack("REFUSE", reason=reason[:2000], retry=retry))
 
     def _pull(self, robot: Robot, message: Message) -> None:
         fields = message.fields
         robot.version, robot.ask = fields["have"], fields["ask"]
         for name in REPORTED:
             setattr(robot, name, fields[name])
-        self._listener.send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
-        self._answer_outbox(robot, _of_one_robot(robot.name, fields["outbox"]))
+        self.listener.send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
+        self.delivery.report(robot, _of_one_robot(robot.name, fields["outbox"]))
         self._answer(robot)
 
     def _answer(self, robot: Robot) -> None:
         """WEIGHTS, if the robot has others and its newest question has had no answer: never two on their way."""
         if self._weights and robot.ask != robot.answered and robot.version != self._version:
             robot.answered = robot.ask
-            self._listener.send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
-
-    def _answer_outbox(self, robot: Robot, outbox: list[list[Any]]) -> None:
-        route, answers, assembly, full = robot.route, 0, self._assembly, self._is_full(robot.name)
-        for *names, sent in outbox:
-            key = tuple(names)
-            received, length = assembly.received(key), assembly.length(key)
-            if received < sent and (key in assembly.open or length < sent):  # frames keep their order: those are lost
-                if full and key not in assembly.open:
-                    continue
-                self._ask_again(route, key)
-            elif key in assembly.stored and key not in assembly.open and key not in assembly.unacknowledged:
-                self._acknowledge(route, key)
-            else:
-                continue
-            answers += 1
-            if answers == MAX_ANSWERS:
-                return
-
-    def _is_full(self, robot: str) -> bool:
-        """Whether no more episodes of `robot` should begin here now; it keeps them, and reports them again."""
-        return robot in self.over_share or self._assembly.is_full(robot)
-
-    def _acknowledge(self, route: bytes, key: EpisodeKey) -> None:
-        (robot, boot, number), steps = key, self._assembly.stored[key]
-        proof = receipt(boot_secret(self._secret, robot, boot), number, steps)
-        self._listener.send(route, pack("ACK", robot=robot, boot=boot, episode=number, steps=steps, receipt=proof))
-
-    def _ask_again(self, route: bytes, key: EpisodeKey) -> None:
-        """Ask for the steps of an episode that have not come, all of them when it was cut short here and goes on."""
-        if self._assembly.length(key):
-            self._assembly.reopen(key)
-        robot, boot, number = key
-        step = self._assembly.received(key)
-        if self._due((route, key, step)):
-            self._listener.send(route, pack("RESEND", robot=robot, boot=boot, episode=number, step=step))
-
-    def _due(self, question: object) -> bool:
-        """Whether `question` has not been asked lately; notes that it is asked now."""
-        now = time.monotonic()
-        if now - self._asked.get(question, -ASK_AGAIN_S) < ASK_AGAIN_S:
-            return False
-        self._asked.pop(question, None)
-        self._asked[question] = now
-        while len(self._asked) > MAX_ASKED:
-            del self._asked[next(iter(self._asked))]
-        return True
-
-    def _step(self, robot: Robot, message: Message) -> bool:
-        """Whether it was one that was missing."""
-        fields, assembly = message.fields, self._assembly
-        key, step = (fields["robot"], fields["boot"], fields["episode"]), fields["step"]
-        last = fields["terminated"] or fields["truncated"]
-        if key[0] != robot.name:
-            raise WireError(f"a step of '{key[0]}'")
-        received, length = assembly.received(key), assembly.length(key)
-        if step < length and key not in assembly.open:  # a duplicate
-            if key in assembly.unacknowledged:
-                assembly.unacknowledged[key].route = robot.route
-            elif step == 0 or last:
-                self._acknowledge(robot.route, key)
-        elif key not in assembly.open and self._is_full(robot.name):
-            pass  # its report will bring it here again
-        elif step > received:
-            self._ask_again(robot.route, key)
-        elif step == received or last:  # otherwise a duplicate
-            transition = read_step(message)
-            transition.check(self.spec)
-            robot.steps += step == received and step >= length
-            assembly.add(key, step, transition, {**fields["meta"], "run": self.run}, robot.route)
-            return True
-        return False
+            self.listener.send(robot.route, self._weights, copy=False)  # a robot that does not read holds no copies
 
 
 def _of_one_robot(name: str, outbox: list[list[Any]]) -> list[list[Any]]:

@@ -266,7 +266,7 @@ def test_every_episode_is_on_disk_acknowledged_and_logged(tune, episodes):
     assert [(r["env_steps"], r["length"], r["success"], r["return"]) for r in logged] == [
         (7, 7, 0, 0.0), (10, 3, 1, 1.0), (18, 8, 0, 0.0), (20, 2, 1, 1.0),
     ]  # fmt: skip
-    acknowledged = Counter(key for key in run.learner.mailbox._assembly.stored)
+    acknowledged = Counter(key for key in run.learner.mailbox.assembly.stored)
     assert len(acknowledged) == 4
 
 
@@ -432,7 +432,7 @@ def test_resume_continues_counters_log_and_identities(tune, episodes):
     assert sorted(e.meta["order"] for e in files) == [0, 1, 2, 3]
     assert {
         (e.meta["robot"], e.meta["boot"], e.meta["number"]) for e in files
-    } <= second.learner.mailbox._assembly.stored.keys()
+    } <= second.learner.mailbox.assembly.stored.keys()
 
 
 def test_steps_of_an_episode_that_is_replaced_by_a_longer_version_count_once(
@@ -442,7 +442,7 @@ def test_steps_of_an_episode_that_is_replaced_by_a_longer_version_count_once(
     counts = []
 
     def work(self, stop):
-        assembly = self.mailbox._assembly
+        assembly = self.mailbox.assembly
 
         def play(number, steps, meta=None):
             for step, made in enumerate(steps):
@@ -551,7 +551,7 @@ def test_damaged_files_of_a_run_are_put_beside_and_the_run_goes_on(tune, episode
     for name in (one.name, two.name, "foreign.hdf5", "latest.pt"):
         assert name in caplog.text
     assert second.learner.episodes == 2 and not second.stopped
-    assert len(second.learner.mailbox._assembly.stored) == 2  # those that are damaged would be taken again
+    assert len(second.learner.mailbox.assembly.stored) == 2  # those that are damaged would be taken again
 
 
 def test_a_learner_that_died_before_its_first_regular_checkpoint_can_be_resumed(tune, episodes, monkeypatch):
@@ -583,7 +583,7 @@ def test_an_episode_that_contradicts_the_config_is_set_aside_whole(tune, episode
     assert not first.robot.link.outbox and len(first.learner.replay) == 26
     again = tune([], resume=True)  # nothing has been put right
     assert (again.learner.episodes, again.learner.env_steps) == (4, 26) and aside.exists()
-    assert read_episode(aside).meta["number"] in [number for *_, number in again.learner.mailbox._assembly.stored]
+    assert read_episode(aside).meta["number"] in [number for *_, number in again.learner.mailbox.assembly.stored]
     right = tune([], "--sparse", "false", "--env-steps", "20", resume=True)
     assert not aside.exists() and len(right.learner.replay) == 29
     assert (right.learner.episodes, right.learner.env_steps, right.learner.updates) == (5, 29, 20)

@@ -107,7 +107,7 @@ def bench(tmp_path):
 def quick(monkeypatch):
     """Losses are noticed in hundredths of a second instead of seconds."""
     monkeypatch.setattr(link_module, "PULL_EVERY_S", 0.03)
-    monkeypatch.setattr("agent.mailbox.mailbox.ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("agent.mailbox.delivery.ASK_AGAIN_S", 0.02)
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ def told(bench, mailbox, link, steps, secret="s1"):
     proof = receipt(boot_secret(secret, *key[:2]), 0, steps)
     named = dict(zip(("robot", "boot", "episode"), key, strict=True))
     for message in (messages.pack("ACK", steps=steps, receipt=proof, **named), messages.pack("PONG", sent_s=1e18)):
-        mailbox._listener.send(route, message)
+        mailbox.listener.send(route, message)
     bench.turn(lambda: link.counts["PONG"] == 1)
     return link.outbox.episodes.get(key)
 
@@ -317,7 +317,7 @@ def test_a_backlog_waits_for_a_learner_that_is_in_an_update(bench, episode_steps
         while time.monotonic() < end:  # an update is being made
             link.pump()
             time.sleep(0.002)
-        waiting = [each.under_way for each in mailbox._listener.connections._by_fd.values()]
+        waiting = [each.under_way for each in mailbox.listener.connections._by_fd.values()]
         bench.work()
         assert max(waiting, default=0) > 50_000 or len(bench.episodes) > 15  # what it may send, it sends
     bench.turn(lambda: not link.backlog and len(bench.episodes) == 20)

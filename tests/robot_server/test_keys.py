@@ -256,7 +256,7 @@ def test_an_error_in_the_authenticator_keeps_no_later_peer_out(bench, monkeypatc
         assert len(asked) > 1, "an error that nobody foresaw"
         return False
 
-    monkeypatch.setattr(mailbox._listener._authenticator, "_refuses", refuses)
+    monkeypatch.setattr(mailbox.listener._authenticator, "_refuses", refuses)
     bench.link(mailbox)
     bench.turn(lambda: asked)
     later = bench.link(mailbox, "later", spool=bench.spool / "later")

@@ -87,7 +87,7 @@ def test_lost_weights_are_asked_for_again(bench, monkeypatch, quick):
     mailbox, link = bench.pair()
     bench.turn(lambda: mailbox.robots[0].ask >= 0)
     with monkeypatch.context() as patch:
-        patch.setattr(mailbox._listener, "send", lambda *ignored, **copy: None)
+        patch.setattr(mailbox.listener, "send", lambda *ignored, **copy: None)
         mailbox.offer(1, {"w": np.zeros(1, np.float32)})
     bench.turn(lambda: link.weights.received == 1)
 

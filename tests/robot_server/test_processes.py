@@ -74,7 +74,7 @@ class Learner:
 
     def in_an_episode(self):
         """Whether an episode has begun."""
-        return any(episode.steps for episode in self.mailbox._assembly.open.values())
+        return any(episode.steps for episode in self.mailbox.assembly.open.values())
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_ctrl_c_while_there_is_no_learner(start):
 def test_a_restarted_robot_server_delivers_what_the_first_one_could_not(learner, start, tmp_path):
     process = start(learner.address, "--hz", "5", *NO_END)
     learner.until(learner.in_an_episode)
-    (boot,) = {key[1] for key in learner.mailbox._assembly.open}
+    (boot,) = {key[1] for key in learner.mailbox.assembly.open}
     before = len(learner.episodes)
     learner.stop()
     process.send_signal(signal.SIGINT)
@@ -187,7 +187,7 @@ def test_a_robot_server_that_is_killed_has_kept_what_had_ended(learner, start, t
     """kill -9 while there is no learner: from its spool the next one delivers every episode that had ended."""
     process = start(learner.address, "--hz", "100", "--max-backlog-steps", "100000")
     learner.until(learner.in_an_episode)
-    ((_, boot, number),) = learner.mailbox._assembly.open
+    ((_, boot, number),) = learner.mailbox.assembly.open
     learner.stop()
     learner.until(lambda: process.said().count("episode ") >= len(learner.episodes) + 4)
     process.kill()

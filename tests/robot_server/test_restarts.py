@@ -71,7 +71,7 @@ def test_a_lost_acknowledgement_is_given_again(bench, episode_steps, empty, monk
     bench.play(link, episode_steps(3))
     bench.turn(lambda: bench.episodes)
     with monkeypatch.context() as patch:
-        patch.setattr(mailbox._listener, "send", lambda *ignored, **copy: None)
+        patch.setattr(mailbox.listener, "send", lambda *ignored, **copy: None)
         mailbox.acknowledge(bench.episodes[0])
     bench.turn(lambda: empty(link))
     assert len(bench.episodes) == 1 and mailbox.steps == 3

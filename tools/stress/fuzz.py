@@ -215,12 +215,12 @@ def looked_at(report: Report, learner: Learner, messages: int) -> None:
     report.add("learner: messages of strangers, each looked at", sent, "")
     for kind, count in sorted(learner.mailbox.counts.items()):
         report.add(f"learner: counted as {kind}", count, "")
-    assembly = learner.mailbox._assembly
+    assembly = learner.mailbox.assembly
     report.add("learner: memory before", samples[0][1] / 1e6, "MB")
     grown, slope = growth(samples)
     report.add("learner: memory grown by, after the first fifth", grown, "MB", 32)
     report.add("learner: memory, slope", slope, "B/message", 50)
-    for what, held in (("robots known", [*learner.mailbox._robots]), ("episodes open", [*assembly.open])):
+    for what, held in (("robots known", [*learner.mailbox.registry]), ("episodes open", [*assembly.open])):
         report.add(f"learner: {what}", len(held), "")
     print(f"  each looked at: {sent} messages, memory {[round(size / 1e6) for _, size in samples]} MB", flush=True)
 

@@ -66,7 +66,7 @@ def test_a_verdict_that_cannot_be_taken_back_sends_the_episode_to_quarantine(mai
     for episode in mailbox.finished:
         store.take(episode)
         mailbox.acknowledge(episode)
-    assert not mailbox._assembly.unacknowledged and robot.expect(mailbox, "ACK")
+    assert not mailbox.assembly.unacknowledged and robot.expect(mailbox, "ACK")
 
 
 class Taken:
@@ -148,14 +148,21 @@ def test_quarantined_episodes_of_older_releases_are_read_back(tmp_path):
 
 @pytest.mark.parametrize("kind", ["STEP", "PULL", "HELLO", "PROBE", "BYE"])
 def test_an_error_nobody_foresaw_drops_one_message_only(mailbox, robot, monkeypatch, caplog, kind):
-    handler = {"STEP": "_step", "PULL": "_pull", "HELLO": "_hello", "PROBE": "_status"}.get(kind)
+    owner, handler = {
+        "STEP": (mailbox.delivery, "step"),
+        "PULL": (mailbox.delivery, "report"),
+        "HELLO": (mailbox.registry, "admit"),
+        "PROBE": (mailbox.registry, "differences"),
+        "BYE": (mailbox.registry, "leave"),
+    }[kind]
 
     def fail(*_):
         raise RecursionError("too\ndeep")
 
     with monkeypatch.context() as patch:
-        patch.setattr(mailbox._robots, "leave", fail) if kind == "BYE" else patch.setattr(mailbox, handler, fail)
+        patch.setattr(owner, handler, fail)
         fields = {name: of() for name, of in KINDS[kind].items()}
+        fields |= {"spec": SPEC.to_dict()} if kind == "PROBE" else {}
         fields |= {name: "raw" for name in ("robot", "boot") if name in fields}
         robot.step(0, 0, steps_of(2)[0]) if kind == "STEP" else robot.send(kind, **fields)
         drain_until(mailbox, lambda: sum(mailbox.counts.values()), 5.0)

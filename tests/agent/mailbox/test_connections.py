@@ -89,7 +89,7 @@ def test_a_trickle_of_frames_that_never_ends_is_cut_although_it_is_slow(mailbox,
 
 
 def test_a_robot_that_is_known_may_not_begin_what_never_ends_either(mailbox, make_robot, monkeypatch):
-    mailbox._listener.connections.limits.message = 100_000
+    mailbox.listener.connections.limits.message = 100_000
     hello = messages.pack("HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env={}, outbox=[])[0]
     with greeted(mailbox, b"raw-b0") as stranger:
         stranger.sendall(b"\x02" + len(hello).to_bytes(8, "big") + hello)
@@ -105,7 +105,7 @@ def test_a_message_of_too_many_frames_is_dropped_and_its_sender_disconnected(mai
         stranger.sendall(MORE * (frames - 1) + LAST)
         assert ended(stranger, mailbox, 10.0)
     slowest = 0.0
-    while mailbox._listener.skipping:
+    while mailbox.listener.skipping:
         began = time.monotonic()
         mailbox.drain()
         slowest = max(slowest, time.monotonic() - began)
@@ -116,7 +116,7 @@ def test_a_message_of_too_many_frames_is_dropped_and_its_sender_disconnected(mai
 def test_what_a_robot_has_under_way_between_two_drains_is_bounded_and_nothing_is_lost(mailbox, tmp_path):
     link = Link(mailbox.address, SPEC, "robot", EnvRecord("fake"), tmp_path)
     drain_until(mailbox, lambda: link.connect(0.01) and link.pump() is None and mailbox.known)
-    mailbox._listener.connections.limits.robot = 200_000
+    mailbox.listener.connections.limits.robot = 200_000
     steps, end = steps_of(2000), time.monotonic() + 20.0
     link.begin()
     for step in steps:
@@ -133,12 +133,12 @@ def test_what_a_robot_has_under_way_between_two_drains_is_bounded_and_nothing_is
 
 def test_an_honest_robot_that_sends_much_for_long_is_never_disconnected(mailbox, robot, monkeypatch):
     monkeypatch.setattr(connections, "PERIOD_S", 0.001)
-    mailbox._listener.connections.limits.message = 3 * messages.largest_step(SPEC)
-    mailbox._listener.connections.limits.robot = 4_000_000
+    mailbox.listener.connections.limits.message = 3 * messages.largest_step(SPEC)
+    mailbox.listener.connections.limits.robot = 4_000_000
     for number in range(100):
         good(mailbox, robot, number)
-    assert not mailbox.counts and mailbox._listener.connections._by_fd
-    watched = mailbox._listener.connections._by_fd
+    assert not mailbox.counts and mailbox.listener.connections._by_fd
+    watched = mailbox.listener.connections._by_fd
     drain_until(
         mailbox, lambda: all(-10_000 < each.under_way < 4000 for each in watched.values())
     )  # once it has looked
@@ -155,7 +155,7 @@ def test_an_address_that_was_disconnected_again_and_again_is_not_let_in_for_a_wh
         pass
     good(mailbox, robot)  # it was there before
     end = time.monotonic() + 10.0
-    while mailbox._listener.connections.refuses("127.0.0.1"):
+    while mailbox.listener.connections.refuses("127.0.0.1"):
         assert time.monotonic() < end
         time.sleep(0.05)
     greeted(mailbox).close()
@@ -169,7 +169,7 @@ def test_with_keys_an_address_with_strangers_keeps_no_robot_out(tmp_path, make_m
     (tmp_path / "robot.key").rename(tmp_path / "authorized" / "robot.key")
     mailbox = make_mailbox(keys=tmp_path)
     for _ in range(connections.STRIKES):
-        mailbox._listener.connections._strike("127.0.0.1")
+        mailbox.listener.connections._strike("127.0.0.1")
     link = Link(mailbox.address, SPEC, "robot", EnvRecord(), tmp_path / "spool", keys=tmp_path)
     drain_until(mailbox, lambda: link.pump() or link.network is not None, 10.0)
     link.close(0.0)

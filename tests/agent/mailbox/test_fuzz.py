@@ -59,8 +59,8 @@ def test_a_good_robot_is_heard_among_thousands_of_strange_messages(
                 while each.socket.poll(0):
                     each.socket.recv_multipart()
             taken += mailbox.drain()
-            assembly = mailbox._assembly
-            assert len([*mailbox._robots]) <= 3 and len(assembly.open) <= 4 and len(mailbox._asked) <= 5
+            assembly = mailbox.assembly
+            assert len([*mailbox.registry]) <= 3 and len(assembly.open) <= 4 and len(mailbox.requests) <= 5
             assert assembly._bytes == sum(episode.bytes for episode in assembly.open.values())
         good.pull(outbox=[["good", "b0", number, len(steps)]])
 
@@ -111,7 +111,7 @@ def test_a_noisy_sender_is_not_heard_for_the_rest_of_a_second(monkeypatch):
 def test_what_is_not_heard_does_not_hold_up_what_is(mailbox, robot, make_robot, monkeypatch):
     noisy = make_robot(mailbox, "noisy")
     noisy.hello(mailbox)
-    mailbox._listener.budget = CpuBudget()
+    mailbox.listener.budget = CpuBudget()
     monkeypatch.setattr("agent.mailbox.cpu_budget.SHARE_S", 0.0)  # after one message that brings nothing
     monkeypatch.setattr(CpuBudget, "renew", lambda patience: None)
     sent = steps_of(3)
@@ -128,7 +128,7 @@ def test_what_is_not_heard_does_not_hold_up_what_is(mailbox, robot, make_robot, 
 
 
 def test_what_is_not_heard_is_not_held_against_the_limit_of_a_drain(mailbox, robot, monkeypatch):
-    mailbox._listener.budget.charge(b"raw-b0", 1e9)
+    mailbox.listener.budget.charge(b"raw-b0", 1e9)
     monkeypatch.setattr(CpuBudget, "renew", lambda patience: None)
     for _ in range(50):
         robot.socket.send(b"noise")
@@ -146,8 +146,8 @@ def test_open_episodes_beyond_what_there_is_place_for_are_asked_for_anew(mailbox
     sent = steps_of(4)
     for number, at in ((0, 0), (1, 0), (1, 1), (0, 1), (2, 0)):  # when 2 begins, 1 has rested for longest
         robot.step(number, at, sent[at])
-    drain_until(mailbox, lambda: ("raw", "b0", 2) in mailbox._assembly.open)
-    assert list(mailbox._assembly.open) == [KEY, ("raw", "b0", 2)] and mailbox.steps == 3
+    drain_until(mailbox, lambda: ("raw", "b0", 2) in mailbox.assembly.open)
+    assert list(mailbox.assembly.open) == [KEY, ("raw", "b0", 2)] and mailbox.steps == 3
     robot.pull(outbox=[["raw", "b0", 1, 2]])
     assert robot.expect(mailbox, "RESEND").fields["step"] == 0
     for at, step in enumerate(sent):
@@ -196,7 +196,7 @@ def test_robots_long_gone_are_forgotten_and_too_many_push_out_the_most_silent(
     robots[1].expect(mailbox, "WHO")  # and may say HELLO again
     limits(monkeypatch, FORGET_S=0.0)
     assert robots[1].hello(mailbox).kind == "WELCOME"
-    assert [each.name for each in mailbox._robots] == ["b"]
+    assert [each.name for each in mailbox.registry] == ["b"]
 
 
 def test_one_report_gets_so_many_answers_and_the_next_one_the_next(make_mailbox, make_robot, monkeypatch):
@@ -228,7 +228,7 @@ def test_a_reward_that_a_file_could_not_hold_is_refused(mailbox, robot):
 
 def test_what_strangers_write_is_one_harmless_line(mailbox, make_robot, caplog):
     robot = make_robot(mailbox)
-    mailbox._robots._env = EnvRecord("fake")
+    mailbox.registry._env = EnvRecord("fake")
     options = {"line\n\x1b[2J": "x" * 2000}
     env = {"name": "fake", "options": options}
     robot.send("HELLO", robot="raw", boot="b0", spec=SPEC.to_dict(), env=env, outbox=[])

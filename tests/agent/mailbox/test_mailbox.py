@@ -462,7 +462,7 @@ def test_steps_are_counted_by_robot_and_policies_have_an_age(mailbox, robot, mak
     drain_until(mailbox, lambda: by_name["raw"].acting or mailbox.robots[0].acting or mailbox.robots[1].acting)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 100)
-    ages = {seen.name: mailbox.policy_age_s(seen) for seen in mailbox._robots}
+    ages = {seen.name: mailbox.policy_age_s(seen) for seen in mailbox.registry}
     assert 100 <= ages["raw"] < 130 and ages["other"] == 0
 
 

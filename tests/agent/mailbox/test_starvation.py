@@ -54,7 +54,7 @@ def test_a_robot_with_too_much_that_waits_for_the_disk_begins_no_more_and_loses_
     while time.monotonic() < end:
         link.wait(0.01)
         mailbox.finished += mailbox.drain()
-    assert len(mailbox.finished) == 5 == len(mailbox._assembly.unacknowledged) and not mailbox.counts
+    assert len(mailbox.finished) == 5 == len(mailbox.assembly.unacknowledged) and not mailbox.counts
     taken, end = [], time.monotonic() + 60.0
     while len(taken) < 13:
         assert time.monotonic() < end
