@@ -19,7 +19,8 @@ import zmq
 from agent.cli import Arguments
 from agent.files import try_lock
 from agent.spec import UserError
-from agent.wire.messages import NAME, check_address
+from agent.wire.messages import check_address
+from agent.wire.schema import NAME
 from envs.runtime import runtime_folder
 
 AUTO = "auto"

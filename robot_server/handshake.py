@@ -7,7 +7,8 @@ from typing import Any
 
 from agent.spec import Spec, UserError
 from agent.wire.bad_messages import shown
-from agent.wire.messages import MAX_REPORTED, pack
+from agent.wire.messages import pack
+from agent.wire.schema import MAX_REPORTED
 from agent.wire.untrusted import WireError
 from robot_server.outbox import Outbox
 

@@ -21,7 +21,8 @@ import zmq
 from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire.bad_messages import Faults, unexpected
-from agent.wire.messages import NAME, Message, check_address, held_bytes, pack, unpack
+from agent.wire.messages import Message, check_address, held_bytes, pack, unpack
+from agent.wire.schema import NAME
 from agent.wire.untrusted import WireError
 from envs.clock import Clock
 from robot_server.connection import Connection

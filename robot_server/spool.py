@@ -11,7 +11,8 @@ from typing import Any
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head
 from agent.files import move
 from agent.spec import Spec, SpecError, Transition, UserError, plural
-from agent.wire.messages import NAME, SEPARATOR, pack_step, read_step, unpack
+from agent.wire.messages import SEPARATOR, pack_step, read_step, unpack
+from agent.wire.schema import NAME
 from agent.wire.untrusted import WireError
 from robot_server import journal
 from robot_server.journal import Journal

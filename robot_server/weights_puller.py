@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.wire.messages import MAX_REPORTED, pack
+from agent.wire.messages import pack
+from agent.wire.schema import MAX_REPORTED
 from envs.clock import Clock
 from robot_server.outbox import Outbox
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from agent import cli
 from agent.spec import UserError
 from agent.wire import keys
-from agent.wire.messages import NAME
+from agent.wire.schema import NAME
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,7 +30,8 @@ from agent import cli
 from agent.env_record import EnvRecord
 from agent.spec import Spec, SpecError, UserError
 from agent.wire.bad_messages import shown
-from agent.wire.messages import NAME, Message, check_address, pack, unpack
+from agent.wire.messages import Message, check_address, pack, unpack
+from agent.wire.schema import NAME
 from agent.wire.untrusted import WireError
 from envs.base import action_meaning
 from robot_server.connection import Connection

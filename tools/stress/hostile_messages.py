@@ -10,7 +10,8 @@ import msgpack
 import numpy as np
 
 from agent.spec import Observation, Spec, Transition
-from agent.wire.messages import KINDS, PROTOCOL, pack, pack_step
+from agent.wire.messages import PROTOCOL, pack, pack_step
+from agent.wire.schema import KINDS
 
 TO_LEARNER = ("HELLO", "STEP", "PULL", "PROBE", "BYE")
 PLAIN: dict[type, Any] = {bool: True, int: 1, float: 0.5, str: "x", list: [], dict: {}}

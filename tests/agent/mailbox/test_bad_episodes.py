@@ -14,7 +14,8 @@ from agent.data.episode_store import Store
 from agent.data.storage import NoSpace
 from agent.spec import Episode, UserError
 from agent.wire import messages
-from agent.wire.messages import KINDS, WireError
+from agent.wire.messages import WireError
+from agent.wire.schema import KINDS
 
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
 make_robot, robot = test_mailbox.make_robot, test_mailbox.robot

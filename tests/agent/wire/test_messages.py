@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from link_data import PULL
 
 from agent.spec import STEP_FIELDS, Transition, UserError
-from agent.wire import arrays, messages
+from agent.wire import arrays, messages, schema
 from agent.wire.bad_messages import Faults, shown
 from agent.wire.messages import (
     ProtocolError,
@@ -90,15 +90,15 @@ VALUES = {
     list: st.lists(st.text(max_size=5), max_size=3),
     dict: st.dictionaries(st.text(max_size=5), json_values, max_size=3),
 }
-NAMES = st.from_regex(messages.NAME, fullmatch=True)
+NAMES = st.from_regex(schema.NAME, fullmatch=True)
 OUTBOX = st.lists(st.tuples(NAMES, NAMES, VALUES[int], VALUES[int]).map(list), max_size=4)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.data(), st.sampled_from(sorted(messages.KINDS)), named_arrays)
+@given(st.data(), st.sampled_from(sorted(schema.KINDS)), named_arrays)
 def test_every_kind_comes_back_field_by_field(data, kind, given_arrays):
     special = {"robot": NAMES, "boot": NAMES, "outbox": OUTBOX, "have": st.integers(-1, 2**63 - 1)}
-    fields = {name: data.draw(special.get(name, VALUES.get(of))) for name, of in messages.KINDS[kind].items()}
+    fields = {name: data.draw(special.get(name, VALUES.get(of))) for name, of in schema.KINDS[kind].items()}
     message = unpack([memoryview(bytes(frame)) for frame in pack(kind, given_arrays, **fields)])
     assert (message.kind, message.fields) == (kind, fields)
     assert {name: array.tobytes() for name, array in message.arrays.items()} == {
@@ -117,10 +117,10 @@ anything = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.data(), st.sampled_from(sorted(messages.KINDS)), st.lists(st.binary(max_size=20), max_size=3))
+@given(st.data(), st.sampled_from(sorted(schema.KINDS)), st.lists(st.binary(max_size=20), max_size=3))
 def test_any_header_with_any_frames_is_a_message_or_a_wire_error(data, kind, bodies):
     """The right names, and whatever msgpack can say behind them: what passes is as declared."""
-    names = [*messages.KINDS[kind], *data.draw(st.lists(st.text(max_size=5), max_size=1))]
+    names = [*schema.KINDS[kind], *data.draw(st.lists(st.text(max_size=5), max_size=1))]
     fields = {name: data.draw(anything) for name in names}
     right = [[f"a{n}", "uint8", [len(body)]] for n, body in enumerate(bodies)]
     declared = data.draw(st.just(right) | anything)
@@ -136,7 +136,7 @@ def test_any_header_with_any_frames_is_a_message_or_a_wire_error(data, kind, bod
         read_step(message)
     except WireError:
         return
-    assert {name: type(value) for name, value in message.fields.items()} == messages.KINDS["STEP"]
+    assert {name: type(value) for name, value in message.fields.items()} == schema.KINDS["STEP"]
 
 
 @pytest.mark.parametrize("text", ["two\nlines", "\x1b[2J", "\u202e"])
@@ -147,8 +147,8 @@ def test_what_is_shown_of_strangers_words_is_one_short_line(text):
 def test_maps_and_reports_have_their_limits():
     good = {"robot": "r", "boot": "b", "spec": {}, "env": {}, "outbox": []}
     for field, fits, too_much in (
-        ("env", {"a": "x" * (messages.MAX_MAP_BYTES - 10)}, {"a": "x" * messages.MAX_MAP_BYTES}),
-        ("outbox", [["r", "b", 0, 0]] * messages.MAX_REPORTED, [["r", "b", 0, 0]] * (messages.MAX_REPORTED + 1)),
+        ("env", {"a": "x" * (schema.MAX_MAP_BYTES - 10)}, {"a": "x" * schema.MAX_MAP_BYTES}),
+        ("outbox", [["r", "b", 0, 0]] * schema.MAX_REPORTED, [["r", "b", 0, 0]] * (schema.MAX_REPORTED + 1)),
     ):
         assert unpack(pack("HELLO", **{**good, field: fits})).fields[field] == fits
         with pytest.raises(WireError, match=field):
@@ -349,7 +349,7 @@ def test_episode_name_is_safe_and_sorts():
 def test_item_19_no_two_episodes_have_one_file_name():
     keys = [("arm", "2-deadbeef", 1), ("arm-2", "deadbeef", 1), ("arm-2-deadbeef", "0", 1), ("arm.2", "deadbeef", 1)]
     names = {episode_name(dict(zip(("robot", "boot", "number"), key, strict=True))) for key in keys}
-    assert len(names) == len(keys) and not messages.NAME.fullmatch("a~b")
+    assert len(names) == len(keys) and not schema.NAME.fullmatch("a~b")
 
 
 @pytest.mark.parametrize(
