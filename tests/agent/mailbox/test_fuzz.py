@@ -31,7 +31,7 @@ def patient(monkeypatch):
 def limits(monkeypatch, **values):
     for name, value in values.items():
         assembly = name.startswith("MAX_OPEN") or name == "STEP_BYTES"
-        module = "assembly" if assembly else "robots" if name in ("MAX_ROBOTS", "FORGET_S") else "mailbox"
+        module = "assembly" if assembly else "robots" if name in ("MAX_ROBOTS", "FORGET_S") else "delivery"
         monkeypatch.setattr(f"agent.mailbox.{module}.{name}", value)
 
 
