@@ -10,13 +10,14 @@ ready := .venv/.ready
 # uv from PATH, otherwise the one in requirements.lock, installed into .venv by pip
 uv = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
-.PHONY: help setup demo test smoke lint format lock clean
+.PHONY: help setup demo test smoke lint docs format lock clean
 
 help:
 	@echo 'make demo    this machine, no robot: demonstrations, training, fine-tuning, evaluation, a plot'
 	@echo 'make test    every test, two at a time; ARGS="-k spool" is handed to pytest, as to the demo'
 	@echo 'make smoke   whole learning runs on the fake environment, by all processes: nothing must crash'
 	@echo 'make lint    ruff and mypy; make format formats'
+	@echo 'make docs    the documentation as a site, site/index.html; every warning is an error'
 	@echo 'make setup   only the set-up that the others do first; PYTHON=python3.12 picks the Python'
 	@echo 'make lock    requirements.lock anew from pyproject.toml'
 	@echo 'make clean   remove .venv and caches; demos/ and runs/ stay'
@@ -37,6 +38,10 @@ lint: $(ready)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+docs: $(ready)
+	.venv/bin/python -m tools.docs.configuration
+	NO_COLOR=1 .venv/bin/zensical build --strict --clean
 
 format: $(ready)
 	.venv/bin/ruff check --fix
@@ -66,5 +71,5 @@ lock:
 	  --generate-hashes --no-annotate --no-header --no-emit-index-url -o requirements.lock
 
 clean:
-	rm -rf .venv .venv.installing build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv.installing build site .cache *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find agent robot_server envs tools tests -name __pycache__ -prune -exec rm -rf {} +

@@ -175,7 +175,7 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
 
 def images(report: Report, rounds: int) -> None:
     cpu, spec = torch.device("cpu"), Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"proprio": 11}, 7)
-    config = CalQLConfig(cql_actions=4, max_target_backup=True)  # the work of the README's figures
+    config = CalQLConfig(cql_actions=4, max_target_backup=True)  # the work of the figures in docs/measurements.md
     batch, weights = random_batch(spec, 128, cpu), Weights(cql=1.0, bc=1.0)
 
     def learner() -> CalQL:

@@ -1,0 +1,49 @@
+"""README.md and docs/: links, pictures and pages exist, and what is generated is current. `make docs` checks more."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools.docs import configuration
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def anchors(page):
+    """The anchors of its headings, as GitHub and the site make them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_links_and_pictures_of_a_page_exist(page):
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        if "://" in link:
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    assert not wrong
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1500
+
+
+def test_every_page_is_in_the_navigation():
+    named = set(re.findall(r'= "([\w/]+\.md)"', (ROOT / "zensical.toml").read_text()))
+    assert named == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
+
+
+def test_the_configuration_page_is_current():
+    assert configuration.PAGE.read_text() == configuration.page(), "run: python -m tools.docs.configuration"
+
+
+def test_the_animated_picture_is_small():
+    assert (ROOT / "docs" / "before_after.webp").stat().st_size < 3e6
