@@ -6,12 +6,7 @@ loaded before an environment is made.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
@@ -19,8 +14,9 @@ import numpy as np
 
 from agent.options import nearest, option
 from envs.base import MAX_IMAGE_SIZE, Info, Observation, clipped
-from envs.rendering import Cameras, choose_backend, no_opengl
-from envs.runtime import runtime_folder
+from envs.object_state import ObjectState
+from envs.rendering import Cameras, choose_backend
+from envs.robosuite_import import import_robosuite
 
 # task -> robosuite's environment, its arguments
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -64,8 +60,9 @@ class SimEnv(gymnasium.Env):
     """One robosuite task.
 
     Observation: each camera uint8 (size, size, 3); "proprio" float32: end-effector position in the base's frame (3, m),
-    two columns of its rotation matrix (6), gripper joints. Action float32 in [-1, 1]: end-effector motion per step
-    (1 is 5 cm; with "pose" also 0.5 rad), then the gripper (1 closes). Reward 1 on success, else 0.
+    two columns of its rotation matrix (6), gripper joints; with `privileged` "object" float32, see ObjectState.
+    Action float32 in [-1, 1]: end-effector motion per step (1 is 5 cm; with "pose" also 0.5 rad), then the gripper (1
+    closes). Reward 1 on success, else 0.
     Raises ValueError naming the option that robosuite can't serve.
     """
 
@@ -73,7 +70,7 @@ class SimEnv(gymnasium.Env):
 
     def __init__(self, options: SimOptions) -> None:
         choose_backend()
-        suite = _import_robosuite()
+        suite = import_robosuite()
         self.options, self.task_name = options, options.task
         _check(options, suite.robots.ROBOT_CLASS_MAPPING)
         name, arguments = TASKS[options.task]
@@ -96,8 +93,7 @@ class SimEnv(gymnasium.Env):
         self._place(options.placement_m)
         self._env.reset()
         # Sensors are read after the step, where they are needed, not after each of its 2 ms.
-        sensors = self._env._observables.values()
-        self._object_sensors = [sensor for sensor in sensors if sensor.modality == "object" and sensor.is_enabled()]
+        self._objects = ObjectState(self._env, self._base) if options.privileged else None
         self._env._update_observables = lambda force=False: None
         self._env._get_observations = lambda force_update=False: {}
         self._steps = 0
@@ -238,63 +234,14 @@ class SimEnv(gymnasium.Env):
         data, base, rotation = self.data, self._base, self._rotation()
         position = data.xmat[base].reshape(3, 3).T @ (data.site_xpos[self._eef_site] - data.xpos[base])
         states = {"proprio": np.concatenate([position, rotation[:, 0], rotation[:, 1], self.fingers])}
-        if self.options.privileged:
-            states["object"] = self._object_state()
+        if self._objects:
+            states["object"] = self._objects.read()
         return {key: value.astype(np.float32) for key, value in states.items()}
-
-    def _object_state(self) -> np.ndarray:
-        cache: dict[str, Any] = {}
-        for sensor in self._object_sensors:
-            sensor.update(timestep=0.0, obs_cache=cache, force=True)
-        return np.concatenate([np.ravel(sensor.obs) for sensor in self._object_sensors])
 
     def close(self) -> None:
         if self._cameras:
             self._cameras.close()
             self._cameras = None
-
-
-def _import_robosuite() -> Any:
-    """Raises ValueError when a library of the system is missing."""
-    _give_numba_a_folder()
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it warns about things that nobody here uses, at import and at each make
-    try:
-        import robosuite
-
-        logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
-    except (AttributeError, ImportError, RuntimeError) as error:
-        raise no_opengl(error) or error from None
-    finally:
-        logging.disable(before)
-    return robosuite
-
-
-def _give_numba_a_folder() -> None:
-    """Set NUMBA_CACHE_DIR where numba, which robosuite compiles with, could write neither beside robosuite nor in HOME.
-
-    It refuses to work then. Before its import. Raises ValueError when the temporary folder cannot be written either.
-    """
-    found = importlib.util.find_spec("robosuite")
-    if "NUMBA_CACHE_DIR" in os.environ or found is None:
-        return
-    beside = [Path(place, "utils", "__pycache__") for place in found.submodule_search_locations or []]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "numba")
-    if any(map(_writable, [*beside, home])):
-        return
-    try:
-        os.environ["NUMBA_CACHE_DIR"] = str(runtime_folder() / "numba")
-    except OSError as error:
-        raise ValueError(f"no folder for numba's cache ({error}): set NUMBA_CACHE_DIR to one") from None
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except (OSError, RuntimeError):
-        return False
 
 
 def _check(options: SimOptions, robots: Any) -> None:

@@ -172,11 +172,12 @@ def test_item_14_malformed_attributes_are_one_line(tmp_path, refused, text):
     ],
 )
 def test_item_14_old_names_are_today_s_tasks(tmp_path, name, kwargs, task):
-    from envs.sim import TASKS, _import_robosuite
+    from envs.robosuite_import import import_robosuite
+    from envs.sim import TASKS
 
     path = recording(tmp_path / "a.hdf5", env_args={"env_name": name, "env_kwargs": {**ARGS, **kwargs}})
     assert found(path)["task"] == task
-    assert TASKS[task][0] in _import_robosuite().ALL_ENVIRONMENTS
+    assert TASKS[task][0] in import_robosuite().ALL_ENVIRONMENTS
 
 
 def test_item_14_a_person_s_recording_is_rendered_at_the_rate_of_its_states(real, tmp_path):
