@@ -60,10 +60,14 @@ class EnvRecord:
         return ActionMeaning.from_dict(self.actions)
 
     def differences(self, other: EnvRecord) -> dict[str, str]:
-        """Option -> "mine against theirs"; or "env" alone, for another environment."""
+        """Option -> "mine against theirs"; or "env" alone, for another environment.
+
+        A switch that one of them lacks is newer than that record, and was off.
+        """
         if self.name != other.name:
             return {"env": f"{self.name or None} against {other.name or None}"}
-        mine, theirs = self.options, other.options
+        switches = {key: False for each in (self, other) for key, value in each.options.items() if value is False}
+        mine, theirs = {**switches, **self.options}, {**switches, **other.options}
         return {
             key: f"{mine.get(key)} against {theirs.get(key)}"
             for key in sorted({*mine, *theirs})

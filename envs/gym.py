@@ -14,7 +14,7 @@ import numpy as np
 from agent.options import nearest, option
 from envs.base import Info, Observation, action_meaning, clipped
 from envs.gym_observations import first_line, observe, parts
-from envs.gym_success import SuccessSignal
+from envs.gym_success import COMPLETED, SuccessSignal
 from envs.rendering import choose_backend, no_opengl
 
 ROBOTICS = "gymnasium_robotics"
@@ -25,6 +25,7 @@ ROBOTICS_ENVS = re.compile("Adroit|AntMaze|PointMaze|FrankaKitchen|Fetch|HandMan
 class GymOptions:
     kwargs: dict[str, Any] = option({}, "keyword arguments of gymnasium.make")
     binary: bool = option(False, "reward 1 at the first success, which ends it; else 0")
+    count_tasks: bool = option(False, "Franka Kitchen: the reward is how many tasks have been completed so far")
     max_episode_steps: int | None = option(None, "time limit; empty: the environment's own")
     success_key: str | None = option(
         None, "key of info that says whether the task is done; empty: success or is_success"
@@ -48,7 +49,7 @@ def wrap(environment_id: str, options: GymOptions) -> gymnasium.Env:
     except (AttributeError, RuntimeError) as error:
         raise no_opengl(error) or error from None
     try:
-        return DictEnv(env, environment_id, options.binary, options.success_key)
+        return DictEnv(env, environment_id, options.binary, options.success_key, options.count_tasks)
     except ValueError:
         env.close()
         raise
@@ -67,15 +68,25 @@ def _remedy(environment_id: str) -> str:
 class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Observation: images become cameras, uint8 (H, W, 3); every other box becomes a flat float32 vector (see
     envs.gym_observations). Action: [-1, 1]^A onto the environment's range. info["success"]: see envs.gym_success.
-    binary: the first success ends the episode with a reward of 1; every other reward is 0.
+    binary: the first success ends the episode with a reward of 1; every other reward is 0. count_tasks: the reward is
+    how many of Franka Kitchen's tasks have been completed so far, as in the published experiments.
     """
 
-    def __init__(self, env: gymnasium.Env, name: str, binary: bool = False, success_key: str | None = None) -> None:
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        name: str,
+        binary: bool = False,
+        success_key: str | None = None,
+        count_tasks: bool = False,
+    ) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(  # Gymnasium can make it again
-            self, name=name, binary=binary, success_key=success_key
+            self, name=name, binary=binary, success_key=success_key, count_tasks=count_tasks
         )
         gymnasium.Wrapper.__init__(self, env)
-        self.task_name, self._binary = name, binary
+        self.task_name, self._binary, self._count_tasks = name, binary, count_tasks
+        if count_tasks and not hasattr(env.unwrapped, COMPLETED):
+            raise ValueError(f"gym:{name}: it has no {COMPLETED} to count; leave --count-tasks out")
         action = env.action_space
         if not isinstance(action, gymnasium.spaces.Box):
             raise ValueError(f"gym:{name}: its action space is {action}; only a Box can be rescaled to [-1, 1]")
@@ -107,6 +118,8 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         info = {**info, "success": self._success.read(info)}
         if terminated or truncated:
             self._success.end_episode()
+        if self._count_tasks:
+            reward = len(info[COMPLETED])
         if self._binary:
             reward, terminated = float(info["success"]), terminated or info["success"]
         terminated = bool(terminated)  # on the last allowed step Gymnasium's time limit says both

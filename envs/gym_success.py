@@ -9,12 +9,14 @@ from typing import Any
 from envs.base import is_flag
 
 KEYS = ("success", "is_success")
+COMPLETED = "episode_task_completions"  # Franka Kitchen: names of the tasks completed so far
 
 log = logging.getLogger(__name__)
 
 
 class SuccessSignal:
-    """Reads info[key], or without a key the first of KEYS, or that no "tasks_to_complete" are left (Franka Kitchen).
+    """Reads info[key], or without a key the first of KEYS, or that each of Franka Kitchen's "tasks_to_complete" has
+    been completed; it removes those that have, or does not.
 
     Only a bool, 0 or 1 counts; anything else, the text "False" for instance, is no success. Logs one warning when the
     value is of another kind, and one when the first episode ends without any such key, with the keys that look like
@@ -32,7 +34,7 @@ class SuccessSignal:
         self._steps += 1
         if not self._asked and "tasks_to_complete" in info:
             self._found = True
-            return not info["tasks_to_complete"]
+            return set(info["tasks_to_complete"]) <= set(info.get(COMPLETED, ()))
         self._flags |= {str(key) for key, value in info.items() if is_flag(value)}
         key = next((key for key in self._keys if key in info), None)
         if key is None:

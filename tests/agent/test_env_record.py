@@ -53,6 +53,13 @@ def test_an_environment_that_runs_code_is_not_taken_from_a_file(name):
     assert EnvRecord(name).usable(name).name == name  # typed
 
 
+def test_a_switch_that_a_record_lacks_was_off():
+    old, new = EnvRecord("gym:A-v0", {"binary": True}), EnvRecord("gym:A-v0", {"binary": True, "count_tasks": False})
+    assert not old.differences(new) and not new.differences(old)
+    on = EnvRecord("gym:A-v0", {"binary": True, "count_tasks": True})
+    assert old.differences(on) == {"count_tasks": "None against True"}
+
+
 @pytest.mark.parametrize(
     "name", ["sim", "fake", "gym:Ant-v5", "gym:ns/Ant-v5", "gym:gymnasium_robotics:AdroitHandDoor-v1"]
 )

@@ -77,7 +77,7 @@ PAPER_ADROIT = PAPER | {
 }  # fmt: skip
 PAPER_KITCHEN = PAPER | {
     "network.actor_hidden": [512] * 3, "network.critic_hidden": [512] * 3, "calql.importance_sampling": False,
-    "calql.lagrange_threshold": None, "reward.scale": 1.0, "reward.bias": 0.0, "reward.sparse": False,
+    "calql.lagrange_threshold": None, "reward.scale": 1.0, "reward.bias": -4.0, "reward.sparse": False,
     "online.offline_share": 0.25,
 }  # fmt: skip
 OTHERS = {  # what RLPD and WSRL have in common
@@ -89,31 +89,42 @@ OTHERS = {  # what RLPD and WSRL have in common
 }  # fmt: skip
 RLPD = OTHERS | {
     "calql.cql_weight": 0.0, "calql.max_target_backup": False, "calql.entropy_backup": False,
-    "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0,
+    "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0, "reward.scale": 1.0,
+    "reward.bias": 0.0,
 }  # fmt: skip
 RLPD_D4RL = RLPD | {
     "network.state_standardise": False, "network.init": "xavier", "network.log_std": "direct",
     "network.state_features": 0, "network.actor_hidden": [256] * 3, "network.critic_hidden": [256] * 3,
     "network.actor_layer_norm": False, "calql.gamma": 0.99, "calql.initial_temperature": 1.0,
-    "offline.batch": 256, "online.batch": 256,
+    "offline.batch": 256, "online.batch": 256, "reward.bias": -1.0,
 }  # fmt: skip
 WSRL = OTHERS | {
-    "network.actor_layer_norm": True, "calql.cql_weight": 5.0, "calql.calibrate": True,
-    "calql.max_target_backup": True, "calql.entropy_backup": False, "online.offline_share": 0.0,
+    "network.actor_layer_norm": True, "calql.cql_weight": 5.0, "calql.calibrate": True, "calql.cql_actions": 10,
+    "calql.max_target_backup": False, "calql.entropy_backup": False, "online.offline_share": 0.0,
     "online.warmup_steps": 5000,
 }  # fmt: skip
 WSRL_D4RL = WSRL | {
     "network.state_standardise": False, "network.init": "orthogonal", "network.last_gain": 1.4142135,
-    "network.log_std": "direct",
-    "network.state_features": 0, "calql.gamma": 0.99, "calql.cql_actions": 10, "calql.actor_lr": 1e-4,
+    "network.log_std": "direct", "network.actor_hidden": [256] * 2, "network.critic_hidden": [256] * 4,
+    "calql.lagrange_threshold": 0.8, "calql.max_target_backup": True, "calql.target_subset": 0,
+    "calql.actor_q": "min", "calql.target_entropy": -1.0, "network.state_features": 0, "calql.gamma": 0.99,
+    "calql.actor_lr": 1e-4,
     "calql.temperature_lr": 1e-4, "calql.initial_temperature": 1.0, "calql.importance_sampling": True,
     "reward.scale": 10.0, "reward.bias": -5.0, "offline.batch": 256, "online.batch": 256,
 }  # fmt: skip
-WSRL_KITCHEN = WSRL_D4RL | {"calql.importance_sampling": False, "reward.scale": 1.0, "reward.bias": 0.0}
+WSRL_ADROIT = WSRL_D4RL | {
+    "network.actor_hidden": [512] * 2, "network.critic_hidden": [512] * 3, "calql.cql_weight": 1.0,
+    "calql.lagrange_threshold": None, "calql.max_target_backup": False,
+}  # fmt: skip
+WSRL_KITCHEN = WSRL_D4RL | {
+    "network.actor_hidden": [512] * 3, "network.critic_hidden": [512] * 3, "calql.importance_sampling": False,
+    "calql.lagrange_threshold": None, "calql.max_target_backup": False, "reward.scale": 1.0, "reward.bias": -4.0,
+    "reward.sparse": False,
+}  # fmt: skip
 D4RL = {"calql.gamma": 0.99, "offline.batch": 256, "online.batch": 256, "online.utd": 1.0}
 ADROIT = D4RL | {
-    "env.kwargs": {}, "env.binary": True, "offline.successes_only": True, "offline.updates": 20_000,
-    "online.env_steps": 100_000,
+    "env.kwargs": {}, "env.binary": True, "env.count_tasks": False, "offline.successes_only": True,
+    "offline.updates": 20_000, "online.env_steps": 100_000,
 }  # fmt: skip
 UMAZE = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]
 CHORES = ["microwave", "kettle", "bottom burner", "light switch"]
@@ -125,6 +136,7 @@ TABLES = {
     "rlpd rlpd_d4rl": RLPD_D4RL,
     "wsrl": WSRL,
     "wsrl wsrl_d4rl": WSRL_D4RL,
+    "wsrl wsrl_d4rl wsrl_adroit": WSRL_ADROIT,
     "wsrl wsrl_d4rl wsrl_kitchen": WSRL_KITCHEN,
     "bc": {"calql.cql_weight": 0.0, "calql.bc_weight": 1000.0, "calql.bc_filter": "success", "online.env_steps": 0},
     "cql": {"calql.calibrate": False},
@@ -134,10 +146,12 @@ TABLES = {
     | {"env.name": "gym:gymnasium_robotics:AdroitHandRelocate-v1", "env.max_episode_steps": 200},
     "antmaze": D4RL
     | {"env.name": "gym:gymnasium_robotics:AntMaze_UMaze-v4", "env.kwargs": {"maze_map": UMAZE}, "env.binary": True}
+    | {"env.count_tasks": False}
     | {"offline.updates": 100_000, "online.env_steps": 100_000},
     "kitchen": D4RL
     | {"env.name": "gym:gymnasium_robotics:FrankaKitchen-v1", "env.kwargs": {"tasks_to_complete": CHORES}}
-    | {"env.binary": False, "calql.bc_filter": "all", "reward.scale": 1.0, "reward.bias": 0.0, "reward.sparse": False}
+    | {"env.binary": False, "env.count_tasks": True, "calql.bc_filter": "all", "reward.scale": 1.0}
+    | {"reward.bias": -4.0, "reward.sparse": False}
     | {"offline.updates": 100_000, "online.env_steps": 200_000},
 }
 
@@ -161,8 +175,8 @@ def runs(suite, preset, folder):
     ("name", "tables"),
     [
         ("antmaze", {"paper": PAPER, "rlpd": RLPD_D4RL, "wsrl": WSRL_D4RL}),
-        ("adroit", {"paper": PAPER_ADROIT, "rlpd": RLPD_D4RL, "wsrl": WSRL_D4RL}),
-        ("kitchen", {"paper": PAPER_KITCHEN, "rlpd": RLPD_D4RL, "wsrl": WSRL_KITCHEN}),
+        ("adroit", {"paper": PAPER_ADROIT, "rlpd": RLPD_D4RL, "wsrl": WSRL_ADROIT}),
+        ("kitchen", {"paper": PAPER_KITCHEN, "rlpd": RLPD_D4RL | {"reward.bias": -4.0}, "wsrl": WSRL_KITCHEN}),
     ],
 )
 def test_the_suites_of_published_tasks_have_the_published_numbers(name, tables, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -65,6 +66,23 @@ class Chores(Nested):
         return observation, reward, False, False, {"tasks_to_complete": [] if action[1, 0] > 9.9 else ["kettle"]}
 
 
+class Kitchen(Nested):
+    """Franka Kitchen that removes no tasks: what is done at each step, and what has been done so far."""
+
+    episode_task_completions: ClassVar[list[str]] = []
+
+    def reset(self, **kwargs):
+        self.episode_task_completions = []
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        observation, _, _, _, _ = super().step(action)
+        done = [task for task, high in zip(("kettle", "microwave"), action[:, 0] > (1.9, 9.9), strict=True) if high]
+        self.episode_task_completions += [task for task in done if task not in self.episode_task_completions]
+        info = {"tasks_to_complete": ["kettle", "microwave"], "step_task_completions": done}
+        return observation, len(done), False, False, {**info, "episode_task_completions": self.episode_task_completions}
+
+
 class Rooms(Nested):
     """Its names have spaces, as Franka Kitchen's."""
 
@@ -82,6 +100,7 @@ class Rooms(Nested):
 
 gymnasium.register("test/Rooms-v0", Rooms, max_episode_steps=6)
 gymnasium.register("test/Chores-v0", Chores, max_episode_steps=6)
+gymnasium.register("test/Kitchen-v0", Kitchen, max_episode_steps=6)
 gymnasium.register("test/Boundless-v0", Boundless)
 gymnasium.register("test/Words-v0", Words)
 gymnasium.register("test/Nested-v0", Nested, max_episode_steps=6)
@@ -312,6 +331,25 @@ def test_success_is_that_nothing_is_left_to_do():
     assert env.step(np.zeros(2))[4]["success"] is False
     _, reward, terminated, _, info = env.step(np.ones(2))
     assert info["success"] and not terminated and reward == 12.0
+
+
+def test_success_is_that_each_task_has_been_completed_where_none_is_removed():
+    """First the kettle, then the microwave: not at once, but both in the episode."""
+    env = envs.make("gym:test/Kitchen-v0")
+    for _ in range(2):
+        env.reset(seed=0)
+        steps = [env.step(np.array(action)) for action in ([1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0])]
+        assert [step[4]["success"] for step in steps] == [False, False, True, True]
+        assert [step[1] for step in steps] == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_completed_tasks_can_be_the_reward():
+    env = envs.make("gym:test/Kitchen-v0", count_tasks=True)
+    env.reset(seed=0)
+    steps = [env.step(np.array(action)) for action in ([-1.0, -1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0])]
+    assert [step[1] for step in steps] == [0.0, 1.0, 1.0, 2.0]
+    with pytest.raises(ValueError, match=r"Nested-v0: it has no episode_task_completions to count; .*--count-tasks"):
+        envs.make("gym:test/Nested-v0", count_tasks=True)
 
 
 def test_it_says_what_its_actions_mean(env):

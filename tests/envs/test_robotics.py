@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import envs
@@ -36,6 +37,23 @@ def test_antmaze_has_one_goal_and_one_start_as_its_dataset(task):
         {tuple(maze.cell_xy_to_rowcol(o[key]).tolist()) for o in seen} for key in ("desired_goal", "achieved_goal")
     )
     assert goals == {(1, 1)} and starts == {(3, 1)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("removed", [True, False])
+def test_kitchens_reward_is_the_number_of_tasks_completed_and_all_of_them_are_a_success(task, removed):
+    env = task("kitchen")
+    kitchen = env.unwrapped
+    kitchen.remove_task_when_completed = removed
+    env.reset(seed=0)
+    still, goals = np.zeros(env.action_space.shape), dict(kitchen.goal)
+    assert len(goals) == 4
+    for count, name in enumerate(goals, 1):
+        achieved = kitchen._get_obs(kitchen.robot_env._get_obs())["achieved_goal"]
+        kitchen.goal[name] = achieved[name].copy()  # it is done where it stands
+        _, reward, terminated, _, info = env.step(still)
+        assert (reward, terminated, info["success"]) == (count, count == 4, count == 4)
+        kitchen.goal[name] = goals[name] + 100  # and undone: what counts is that it has been
 
 
 @pytest.mark.filterwarnings("ignore")

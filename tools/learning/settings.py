@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.config import ELSEWHERE, SECTIONS
+from agent.config import ELSEWHERE, SECTIONS, section_class
 from agent.files import written
 from agent.spec import UserError
 from tools.common.rollout import env_options
@@ -71,14 +71,23 @@ NO_MATTER = ("robot.control", "learner.robot_gb")  # settings that change no res
 
 
 def same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise UserError naming the first setting in which they differ. One that is missing is None: newer than that."""
+    """Raise UserError naming the first setting in which they differ. One that is missing is newer than that, and had
+    what is its default now.
+    """
     flat, other = (dict(_leaves(parts, "")) for parts in (before, now))
     for key in sorted(flat.keys() | other.keys()):
-        if key not in NO_MATTER and flat.get(key) != other.get(key):
+        newer = key not in flat and other[key] == _default(key)
+        if key not in NO_MATTER and not newer and flat.get(key) != other.get(key):
             raise UserError(
                 f"{path}: made with other settings ({key}: {flat.get(key)!r}, now {other.get(key)!r}); "
                 "give another --out, or delete what is there"
             )
+
+
+def _default(key: str) -> Any:
+    """Of 'section.field'; an option of an environment, which is not known here, is off."""
+    section, _, field = key.partition(".")
+    return plain(getattr(section_class(section)(), field, None)) if section in {*SECTIONS, *ELSEWHERE} else False
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

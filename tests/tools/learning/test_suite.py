@@ -145,6 +145,15 @@ def test_parts_of_a_preset_are_no_other_presets(tmp_path):
     assert found == [0.6, 0.7]
 
 
+def test_a_run_of_before_a_setting_existed_had_its_default(tmp_path):
+    now = learning_run.made_of([], ["network"])
+    before = {"network": {key: value for key, value in now["network"].items() if key != "init"}}
+    learning_settings.same(tmp_path, before, now)
+    now["network"]["init"] = "orthogonal"
+    with pytest.raises(UserError, match=r"network\.init: None, now 'orthogonal'"):
+        learning_settings.same(tmp_path, before, now)
+
+
 def test_settings_that_are_not_finite_are_json_all_the_same(tmp_path):
     parts = learning_run.made_of([], ["calql"])
     assert parts["calql"]["cql_clip_high"] == "Infinity"
