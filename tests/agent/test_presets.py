@@ -104,6 +104,7 @@ WSRL = OTHERS | {
     "online.warmup_steps": 5000,
 }  # fmt: skip
 WSRL_D4RL = WSRL | {
+    "calql.cql_weight": 1.0,
     "network.state_standardise": False, "network.init": "orthogonal", "network.last_gain": 1.4142135,
     "network.log_std": "direct", "network.actor_hidden": [256] * 2, "network.critic_hidden": [256] * 4,
     "calql.lagrange_threshold": 0.8, "calql.max_target_backup": True, "calql.target_subset": 0,
@@ -113,13 +114,13 @@ WSRL_D4RL = WSRL | {
     "reward.scale": 10.0, "reward.bias": -5.0, "offline.batch": 256, "online.batch": 256,
 }  # fmt: skip
 WSRL_ADROIT = WSRL_D4RL | {
-    "network.actor_hidden": [512] * 2, "network.critic_hidden": [512] * 3, "calql.cql_weight": 1.0,
-    "calql.lagrange_threshold": None, "calql.max_target_backup": False,
+    "network.actor_hidden": [512] * 2, "network.critic_hidden": [512] * 3, "calql.lagrange_threshold": None,
+    "calql.max_target_backup": False,
 }  # fmt: skip
 WSRL_KITCHEN = WSRL_D4RL | {
     "network.actor_hidden": [512] * 3, "network.critic_hidden": [512] * 3, "calql.importance_sampling": False,
-    "calql.lagrange_threshold": None, "calql.max_target_backup": False, "reward.scale": 1.0, "reward.bias": -4.0,
-    "reward.sparse": False,
+    "calql.cql_weight": 5.0, "calql.lagrange_threshold": None, "calql.max_target_backup": False, "reward.scale": 1.0,
+    "reward.bias": -4.0, "reward.sparse": False,
 }  # fmt: skip
 D4RL = {"calql.gamma": 0.99, "offline.batch": 256, "online.batch": 256, "online.utd": 1.0}
 ADROIT = D4RL | {
@@ -161,6 +162,36 @@ def test_a_preset_has_its_numbers_and_changes_no_others(names):
     table, default = TABLES[names], flat(settings())
     found = flat(settings(*(f"{name}.yaml" for name in names.split())))
     assert {key: value for key, value in found.items() if key in table or value != default.get(key)} == table
+
+
+def published():
+    """(files, setting, published, ours, source, why not the same) of each row of the tables in docs/presets.md."""
+    files, rows = "", []
+    for line in (ROOT / "docs" / "presets.md").read_text().splitlines():
+        if line.startswith("### "):
+            files = line.split("`")[1]
+        elif files and line.startswith("| `"):
+            setting, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            rows.append((files, setting.strip("`"), *cells))
+    return rows
+
+
+def test_the_numbers_beside_the_published_ones_are_those_of_the_files():
+    rows = published()
+    found = {files: flat(settings(*(f"{name}.yaml" for name in files.split()))) for files, *_ in rows}
+    for files, setting, theirs, ours, source, why in rows:
+        assert found[files][setting] == yaml.safe_load(ours), (files, setting)
+        assert source and bool(why) == (theirs != ours), (files, setting)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["paper", "paper_adroit", "paper_kitchen", "wsrl", "wsrl_d4rl", "wsrl_adroit", "wsrl_kitchen", "rlpd", "rlpd_d4rl"],
+)
+def test_every_number_of_a_published_preset_is_beside_the_published_one(name):
+    sections = yaml.safe_load(FILES[f"{name}.yaml"].read_text())
+    numbers = {f"{section}.{field}" for section, fields in sections.items() for field in fields}
+    assert numbers <= {setting for files, setting, *_ in published() if files.split()[-1] == name}
 
 
 def runs(suite, preset, folder):
