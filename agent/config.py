@@ -13,7 +13,7 @@ import pkgutil
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_type_hints
 
-from agent.options import nearest, option
+from agent.options import build, nearest, option
 from agent.spec import UserError
 
 
@@ -208,9 +208,18 @@ class RunConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
 
-    def check(self) -> None:
-        """Raise UserError for fields that make no sense together."""
-        network, calql, online = self.network, self.calql, self.online
+    def checked(self) -> RunConfig:
+        """Its sections as flags would have made them. Raises UserError for a value of the wrong type or out of range,
+        and for fields that make no sense together.
+        """
+        try:
+            sections: dict[str, Any] = {
+                name: build(SECTIONS[name], vars(part), f"{name}.") for name, part in vars(self).items()
+            }
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        config = RunConfig(**sections)
+        network, calql, online = config.network, config.calql, config.online
         if network.encoder == "cnn" and network.encoder_weights:
             raise UserError(f"network.encoder_weights is '{network.encoder_weights}', but encoder cnn has none to load")
         if 0 < calql.gradient_clip <= 1:
@@ -221,6 +230,7 @@ class RunConfig:
             raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
         if -1 < online.offline_share < 0:
             raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")
+        return config
 
 
 SECTIONS: dict[str, type] = get_type_hints(RunConfig)

@@ -249,10 +249,11 @@ def finetune(
     origin: the path of `start`, for messages. None in the processes of torchrun that only follow. Raises UserError when
     config, data and `start` do not fit, the folder holds another run, or the address is taken.
     """
-    folder, stop = Path(folder), stop or cli.Stop()
-    config.check()
+    folder, stop, config = Path(folder), stop or cli.Stop(), config.checked()
     changed = changes(start.run_config(), config, NETWORKS | SPENT | {"learner.run"} if resume else NETWORKS)
-    if not resume and has_data(folder):
+    if resume:
+        checkpoint.check_newest(start, folder)
+    elif has_data(folder):
         whole = (folder / LATEST).exists() or (folder / OLDER).exists()
         again = ["agent.learner", "--resume", folder] if whole else None
         raise checkpoint.taken(folder, again, ["agent.learner", "--ckpt", origin, "--run"])

@@ -1,4 +1,7 @@
-"""One set-up of logging for every command: time, robot, level and message on stderr; results alone go to stdout."""
+"""One set-up of logging for every command: time, robot, level and message on stderr; results alone go to stdout.
+
+A function logs its result by `result`: a command prints it, and a program that imports the function prints nothing.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,24 @@ class _Handler(logging.Handler):
     """Writes above a progress bar, if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "result", False):
+            print(record.getMessage(), flush=True)
+            return
         try:
             tqdm.write(self.format(record), file=sys.stderr)
             sys.stderr.flush()
         except Exception:  # neither a terminal that has closed nor an odd argument may stop what is logged
             pass
+
+
+def result(logger: logging.Logger, line: str) -> None:
+    """Log what a command has come to; where logging is configured it goes to stdout, bare."""
+    logger.info("%s", line, extra={"result": True})
+
+
+def configured() -> bool:
+    """Whether a command has called `configure` in this process."""
+    return any(isinstance(each, _Handler) for each in logging.getLogger().handlers)
 
 
 def configure(robot: str = "") -> None:

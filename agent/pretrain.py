@@ -64,7 +64,7 @@ def pretrain(
     stop: in force while it trains; Ctrl-C and SIGTERM end it after the update in progress, with a checkpoint. The log
     goes to the folder config.learner.run. Raises UserError when config, data and `start` do not fit.
     """
-    out, stop = Path(out), stop or cli.Stop()
+    out, stop, config = Path(out), stop or cli.Stop(), config.checked()
     config = replace(config, offline=replace(config.offline, data=[str(Path(place).resolve()) for place in data]))
     changed = _check(config, out, start, origin)
     folder = run_folder(config.learner, "pretrain")
@@ -86,7 +86,6 @@ def pretrain(
 
 def _check(config: RunConfig, out: Path, start: Checkpoint | None, origin: str) -> Changes:
     """What `config` changes of `start`. Raises UserError for what cannot work, before anything is loaded."""
-    config.check()
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
     if out.exists() and not (start and Path(origin).exists() and out.samefile(origin)):

@@ -1,13 +1,18 @@
-"""Progress of long work, on stderr: a bar on a terminal, else a line now and then, with rate and time left."""
+"""Progress of long work: a command shows a bar on a terminal, else a log line now and then, with rate and time left."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 
 from tqdm import tqdm
 
+from agent import logs
+
 LINE_EVERY_S = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class Progress:
@@ -24,7 +29,7 @@ class Progress:
         """`done` of the total are done by now."""
         if self._first is None:
             self._first = done
-            if sys.stderr.isatty():
+            if sys.stderr.isatty() and logs.configured():
                 self._bar = tqdm(
                     total=self.total, initial=done, desc=self.label, unit=f" {self.unit}", file=sys.stderr,
                     dynamic_ncols=True,
@@ -53,4 +58,4 @@ class Progress:
         if rate > 0:
             left_s = (self.total - self._done) / rate
             text += f", {rate:.3g} {self.unit}/s" + (f", {tqdm.format_interval(left_s)} left" if left_s > 0 else "")
-        print(text + (f", {self._note}" if self._note else ""), file=sys.stderr, flush=True)
+        log.info("%s", text + (f", {self._note}" if self._note else ""))

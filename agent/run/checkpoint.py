@@ -127,6 +127,16 @@ def load_newest(folder: str | Path) -> Checkpoint:
         raise
 
 
+def check_newest(start: Checkpoint, folder: Path) -> None:
+    """Raise UserError unless `start` is the newest checkpoint of the run in `folder`."""
+    newest = load_newest(folder)
+    if newest.run != start.run:
+        raise UserError(f"{folder}: cannot be resumed from a checkpoint of another run; load_newest() reads its own")
+    if newest.counters["updates"] != start.counters["updates"]:
+        done = f"{start.counters['updates']} updates, its newest {newest.counters['updates']}"
+        raise UserError(f"{folder}: cannot be resumed from an older checkpoint of it: that has {done}")
+
+
 def keep(folder: Path, name: str, newest: int) -> None:
     """Copy the latest.pt in `folder` to checkpoints/`name`.pt, and leave the `newest` there. Raises NotSaved."""
     older = folder / OLDER

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from agent import logs
 from agent.config import Changes, said
 from agent.files import make_folder, try_lock
 from agent.run.records import LOG_FILE
@@ -103,8 +104,8 @@ class RunLog:
         log.info("%s", line)
 
     def result(self, line: str) -> None:
-        """What the command has come to, on stdout."""
-        print(line, flush=True)
+        """What the run has come to: a command prints it on stdout."""
+        logs.result(log, line)
 
     def close(self) -> None:
         self._file.close()

@@ -721,7 +721,7 @@ def test_item_19_the_link_is_never_a_checkpoints(tune, episodes, offline, logged
         learner.main([*map(str, start), "--env-steps", "0"])
 
 
-def test_it_is_called_from_python_as_well(offline, tmp_path, monkeypatch):
+def test_it_is_called_from_python_as_well(offline, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("agent.run.farewell.COME_S", 0.0)
     start = checkpoint.load(offline)
     link, online = LinkConfig(address="tcp://127.0.0.1:0"), OnlineConfig(env_steps=0, batch=16)
@@ -735,6 +735,26 @@ def test_it_is_called_from_python_as_well(offline, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="already exists"):
         learner.finetune(config, start, tmp_path / "run")
     assert learner.finetune(config, written, tmp_path / "run", resume=True).run == end.run
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_is_resumed_from_its_own_newest_checkpoint_only(offline, tmp_path, monkeypatch):
+    monkeypatch.setattr("agent.run.farewell.COME_S", 0.0)
+    start = checkpoint.load(offline)
+    link, online = LinkConfig(address="tcp://127.0.0.1:0"), OnlineConfig(env_steps=0, batch=16)
+    config = dataclasses.replace(start.run_config(), link=link, online=online)
+    ours, other = (learner.finetune(config, start, tmp_path / name) for name in ("ours", "other"))
+    for stranger in (start, other):
+        with pytest.raises(UserError, match="another run"):
+            learner.finetune(config, stranger, tmp_path / "ours", resume=True)
+    older = dataclasses.replace(ours, counters={**ours.counters, "updates": 7})
+    with pytest.raises(UserError, match="7 updates, its newest 0"):
+        learner.finetune(config, older, tmp_path / "ours", resume=True)
+    with pytest.raises(UserError, match=r"latest\.pt: no such file"):
+        learner.finetune(config, ours, tmp_path / "nowhere", resume=True)
+    wrong = dataclasses.replace(config, online=OnlineConfig(utd=-1.0))
+    with pytest.raises(UserError, match=r"online\.utd is -1; it must be 0 or more"):
+        learner.finetune(wrong, ours, tmp_path / "ours", resume=True)
 
 
 def test_missing_and_damaged_checkpoints_are_named(monkeypatch, capsys, tmp_path):

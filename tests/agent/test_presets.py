@@ -27,7 +27,7 @@ def settings(*names):
     names = [*SECTIONS, *ELSEWHERE]
     arguments = cli.parse(files, "", names, env_options=envs.options)
     sections = {name: arguments.section(name) for name in names}
-    RunConfig(**{name: sections[name] for name in SECTIONS}).check()
+    RunConfig(**{name: sections[name] for name in SECTIONS}).checked()
     return {name: dataclasses.asdict(section) for name, section in sections.items()} | {"env": arguments.env()}
 
 

@@ -95,7 +95,7 @@ def test_thirty_updates_leave_a_checkpoint_and_a_log(train, demos, spec, logged)
     assert "alpha_prime" not in updates[0]
 
 
-def test_it_is_called_from_python_as_well(tmp_path, demos, network):
+def test_it_is_called_from_python_as_well(tmp_path, demos, network, capfd):
     learner = LearnerConfig(run=str(tmp_path / "run"), device="cpu")
     config = RunConfig(network=network, offline=OfflineConfig(updates=3, batch=16), learner=learner)
     trained = pretrain.pretrain(config, [demos], tmp_path / "offline.pt")
@@ -106,6 +106,21 @@ def test_it_is_called_from_python_as_well(tmp_path, demos, network):
     longer = replace(config, offline=replace(config.offline, updates=5))
     again = pretrain.pretrain(longer, [demos], tmp_path / "longer.pt", start=written)
     assert again.counters == {"offline_updates": 5}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("offline", "says"),
+    [
+        (OfflineConfig(updates=-1), "offline.updates is -1; it must be 0 or more"),
+        (OfflineConfig(batch=2.5), "offline.batch is 2.5; it must be a whole number"),
+        (CalQLConfig(), "offline.gamma: no such option"),
+    ],
+)
+def test_a_config_made_in_python_is_checked_as_flags_are(tmp_path, demos, offline, says):
+    with pytest.raises(UserError, match=says):
+        pretrain.pretrain(RunConfig(offline=offline), [demos], tmp_path / "offline.pt")
+    assert RunConfig(offline=OfflineConfig(batch=16.0, data="a")).checked().offline == OfflineConfig(["a"], batch=16)
 
 
 def test_a_call_from_python_destroys_no_checkpoint(tmp_path, demos, network, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import re
 
 import imageio.v3 as iio
 import numpy as np
@@ -117,12 +118,42 @@ def test_an_environment_that_does_not_fit_is_named_key_by_key(checkpoint):
     assert says.index("image_size: 20 against 24") < says.index("camera '")  # the reason before what follows from it
 
 
-def test_another_environment_than_the_checkpoints_is_reported_before_the_figures(checkpoint, capsys):
+def test_another_environment_than_the_checkpoints_is_reported_before_the_figures(checkpoint, logged):
     main(["--ckpt", str(checkpoint), "--episodes", "2", "--horizon", "3"])
-    first = capsys.readouterr().err.splitlines()[0]
+    first = logged()[0]
     assert first == f"{checkpoint} was trained in another environment (checkpoint first): horizon: 20 against 3"
     main(["--ckpt", str(checkpoint), "--episodes", "1"])
-    assert "another environment" not in capsys.readouterr().err
+    assert "another environment" not in "".join(logged())
+
+
+def test_workers_log_as_the_command_does(checkpoint, command):
+    flags = ["--episodes", 2, "--workers", 2, "--horizon", 3]
+    done = command("evaluate", "--ckpt", checkpoint, *flags)
+    assert re.search(r"^[\d-]+ [\d:]+ warning: .* was trained in another environment", done.stderr, re.M), done.stderr
+
+
+def test_it_is_called_from_python_as_well(checkpoint, tmp_path, capfd):
+    """The environment is the checkpoint's, given by its path or itself, and nothing is printed."""
+    by_path = evaluate(checkpoint, episodes=2)
+    assert by_path == evaluate(load(checkpoint), episodes=2) and by_path.episodes == 2
+    short = evaluate(checkpoint, options={"horizon": 3}, episodes=2, workers=2, video=tmp_path, video_episodes=[1])
+    assert [a.length for a in short.attempts] == [3, 3] and (tmp_path / "episode_000001.mp4").exists()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"episodes": 0}, "episodes is 0; it must be 1 or more"),
+        ({"workers": 0}, "workers is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"video": "v", "video_episodes": [2], "episodes": 2}, "the episodes are 0 to 1"),
+        ({"env": ""}, "names no environment: give env"),
+    ],
+)
+def test_wrong_arguments_from_python_are_refused(arguments, says):
+    with pytest.raises(UserError, match=says):
+        evaluate("random", **{"env": "fake", **arguments})
 
 
 def test_files_that_are_no_checkpoint_are_named(checkpoint, tmp_path, refused):
@@ -139,7 +170,7 @@ def test_files_that_are_no_checkpoint_are_named(checkpoint, tmp_path, refused):
         (["--policy", "scripted", "--ckpt", "a.pt"], "either --ckpt FILE or --policy"),
         (["--policy", "best"], "'best'"),
         (["--policy", "random", "--env", "nowhere"], "nowhere"),
-        (["--policy", "random", "--env", "fake", "--episodes", "0"], "--episodes 0: at least 1"),
+        (["--policy", "random", "--env", "fake", "--episodes", "0"], "episodes is 0; it must be 1 or more"),
         (["--policy", "random", "--env", "fake", "--video", "v", "--video-episodes", "first"], "first"),
         (["--policy", "random", "--env", "fake", "--video", "v", "--video-episodes", "50"], "episodes are 0 to 49"),
     ],

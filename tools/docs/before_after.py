@@ -26,10 +26,10 @@ from agent import cli
 from agent.files import appearing
 from agent.spec import UserError
 from envs.rendering import Cameras
+from tools.common.attempts import Plan, Stage
 from tools.common.rollout import rollout
 from tools.common.seeds import EVALUATION_SEED
 from tools.common.video import GREEN, RED, with_text
-from tools.evaluate import Plan, Stage
 
 LABELS = ("before fine-tuning", "after fine-tuning")
 HOLD_S = 1.5  # the last frame stays
@@ -41,7 +41,7 @@ def episodes(ckpt: str, seeds: range, camera: str, size: int) -> tuple[list[list
     record = agent.run.checkpoint.load(ckpt).env
     if record.name != "sim":
         raise UserError(f"{ckpt}: trained in environment '{record.name}'; only those of 'sim' can be filmed")
-    stage = Stage(Plan(ckpt, record.name, dict(record.options)))
+    stage = Stage(Plan(ckpt, ckpt, record.name, dict(record.options)))
     films, successes = [], 0
     with contextlib.closing(stage.env):
         sim: Any = stage.env.unwrapped

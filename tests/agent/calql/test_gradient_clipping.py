@@ -190,7 +190,7 @@ def test_zero_is_plain_adam(make_agent, make_batch, monkeypatch):
 def test_a_limit_below_the_usual_is_refused(times):
     config = RunConfig(calql=CalQLConfig(gradient_clip=times))
     with pytest.raises(UserError, match=f"gradient_clip is {times}; it must be above 1, or 0"):
-        config.check()
+        config.checked()
 
 
 def test_a_checkpoint_from_before_was_made_without(make_agent, tmp_path):
