@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from agent import cli
@@ -116,6 +117,7 @@ class Pretraining:
         self.replay, episodes = load_demonstrations(config.offline, config.reward, calql.gamma, learner.seed, storage)
         self.env, self.episodes = environment(episodes), len(episodes)
         self.successes = sum(episode.succeeded for episode in episodes)
+        self.states = self.replay.state_statistics()
         self.batches = Prefetch(self.replay, None, config.offline.batch, 1.0, self.device)
         if start:
             start.check_sizes()
@@ -128,7 +130,7 @@ class Pretraining:
             self._restore(start, origin)
         else:
             if config.network.state_standardise:
-                self.agent.standardise(*self.replay.state_statistics())
+                self.agent.standardise(*map(torch.from_numpy, self.states.standardisation()))
             if calql.start_at_return:
                 self.agent.start_critics_at(self.replay.mean_return())
         accelerate(self.agent, learner)
@@ -151,6 +153,8 @@ class Pretraining:
             + (f"from {self.updates} on " if self.updates else "")
             + f"on {self.device} ({calql.algorithm if updates else 'no offline phase'})"
         )
+        if line := self.states.report():
+            run_log.say(line)
         run_log.changes(changed, 0, self.updates)
         if calql.bc_filter == "success" and calql.bc_weight and not self.successes:
             line = "no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one"

@@ -138,7 +138,8 @@ def _check_array(
         raise SpecError(f"'{name}' is {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
     largest = np.maximum.reduce(np.abs(value), axis=None, initial=0) if dtype.kind == "f" else 0  # nan if one is
     if not largest < np.inf:
-        raise SpecError(f"'{name}' has values that are not finite")
+        first = np.argwhere(~np.isfinite(value))[0].tolist()
+        raise SpecError(f"'{name}' has values that are not finite: {value[tuple(first)]} at {first}")
     if limit is not None and largest > limit:
         raise SpecError(f"'{name}' has values outside [-1, 1]: {value[np.abs(value) > limit][0]:g}")
 

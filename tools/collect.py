@@ -47,6 +47,7 @@ import gymnasium
 
 from agent import cli
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
+from agent.data.state_statistics import StateStatistics
 from agent.env_record import EnvRecord
 from agent.files import make_folder, try_lock
 from agent.progress import Progress
@@ -132,6 +133,7 @@ class Session:
     asked: int
     meta: dict[str, Any]
     writer: Writer
+    states: StateStatistics
     kept: list[Episode] = dataclasses.field(default_factory=list)  # without their images, which would fill the memory
 
     @property
@@ -148,6 +150,7 @@ class Session:
         episode.meta = {**episode.meta, **self.meta, "seed": self.seed}
         path = self.out / f"episode_{self.first + len(self.kept):06d}{SUFFIX}"
         self.writer.put(path, episode)
+        self.states.add(episode.observations)
         self.kept.append(dataclasses.replace(episode, observations={}))
 
 
@@ -220,7 +223,8 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
             origin = dataclasses.replace(origin, actions={**pace, **actions})
         check_continues(out, spec, origin)
         meta = {"env": origin.to_dict(), "seed": config.seed, "policy": device_name, "robot": "collect"}
-        session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()))
+        states = StateStatistics(spec.states)
+        session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()), states)
         stop = stack.enter_context(cli.Stop())
         start_s = time.monotonic()
         if isinstance(device, Scripted):
@@ -229,6 +233,8 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
             print(device.keys, file=sys.stderr)
             by_hand(env, device, display, session, config, stop)
     print(summary(session.kept, config.episodes, time.monotonic() - start_s, out))
+    if len(session.kept) > 1 and (line := states.report()):  # a goal may well stay where it is in one
+        print(line, file=sys.stderr)
     return 0 if session.done else stop.exit_code
 
 

@@ -4,7 +4,8 @@
   python -m tools.inspect runs/a/episodes demos/lift/episode_000003.hdf5 --json
 
 The report: episodes, lengths, success rate, raw returns, environment and options, who acted, shapes, and the range of
-every action dimension (one that never moves, or is always at its limit, is a fault of the recording).
+every action dimension (one that never moves, or is always at its limit, is a fault of the recording); and the numbers
+of the states that hardly vary (a fault of the recording, unless the task holds them still).
 
 Damaged files, and files whose cameras, states or actions differ from the first one's, are named on stderr and left out
 of the figures; the exit code is still 0, unless nothing could be read (2). Only the contact sheet is written, to
@@ -17,6 +18,7 @@ from __future__ import annotations
 import agent.installed  # noqa: F401
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -29,6 +31,7 @@ import numpy as np
 
 from agent import cli
 from agent.data.episode_file import EpisodeFileError, episode_paths, read_episode
+from agent.data.state_statistics import StateStatistics
 from agent.env_record import EnvRecord
 from agent.progress import Progress
 from agent.spec import Episode, Spec, UserError, plural
@@ -47,6 +50,7 @@ class Survey:
         self.damaged: list[str] = []
         self.different: list[str] = []
         self.rows: list[np.ndarray] = []
+        self.states = StateStatistics({})
         self._episodes: list[Episode] = []  # without observations
 
     def add(self, path: Path, with_row: bool) -> None:
@@ -58,11 +62,13 @@ class Survey:
             return
         if self.spec is None:
             self.spec, self.first = episode.spec, path
+            self.states = StateStatistics(self.spec.states)
         elif differences := self.spec.differences(episode.spec):
             self.different.append(f"{path}: differs from {self.first}: {'; '.join(differences)}")
             return
         if with_row and self.spec.cameras:
             self.rows.append(sheet_row(path.name, episode))
+        self.states.add(episode.observations)
         episode.observations = {}
         self._episodes.append(episode)
 
@@ -88,6 +94,7 @@ class Survey:
             "policy": counted(e.meta.get("policy") for e in episodes),
             "robot": counted(e.meta.get("robot") for e in episodes),
             "observations": {k: {"shape": list(spec.shape(k)), "dtype": str(spec.dtype(k))} for k in spec.keys},
+            "still_states": [dataclasses.asdict(state) for state in self.states.still()],
             "actions": [
                 {
                     "min": column.min().item(),
@@ -125,8 +132,8 @@ def sheet_row(name: str, episode: Episode) -> np.ndarray:
     return with_text(row, text, GREEN if episode.succeeded else RED)
 
 
-def text_of(report: dict[str, Any]) -> str:
-    """The report for people."""
+def text_of(report: dict[str, Any], still: str) -> str:
+    """The report for people. still: StateStatistics.report()."""
     length, returns, ends = report["length"], report["return"], report["ends"]
     lines = [
         f"episodes       {report['episodes']}, {plural(report['steps'], 'step')}",
@@ -144,6 +151,8 @@ def text_of(report: dict[str, Any]) -> str:
         lines.append(f"env            {env.name or 'unknown'} ({entry['episodes']}): {options or 'no options'}")
     for key, entry in report["observations"].items():
         lines.append(f"observation    {key}: {entry['dtype']} {'x'.join(map(str, entry['shape']))}")
+    if still:
+        lines.append(still)
     lines.append("action            min    max   mean    std   at limits")
     for number, a in enumerate(report["actions"]):
         figures = f"{a['min']:7.2f}{a['max']:7.2f}{a['mean']:7.2f}{a['std']:7.2f}{a['at_limits']:11.0%}"
@@ -189,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
         sheet = flags.sheet or (place if place.is_dir() else place.parent) / "contact_sheet.png"
         write_sheet(sheet, survey.rows)
         report["sheet"] = str(sheet)
-    print(json.dumps(report) if flags.json else text_of(report))
+    print(json.dumps(report) if flags.json else text_of(report, survey.states.report()))
     if survey.rows and not flags.json:
         print(f"contact sheet  {report['sheet']}")
 

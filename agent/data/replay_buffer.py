@@ -19,6 +19,7 @@ from torch import Tensor
 from agent.config import RewardConfig
 from agent.data.random_shift import draw_shifts, shift
 from agent.data.returns import rewards_and_returns
+from agent.data.state_statistics import StateStatistics
 from agent.data.storage import HOST, Storage
 from agent.spec import Episode, Spec, UserError
 
@@ -213,12 +214,13 @@ class Replay:
         """Mean return-to-go over all steps."""
         return float(self._of_steps("returns").mean())
 
-    def state_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (at least 0.01) of the concatenated state vectors, each (sum of lengths,)."""
-        if not self.spec.states:
-            return torch.zeros(0), torch.ones(0)
-        rows = torch.cat([self._of_steps(f"obs/{key}") for key in self.spec.states], -1)
-        return rows.mean(0), rows.std(0, correction=0).clamp_min(0.01)
+    def state_statistics(self) -> StateStatistics:
+        """Of the state vectors of all steps."""
+        statistics = StateStatistics(self.spec.states)
+        for rows in self.index.to(self.device).split(2**16):
+            parts = {key: self._columns[f"obs/{key}"].rows.index_select(0, rows) for key in self.spec.states}
+            statistics.add({key: part.cpu().numpy() for key, part in parts.items()})
+        return statistics
 
 
 def sample_mixed(

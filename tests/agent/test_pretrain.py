@@ -19,7 +19,7 @@ import torch
 from agent import cli, pretrain
 from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, RunConfig
-from agent.data.episode_file import write_episode
+from agent.data.episode_file import read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.data.storage import NoSpace, Storage
 from agent.run import checkpoint
@@ -296,6 +296,22 @@ def test_states_are_standardised_by_the_data(train, demos, make_episode):
     policy = start.agent["policy"]
     assert policy["encoder.state_mean"].numpy() == pytest.approx(rows.mean(0), rel=1e-3, abs=1e-4)
     assert policy["encoder.state_std"].numpy() == pytest.approx(rows.std(0), rel=1e-3)
+
+
+def test_states_that_hold_still_are_reported_and_nan_is_refused(train, demos, logged):
+    paths = sorted(demos.iterdir())
+    for path in paths:
+        episode = read_episode(path)
+        episode.observations["pos"][:, 2] = 0.25
+        write_episode(path, episode)
+    start, _ = train("--updates", "1")
+    (line,) = [line for line in logged() if "hardly vary" in line]
+    assert line.startswith("states that hardly vary in 26 rows: pos[2] = 0.25; ")
+    assert start.agent["policy"]["encoder.state_std"][2] == pytest.approx(1 / 20)
+    episode.observations["pos"][1, 2] = np.nan
+    write_episode(path, episode)
+    with pytest.raises(UserError, match=rf"{path.name}: 'pos' has values that are not finite: nan at \[1, 2\]"):
+        train("--updates", "1", out="other.pt")
 
 
 def test_published_networks_take_states_as_they_are_and_come_back_from_the_checkpoint(train):

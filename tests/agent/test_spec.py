@@ -160,7 +160,10 @@ BAD_OBSERVATIONS = {
     "shape": ({**observation(), "state": np.zeros(4, np.float32)}, r"'state' is float32\[4\], expected float32\[3\]"),
     "dtype": ({**observation(), "state": np.zeros(3)}, "'state' is float64"),
     "image dtype": ({**observation(), "front": np.zeros((4, 6, 3), np.float32)}, "'front' is float32"),
-    "not finite": ({**observation(), "state": np.array([0, np.nan, 0], np.float32)}, "'state' .* not finite"),
+    "not finite": (
+        {**observation(), "state": np.array([0, np.nan, 0], np.float32)},
+        r"'state' .* not finite: nan at .1.",
+    ),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 import envs.scripted
 from agent import cli
 from agent.data.episode_file import episode_paths, read_episode
+from envs.fake import FakeEnv
 from tools.collect import Scripted, collect, record, recording_folder
 from tools.common.rollout import make_env
 from tools.recording.config import CollectConfig
@@ -128,6 +129,23 @@ def test_the_summary_is_right(demos, tmp_path, command):
     success, length = np.mean([e.succeeded for e in episodes]), np.mean([len(e) for e in episodes])
     says = f"recorded 6 of 6 episodes in {tmp_path}: success rate {success:.2f}, mean length {length:.1f} steps, "
     assert done.stdout.startswith(says)
+
+
+def test_states_that_hold_still_are_reported_at_the_end(tmp_path, monkeypatch, capsys):
+    seen = FakeEnv._observation
+
+    def broken(env):
+        observation = seen(env)
+        observation["proprio"][2] = -0.5
+        return observation
+
+    collect("fake", {}, "scripted", CollectConfig(episodes=2), tmp_path / "good")
+    assert "hardly vary" not in capsys.readouterr().err
+    monkeypatch.setattr(FakeEnv, "_observation", broken)
+    collect("fake", {}, "scripted", CollectConfig(episodes=2), tmp_path / "broken")
+    assert ": proprio[2] = -0.5; check" in capsys.readouterr().err
+    collect("fake", {}, "scripted", CollectConfig(episodes=1), tmp_path / "one")
+    assert "hardly vary" not in capsys.readouterr().err
 
 
 def test_another_environment_cannot_continue_a_folder(demos, refused):

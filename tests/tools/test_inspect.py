@@ -58,6 +58,28 @@ def test_the_report_for_people_warns_of_a_dimension_that_never_moves(folder, com
     assert not (folder / "contact_sheet.png").exists()
 
 
+def test_states_that_hold_still_are_reported_in_one_line(folder, command):
+    assert json.loads(command("inspect", folder, "--json", "--no-sheet").stdout)["still_states"] == []
+    for path in episode_paths([folder]):
+        episode = read_episode(path)
+        episode.observations["q"][:, 1] = 0.25
+        write_episode(path, episode)
+    lines = command("inspect", folder, "--no-sheet").stdout.splitlines()
+    assert len([line for line in lines if line.startswith("states that hardly vary in 8 rows: q[1] = 0.25; ")]) == 1
+    found = json.loads(command("inspect", folder, "--json", "--no-sheet").stdout)
+    assert found["still_states"] == [{"key": "q", "index": 1, "mean": 0.25, "std": 0.0}]
+
+
+def test_a_file_with_nan_in_its_states_is_named_and_left_out(folder, command):
+    path = folder / "episode_000001.hdf5"
+    episode = read_episode(path)
+    episode.observations["q"][2, 1] = np.nan
+    write_episode(path, episode)
+    done = command("inspect", folder, "--no-sheet")
+    assert f"left out: {path}: 'q' has values that are not finite: nan at [2, 1]" in done.stderr
+    assert "episodes       1, 2 steps" in done.stdout
+
+
 def test_the_contact_sheet_shows_every_camera_in_time(folder, command):
     assert str(folder / "contact_sheet.png") in command("inspect", folder).stdout
     sheet = iio.imread(folder / "contact_sheet.png").astype(int)

@@ -6,6 +6,7 @@ import pytest
 
 from agent import cli
 from agent.data.episode_file import read_episode
+from agent.data.state_statistics import StateStatistics
 from agent.spec import UserError
 from robot_server.command import Command, Device
 from tools import evaluate
@@ -59,7 +60,7 @@ def test_collect_keeps_what_came_before_it(tmp_path):
 
     env = make_env(f"gym:{ID}", {})
     with Writer() as writer:
-        session = Session(tmp_path, 0, 1, {"seed": 4}, writer)
+        session = Session(tmp_path, 0, 1, {"seed": 4}, writer, StateStatistics({"ee_pos": 3}))
         with pytest.raises(UserError, match=f"^episode 0 ended there, and is kept up to it: {WHAT} 4"):
             by_hand(env, Hand(), Display(), session, CollectConfig(hz=1e6), cli.Stop())
     assert len(read_episode(tmp_path / "episode_000000.hdf5")) == 2

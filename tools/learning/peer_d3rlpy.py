@@ -68,7 +68,7 @@ class Theirs:
 
 def steps_of(replay: Replay) -> dict[str, np.ndarray]:
     """Every step: standardised states and what comes with them; and the mean and deviation they were divided by."""
-    mean, std = (values.numpy() for values in replay.state_statistics())
+    mean, std = replay.state_statistics().standardisation()
     index = replay.index
 
     def states(rows: torch.Tensor) -> np.ndarray:
