@@ -34,12 +34,10 @@ import agent.installed  # noqa: F401
 import argparse
 import contextlib
 import dataclasses
-import importlib
 import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -47,14 +45,13 @@ from agent import cli, yaml_file
 from agent.action_meaning import KINDS
 from agent.spec import Episode, UserError
 from tools.common.rollout import env_options, env_record
-from tools.formats.actions import check_kind, fitting, read_range
-from tools.formats.foreign import Choices, FormatError, Report, check_pointer
-from tools.formats.output import DiskError, Tally, appearing
-from tools.formats.source import Stopped, Survey, explained, going_on, loaded, survey
+from tools.formats.common.actions import check_kind, fitting, read_range
+from tools.formats.common.foreign import Choices, FormatError, Report
+from tools.formats.common.output import DiskError, Tally, appearing
+from tools.formats.common.source import Stopped, Survey, explained, going_on, loaded, survey
+from tools.formats.format import READERS, WRITERS, format_of, reader, writer
 
-READS = ("episodes", "lerobot", "minari", "robosuite", "robomimic")  # in the order in which they are tried
 SAID = ("reward", "success", "actions", "final", "end", "no_ops", "env")  # what is asked of other formats only
-WRITES = ("episodes", "robomimic", "lerobot", "minari")
 OPTIONS = {
     "reward": ("sparse-at-end", "success", "zero"),
     "actions": ("clip", "scale"),
@@ -62,25 +59,6 @@ OPTIONS = {
     "end": ("source", "success"),
     "no_ops": ("keep", "drop"),
 }
-
-
-def module(name: str) -> ModuleType:
-    return importlib.import_module(f"tools.formats.{name}")
-
-
-def format_of(path: Path) -> str:
-    """The name of the source's format. Raises UserError where it is none that is known."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    if path.is_file():
-        check_pointer(path)
-    for name in READS:
-        try:
-            if module(name).detects(path):
-                return name
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    raise UserError(f"{path}: none of {', '.join(READS)}; --from says which it is meant to be")
 
 
 def convert(
@@ -130,7 +108,7 @@ def _converted(
     known_bad = {name for names in left_out.faults.values() for name in names}
     with appearing(out) as aside, contextlib.ExitStack() as stack:
         with explained(source):
-            parts = stack.enter_context(module(reads).parts(source, choices, report))
+            parts = stack.enter_context(reader(reads).parts(source, choices, report))
         parts = [part for part in parts if part.name.removeprefix(f"{source}: ") not in known_bad]
         found = survey(source, parts, choices, stop)
         if found.faults and not skip_bad:
@@ -153,7 +131,7 @@ def _converted(
 
         tally = Tally(source, each())
         try:
-            module(writes).write(aside, tally, choices, report)
+            writer(writes).write(aside, tally, choices, report)
         except FormatError as error:
             raise _Damaged(current, str(error)) from None
     return f"{source} ({reads}) -> {out} ({writes})\n{tally}\n{report}".strip()
@@ -197,8 +175,8 @@ def _check_choices(source: Path, out: Path, choices: Choices, reads: str, writes
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", type=Path, metavar="SOURCE", help="file or folder to read")
     parser.add_argument("--out", type=Path, metavar="PATH", help="file or folder to write")
-    parser.add_argument("--from", dest="reads", metavar="FORMAT", help=", ".join(READS))
-    parser.add_argument("--to", dest="writes", default="episodes", metavar="FORMAT", help=", ".join(WRITES))
+    parser.add_argument("--from", dest="reads", metavar="FORMAT", help=", ".join(READERS))
+    parser.add_argument("--to", dest="writes", default="episodes", metavar="FORMAT", help=", ".join(WRITERS))
     parser.add_argument("--reward", metavar="HOW", help="sparse-at-end, success or zero")
     parser.add_argument("--success", metavar="WHEN", help="end, never, or a reward that means success")
     parser.add_argument("--actions", metavar="HOW", help="clip or scale")
@@ -281,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = arguments.flags
     if not flags.source or not flags.out:
         raise UserError("both a SOURCE and --out PATH are needed")
-    for flag, value, known in (("--from", flags.reads, READS), ("--to", flags.writes, WRITES)):
+    for flag, value, known in (("--from", flags.reads, READERS), ("--to", flags.writes, WRITERS)):
         if value is not None and value not in known:
             raise UserError(f"{flag} {value}: the formats are {', '.join(known)}{cli.nearest(value, known)}")
     choices = choices_of(arguments)

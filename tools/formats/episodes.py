@@ -8,10 +8,10 @@ from pathlib import Path
 
 from agent.data.episode_file import SUFFIX, EpisodeFileError, episode_paths, read_episode, read_head, write_episode
 from agent.spec import Episode
-from tools.formats.build import renamed
-from tools.formats.foreign import Choices, FormatError, Report, check_pointer
-from tools.formats.names import resolved
-from tools.formats.source import Part
+from tools.formats.common.build import renamed
+from tools.formats.common.foreign import Choices, FormatError, Report, check_pointer
+from tools.formats.common.names import resolved
+from tools.formats.common.source import Part
 
 
 def detects(path: Path) -> bool:

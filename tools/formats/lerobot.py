@@ -20,16 +20,16 @@ import pyarrow
 
 from agent.data.frames import Frames
 from agent.spec import Episode, UserError
-from tools.formats import film
-from tools.formats.actions import of_names
-from tools.formats.build import to_episode
-from tools.formats.foreign import Choices, FormatError, Raw, Report
+from tools.formats import lerobot_film
+from tools.formats.common.actions import of_names
+from tools.formats.common.build import to_episode
+from tools.formats.common.foreign import Choices, FormatError, Raw, Report
+from tools.formats.common.names import action_name, resolved
+from tools.formats.common.pictures import DeepImage
+from tools.formats.common.source import Part
 from tools.formats.lerobot_meta import Info, Place, info_of, places, read_table
 from tools.formats.lerobot_tables import Extra, extra_of, images, vectors
 from tools.formats.lerobot_write import COLUMNS, write
-from tools.formats.names import action_name, resolved
-from tools.formats.pictures import DeepImage
-from tools.formats.source import Part
 
 __all__ = ["detects", "parts", "write"]
 OTHER_NAMES = {"complementary_info.is_intervention": "interventions"}
@@ -172,7 +172,7 @@ def _depth(name: str, info: Info, found: list[Place]) -> bool:
     for place in found:
         try:
             if feature.dtype == "video":
-                return film.index(place.videos[name].file).deep
+                return lerobot_film.index(place.videos[name].file).deep
             images(place.table, name, np.arange(1))
         except DeepImage:
             return True
@@ -235,7 +235,7 @@ def _clip(place: Place, feature: str, seconds: np.ndarray, fps: float) -> Frames
     span = place.videos[feature]
     if not span.file.is_file():
         raise FormatError(f"{span.file}: no such file, and episode {place.number} has its video '{feature}' there")
-    film.paired(span.file, span.begins_s + seconds, span.ends_s, fps)
-    if film.index(span.file).deep:
+    lerobot_film.paired(span.file, span.begins_s + seconds, span.ends_s, fps)
+    if lerobot_film.index(span.file).deep:
         raise FormatError(f"{span.file}: depth, of which 8 bits a pixel hold next to nothing; --drop {feature}")
-    return film.clip(span.file, span.begins_s + seconds, fps)
+    return lerobot_film.clip(span.file, span.begins_s + seconds, fps)

@@ -15,8 +15,8 @@ import pyarrow
 import pyarrow.parquet as parquet
 
 from agent.spec import UserError
-from tools.formats.foreign import FormatError, check_pointer
-from tools.formats.pictures import check_fits
+from tools.formats.common.foreign import FormatError, check_pointer
+from tools.formats.common.pictures import check_fits
 
 FIELD = re.compile(r"\{(?P<name>\w+)(?P<number>:(?:0(?P<width>[1-9]))?d)?\}")
 WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}  # bytes of a value; of others 8

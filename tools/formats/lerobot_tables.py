@@ -11,9 +11,9 @@ import pyarrow
 import pyarrow.parquet as parquet
 
 from agent.data.frames import Frames
-from tools.formats.foreign import FormatError, Raw
+from tools.formats.common.foreign import FormatError, Raw
+from tools.formats.common.pictures import check_fits, picture
 from tools.formats.lerobot_write import EXTRA
-from tools.formats.pictures import check_fits, picture
 
 
 def vectors(table: pyarrow.Table, key: str) -> np.ndarray:

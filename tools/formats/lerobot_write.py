@@ -20,8 +20,8 @@ from agent.data.frames import blocks, head
 from agent.env_record import EnvRecord
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
 from tools.common.video import Film, fps_of, pixel_format
-from tools.formats import film
-from tools.formats.foreign import Choices, Report
+from tools.formats import lerobot_film
+from tools.formats.common.foreign import Choices, Report
 from tools.formats.lerobot_stats import Total, statistics
 
 EXTRA = "meta/calql_extra.parquet"
@@ -94,7 +94,7 @@ class _Writer:
                 info = {
                     "video.height": height,
                     "video.width": width,
-                    "video.codec": film.CODEC,
+                    "video.codec": lerobot_film.CODEC,
                     "video.pix_fmt": pixel_format(height, width),
                     "video.is_depth_map": False,
                     "video.fps": self.fps,
@@ -171,7 +171,7 @@ class _Writer:
         at = self._at(key)
         if key not in self._films:
             file = self.path / VIDEO_PATH.format(video_key=name, **at)
-            self._films[key] = Film(file, self.fps, film.OPTIONS)
+            self._films[key] = Film(file, self.fps, lerobot_film.OPTIONS)
         current = self._films[key]
         first, apart = current.frames, max(1, max(images.shape[1:3]) // STATISTICS_SIDE)
         sampled = set(np.linspace(0, steps - 1, min(steps, SAMPLED)).astype(int).tolist())
@@ -229,13 +229,13 @@ class _Writer:
         for name, key in self.names.items():
             report.list("written", f"{key} as {name}")
         found = [
-            film.psnr(image, film.frames(path, at, 1, self.fps)[0])
+            lerobot_film.psnr(image, lerobot_film.frames(path, at, 1, self.fps)[0])
             for path, at, image in sorted(self._samples, key=lambda s: s[:2])
         ]
         if found:
             report.say(
-                f"video ({film.CODEC}, crf {film.OPTIONS['crf']}): PSNR {np.mean(found):.1f} dB on average, "
-                f"{np.min(found):.1f} at worst, of {len(found)} frames"
+                f"video ({lerobot_film.CODEC}, crf {lerobot_film.OPTIONS['crf']}): PSNR {np.mean(found):.1f} dB on "
+                f"average, {np.min(found):.1f} at worst, of {len(found)} frames"
             )
 
 

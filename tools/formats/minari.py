@@ -19,11 +19,11 @@ import numpy as np
 from agent.action_meaning import ActionMeaning
 from agent.data.hdf5_writing import create_hdf5, write_rows, write_text
 from agent.spec import STEP_COLUMNS, Episode, Spec
-from tools.formats.arrays import attribute, flat, numbers, rows
-from tools.formats.build import to_episode
-from tools.formats.foreign import Choices, FormatError, Raw, Report, check_pointer, hdf5
-from tools.formats.names import resolved
-from tools.formats.source import Part
+from tools.formats.common.arrays import attribute, flat, numbers, rows
+from tools.formats.common.build import to_episode
+from tools.formats.common.foreign import Choices, FormatError, Raw, Report, check_pointer, hdf5
+from tools.formats.common.names import resolved
+from tools.formats.common.source import Part
 
 FILE = "main_data.hdf5"
 NAMES = {"rewards": "rewards", "terminations": "terminated", "truncations": "truncated"}

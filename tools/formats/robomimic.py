@@ -19,12 +19,12 @@ from agent.data.hdf5_writing import create_hdf5, write_text
 from agent.env_record import EnvRecord
 from agent.spec import STEP_COLUMNS, Episode, UserError
 from envs.base import is_flag
-from tools.formats.actions import of_robosuite
-from tools.formats.arrays import attribute, flat, numbers, rows
-from tools.formats.build import to_episode
-from tools.formats.foreign import Choices, FormatError, Raw, Report, hdf5
-from tools.formats.names import action_name, resolved
-from tools.formats.source import Part
+from tools.formats.common.actions import of_robosuite
+from tools.formats.common.arrays import attribute, flat, numbers, rows
+from tools.formats.common.build import to_episode
+from tools.formats.common.foreign import Choices, FormatError, Raw, Report, hdf5
+from tools.formats.common.names import action_name, resolved
+from tools.formats.common.source import Part
 
 Demos = list[tuple[str, h5py.Group]]
 

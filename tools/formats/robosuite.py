@@ -27,11 +27,11 @@ from agent.spec import Episode, Spec, UserError
 from envs.sim import STEP_M, STEP_RAD, TASKS
 from robot_server.stepper import own
 from tools.common.rollout import env_record, make_env
-from tools.formats.arrays import numbers
-from tools.formats.build import to_episode
-from tools.formats.foreign import Choices, FormatError, Raw, Report, hdf5
+from tools.formats.common.arrays import numbers
+from tools.formats.common.build import to_episode
+from tools.formats.common.foreign import Choices, FormatError, Raw, Report, hdf5
+from tools.formats.common.source import Part
 from tools.formats.robomimic import Demos, demos, selected
-from tools.formats.source import Part
 
 STILL = 1e-3  # rad or m: no joint and no object moved further in a step
 TOLD = ("env_name", "robots", "control_freq", "controller_configs")  # what an action means, and where

@@ -23,9 +23,9 @@ import numpy as np
 
 from agent.data.episode_file import read_episodes
 from agent.spec import Episode
-from tools.formats import film, lerobot
-from tools.formats.foreign import Choices, Report
-from tools.formats.source import episodes
+from tools.formats import lerobot, lerobot_film
+from tools.formats.common.foreign import Choices, Report
+from tools.formats.format import read_all
 
 SAME_DB = 40.0  # two decoders' rounding
 
@@ -50,7 +50,7 @@ def theirs_reads_ours(demos: list[Episode], folder: Path) -> bool:
 
     report = Report()
     lerobot.write(folder, demos, Choices(fps=10), report)
-    back = list(episodes(lerobot, folder, Choices(), Report()))
+    back = list(read_all(lerobot, folder, Choices(), Report()))
     print(report)
     dataset = LeRobotDataset("local/demos", root=folder, video_backend=backend())
     names = lerobot.short_names(dataset.features)
@@ -70,8 +70,8 @@ def theirs_reads_ours(demos: list[Episode], folder: Path) -> bool:
                     )
                 else:
                     image = image_of(item[feature])
-                    against_ours.append(film.psnr(image, ours.observations[key][step]))
-                    against_source.append(film.psnr(image, source.observations[key][step]))
+                    against_ours.append(lerobot_film.psnr(image, ours.observations[key][step]))
+                    against_source.append(lerobot_film.psnr(image, source.observations[key][step]))
     print(f"{row} frames, {len(dataset.meta.episodes)} episodes; task: {item['task']}; decoder: {backend()}")
     print(f"lerobot reads ours: states, actions and rewards {'bit-equal' if vectors_equal else 'DIFFER'}")
     same = sum(value == float("inf") for value in against_ours)
@@ -117,7 +117,7 @@ def ours_reads_theirs(folder: Path, steps: int) -> bool:
         written.append(rows)
     dataset.finalize()
     report = Report()
-    found = list(episodes(lerobot, folder, Choices(), report))
+    found = list(read_all(lerobot, folder, Choices(), report))
     equal, seen = len(found) == len(written), []
     for rows, episode in zip(written, found, strict=True):
         for step, row in enumerate(rows):
@@ -125,7 +125,7 @@ def ours_reads_theirs(folder: Path, steps: int) -> bool:
             equal &= np.array_equal(row["action"], episode.actions[step])
             equal &= row["next.reward"][0] == episode.rewards[step] and row["next.success"][0] == episode.success[step]
             equal &= np.array_equal(row["observation.images.wrist"], episode.observations["wrist"][step])
-            seen.append(film.psnr(row["observation.images.front"], episode.observations["front"][step]))
+            seen.append(lerobot_film.psnr(row["observation.images.front"], episode.observations["front"][step]))
     print(
         f"we read lerobot's: {len(found)} episodes, {sum(map(len, found))} steps; {len(report.lines)} lines of report:"
     )

@@ -20,9 +20,9 @@ import numpy as np
 from agent.data.episode_file import read_episodes
 from agent.spec import Episode
 from envs.base import Info, Observation
-from tools.formats import film, minari
-from tools.formats.foreign import Choices, Report
-from tools.formats.source import episodes
+from tools.formats import lerobot_film, minari
+from tools.formats.common.foreign import Choices, Report
+from tools.formats.format import read_all
 
 
 class Picture(gymnasium.Env):
@@ -81,14 +81,14 @@ def ours_reads_theirs(root: Path) -> bool:
             *_, done, _, _ = env.step(rng.uniform(-1, 1, 2).astype(np.float32))
     dataset = env.create_dataset("test/picture-v0")
     report = Report()
-    found = list(episodes(minari, root / "test" / "picture-v0", Choices(), report))
+    found = list(read_all(minari, root / "test" / "picture-v0", Choices(), report))
     equal, seen = len(found) == 3, []
     for source, episode in zip(dataset.iterate_episodes(), found, strict=True):
         equal &= np.array_equal(source.actions, episode.actions) and episode.success[-1] and episode.meta["seed"] >= 0
         equal &= np.array_equal(source.observations["pose"].astype(np.float32), episode.observations["pose"])
         equal &= np.array_equal(source.terminations, episode.terminated)
         pairs = zip(source.observations["front"], episode.observations["front"], strict=True)
-        seen += [film.psnr(image, other) for image, other in pairs]
+        seen += [lerobot_film.psnr(image, other) for image, other in pairs]
     print(f"we read minari's: {len(found)} episodes, {sum(map(len, found))} steps, ", end="")
     print(f"{'equal' if equal else 'DIFFERENT'}; JPEG images against its own decoding: {min(seen):.1f} dB at worst")
     print(*(f"  {line}" for line in report.lines), sep="\n")

@@ -22,8 +22,8 @@ import numpy as np
 from agent.data.episode_file import read_episodes
 from agent.spec import Episode
 from tools.formats import robomimic
-from tools.formats.foreign import Choices, Report
-from tools.formats.source import episodes
+from tools.formats.common.foreign import Choices, Report
+from tools.formats.format import read_all
 
 BATCH = 16
 
@@ -76,7 +76,7 @@ def read(path: Path) -> bool:
     import h5py
 
     report = Report()
-    found = list(episodes(robomimic, path, Choices(success="1", actions="clip"), report))
+    found = list(read_all(robomimic, path, Choices(success="1", actions="clip"), report))
     equal = True
     with h5py.File(path) as file:
         for (_, demo), episode in zip(robomimic.demos(file, path), found, strict=True):

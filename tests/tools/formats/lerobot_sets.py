@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 
 from tools.common.video import Film
-from tools.formats import film
+from tools.formats import lerobot_film
 
 SIDE, FPS, CAMERA = 16, 10, "observation.images.front"
 INFO = {
@@ -31,7 +31,7 @@ def number_of(image):
 
 
 def shoot(path, numbers):
-    made = Film(path, FPS, film.OPTIONS)
+    made = Film(path, FPS, lerobot_film.OPTIONS)
     for number in numbers:
         made.add(np.full((SIDE, SIDE, 3), 10 + 10 * number, np.uint8))
     made.close()

@@ -16,8 +16,8 @@ from agent.mailbox.robots import Robots
 from agent.run.demonstrations import environment, load_demonstrations
 from agent.spec import UserError
 from tools.convert import convert, main
-from tools.formats.actions import of_names
-from tools.formats.foreign import Choices
+from tools.formats.common.actions import of_names
+from tools.formats.common.foreign import Choices
 
 from . import lerobot_sets
 from .conftest import made

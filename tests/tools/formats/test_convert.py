@@ -9,8 +9,9 @@ import pytest
 
 from agent.data.episode_file import read_episodes, write_episode
 from agent.spec import UserError
-from tools.convert import convert, format_of
-from tools.formats.foreign import Choices
+from tools.convert import convert
+from tools.formats.common.foreign import Choices
+from tools.formats.format import format_of
 
 from .conftest import made
 

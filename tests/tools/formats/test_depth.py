@@ -9,7 +9,7 @@ import pytest
 
 from agent.data.episode_file import read_episodes
 from tools.convert import convert
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 
 from . import lerobot_sets as sets
 

@@ -12,7 +12,7 @@ import pytest
 from agent.data.episode_file import read_episodes, write_episode
 from agent.spec import UserError
 from tools.convert import convert
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 
 from . import lerobot_sets as sets
 from .conftest import made

@@ -12,7 +12,7 @@ import pytest
 
 from agent.data.episode_file import write_episode
 from tools.convert import convert
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 
 from .conftest import made
 

@@ -16,8 +16,9 @@ from agent.data.episode_file import read_episodes, write_episode
 from agent.spec import UserError
 from tools.common.video import Film
 from tools.convert import convert
-from tools.formats import arrays, film, pictures
-from tools.formats.foreign import Choices, FormatError
+from tools.formats import lerobot_film
+from tools.formats.common import arrays, pictures
+from tools.formats.common.foreign import Choices, FormatError
 from tools.formats.lerobot_meta import file_at
 
 from .conftest import made
@@ -104,12 +105,12 @@ def test_item_17_an_image_s_size_is_looked_at_before_it_is_decoded():
 
 
 def test_item_17_a_video_s_size_is_looked_at_before_it_is_decoded(tmp_path, monkeypatch):
-    video = Film(tmp_path / "a.mp4", 10, film.OPTIONS)
+    video = Film(tmp_path / "a.mp4", 10, lerobot_film.OPTIONS)
     video.add(np.zeros((64, 64, 3), np.uint8))
     video.close()
-    monkeypatch.setattr(film, "MAX_PIXELS", 64 * 63)
+    monkeypatch.setattr(lerobot_film, "MAX_PIXELS", 64 * 63)
     with pytest.raises(FormatError, match=r"a\.mp4: 64 x 64 pixels"):
-        film.frames(tmp_path / "a.mp4", 0.0, 1, 10)
+        lerobot_film.frames(tmp_path / "a.mp4", 0.0, 1, 10)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from agent.data.episode_file import write_episode
 from agent.data.frames import BLOCK_BYTES, Frames, blocks
 from tools.convert import convert
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 
 from .conftest import made
 
@@ -21,7 +21,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from tools.convert import convert
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 convert(Path(sys.argv[1]), Path(sys.argv[2]), Choices(fps=10 if sys.argv[3] == "lerobot" else None), writes=sys.argv[3])
 lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would count the parent's memory, too
 print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))

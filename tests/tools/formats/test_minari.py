@@ -8,7 +8,7 @@ import pytest
 
 from agent.data.episode_file import read_episodes
 from tools.convert import convert
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 
 PARTS = {"bottom burner": 2, "kettle": 7, "light switch": 2, "microwave": 1}
 

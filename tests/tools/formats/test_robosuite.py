@@ -9,7 +9,7 @@ import pytest
 from agent.data.episode_file import read_episodes
 from agent.spec import UserError
 from tools.convert import convert
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 from tools.formats.robomimic import demos
 from tools.formats.robosuite import info_of, sim_options, with_rate
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent.data.episode_file import read_episodes, write_episode
 from tools.convert import convert
-from tools.formats.film import psnr
-from tools.formats.foreign import Choices, Report
-from tools.formats.source import episodes as read_all
+from tools.formats.common.foreign import Choices, Report
+from tools.formats.format import read_all
+from tools.formats.lerobot_film import psnr
 
 from .conftest import made
 

@@ -11,9 +11,9 @@ import numpy as np
 from agent.action_meaning import ActionMeaning
 from agent.data.frames import Frames, head
 from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
-from tools.formats.actions import sentence, with_meaning
-from tools.formats.foreign import Choices, FormatError, Raw, Report
-from tools.formats.pictures import resized
+from tools.formats.common.actions import sentence, with_meaning
+from tools.formats.common.foreign import Choices, FormatError, Raw, Report
+from tools.formats.common.pictures import resized
 
 SIMPLE = [  # what a source need not have
     "policy_versions",

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 from agent.data.frames import Frames
-from tools.formats.foreign import FormatError
-from tools.formats.pictures import check_fits, picture
+from tools.formats.common.foreign import FormatError
+from tools.formats.common.pictures import check_fits, picture
 
 JPEG = b"\xff\xd8"
 

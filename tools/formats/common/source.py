@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ import numpy as np
 from agent.data.frames import Frames
 from agent.progress import Progress
 from agent.spec import Episode, Spec, SpecError, UserError
-from tools.formats.foreign import Choices, FormatError, Report
-from tools.formats.output import FULL
+from tools.formats.common.foreign import Choices, FormatError, Report
+from tools.formats.common.output import FULL
 
 
 @dataclass
@@ -154,11 +153,3 @@ def _guarded(source: Path, rows: Any, stop: Callable[[], bool]) -> Any:
             return rows[first:end]
 
     return Frames(rows.shape, read)
-
-
-def episodes(kind: ModuleType, source: Path, choices: Choices, report: Report) -> Iterator[Episode]:
-    """All episodes of `source`, read by the format's module `kind`, images in memory. Raises FormatError."""
-    with kind.parts(source, choices, report) as parts:
-        for _, episode in loaded(source, parts, choices, report):
-            whole = {key: rows[:] for key, rows in episode.observations.items()}
-            yield dataclasses.replace(episode, observations=whole)

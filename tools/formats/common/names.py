@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent.spec import UserError
-from tools.formats.foreign import Choices
+from tools.formats.common.foreign import Choices
 
 ACTIONS = ("action", "actions")  # as a new name: the source's actions, and no observation
 PREFIXES = ("observations.", "observation.", "obs.", "images.")

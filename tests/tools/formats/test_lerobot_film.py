@@ -7,8 +7,8 @@ from agent.data.episode_file import write_episode
 from agent.spec import UserError
 from tools.common.video import Film
 from tools.convert import convert
-from tools.formats import film
-from tools.formats.foreign import Choices, FormatError
+from tools.formats import lerobot_film
+from tools.formats.common.foreign import Choices, FormatError
 
 from .conftest import made
 
@@ -17,7 +17,7 @@ SIDE = 16
 
 def shoot(path, numbers, fps=10):
     """A video of the frames `numbers`, each at its own time and as bright as its number is high."""
-    made_of = Film(path, fps, film.OPTIONS)
+    made_of = Film(path, fps, lerobot_film.OPTIONS)
     for number in numbers:
         made_of.frames = number
         made_of.add(np.full((SIDE, SIDE, 3), 10 + 20 * number, np.uint8))
@@ -27,7 +27,11 @@ def shoot(path, numbers, fps=10):
 
 def seen(path, first, count, fps=10):
     """The numbers of the frames that come back."""
-    return np.round((film.frames(path, first / fps, count, fps).mean(axis=(1, 2, 3)) - 10) / 20).astype(int).tolist()
+    return (
+        np.round((lerobot_film.frames(path, first / fps, count, fps).mean(axis=(1, 2, 3)) - 10) / 20)
+        .astype(int)
+        .tolist()
+    )
 
 
 def test_frames_are_found_by_their_time(tmp_path):

@@ -13,8 +13,8 @@ import av
 import numpy as np
 
 from agent.data.frames import Frames
-from tools.formats.foreign import FormatError, check_pointer
-from tools.formats.pictures import MAX_PIXELS
+from tools.formats.common.foreign import FormatError, check_pointer
+from tools.formats.common.pictures import MAX_PIXELS
 
 CODEC = "h264"
 OPTIONS = {"crf": "18", "g": "2", "bf": "0"}  # a key frame every second frame: single frames are what training asks for

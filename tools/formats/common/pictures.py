@@ -11,7 +11,7 @@ from PIL import Image
 
 from agent.data.frames import Frames
 from agent.memory import available_bytes
-from tools.formats.foreign import FormatError
+from tools.formats.common.foreign import FormatError
 
 MAX_PIXELS = 1 << 24  # of an image or a video's frame, 4096 x 4096
 
