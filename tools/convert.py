@@ -18,7 +18,8 @@ What a source does not say is never made up. It is asked for, by
   --actions clip | scale             for values beyond [-1, 1]; scale maps each dimension's range to [-1, 1]
   --action-range LOW:HIGH | FOLDER   that range, in the source's numbers, or the one that FOLDER was scaled with
   --action-kind absolute | delta | velocity | normalized      what they are; a LeRobotDataset's are taken for absolute
-  --end success                      each episode ends at its first success, as the simulator's do
+  --end success | each-success       each episode ends at its first success, as the simulator's do; or at each success,
+                                     and what follows, up to the last one, is another episode (Adroit, as published)
   --final repeat | drop              no observation after the last action: repeat the one before, or drop that action
 Names: --rename SOURCE=NAME and --drop SOURCE (repeatable), or --map FILE, YAML with rename: {SOURCE: NAME}, drop: [..].
 --rename SOURCE=actions says which are the actions where a source calls them otherwise.
@@ -56,7 +57,7 @@ OPTIONS = {
     "reward": ("sparse-at-end", "success", "zero"),
     "actions": ("clip", "scale"),
     "final": ("repeat", "drop"),
-    "end": ("source", "success"),
+    "end": ("source", "success", "each-success"),
     "no_ops": ("keep", "drop"),
 }
 
@@ -183,7 +184,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--action-range", metavar="RANGE", help="scale: LOW:HIGH, or a folder that was scaled before")
     parser.add_argument("--action-kind", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--final", default="repeat", metavar="HOW", help="repeat or drop")
-    parser.add_argument("--end", default="source", metavar="WHERE", help="source, or success: cut what comes after it")
+    parser.add_argument(
+        "--end", default="source", metavar="WHERE", help="source, success (cut what follows) or each-success"
+    )
     parser.add_argument("--no-ops", default="keep", metavar="HOW", help="robosuite: keep or drop steps that do nothing")
     parser.add_argument("--resize", type=int, metavar="N", help="images of N x N pixels")
     parser.add_argument("--rename", action="append", default=[], metavar="SOURCE=NAME", help="repeatable")

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agent.data.frames import Frames, blocks, head
+from agent.data.frames import Frames, blocks, span
 from agent.data.hdf5 import check_memory, check_numbers, open_hdf5
 from agent.data.hdf5_writing import hdf5_into, write_rows, write_text
 from agent.env_record import EnvRecord
@@ -72,7 +72,7 @@ def _write(data: h5py.Group, episode: Episode) -> None:
         options: dict[str, Any] = (
             {"chunks": (1, *rows.shape[1:]), "compression": "gzip", "compression_opts": 1} if image else {}
         )
-        write_rows(demo, f"obs/{key}", head(rows, steps), **options)
+        write_rows(demo, f"obs/{key}", span(rows, 0, steps), **options)
         demo[f"final_obs/{key}"] = rows[steps]
 
 

@@ -51,9 +51,10 @@ class Frames:
             raise ValueError("images are read in order, without gaps")
         return self._read(first, end) if end > first else np.empty((0, *self.shape[1:]), np.uint8)
 
-    def head(self, count: int) -> Frames:
-        """The first `count` images."""
-        return Frames((min(count, len(self)), *self.shape[1:]), self._read)
+    def span(self, first: int, end: int) -> Frames:
+        """Images `first` to `end` (exclusive)."""
+        count = max(0, min(end, len(self)) - first)
+        return Frames((count, *self.shape[1:]), lambda start, stop: self._read(first + start, first + stop))
 
     def followed_by(self, image: np.ndarray | None = None) -> Frames:
         """With one more image at the end: `image` (H, W, 3), or the last one again."""
@@ -73,9 +74,9 @@ class Frames:
         return Frames((len(self), *shape), lambda first, end: change(self._read(first, end)))
 
 
-def head(rows: Any, count: int) -> Any:
-    """The first `count` rows of an array or of Frames, none of which is read."""
-    return rows.head(count) if isinstance(rows, Frames) else rows[:count]
+def span(rows: Any, first: int, end: int) -> Any:
+    """Rows `first` to `end` (exclusive) of an array or of Frames, none of which is read."""
+    return rows.span(first, end) if isinstance(rows, Frames) else rows[first:end]
 
 
 def blocks(rows: Any) -> Iterator[tuple[int, np.ndarray]]:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
-from agent.data.frames import blocks, head
+from agent.data.frames import blocks, span
 from agent.env_record import EnvRecord
 from agent.spec import STEP_COLUMNS, Episode, Spec, UserError
 from tools.common.video import Film, fps_of, pixel_format
@@ -176,7 +176,7 @@ class _Writer:
         first, apart = current.frames, max(1, max(images.shape[1:3]) // STATISTICS_SIDE)
         sampled = set(np.linspace(0, steps - 1, min(steps, SAMPLED)).astype(int).tolist())
         some = []
-        for start, block in blocks(head(images, steps)):
+        for start, block in blocks(span(images, 0, steps)):
             for step, image in enumerate(block, start=start):
                 current.add(image)
                 if step in sampled:

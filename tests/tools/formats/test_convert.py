@@ -7,7 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
+from agent.config import RewardConfig
 from agent.data.episode_file import read_episodes, write_episode
+from agent.data.returns import rewards_and_returns
 from agent.spec import UserError
 from tools.convert import convert
 from tools.formats.common.foreign import Choices
@@ -85,6 +87,42 @@ def test_a_dense_reward_can_be_made_the_binary_one_of_the_success_that_it_shows(
     assert ten.rewards.tolist() == [0, 0, 0, 0] and ten.truncated[-1] and not ten.succeeded
     convert(foreign(rewards=False), tmp_path / "end", Choices(reward="success", success="end"))
     assert [e.rewards.sum() for e in read_episodes([tmp_path / "end"])] == [1, 1]
+
+
+def authors_returns(rewards):
+    """Of a trajectory of 0 and 1 with terminal steps inside, 10 (r - 1) + 5 and gamma 0.99 (nakamotoo/Cal-QL)."""
+    found, following = [], 0.0
+    for reward in rewards[::-1]:
+        following = 10 * (reward - 1) + 5 + 0.99 * following * (1 - reward)
+        found.append(following)
+    return found[::-1]
+
+
+def test_each_success_can_end_an_episode_as_in_the_published_adroit_data(foreign, tmp_path):
+    """Cut after the last success, and each one terminal: an episode of its own for each."""
+    path, rewards = foreign(), np.array([0, 0, 1, 1, 0, 1, 0], np.float32)
+    with h5py.File(path, "a") as file:
+        del file["data/demo_9"]
+        group = file["data/demo_10"]
+        for name in ("actions", "obs/robot0_eef_pos", "obs/agentview_image", "obs/depth", "states", "dones", "rewards"):
+            shape = group[name].shape[1:]
+            del group[name]
+            numbers = np.arange(7.0).reshape(7, *[1] * len(shape)) / 10
+            group[name] = rewards if name == "rewards" else np.broadcast_to(numbers, (7, *shape))
+        del group["obs/agentview_image"]
+        group["obs/agentview_image"] = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
+    report = convert(path, tmp_path / "ours", Choices(reward="success", success="1", end="each-success"))
+    assert "cut: 1 of 7 (14.3%) steps, after the last success" in report and "3 episodes, 6 steps" in report
+    returns = []
+    for episode, first, length in zip(read_episodes([tmp_path / "ours"]), (0, 3, 4), (3, 1, 2), strict=True):
+        ends = np.arange(length) == length - 1
+        assert np.array_equal(episode.terminated, ends) and np.array_equal(episode.success, ends)
+        numbers = np.arange(first, first + length + 1)
+        assert episode.actions[:, 0] == pytest.approx(numbers[:-1] / 10)
+        assert episode.observations["robot0_eef_pos"][:, 0] == pytest.approx(numbers / 10)
+        assert episode.observations["agentview_image"][:, 0, 0, 0].tolist() == numbers.tolist()
+        returns += rewards_and_returns(episode, RewardConfig(scale=10.0, bias=-5.0), 0.99)[1].tolist()
+    assert returns == pytest.approx(authors_returns(rewards[:6].tolist()))
 
 
 def test_actions_beyond_one_need_a_decision(foreign, tmp_path):

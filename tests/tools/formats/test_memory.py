@@ -79,6 +79,6 @@ def test_item_28_blocks_are_bounded_and_whole():
     assert np.concatenate([block.max(axis=(1, 2, 3)) for _, block in found]).tolist() == [
         n % 256 for n in range(LONG + 1)
     ]
-    longer = images.followed_by(np.full((SIDE, SIDE, 3), 9, np.uint8)).head(LONG + 2)
+    longer = images.followed_by(np.full((SIDE, SIDE, 3), 9, np.uint8)).span(0, LONG + 2)
     assert len(longer) == LONG + 2 and longer[-1].max() == 9 == longer[LONG:][1].max()
-    assert images.head(3).followed_by()[2:4].max(axis=(1, 2, 3)).tolist() == [2, 2]
+    assert images.span(0, 3).followed_by()[2:4].max(axis=(1, 2, 3)).tolist() == [2, 2]

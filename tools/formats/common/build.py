@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agent.action_meaning import ActionMeaning
-from agent.data.frames import Frames, head
+from agent.data.frames import Frames, span
 from agent.spec import ACTION_LIMIT, STEP_COLUMNS, Episode, UserError
 from tools.formats.common.actions import sentence, with_meaning
 from tools.formats.common.foreign import Choices, FormatError, Raw, Report
@@ -56,12 +56,13 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         terminated, truncated = np.zeros(steps, np.bool_), np.zeros(steps, np.bool_)
         terminated[-1] = success[-1]
         truncated[-1] = not success[-1]
-    if choices.end == "success" and success.any():
-        report.count("cut: {} steps, after the first success", steps - int(success.argmax()) - 1, steps)
-        steps = int(success.argmax()) + 1
-        observations = {key: head(rows, steps + 1) for key, rows in observations.items()}
+    if choices.end != "source" and success.any():
+        which, found = ("first", 0) if choices.end == "success" else ("last", -1)
+        kept = int(np.flatnonzero(success)[found]) + 1
+        report.count(f"cut: {{}} steps, after the {which} success", steps - kept, steps)
+        steps, observations = kept, {key: span(rows, 0, kept + 1) for key, rows in observations.items()}
         actions, rewards, success = actions[:steps], rewards[:steps], success[:steps]
-        terminated, truncated, columns = success.copy(), np.zeros(steps, np.bool_), _head(columns, steps)
+        terminated, truncated, columns = np.arange(steps) == steps - 1, np.zeros(steps, np.bool_), _head(columns, steps)
     meta = raw.meta if raw.meta is not None else _meta(raw, choices)
     source = raw.meaning if raw.meta is None else ActionMeaning()
     scaled = choices.action_range if choices.actions == "scale" else None
@@ -78,6 +79,23 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
         meta=meta,
         **others,
     )
+
+
+def at_successes(episode: Episode) -> list[Episode]:
+    """An episode that ends in a success, as one for each success in it: every such step is terminal.
+
+    Its steps, ends and returns are those of the authors' Adroit demonstrations (Nakamoto et al. 2023, code), which have
+    terminal steps inside an episode.
+    """
+    ends = np.flatnonzero(episode.success) + 1
+    columns = [field.name for field in dataclasses.fields(Episode) if field.name not in ("observations", "meta")]
+    pieces = []
+    for first, end in zip([0, *ends], ends, strict=False):
+        observations = {key: span(rows, first, end + 1) for key, rows in episode.observations.items()}
+        arrays = {name: getattr(episode, name)[first:end] for name in columns}
+        arrays["terminated"] = np.arange(first, end) == end - 1
+        pieces.append(dataclasses.replace(episode, observations=observations, **arrays))
+    return pieces or [episode]
 
 
 def _repeated(rows: Any) -> Any:

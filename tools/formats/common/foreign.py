@@ -57,7 +57,7 @@ class Choices:
     success: str | None = None  # end | never | a reward that means success
     actions: str | None = None  # clip | scale
     final: str = "repeat"  # repeat | drop
-    end: str = "source"  # source | success: where an episode ends
+    end: str = "source"  # source | success | each-success: where an episode ends
     resize: int | None = None  # pixels a side
     no_ops: str = "keep"  # keep | drop
     sim: dict[str, Any] = field(default_factory=dict)  # options of envs.sim, for what is rendered anew

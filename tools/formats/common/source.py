@@ -15,6 +15,7 @@ import numpy as np
 from agent.data.frames import Frames
 from agent.progress import Progress
 from agent.spec import Episode, Spec, SpecError, UserError
+from tools.formats.common.build import at_successes
 from tools.formats.common.foreign import Choices, FormatError, Report
 from tools.formats.common.output import FULL
 
@@ -138,7 +139,9 @@ def loaded(
             with explained(source):
                 episode = part.load(choices, report)
             guarded = {key: _guarded(source, rows, stop) for key, rows in episode.observations.items()}
-            yield part, dataclasses.replace(episode, observations=guarded)
+            episode = dataclasses.replace(episode, observations=guarded)
+            for piece in at_successes(episode) if choices.end == "each-success" else [episode]:
+                yield part, piece
             progress.show(number + 1)
 
 
