@@ -13,6 +13,7 @@ from __future__ import annotations
 import agent.installed  # noqa: F401
 
 import argparse
+import glob
 import json
 import os
 import shlex
@@ -24,7 +25,9 @@ from agent import cli
 from agent.progress import Progress
 from agent.run.records import log_path, read_log
 from agent.spec import UserError
+from tools.common.curves import task_in_words
 from tools.common.process import STOP_S, Process, free_port
+from tools.common.rollout import env_options
 from tools.common.seeds import EVALUATION_SEED, MAX_SEED, SEED_STRIDE
 
 
@@ -92,12 +95,12 @@ def _newest(run: Path) -> tuple[int, str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parse(argv, __doc__ or "", [], _flags, prog="python -m tools.demo")
+    arguments = cli.parse(argv, __doc__ or "", [], _flags, env_options, prog="python -m tools.demo")
     flags = arguments.flags
     began = time.monotonic()
     files = flags.config or ["configs/quickstart.yaml"]
     if not flags.config:
-        arguments = cli.parse(["--config", files[0], *(argv or [])], "", [], _flags)
+        arguments = cli.parse(["--config", files[0], *(argv or [])], "", [], _flags, env_options)
     configs = [word for path in files for word in ("--config", path)]
     if not 0 <= flags.seed <= MAX_SEED:
         raise UserError(f"--seed {flags.seed}: 0 to {MAX_SEED}, or its episodes would be those of the evaluation")
@@ -146,7 +149,9 @@ def main(argv: list[str] | None = None) -> None:
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     curve = folder / "learning_curve.png"
-    stage("plot", "tools.plot", str(folder / "online"), "--out", str(curve))
+    label = f"{arguments.section('calql').algorithm}={glob.escape(str(folder / 'online'))}"
+    title = f"{task_in_words(*arguments.env())}, seed {seed}"
+    stage("plot", "tools.plot", "--label", label, "--title", title, "--out", str(curve))
     print(f"success before fine-tuning {offline['success']:.0%}, after {online['success']:.0%}")
     print(f"{summary['env_steps']} env steps, {summary['updates']} updates, {summary['minutes']:.1f} minutes")
     print(f"learning curve: {curve}\nsummary: {folder / 'summary.json'}")

@@ -1,15 +1,15 @@
 """Success rate and return of runs against environment steps, as a picture.
 
   python -m tools.plot runs/a runs/b                                       a curve per run
-  python -m tools.plot --label 'Cal-QL=runs/calql-*' --label 'RLPD=runs/rlpd-*'    a curve per group: mean and range
+  python -m tools.plot --label 'Cal-QL=runs/calql-*' --label 'RLPD=runs/rlpd-*'    a curve per group: the mean
 
 Reads RUN/log.jsonl, also of a run that is still going. Writes --out only (plot.png; .pdf and .svg work too).
 
 Lines: mean over the last --window training episodes. Markers: evaluations with fixed seeds, at 0 steps the policy
-before any online step; their bars are the 95 % interval that the evaluation reported. Of a group, the line is the mean
-over its runs and the band reaches from the worst to the best of them, up to where the shortest run ends; markers are
-the mean over its runs, and their bars reach from the worst to the best too. A log line that cannot be read is counted
-on stderr and skipped.
+before any online step; their bars are the 95 % interval that the evaluation reported. Of a group, lines and markers are
+the mean over its runs, up to where the shortest run ends, and thin lines and small markers are those of each run. A
+label or folder that has an algorithm's name in it (calql, cql, rlpd, wsrl, sac, bc) gets the colour that the algorithm
+has in every picture. A log line that cannot be read is counted on stderr and skipped.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ from matplotlib.figure import Figure  # not pyplot: it needs no display, and kee
 from agent import cli
 from agent.run.records import log_path, read_log
 from agent.spec import UserError
-
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito's
-MARKERS, DASHES = "osD^vPX", ["-", "--", "-.", ":"]
-Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
+from tools.common.curves import Curve, Look, looks, mean, mean_points
 
 
 @dataclass
@@ -52,6 +49,11 @@ class Run:
         begin = np.maximum(end - window, 0)
         first = min(5, window, len(steps)) - 1
         return steps[first:], ((total[end] - total[begin]) / (end - begin))[first:]
+
+    def evaluated(self, key: str) -> Curve:
+        """The newest evaluation at each number of env steps."""
+        newest = {float(e["env_steps"]): float(e[key]) for e in self.evaluations}
+        return np.array(list(newest)), np.array(list(newest.values()))
 
 
 def read_run(folder: Path) -> Run:
@@ -73,61 +75,40 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def spread(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Env steps, mean, lowest and highest of several curves, where all of them have values."""
-    begin, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    if begin > end:
-        return (np.empty(0),) * 4
-    steps = np.unique(np.concatenate([x for x, _ in curves]))
-    steps = steps[(steps >= begin) & (steps <= end)]
-    values = np.stack([np.interp(steps, x, y) for x, y in curves])  # (runs, steps)
-    return steps, values.mean(0), values.min(0), values.max(0)
-
-
-def evaluation_points(runs: list[Run], key: str) -> list[tuple[float, float, float, float]]:
-    """(env steps, mean, low, high): one run's own interval, or the range over several runs."""
-    steps = sorted({e["env_steps"] for run in runs for e in run.evaluations})
-    points = []
-    for step in steps:
-        found = [e for run in runs for e in run.evaluations if e["env_steps"] == step]
-        values = [float(e[key]) for e in found]
-        low, high = min(values), max(values)
-        if len(runs) == 1 and key == "success":
-            low, high = float(found[-1].get("low", low)), float(found[-1].get("high", high))
-            values = values[-1:]
-        points.append((step, float(np.mean(values)), low, high))
-    return points
-
-
-def draw(axes: Any, number: int, label: str, runs: list[Run], key: str, window: int, dodge: float) -> None:
-    """One curve, with its band and its evaluation markers."""
-    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
-    curves = [run.running(key, window) for run in runs if run.episodes]
-    if curves:
-        steps, mean, low, high = spread(curves)
-        axes.plot(steps, mean, dash, color=colour, linewidth=2, label=label)
-        if len(curves) > 1:
-            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-    if points := evaluation_points(runs, key):
-        x, y, low, high = np.array(points).T
-        bars = np.maximum([y - low, high - y], 0)
-        axes.errorbar(
-            x + dodge, y, bars, fmt=MARKERS[number % len(MARKERS)], color=colour, markersize=7, capsize=3, zorder=3,
-            markeredgecolor="white", label=None if curves else label,
+def draw(axes: Any, look: Look, label: str, runs: list[Run], key: str, window: int, dodge: float) -> None:
+    """One curve, each run's thin beside it, and the evaluations' markers."""
+    colour, dash, marker = look
+    trained = [run.running(key, window) for run in runs if run.episodes]
+    for curve in trained if len(trained) > 1 else []:
+        axes.plot(*curve, dash, color=colour, linewidth=0.8, alpha=0.45)
+    if trained:
+        axes.plot(*mean(trained), dash, color=colour, linewidth=2.2, label=label)
+    evaluated = [run.evaluated(key) for run in runs if run.evaluations]
+    for steps, values in evaluated if len(evaluated) > 1 else []:
+        axes.plot(steps + dodge, values, marker, color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
+    if len(runs) == 1 and key == "success":
+        for e in runs[0].evaluations:
+            axes.plot([e["env_steps"] + dodge] * 2, [e.get("low"), e.get("high")], color=colour, linewidth=1.5)
+    if evaluated:
+        steps, values = mean_points(evaluated)
+        axes.plot(
+            steps + dodge, values, marker, color=colour, markersize=7.5, zorder=3, markeredgecolor="white",
+            label=None if trained else label,
         )  # fmt: skip
 
 
-def plot(groups: dict[str, list[Run]], out: Path, window: int) -> None:
+def plot(groups: dict[str, list[Run]], out: Path, window: int, title: str = "") -> None:
     """Draw every group (label -> its runs) into the picture `out`."""
     figure = Figure(figsize=(11, 4.4), dpi=110, layout="constrained")
     success, returns = figure.subplots(1, 2)
     every = [run for runs in groups.values() for run in runs]
     longest = max(r["env_steps"] for run in every for r in run.episodes + run.evaluations)
-    for number, (label, runs) in enumerate(groups.items()):
-        label += f" ({len(runs)} runs)" if len(runs) > 1 else ""
+    for number, (name, look) in enumerate(looks(groups).items()):
+        runs = groups[name]
+        label = f"{name} ({len(runs)} runs)" if len(runs) > 1 else name
         dodge = (number - (len(groups) - 1) / 2) * 0.012 * longest  # so that bars at the same step stay apart
-        draw(success, number, label, runs, "success", window, dodge)
-        draw(returns, number, label, runs, "return", window, dodge)
+        draw(success, look, label, runs, "success", window, dodge)
+        draw(returns, look, label, runs, "return", window, dodge)
     success.set(ylabel="success rate", ylim=(-0.03, 1.03), title="Success")
     success.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     returns.set(ylabel="return per episode (sum of raw rewards)", title="Return")
@@ -137,8 +118,9 @@ def plot(groups: dict[str, list[Run]], out: Path, window: int) -> None:
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
     key = f"line: mean of the last {window} training episodes"
-    key += "; band: worst to best run" if any(len(runs) > 1 for runs in groups.values()) else ""
+    key += "; thin, small: each run" if any(len(runs) > 1 for runs in groups.values()) else ""
     key += "; marker: evaluation" if any(run.evaluations for run in every) else ""
     handles, labels = success.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), title=key, frameon=False)
@@ -174,6 +156,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs, a curve each")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=PATTERN", help="runs that share a curve")
     parser.add_argument("--window", type=int, default=20, metavar="N", help="episodes to average over (default 20)")
+    parser.add_argument("--title", default="", metavar="TEXT", help="over the picture")
     parser.add_argument("--out", type=Path, default=Path("plot.png"), metavar="FILE", help="the picture (plot.png)")
 
 
@@ -182,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     if flags.window < 1:
         raise UserError(f"--window {flags.window}: at least 1")
     groups = groups_of(flags.runs, flags.label)
-    plot(groups, flags.out, flags.window)
+    plot(groups, flags.out, flags.window, flags.title)
     for label, runs in groups.items():
         last = [run.running("success", flags.window)[1][-1] for run in runs if run.episodes]
         if last:

@@ -50,23 +50,35 @@ def test_a_damaged_line_is_counted_and_skipped(tmp_path, capsys):
     assert capsys.readouterr().err == f"{path}: 4 lines could not be read\n"
 
 
-def test_spread_reaches_as_far_as_the_shortest_run():
-    long, short = (np.array([0.0, 10, 20]), np.array([0.0, 1, 2])), (np.array([5.0, 15]), np.array([3.0, 3]))
-    steps, mean, low, high = plot.spread([long, short])
-    assert steps.tolist() == [5, 10, 15]
-    assert mean.tolist() == [1.75, 2, 2.25] and low.tolist() == [0.5, 1, 1.5] and high.tolist() == [3, 3, 3]
+def test_the_newest_of_two_evaluations_at_the_same_steps_counts(tmp_path):
+    run = plot.read_run(write_log(tmp_path / "a", [1], ((0, 0.4), (100, 0.8), (100, 0.6))))
+    steps, success = run.evaluated("success")
+    assert steps.tolist() == [0, 100] and success.tolist() == [0.4, 0.6]
 
 
-def test_evaluation_points_have_their_interval_or_the_range_over_runs(tmp_path):
-    a = plot.read_run(write_log(tmp_path / "a", [1], ((0, 0.4), (100, 0.8))))
-    b = plot.read_run(write_log(tmp_path / "b", [1], ((0, 0.6),)))
-    assert plot.evaluation_points([a], "success") == [(0, 0.4, pytest.approx(0.3), pytest.approx(0.6)),
-                                                      (100, 0.8, pytest.approx(0.7), pytest.approx(1.0))]  # fmt: skip
-    assert plot.evaluation_points([a, b], "success") == [(0, 0.5, 0.4, 0.6), (100, 0.8, 0.8, 0.8)]
+def test_a_group_has_a_thick_line_and_a_thin_one_for_each_run(tmp_path, monkeypatch):
+    runs = [
+        plot.read_run(write_log(tmp_path / f"{name}", [success] * 30, ((0, 0.4), (300, success))))
+        for name, success in (("a", 0), ("b", 1), ("c", 1))
+    ]
+    drawn = {"line": [], "marker": []}
+    axes = plot.Figure().subplots()
+    monkeypatch.setattr(
+        axes, "plot", lambda x, y, style, **how: drawn["line" if style == "-" else "marker"].append((y, how))
+    )
+    plot.draw(axes, plot.looks(["Cal-QL"])["Cal-QL"], "Cal-QL", runs, "success", 20, 0.0)
+    assert [(set(y), how["linewidth"]) for y, how in drawn["line"]] == [
+        ({0}, 0.8),
+        ({1}, 0.8),
+        ({1}, 0.8),
+        ({2 / 3}, 2.2),
+    ]
+    assert [list(y) for y, _ in drawn["marker"]][:3] == [[0.4, 0], [0.4, 1], [0.4, 1]]
+    assert list(drawn["marker"][3][0]) == pytest.approx([0.4, 2 / 3])
 
 
 def blue_rows(picture: np.ndarray) -> np.ndarray:
-    """Rows of the left panel's curve area that have the first curve's colour."""
+    """Rows of the left panel's curve area that have Cal-QL's colour."""
     panel = picture[30 : picture.shape[0] * 3 // 4, 90 : picture.shape[1] // 2]
     return np.flatnonzero((np.abs(panel.astype(int) - BLUE) < 12).all(-1).any(1))
 
@@ -74,7 +86,7 @@ def blue_rows(picture: np.ndarray) -> np.ndarray:
 def test_the_picture_shows_the_curves(tmp_path):
     good, bad = write_log(tmp_path / "good", [1] * 30), write_log(tmp_path / "bad", [0] * 30)
     for folder in (good, bad):
-        plot.main([str(folder), "--out", str(tmp_path / f"{folder.name}.png")])
+        plot.main(["--label", f"Cal-QL={folder}", "--title", "Lift", "--out", str(tmp_path / f"{folder.name}.png")])
     high, low = (blue_rows(iio.imread(tmp_path / f"{name}.png")[..., :3]) for name in ("good", "bad"))
     assert len(high) and len(low)
     assert high.max() < low.min()  # 100 % is above 0 %

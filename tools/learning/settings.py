@@ -71,17 +71,23 @@ NO_MATTER = ("robot.control", "learner.robot_gb")  # settings that change no res
 
 
 def same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise UserError naming the first setting in which they differ. One that is missing is newer than that, and had
-    what is its default now.
+    """Raise UserError naming the first setting in which they differ."""
+    for key, (then, new) in differences(before, now).items():
+        raise UserError(
+            f"{path}: made with other settings ({key}: {then!r}, now {new!r}); "
+            "give another --out, or delete what is there"
+        )
+
+
+def differences(one: dict[str, Any], two: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """'section.field' -> the value in each, of settings that change results, in their order. One that is missing is
+    newer than that, and had what is its default now.
     """
-    flat, other = (dict(_leaves(parts, "")) for parts in (before, now))
-    for key in sorted(flat.keys() | other.keys()):
-        newer = key not in flat and other[key] == _default(key)
-        if key not in NO_MATTER and not newer and flat.get(key) != other.get(key):
-            raise UserError(
-                f"{path}: made with other settings ({key}: {flat.get(key)!r}, now {other.get(key)!r}); "
-                "give another --out, or delete what is there"
-            )
+    flat, other = (dict(_leaves(parts, "")) for parts in (one, two))
+    keys = [key for key in sorted(flat.keys() | other.keys()) if key not in NO_MATTER]
+    found = {key: (flat.get(key), other.get(key)) for key in keys if flat.get(key) != other.get(key)}
+    newer = {key for key in found if flat.get(key, _default(key)) == other.get(key, _default(key))}
+    return {key: values for key, values in found.items() if key not in newer}
 
 
 def _default(key: str) -> Any:

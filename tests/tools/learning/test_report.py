@@ -8,7 +8,8 @@ import pytest
 
 from agent.spec import UserError
 from tools.learning import report as learning_report
-from tools.learning.report import Run, interval, largest_drop, regret, steps_to
+from tools.learning.report import interval
+from tools.learning.results import Run, grouped, in_training, largest_drop, read, regret, steps_to
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,7 +38,7 @@ def test_steps_to_a_goal_are_those_of_the_first_evaluation_that_reaches_it():
 
 def test_success_in_training_is_that_of_each_tenth_of_the_steps():
     run = Run.of(result(training=[[50, 1], [100, 0], [150, 1], [190, 0], [199, 0], [990, 1], [1000, 0]]))
-    steps, success = learning_report.in_training(run)
+    steps, success = in_training(run)
     assert steps.tolist() == [50, 150, 950] and success.tolist() == [1, 0.25, 0.5]
 
 
@@ -85,9 +86,9 @@ def test_the_table_has_a_row_for_each_preset_and_names_what_went_wrong(tmp_path,
 def test_a_file_that_is_no_result_is_named(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(UserError, match=r"x\.json: not a result"):
-        learning_report.read([tmp_path])
+        read([tmp_path])
     with pytest.raises(UserError, match="no results"):
-        learning_report.read([tmp_path / "none"])
+        read([tmp_path / "none"])
 
 
 def test_a_run_that_diverged_has_no_success_from_there_on(tmp_path):
@@ -103,15 +104,15 @@ def test_of_several_folders_runs_of_one_name_are_kept_apart(tmp_path):
     for name, changed in (("small", {}), ("large", {"env_steps": 2000})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "lift.json").write_text(json.dumps(result(**changed)))
-    both = learning_report.grouped(learning_report.read([tmp_path / "small", tmp_path / "large"]))
+    both = grouped(read([tmp_path / "small", tmp_path / "large"]))
     assert list(both) == ["small-lift", "large-lift"]
     with pytest.raises(UserError, match="lift, calql: runs of other lengths"):
-        learning_report.grouped([Run.of(result()), Run.of(result(env_steps=2000))])
+        grouped([Run.of(result()), Run.of(result(env_steps=2000))])
 
 
 def test_a_run_counts_once():
     with pytest.raises(UserError, match="lift, calql: two results of seed 0"):
-        learning_report.grouped([Run.of(result()), Run.of(result())])
+        grouped([Run.of(result()), Run.of(result())])
 
 
 def test_a_report_of_some_presets_and_where_it_cannot_be_written(tmp_path, capsys):
@@ -120,15 +121,26 @@ def test_a_report_of_some_presets_and_where_it_cannot_be_written(tmp_path, capsy
     learning_report.main([str(tmp_path), "--presets", "cql"])
     said = capsys.readouterr().out
     assert "| cql | 1 |" in said and "| calql |" not in said
-    with pytest.raises(UserError, match="--presets cal: there are calql, cql"):
+    with pytest.raises(UserError, match="cal: no such preset in these results; there are calql, cql"):
         learning_report.main([str(tmp_path), "--presets", "cal"])
     with pytest.raises(UserError, match=r"cql.json/lift.png: cannot write"):
         learning_report.main([str(tmp_path), "--out", str(tmp_path / "cql.json")])
 
 
-def test_no_two_of_many_presets_look_alike(tmp_path, monkeypatch):
-    looks = []
-    presets = {f"p{number}": [Run.of(result())] for number in range(17)}
+def test_a_title_says_task_and_size_in_words():
+    made_of = {"env": ["sim", {"task": "Lift", "cameras": ["a", "b"], "image_size": 64}]}
+    runs = [
+        Run.of(result(seed=seed, made_of=made_of, offline_updates=updates)) for seed, updates in ((0, 500), (1, 2000))
+    ]
+    size = "500 to 2,000 offline updates, 1,000 online steps; 2 seeds, 10 episodes each"
+    assert learning_report.title({"robot": runs}) == f"Lift from 2 cameras, 64 px\n{size}"
+    assert learning_report.title({"robot": [Run.of(result())]}).startswith(
+        "Lift\nno offline updates, 1,000 online steps; 1 seed,"
+    )
+
+
+def test_the_plot_has_a_thin_line_for_each_seed_and_names_as_people_say_them(tmp_path, monkeypatch):
+    lines, labels = [], []
     plain = learning_report.Figure.subplots
 
     def subplots(figure):
@@ -136,16 +148,19 @@ def test_no_two_of_many_presets_look_alike(tmp_path, monkeypatch):
         draw = axes.plot
 
         def note(*given, **how):
-            if "marker" in how:
-                looks.append((how["color"], how["marker"]))
+            lines.append((how["color"], how["linewidth"]))
+            labels.append(how.get("label"))
             return draw(*given, **how)
 
         axes.plot = note
         return axes
 
     monkeypatch.setattr(learning_report.Figure, "subplots", subplots)
-    learning_report.plot("lift", presets, tmp_path / "lift.png")
-    assert len(looks) == len(set(looks)) == 17
+    presets = {name: [Run.of(result(name, seed)) for seed in range(3)] for name in ("robot", "cql")}
+    learning_report.plot(presets, tmp_path / "lift.png")
+    for colour in ("#0072B2", "#D55E00"):
+        assert lines.count((colour, 0.8)) == 3 and lines.count((colour, 2.2)) == 1
+    assert [label for label in labels if label] == ["Cal-QL", "CQL"]
 
 
 def test_a_run_is_read_as_it_was_written():

@@ -10,7 +10,7 @@ from agent.spec import UserError
 from tools.learning import process as learning_process
 from tools.learning import run as learning_run
 from tools.learning import suite as learning_suite
-from tools.learning.report import Run
+from tools.learning.results import Run
 from tools.learning.settings import write
 from tools.learning.suite import Suite, Task
 
