@@ -20,8 +20,6 @@ SAMPLES = ("target", "current", "next", "uniform", "actor")
 LOSS, GRADIENT = {"rtol": 1e-12, "atol": 0}, {"rtol": 1e-10, "atol": 1e-13}
 TEMPERATURES = {"temperature": "log_alpha", "lagrange": "log_alpha_prime"}
 
-OFFSET = -1.0  # of their log std; in ours it is part of the bias
-
 
 @pytest.fixture(params=FILES)
 def reference(request, real):
@@ -57,7 +55,8 @@ def their_actor(numbers, action_dim):
         found[f"trunk.{2 * layer}.bias"] = layers[f"Dense_{layer}/bias"]
     kernel, bias = layers[f"Dense_{last}/kernel"].mT, layers[f"Dense_{last}/bias"]
     found |= {"mean.weight": kernel[:action_dim], "log_std.weight": kernel[action_dim:]}
-    return found | {"mean.bias": bias[:action_dim], "log_std.bias": bias[action_dim:]}
+    found |= {"mean.bias": bias[:action_dim], "log_std.bias": bias[action_dim:]}
+    return found | {f"log_std_{k}": numbers[f"log_std_{k}_module/value"][None] for k in ("multiplier", "offset")}
 
 
 def assert_all_close(ours, theirs, **tolerance):
@@ -72,10 +71,13 @@ def made(numbers, settings):
     """Our agent with their parameters."""
     spec = Spec({}, {"state": settings["obs"]}, settings["A"])
     config = CalQLConfig(**{k: float(v) if v in ("inf", "-inf") else v for k, v in settings["cal"].items()})
-    agent = CalQL(spec, NetworkConfig(**settings["net"]), config, torch.device("cpu"), seed=0)
+    network = NetworkConfig(**settings["net"], log_std="scaled", state_standardise=False)
+    agent = CalQL(spec, network, config, torch.device("cpu"), seed=0)
     agent.critics.load_state_dict(below(numbers, "critics/"))
     agent.targets.load_state_dict(below(numbers, "targets/"))
-    agent.policy.actor.load_state_dict(below(numbers, "actor/"))
+    actor = below(numbers, "actor/")
+    actor["log_std.bias"] += 1.0  # the files' is theirs with the offset in it, -1
+    agent.policy.actor.load_state_dict(actor, strict=False)  # multiplier and offset are as they begin
     return agent
 
 
@@ -108,7 +110,6 @@ def test_an_update_is_that_of_the_authors(reference, monkeypatch):
     targets = their_critics(after, "targets/qf1/params", "targets/qf2/params")
     assert_all_close(dict(agent.targets.named_parameters()), targets, **GRADIENT)
     theirs = their_actor(below(after, "policy/"), settings["A"])
-    theirs["log_std.bias"] += OFFSET
     assert_all_close(actor, theirs, **GRADIENT)
     for name in scalars:
         torch.testing.assert_close(agent.parameters[name][0].detach(), after[f"{TEMPERATURES[name]}/value"], **GRADIENT)
