@@ -128,7 +128,7 @@ ADROIT = D4RL | {
     "offline.updates": 20_000, "online.env_steps": 100_000,
 }  # fmt: skip
 UMAZE = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]
-CHORES = ["microwave", "kettle", "bottom burner", "light switch"]
+CHORES = ["microwave", "kettle", "light switch", "slide cabinet"]
 TABLES = {
     "paper": PAPER,
     "paper paper_adroit": PAPER_ADROIT,

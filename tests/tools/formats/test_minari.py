@@ -45,6 +45,18 @@ def test_names_with_spaces_become_those_that_the_environment_has_with_us(kitchen
     np.testing.assert_allclose(first.observations["desired_goal.light_switch"], rows, rtol=1e-6)
 
 
+def test_kitchens_episodes_end_when_four_tasks_are_done(kitchen, tmp_path):
+    with h5py.File(kitchen / "data" / "main_data.hdf5", "a") as file:
+        for number, rewards in enumerate(([0, 1, 2, 3, 3, 4, 4, 4], [0, 0, 1, 1, 1, 2, 2, 3])):
+            episode = file[f"episode_{number}"]
+            episode["rewards"][...] = rewards
+            episode["terminations"][...], episode["truncations"][...] = False, np.arange(8) == 7
+    convert(kitchen, tmp_path / "ours", Choices(actions="clip", success="4", end="success"))
+    whole, part = read_episodes([tmp_path / "ours"])
+    assert whole.rewards.tolist() == [0, 1, 2, 3, 3, 4] and whole.terminated[-1] and whole.succeeded
+    assert len(part) == 8 and part.truncated[-1] and not part.succeeded
+
+
 def test_a_name_without_its_spaces_can_be_left_out(kitchen, tmp_path):
     convert(kitchen, tmp_path / "ours", Choices(success="end", drop=["desired_goal.light_switch"]))
     assert "desired_goal.light_switch" not in next(read_episodes([tmp_path / "ours"])).spec.states
