@@ -49,7 +49,7 @@ def labelled(number: int, steps: int, terminated: bool, success: bool) -> Episod
 @cache
 def expected_return(number: int, step: int, steps: int, terminated: bool) -> float:
     rewards = [2 * (number + k / 10) + 1 for k in range(steps)]
-    tail = 0 if terminated else rewards[-1] * GAMMA / (1 - GAMMA)
+    tail = 0 if terminated else float(np.mean(rewards[-2:])) * GAMMA / (1 - GAMMA)  # of the last 1 / (1 - GAMMA)
     return sum(GAMMA ** (k - step) * rewards[k] for k in range(step, steps)) + GAMMA ** (steps - 1 - step) * tail
 
 
