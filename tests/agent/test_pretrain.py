@@ -314,6 +314,16 @@ def test_states_that_hold_still_are_reported_and_nan_is_refused(train, demos, lo
         train("--updates", "1", out="other.pt")
 
 
+def test_a_resumed_checkpoint_keeps_the_standardisation_that_it_stored(train, tmp_path):
+    start, _ = train("--updates", "1")
+    for policy in ("policy", "average"):
+        start.agent[policy]["encoder.state_std"][:] = 0.01
+    start.save(tmp_path / "old.pt")
+    pretrain.main(["--resume", str(tmp_path / "old.pt"), "--updates", "2", "--run", str(tmp_path / "again")])
+    agent = checkpoint.load(tmp_path / "old.pt").agent
+    assert all((agent[policy]["encoder.state_std"] == 0.01).all() for policy in ("policy", "average"))
+
+
 def test_published_networks_take_states_as_they_are_and_come_back_from_the_checkpoint(train):
     start, _ = train(
         "--updates", "1", "--state-standardise", "false", "--init", "orthogonal", "--log-std", "scaled"
