@@ -16,13 +16,13 @@ COLOURS = {  # Okabe and Ito's
     "WSRL": "#CC79A7",
     "SAC": "#E69F00",
     "behaviour cloning": "#000000",
-    "Cal-QL as published": "#56B4E9",
+    "Cal-QL (paper)": "#56B4E9",
 }
 OTHERS = ["#882255", "#999933", "#332288", "#DDCC77", "#44AA99", "#AA4499", "#888888"]  # Tol's: of no algorithm
 WORDS = {  # in the name of a preset or a run -> its algorithm; the default recipe is Cal-QL
     "robot": "Cal-QL",
     "calql": "Cal-QL",
-    "paper": "Cal-QL as published",
+    "paper": "Cal-QL (paper)",
     "cql": "CQL",
     "rlpd": "RLPD",
     "wsrl": "WSRL",
@@ -53,7 +53,8 @@ def people_say(preset: str) -> str:
 def task_in_words(env: str, options: Mapping[str, Any]) -> str:
     """An environment's name and options as a title: "Lift from 2 cameras, 64 px"."""
     if env != "sim" or "task" not in options:
-        return env.split(":")[-1]
+        name = re.sub(r"-v\d+$", "", env.split(":")[-1])
+        return re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name)  # AdroitHandDoor-v1: Adroit Hand Door
     cameras = len(options.get("cameras", []))
     size = f", {options['image_size']} px" if "image_size" in options else ""
     return f"{options['task']} from " + (f"{cameras} cameras{size}" if cameras else "states, without cameras")

@@ -7,7 +7,7 @@ from tools.common.curves import COLOURS, looks, mean, mean_points, people_say, t
 @pytest.mark.parametrize(
     ("name", "algorithm"),
     [("robot", "Cal-QL"), ("Cal-QL", "Cal-QL"), ("lift-calql-3", "Cal-QL"), ("CQL", "CQL"), ("cql_max_backup", "CQL"),
-     ("runs/rlpd", "RLPD"), ("wsrl", "WSRL"), ("bc", "behaviour cloning"), ("paper_3000", "Cal-QL as published")],
+     ("runs/rlpd", "RLPD"), ("wsrl", "WSRL"), ("bc", "behaviour cloning"), ("paper_3000", "Cal-QL (paper)")],
 )  # fmt: skip
 def test_an_algorithm_has_its_colour_under_every_name_and_in_any_company(name, algorithm):
     assert looks([name])[name].colour == looks(["x", "no_clip", name])[name].colour == COLOURS[algorithm]
@@ -23,7 +23,7 @@ def test_no_two_curves_of_a_picture_look_alike():
 def test_names_are_those_that_people_say():
     said = {name: people_say(name) for name in ("robot", "cql_max_backup", "paper", "bc", "no_cloning_online")}
     assert said == {
-        "robot": "Cal-QL", "cql_max_backup": "CQL, max backup", "paper": "Cal-QL as published",
+        "robot": "Cal-QL", "cql_max_backup": "CQL, max backup", "paper": "Cal-QL (paper)",
         "bc": "behaviour cloning", "no_cloning_online": "no cloning online",
     }  # fmt: skip
 
@@ -32,7 +32,7 @@ def test_a_task_in_words():
     lift = {"task": "Lift", "cameras": ["agentview", "hand"], "image_size": 64}
     assert task_in_words("sim", lift) == "Lift from 2 cameras, 64 px"
     assert task_in_words("sim", lift | {"cameras": []}) == "Lift from states, without cameras"
-    assert task_in_words("gym:gymnasium_robotics:AdroitHandDoor-v1", {}) == "AdroitHandDoor-v1"
+    assert task_in_words("gym:gymnasium_robotics:AdroitHandDoor-v1", {}) == "Adroit Hand Door"
 
 
 def test_a_mean_reaches_as_far_as_the_shortest_run():
