@@ -250,12 +250,12 @@ def section_class(name: str, where: str = "") -> type:
     return SECTIONS[name]
 
 
-NETWORKS = frozenset(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))  # a checkpoint is made of
-SPENT = frozenset({"calql.initial_temperature", "calql.start_at_return", "learner.seed"})  # when a run has begun
+NETWORK_FIELDS = frozenset(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))  # a checkpoint's own
+FIXED_AFTER_START = frozenset({"calql.initial_temperature", "calql.start_at_return", "learner.seed"})
 Changes = dict[str, tuple[Any, Any]]  # 'section.field' -> (value before, value now)
 
 
-def changes(before: RunConfig, config: RunConfig, fixed: frozenset[str] = NETWORKS) -> Changes:
+def changes(before: RunConfig, config: RunConfig, fixed: frozenset[str] = NETWORK_FIELDS) -> Changes:
     """What `config` changes. Raises UserError naming those fields among them that are `fixed`.
 
     Left out are encoder_weights, which a checkpoint has itself, and the link, which is never a checkpoint's.

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from agent import cli
 from agent.calql.algorithm import Weights
-from agent.config import NETWORKS, SECTIONS, SPENT, Changes, RunConfig, changes
+from agent.config import FIXED_AFTER_START, NETWORK_FIELDS, SECTIONS, Changes, RunConfig, changes
 from agent.data.episode_store import Store
 from agent.mailbox.mailbox import Mailbox
 from agent.progress import Progress
@@ -250,7 +250,8 @@ def finetune(
     config, data and `start` do not fit, the folder holds another run, or the address is taken.
     """
     folder, stop, config = Path(folder), stop or cli.Stop(), config.checked()
-    changed = changes(start.run_config(), config, NETWORKS | SPENT | {"learner.run"} if resume else NETWORKS)
+    fixed = NETWORK_FIELDS | (FIXED_AFTER_START | {"learner.run"} if resume else set())
+    changed = changes(start.run_config(), config, fixed)
     if resume:
         checkpoint.check_newest(start, folder)
     elif has_data(folder):

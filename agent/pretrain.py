@@ -28,7 +28,7 @@ from torch import Tensor
 from agent import cli
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import NETWORKS, SPENT, Changes, RunConfig, changes
+from agent.config import FIXED_AFTER_START, NETWORK_FIELDS, Changes, RunConfig, changes
 from agent.data.prefetch import Prefetch
 from agent.data.storage import Storage
 from agent.env_record import compare
@@ -96,7 +96,7 @@ def _check(config: RunConfig, out: Path, start: Checkpoint | None, origin: str) 
     if start:
         if "updates" in start.counters:
             raise UserError(f"{origin}: of an online run; continue it by python -m agent.learner --resume FOLDER")
-        changed = changes(start.run_config(), config, NETWORKS | SPENT)
+        changed = changes(start.run_config(), config, NETWORK_FIELDS | FIXED_AFTER_START)
         done, updates = start.counters["offline_updates"], config.offline.updates
         if done > updates:
             raise UserError(f"{origin} has {done} updates already; --updates asks for {updates} in all")

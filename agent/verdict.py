@@ -38,9 +38,9 @@ def outcome(verdict: str, rewards: np.ndarray, success: np.ndarray) -> tuple[np.
     return rewards, success
 
 
-def judged(episode: Episode, verdict: str) -> Episode:
+def with_verdict(episode: Episode, verdict: str) -> Episode:
     """`episode` with a person's `verdict`, which replaces the one before."""
-    episode = unjudged(episode)
+    episode = without_verdict(episode)
     rewards, success = outcome(verdict, episode.rewards, episode.success)
     terminated, truncated = episode.terminated.copy(), episode.truncated.copy()
     if verdict in ("success", "failure"):
@@ -53,8 +53,8 @@ def judged(episode: Episode, verdict: str) -> Episode:
     return dataclasses.replace(episode, meta=meta, **columns)
 
 
-def unjudged(episode: Episode) -> Episode:
-    """As it was before `judged`; unchanged where its meta does not tell what that changed.
+def without_verdict(episode: Episode) -> Episode:
+    """As it was before `with_verdict`; unchanged where its meta does not tell what that changed.
 
     Raises SpecError where it tells nonsense: a file may come from anybody.
     """
@@ -74,7 +74,7 @@ def unjudged(episode: Episode) -> Episode:
     return dataclasses.replace(episode, meta=meta, **columns)
 
 
-def settled(episode: Episode) -> Episode:
+def with_recorded_verdict(episode: Episode) -> Episode:
     """`episode` with the verdict that its meta states, where its columns do not show it yet.
 
     A robot streams steps as the environment reported them, and the verdict in the last one's meta: earlier steps are on
@@ -86,4 +86,4 @@ def settled(episode: Episode) -> Episode:
         return episode
     if verdict == "success" and episode.terminated[-1]:  # an older release, which changed the last step and no more
         return episode
-    return judged(episode, verdict)
+    return with_verdict(episode, verdict)

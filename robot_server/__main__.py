@@ -113,7 +113,7 @@ def connect(config: LinkConfig, robot: RobotConfig, env: gymnasium.Env, record: 
 def finish(link: Link, at_once: Callable[[], bool]) -> int:
     """Close the link, say what could not be delivered, and return how many episodes are lost: the spool failed too."""
     left = link.close(5.0, at_once)
-    lost = link.unkept
+    lost = link.unsaved
     if left > lost:
         kept = plural(left - lost, "episode")
         log.warning("%s not delivered: kept in %s, sent at the next start", kept, link.spool)

@@ -154,7 +154,7 @@ class Running:
         control = self.control
         assert control is not None
         self.ending = next((event for event in command.events if event in ENDINGS), "")
-        paused = control.held and not self.ending and not (self.moved and command.enabled)
+        paused = control.hold_reason and not self.ending and not (self.moved and command.enabled)
         if paused:
             if self.arm:
                 self.arm.hold()
@@ -220,7 +220,7 @@ class Running:
         if self.control:
             self.control.running = False
         self.link.cut(self.observation, self.ending)  # an episode that has ended is not touched
-        self.link.keep()
+        self.link.save()
 
     def summary(self) -> Summary:
         """With the person's verdict applied."""
@@ -244,7 +244,7 @@ class Pauses:
         self._link.wait(min(left_s, 0.01))
         if self._control:
             self._control.serve()
-        return bool(self._control and self._control.held)
+        return bool(self._control and self._control.hold_reason)
 
 
 class Prompt:
@@ -283,9 +283,9 @@ def _hold(link: Link, stop: Callable[[], bool], max_backlog: float, control: Con
 def _pause(control: Control, link: Link, clock: Clock, stop: Callable[[], bool]) -> None:
     """Until a person lets go on, or ends the episode, or `stop()`."""
     say_s: float = time.monotonic() + SAY_S
-    while control.held and not control.waiting and not stop():
+    while control.hold_reason and not control.waiting and not stop():
         if time.monotonic() >= say_s:
-            log.info("%s: held between two steps", control.held)
+            log.info("%s: held between two steps", control.hold_reason)
             say_s = math.inf
         link.pump()
         control.wait(0.02)

@@ -49,7 +49,7 @@ class Command:
 class Device:
     """A device that is open.
 
-    keys: its key map, for a terminal of 80 columns. latches: it keeps a stop and a pause itself, see `held`.
+    keys: its key map, for a terminal of 80 columns. latches: it keeps a stop and a pause itself, see `hold_reason`.
     step_s: the period of the loop that reads it.
     """
 
@@ -58,7 +58,7 @@ class Device:
     step_s = 0.05
 
     @property
-    def held(self) -> str:
+    def hold_reason(self) -> str:
         """Why there are to be no steps now; empty: there may be."""
         return ""
 

@@ -93,7 +93,7 @@ class Control(Device):
             raise
 
     @property
-    def held(self) -> str:
+    def hold_reason(self) -> str:
         """Why there are to be no steps now; empty: there may be. One that holds the arm comes first, see `read`."""
         if self.stopped or self.paused:
             return "stopped by a person" if self.stopped else "paused by a person"
@@ -117,7 +117,7 @@ class Control(Device):
         self.serve()
         events, self._events = tuple(self._events), []
         command = self._command
-        if self.held:
+        if self.hold_reason:
             command = dataclasses.replace(command, motion=STILL, place=None)
         return dataclasses.replace(command, events=events)
 

@@ -115,9 +115,9 @@ class Link:
         return self.outbox.backlog
 
     @property
-    def unkept(self) -> int:
+    def unsaved(self) -> int:
         """Episodes that are in memory only: neither acknowledged nor in the spool."""
-        return self.outbox.unkept
+        return self.outbox.unsaved
 
     @property
     def full(self) -> str:
@@ -125,7 +125,7 @@ class Link:
         return self.outbox.full
 
     @property
-    def trouble(self) -> str:
+    def connection_error(self) -> str:
         """Why there is no connection, in plain words; empty while there is one."""
         self.connection.read_events()
         return self.connection.error
@@ -168,9 +168,9 @@ class Link:
         """
         self.outbox.cut(observation, ending)
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write what has ended, and is not acknowledged, to the spool. Waits for the disk: call it between episodes."""
-        self.outbox.keep()
+        self.outbox.save()
 
     def pump(self) -> None:
         """Receive what has arrived and send what the socket takes, for two milliseconds each at most; never blocks.
@@ -214,13 +214,13 @@ class Link:
         return self.weights.take()
 
     def close(self, timeout_s: float = 5.0, give_up: Callable[[], bool] = lambda: False) -> int:
-        """End the running episode, deliver, say BYE; returns how many episodes are left, all but `unkept` in the spool.
+        """End the running episode, deliver, say BYE; returns how many episodes are left, in the spool but for `unsaved`.
 
         They are written there before the wait for the learner begins: killing the process then loses nothing. give_up:
         ends that wait. When an exception comes out of here (Ctrl-C), close may be called again.
         """
         self.cut()
-        self.keep()
+        self.save()
         deadline_s = time.monotonic() + timeout_s
         try:
             while self.outbox and self.network is not None and (left_s := deadline_s - time.monotonic()) > 0:

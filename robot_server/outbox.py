@@ -34,8 +34,7 @@ log = logging.getLogger(__name__)
 class Outbox:
     """Every episode of `robot` that the learner has not acknowledged, oldest first; takes in what `folder` has of it.
 
-    limit_bytes: `full` from there on. episodes: by their identity; those of another run than the learner's are `held`.
-    running: the one that has not ended, None between two.
+    limit_bytes: `full` from there on. episodes: by their identity. running: the one that has not ended, None between two.
     Raises UserError when `folder` cannot be written.
     """
 
@@ -45,7 +44,7 @@ class Outbox:
         self._number = -1
         self.running: Outgoing | None = None
         self._longest = 0  # bytes of an episode
-        self._kept = 0  # bytes in the folder
+        self._spool_bytes = 0  # bytes in the folder
         self._failed = False  # the last attempt to write there
         try:
             make_folder(folder)
@@ -53,7 +52,7 @@ class Outbox:
         except OSError as error:
             raise UserError(f"robot.spool {folder}: cannot be written: {error.strerror}") from None
         self.episodes = {out.key: out for out in spool.left_behind(folder, spec, robot)}
-        self.keep()
+        self.save()
 
     def __len__(self) -> int:
         return len(self.deliverable)
@@ -61,7 +60,7 @@ class Outbox:
     @property
     def deliverable(self) -> list[Outgoing]:
         """Those for the learner's run, oldest first."""
-        return [episode for episode in self.episodes.values() if not episode.held]
+        return [episode for episode in self.episodes.values() if not episode.other_run]
 
     @property
     def backlog(self) -> int:
@@ -69,7 +68,7 @@ class Outbox:
         return sum(episode.length - episode.sent for episode in self.deliverable)
 
     @property
-    def unkept(self) -> int:
+    def unsaved(self) -> int:
         """Episodes that are in memory only: neither acknowledged nor in the spool."""
         return sum(episode.file is None for episode in self.episodes.values())
 
@@ -81,10 +80,10 @@ class Outbox:
         running = self.running.size if self.running else 0
         if running >= EPISODE_BYTES:
             return f"the episode has {running / 1e9:.1f} GB"
-        ahead = running if self.running else self._longest if self._kept else 0
-        if self._kept + ahead < self.limit_bytes:
+        ahead = running if self.running else self._longest if self._spool_bytes else 0
+        if self._spool_bytes + ahead < self.limit_bytes:
             return ""
-        return f"{self.folder} holds {self._kept / 1e9:.2f} GB that no learner has taken yet (robot.spool_gb)"
+        return f"{self.folder} holds {self._spool_bytes / 1e9:.2f} GB that no learner has taken yet (robot.spool_gb)"
 
     def begin(self, meta: Mapping[str, Any]) -> int:
         """The next episode of this boot; its number."""
@@ -116,10 +115,10 @@ class Outbox:
         else:
             self.remove(episode.key)
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write what has ended to the spool. Waits for the disk; one that fails is reported, and tried again."""
-        said, self._failed = self._failed, False
-        held = 0
+        failed_before, self._failed = self._failed, False
+        in_memory = 0  # bytes
         for episode in self.episodes.values():
             if not episode.ended:
                 continue
@@ -129,15 +128,15 @@ class Outbox:
                 try:
                     write_episode(path, episode.episode())
                 except OSError as error:
-                    if not (said or self._failed):
+                    if not (failed_before or self._failed):
                         log.error("could not keep an episode in the spool: %s: %s", path, error.strerror or error)
                     self._failed = True
                     continue
                 episode.file = path
                 episode.drop_journal()
                 self._longest = max(self._longest, path.stat().st_size)
-            held += episode.size
-            if held > MEMORY_BYTES:
+            in_memory += episode.size
+            if in_memory > MEMORY_BYTES:
                 episode.release()
         self._measure()
 
@@ -147,7 +146,7 @@ class Outbox:
         if episode is None:
             return
         secret = episode.meta.get("secret")
-        if episode.held or (secret and not is_receipt(receipt, secret, key[2], steps)):
+        if episode.other_run or (secret and not is_receipt(receipt, secret, key[2], steps)):
             raise WireError(f"ACK of {key} from another run")
         if steps < episode.length:  # cut short there, while this robot was disconnected
             episode.sent = min(episode.sent, steps)  # the learner asks for the rest that it needs
@@ -176,7 +175,7 @@ class Outbox:
                 else:
                     size = episode.file.stat().st_size
                     move(episode.file, place)
-                    self._kept -= size
+                    self._spool_bytes -= size
             except OSError as error:
                 log.error("delivered, but still in the spool: %s: %s", place, error)
                 return
@@ -192,7 +191,7 @@ class Outbox:
             if episode.file:
                 size = episode.file.stat().st_size
                 episode.file.unlink()
-                self._kept -= size
+                self._spool_bytes -= size
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -205,8 +204,8 @@ class Outbox:
         """
         for out in {**self.episodes, **({self.running.key: self.running} if self.running else {})}.values():
             out.meta["run"] = out.meta.get("run") or run
-            before, out.held = out.held, out.meta["run"] != run
-            if out.held and not before:
+            before, out.other_run = out.other_run, out.meta["run"] != run
+            if out.other_run and not before:
                 name = out.file.name if out.file else self._name(out.key)
                 mine, other = shown(out.meta["run"]), shown(run)  # as the network named them
                 log.warning("kept in %s for run %s, not sent to run %s: %s", self.folder, mine, other, name)
@@ -220,7 +219,7 @@ class Outbox:
             log.error("lost from the spool: %s", error)
 
     def _note(self, episode: Outgoing, frames: list[bytes]) -> None:
-        """Into the journal. A disk that fails costs the journal: the learner, and the next keep(), may still get it."""
+        """Into the journal. A disk that fails costs the journal: the learner, and the next save(), may still get it."""
         try:
             if episode.journal is None and episode.length == 1:
                 episode.journal = Journal(self.folder / f"{self._name(episode.key)}{journal.SUFFIX}")
@@ -236,7 +235,7 @@ class Outbox:
             for path in self.folder.iterdir():
                 with contextlib.suppress(FileNotFoundError):  # another robot server's
                     sizes += path.stat().st_size
-        self._kept = sizes
+        self._spool_bytes = sizes
 
     @staticmethod
     def _name(key: EpisodeKey) -> str:

@@ -21,7 +21,7 @@ BLOCK = 4  # steps read from a file at a time: a few milliseconds, within a cont
 class Outgoing:
     """An episode on its way. sent: steps given to the socket. file: its file in the spool, once it is there.
 
-    length: its steps. size: bytes of it in memory. held: it is of another run than the learner's.
+    length: its steps. size: bytes of it in memory. other_run: it is of another run than the learner's.
     """
 
     key: EpisodeKey
@@ -31,7 +31,7 @@ class Outgoing:
     file: Path | None = None
     length: int = 0
     size: int = 0
-    held: bool = False
+    other_run: bool = False
     journal: Journal | None = field(default=None, repr=False)
     _steps: list[list[bytes]] = field(default_factory=list, repr=False)
     _block: tuple[int, list[list[bytes]]] = field(default=(0, []), repr=False)

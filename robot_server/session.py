@@ -89,7 +89,7 @@ def act(env: gymnasium.Env, link: Link, robot: RobotConfig, stop: Stop, control:
         print("the learner's run is over", flush=True)
     if clock.hz:
         print(clock, flush=True)
-    if tally.judged:
+    if tally.classified:
         print(tally.verdicts(), flush=True)
 
 
@@ -130,15 +130,16 @@ def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: C
     """Wait while the next episode could be lost, or is not wanted; False when it is over."""
 
     def why_not() -> str:
-        if control and control.held:
-            return f"{control.held}: waiting for {'Release' if control.stopped else 'them to come back, or for Resume'}"
+        if control and control.hold_reason:
+            remedy = "Release" if control.stopped else "them to come back, or for Resume"
+            return f"{control.hold_reason}: waiting for {remedy}"
         away = robot.while_away == "wait" and link.silent_s > AWAY_S
         reason = link.full or ("the learner is away (robot.while_away)" if away else "")
         return reason and f"{reason}: waiting for the learner"
 
     def resolved() -> bool:
         serve(link, control, 1.0, lambda: not why_not())
-        link.keep()
+        link.save()
         return not why_not()
 
     reason = why_not()
@@ -168,7 +169,7 @@ def first_policy(
         return turn
 
     waiting = f"waiting for a learner at {link.address}"
-    if not wait_until(served(link.connect), waiting, stop, lambda: link.trouble):
+    if not wait_until(served(link.connect), waiting, stop, lambda: link.connection_error):
         return None
     import torch  # slow to load: not before it is known that there is a learner to serve
 
@@ -184,17 +185,11 @@ def first_policy(
     return policy
 
 
-LINK_HEALTH = (
-    "address",
-    "run",
-    "trouble",
-    "full",
-    "reconnects",
-    "backlog",
-    "unkept",
-    "round_trip_s",
-    "silent_s",
-)
+LINK_HEALTH = {  # of the link: its name for the operator's page -> here
+    "trouble": "connection_error",
+    "unkept": "unsaved",
+    **{name: name for name in ("address", "run", "full", "reconnects", "backlog", "round_trip_s", "silent_s")},
+}
 
 
 class Tally:
@@ -204,7 +199,7 @@ class Tally:
         self._name, self._link = name, link
         self.episodes = self.successes = self.discarded = 0
         # episodes, by the classifier's verdict and the environment's
-        self.judged: Counter[tuple[bool, bool]] = Counter()
+        self.classified: Counter[tuple[bool, bool]] = Counter()
         self._version, self._since_s = 0, time.monotonic()
 
     def count(self, summary: Summary) -> None:
@@ -212,18 +207,18 @@ class Tally:
         self.episodes += summary.ending != "discard"
         self.successes += summary.success and summary.ending != "discard"
         if summary.true_success is not None:
-            self.judged[summary.success, summary.true_success] += 1
+            self.classified[summary.success, summary.true_success] += 1
 
     def verdicts(self) -> str:
-        right, wrong, missed = (self.judged[words] for words in ((True, True), (True, False), (False, True)))
-        called = f"{right + wrong} of {self.judged.total()} episodes called a success, {wrong} of them wrongly"
+        right, wrong, missed = (self.classified[words] for words in ((True, True), (True, False), (False, True)))
+        called = f"{right + wrong} of {self.classified.total()} episodes called a success, {wrong} of them wrongly"
         return f"classifier: {called}; {missed} successes missed"
 
     def about(self) -> dict[str, Any]:
         link = self._link
         if link.version != self._version:
             self._version, self._since_s = link.version, time.monotonic()
-        health = {name: getattr(link, name) for name in LINK_HEALTH}
+        health = {told: getattr(link, name) for told, name in LINK_HEALTH.items()}
         return {
             "robot": self._name,
             "episodes": self.episodes,

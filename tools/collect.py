@@ -191,10 +191,10 @@ def by_hand(
             take = recorder.record(session.seed, settle)
             if take.episode is not None:
                 session.keep(take.episode)
-                if take.trouble and not stop():  # a terminal that closes takes its keys with it
+                if take.error and not stop():  # a terminal that closes takes its keys with it
                     settle()
                     number = session.first + len(session.kept) - 1
-                    raise UserError(f"episode {number} ended there, and is kept up to it: {take.trouble}")
+                    raise UserError(f"episode {number} ended there, and is kept up to it: {take.error}")
             elif take.ending != "stop":
                 what = "discarded" if take.ending == "discard" else "no steps"
                 display.say(f"episode {session.first + len(session.kept)}: {what}, once more")

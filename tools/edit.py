@@ -34,7 +34,7 @@ from agent.data.episode_file import SUFFIX, read_episode, write_episode
 from agent.files import make_folder, move, sync_folder, try_lock, written
 from agent.run.records import LOG_FILE
 from agent.spec import STEP_COLUMNS, Episode, UserError, plural
-from agent.verdict import judged, unjudged
+from agent.verdict import with_verdict, without_verdict
 
 ORIGINALS = "originals"
 
@@ -104,7 +104,7 @@ def change(path: Path, edit: Callable[[Episode], Episode]) -> Episode:
 
 def mark(path: Path, word: str) -> Episode:
     """word: "success" or "failure"."""
-    return change(path, lambda episode: judged(episode, word))
+    return change(path, lambda episode: with_verdict(episode, word))
 
 
 def part(episode: Episode, first: int, end: int) -> Episode:
@@ -116,7 +116,7 @@ def part(episode: Episode, first: int, end: int) -> Episode:
     if not 0 <= first < end <= steps:
         raise ValueError(f"cut {first}:{end}: it has the steps 0 to {steps - 1}")
     if end < steps and episode.meta.get("marked") == "success":
-        episode = unjudged(episode)
+        episode = without_verdict(episode)
     columns = {name: getattr(episode, name)[first:end].copy() for name in ("actions", "rewards", *STEP_COLUMNS)}
     if end < steps:
         columns["truncated"][-1] = True

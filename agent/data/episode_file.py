@@ -23,7 +23,7 @@ from agent.data.hdf5_writing import hdf5_into, write_rows, write_text
 from agent.env_record import EnvRecord
 from agent.files import written
 from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
-from agent.verdict import settled
+from agent.verdict import with_recorded_verdict
 
 SUFFIX = ".hdf5"
 NEWER = ("observation_ages_s", "action_latencies_s")  # columns that older files have not: 0 then
@@ -125,7 +125,7 @@ def read_size(path: str | Path) -> tuple[int, int, bool]:
 
 
 def read_episode(path: str | Path, stream: bool = False) -> Episode:
-    """The episode in `path`, checked; a person's verdict in its meta is applied (agent.verdict.settled).
+    """The episode in `path`, checked; a person's verdict in its meta is applied (agent.verdict.with_recorded_verdict).
 
     stream: its cameras' images are Frames, read from the file block by block whenever they are asked for.
     Raises EpisodeFileError naming the file when it is missing, cut or foreign.
@@ -143,7 +143,7 @@ def read_episode(path: str | Path, stream: bool = False) -> Episode:
         if not episode.observations or episode.actions.ndim != 2:
             raise SpecError("no observations, or actions that are not (T, A)")
         episode.check(episode.spec)
-        return settled(episode)
+        return with_recorded_verdict(episode)
     except SpecError as error:
         raise EpisodeFileError(f"{path}: {error}") from None
 

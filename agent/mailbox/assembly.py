@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.spec import Episode, Transition
-from agent.verdict import settled
+from agent.verdict import with_recorded_verdict
 from agent.wire.bad_messages import shown, unexpected
 from agent.wire.messages import EpisodeKey, episode_key, without_meta
 from agent.wire.untrusted import WireError
@@ -132,7 +132,7 @@ class Assembly:
         meta = {**episode.meta, "robot": key[0], "boot": key[1], "number": key[2]}
         ended = Episode.from_transitions(episode.steps, meta)
         try:
-            ended = settled(ended)
+            ended = with_recorded_verdict(ended)
         except Exception as error:  # a verdict in the meta that contradicts the steps
             ended = dataclasses.replace(ended, meta=without_meta(key, shown(unexpected(error))))
         self._ended.append(ended)

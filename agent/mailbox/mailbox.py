@@ -42,7 +42,7 @@ class Mailbox:
     already of each episode. env: the one that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     run: its name, told to everybody. secret: the run's, told to nobody (agent.wire.receipt); without one, robots keep a
-    copy of what a later life of this run acknowledges.
+    copy of what this run acknowledges after a restart of the learner.
     address: as bound (tells the port where 0 or * was asked for). faults: the bad messages. assembly, registry,
     listener: the episodes, the robots, and the socket.
     Raises UserError when the address is taken, impossible, or beyond this machine without `keys` (a folder,

@@ -43,8 +43,8 @@ class Refused(Exception):
 class Robot:
     """A robot server as the learner knows it.
 
-    version: of the weights it has, acting: of those that it acts with (-1, 0: none yet). steps: received from it in
-    this life of the learner, each once. As it says itself: unacknowledged (steps), spooled (episodes), reconnects,
+    version: of the weights it has, acting: of those that it acts with (-1, 0: none yet). steps: received from it
+    since the learner started, each once. As it reports: unacknowledged (steps), spooled (episodes), reconnects,
     round_trip_s (median, from its question to the learner's answer, which comes between two updates); of the steps
     that it made at a fixed rate: steps_timed, deadlines_missed, late_p50_s and late_p99_s (how late the newest ended).
     """

@@ -155,7 +155,7 @@ def keep(folder: Path, name: str, newest: int) -> None:
 class Saver:
     """Writes the checkpoints of the run in `folder`: latest.pt, and copies of it in checkpoints/, by env steps.
 
-    env_steps, updates: of earlier lives of the run.
+    env_steps, updates: from before the run was resumed.
     """
 
     def __init__(self, folder: Path, online: OnlineConfig, env_steps: int, updates: int) -> None:

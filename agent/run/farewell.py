@@ -9,7 +9,7 @@ from agent.mailbox.mailbox import Mailbox
 
 WAIT_S = 0.05
 LEAVE_S = 15.0  # how long robots may take to leave when the run is over
-COME_S = 6.0  # how long robots of an earlier life of the run may take to be back
+COME_S = 6.0  # how long robots may take to reconnect after a learner's restart
 
 
 def see_robots_off(mailbox: Mailbox, take_in: Callable[[], None], began_s: float) -> None:

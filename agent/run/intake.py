@@ -31,7 +31,7 @@ class Intake:
         self._mailbox, self._store, self._log, self._robot_gb, self._warn = mailbox, store, run_log, robot_gb, warn
         self._arrived = Arrivals()
         self._retry_s = 0.0  # time.monotonic() before which the disk is left alone
-        self._before = store.env_steps  # steps of earlier lives of this run, less those quarantined in this one
+        self._before = store.env_steps  # steps from before the run was resumed, less those quarantined since
         for robot in store.bytes:
             self._limit_share(robot)
 

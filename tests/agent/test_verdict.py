@@ -12,7 +12,7 @@ from agent.data.episode_file import read_episode, read_head, read_steps, write_e
 from agent.data.episode_store import Store
 from agent.mailbox.assembly import Assembly
 from agent.spec import STEP_COLUMNS, Episode, Transition
-from agent.verdict import COLUMNS, judged, outcome, settled, unjudged
+from agent.verdict import COLUMNS, outcome, with_recorded_verdict, with_verdict, without_verdict
 from agent.wire.messages import read_step, unpack
 from robot_server.outgoing import Outgoing
 
@@ -35,7 +35,7 @@ def by_hand(episode, word):
     """As tools.recording.recorder keeps it; None: it does not."""
     if word == "discard":
         return None
-    return judged(episode, word) if word in ("success", "failure") else episode
+    return with_verdict(episode, word) if word in ("success", "failure") else episode
 
 
 def streamed(episode, word, told=len):
@@ -83,7 +83,7 @@ def test_a_failure_takes_back_successes_that_were_sent_before_it_was_said():
     found, _ = streamed(episode, "failure")
     assert found.rewards.tolist() == [0, 0, 0, 0, 0.5, 0] and not found.succeeded and not found.terminated.any()
     assert found.meta["env_success"] is True
-    assert np.array_equal(unjudged(found).rewards, episode.rewards)
+    assert np.array_equal(without_verdict(found).rewards, episode.rewards)
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -128,14 +128,14 @@ def test_files_of_older_releases_read_as_the_verdict_says(tmp_path):
 @pytest.mark.parametrize("word", ["success", "failure"])
 def test_a_verdict_is_applied_once_and_replaced_by_the_next(word):
     episode = episode_of([0, 3, 0], [0, 1, 0])
-    once = judged(episode, word)
-    assert settled(once) is once and judged(once, word).equals(once)
+    once = with_verdict(episode, word)
+    assert with_recorded_verdict(once) is once and with_verdict(once, word).equals(once)
     other = "failure" if word == "success" else "success"
-    assert judged(once, other).equals(judged(episode, other)) and unjudged(once).equals(episode)
-    assert all(np.array_equal(getattr(episode, name), getattr(unjudged(once), name)) for name in COLUMNS)
+    assert with_verdict(once, other).equals(with_verdict(episode, other)) and without_verdict(once).equals(episode)
+    assert all(np.array_equal(getattr(episode, name), getattr(without_verdict(once), name)) for name in COLUMNS)
 
 
 @pytest.mark.parametrize("word", [5, None, ["failure"], {"a": 1}, "spam"])
 def test_a_foreign_verdict_changes_nothing(word):
     episode = episode_of([0, 1], [0, 1], {"marked": word})
-    assert settled(episode) is episode
+    assert with_recorded_verdict(episode) is episode

@@ -95,7 +95,7 @@ def test_a_simulation_waits_once_too_many_steps_could_not_be_sent(bench, bench_p
     mailbox, link = bench_pair
     offer(bench, mailbox, link, 1)
     bench.close(mailbox)
-    bench.turn(lambda: link.trouble)  # it is known to be gone
+    bench.turn(lambda: link.connection_error)  # it is known to be gone
     assert run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0, max_backlog=7).steps == 5
     asked = []
 

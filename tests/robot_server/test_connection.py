@@ -37,22 +37,22 @@ def keys(tmp_path, capsys):
 def test_the_trouble_is_named(bench, tmp_path, theirs, ours, text):
     mailbox = "tcp://127.0.0.1:9" if theirs is None else bench.mailbox(keys=theirs and tmp_path / theirs)
     link = bench.link(mailbox, keys=ours and tmp_path / ours)
-    bench.turn(lambda: text in link.trouble)
+    bench.turn(lambda: text in link.connection_error)
     assert link.network is None and link.reconnects == 0
 
 
 def test_a_refused_address_is_not_asked_for_keys_that_its_learner_does_not_use(bench, monkeypatch):
     monkeypatch.setattr(Connections, "refuses", lambda self, address: True)
     link = bench.link(bench.mailbox())
-    bench.turn(lambda: "refuses this address for some seconds" in link.trouble)
-    assert "key" not in link.trouble
+    bench.turn(lambda: "refuses this address for some seconds" in link.connection_error)
+    assert "key" not in link.connection_error
 
 
 def test_an_unknown_host_name_is_called_that(bench):
     link = bench.link("tcp://no-such-box.invalid:5555", insecure=True)
-    bench.turn(lambda: "unknown host name 'no-such-box.invalid'" in link.trouble)
+    bench.turn(lambda: "unknown host name 'no-such-box.invalid'" in link.connection_error)
     there = bench.link("tcp://localhost:9")
-    bench.turn(lambda: "nobody listens at tcp://localhost:9" in there.trouble)
+    bench.turn(lambda: "nobody listens at tcp://localhost:9" in there.connection_error)
 
 
 @pytest.mark.parametrize("address", ["box:5555", "127.0.0.1:5555"])
@@ -77,23 +77,23 @@ def test_something_else_listens_there(bench, greeting):
 
         threading.Thread(target=serve, daemon=True).start()
         link = bench.link(f"tcp://127.0.0.1:{server.getsockname()[1]}")
-        bench.turn(lambda: "does not answer as a learner does" in link.trouble)
+        bench.turn(lambda: "does not answer as a learner does" in link.connection_error)
 
 
 def test_a_connection_that_is_lost_and_made_anew(bench):
     mailbox, link = bench.pair()
-    assert link.trouble == "" and link.reconnects == 0
+    assert link.connection_error == "" and link.reconnects == 0
     bench.close(mailbox)
-    bench.turn(lambda: "nobody listens" in link.trouble)
+    bench.turn(lambda: "nobody listens" in link.connection_error)
     bench.mailbox(mailbox.address)
-    bench.turn(lambda: link.reconnects == 1 and link.trouble == "")
+    bench.turn(lambda: link.reconnects == 1 and link.connection_error == "")
 
 
 def test_the_learner_knows_what_the_robot_holds(bench, quick, episode_steps):
     mailbox, link = bench.pair()
     bench.acknowledge = False
     bench.play(link, episode_steps(4))
-    link.keep()
+    link.save()
     link.begin()
     link.send(episode_steps(3)[0])
     bench.turn(lambda: mailbox.robots[0].unacknowledged == 5 and mailbox.robots[0].round_trip_s > 0)

@@ -201,7 +201,7 @@ def test_a_stop_is_latched_and_acknowledged(control, operator):
     assert control.stopped and control.paused and ask(control, person, "state")["state"]["stopped"]
     assert lift(control, person, "resume") == {"done": "resume", "stopped": True, "paused": False}  # the pause only
     assert lift(control, person, "release") == {"done": "release", "stopped": False, "paused": False}
-    assert not control.held and control.read().events == ("pause", "resume")
+    assert not control.hold_reason and control.read().events == ("pause", "resume")
 
 
 def test_a_release_of_an_older_stop_is_refused(control, operator):
@@ -242,7 +242,7 @@ def test_a_release_names_its_stop_and_the_state_that_the_person_saw(control, ope
     told = lift(control, person, event, **more)
     assert told["ignored"] == event and told["why"] and (control.stopped or control.paused)
     assert control.read().events == (latch,)
-    assert lift(control, person, event)["done"] == event and not control.held
+    assert lift(control, person, event)["done"] == event and not control.hold_reason
 
 
 def test_a_fault_is_acknowledged_by_a_release_of_its_own_stop(control, operator):
@@ -255,7 +255,7 @@ def test_a_fault_is_acknowledged_by_a_release_of_its_own_stop(control, operator)
     assert control.stopped and control.fault == "the gripper is hot"
     assert answer(person.socket.recv_multipart())["done"] == "pause"
     assert lift(control, person, "release")["done"] == "release" and not control.stopped
-    assert control.held == "paused by a person"  # a release lifts no pause
+    assert control.hold_reason == "paused by a person"  # a release lifts no pause
 
 
 def test_what_is_seen_is_sent_once(control, operator):
@@ -296,7 +296,7 @@ def test_bad_messages_are_counted_and_change_nothing(control, operator, name):
     person = operator()
     person.socket.send_multipart(BAD[name])
     until(control, lambda: control.faults.counts)
-    assert same(control.read(), Command()) and not control.held
+    assert same(control.read(), Command()) and not control.hold_reason
     assert ask(control, person, "state")["state"]["driven"] == ""
 
 
@@ -439,7 +439,7 @@ def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, oper
 
     def back_after_a_while(timeout_s):
         wait(timeout_s)
-        waited.extend([control.held] if control.held else [])
+        waited.extend([control.hold_reason] if control.hold_reason else [])
         if len(waited) == 5:
             person.socket.send(lifting(control, "resume"))
 
@@ -496,7 +496,7 @@ def test_no_episode_begins_while_a_driver_is_silent(acting, control, operator, m
     fresh_for(monkeypatch, 0.0)
 
     def over():
-        turns.append(control.held)
+        turns.append(control.hold_reason)
         if len(turns) == 3:
             person.socket.send(lifting(control, "resume"))
         return False

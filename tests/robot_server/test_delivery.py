@@ -97,7 +97,7 @@ def test_an_acknowledgement_of_fewer_steps_deletes_nothing(bench, episode_steps,
     bench.acknowledge = False
     steps = episode_steps(9)
     bench.play(link, steps)
-    link.keep()
+    link.save()
     bench.turn(lambda: bench.episodes)
     (whole,) = bench.episodes
     bench.close(mailbox)
@@ -207,7 +207,7 @@ def test_a_true_receipt_of_fewer_steps_deletes_nothing(bench, episode_steps, emp
     mailbox, link = bench.pair()
     bench.acknowledge = False
     bench.play(link, episode_steps(20))
-    link.keep()
+    link.save()
     bench.turn(lambda: bench.episodes)
     episode = told(bench, mailbox, link, 16)
     assert episode and episode.file.exists() and not link.counts["ACK"]
@@ -220,10 +220,10 @@ def test_an_acknowledgement_by_another_run_deletes_no_episode_without_a_secret(b
     mailbox = bench.mailbox()
     link = bench.link(mailbox)
     bench.play(link, episode_steps(4), {"run": "other-2", "secret": ""})
-    link.keep()
+    link.save()
     bench.turn(lambda: link.network is not None)
     episode = told(bench, mailbox, link, 4)
-    assert episode and episode.held and episode.file.exists() and link.counts["ACK"] == 1
+    assert episode and episode.other_run and episode.file.exists() and link.counts["ACK"] == 1
     assert not (link.spool / "delivered").exists()
 
 
@@ -239,7 +239,7 @@ def test_a_stranger_at_the_learners_address_empties_no_spool(
     sent = [episode_steps(4, seed) for seed in range(6)]
     for steps in sent:
         bench.play(link, steps)
-        link.keep()
+        link.save()
     running = episode_steps(3, seed=9)
     link.begin()
     link.send(running[0])

@@ -184,11 +184,11 @@ def test_keys_come_and_go_while_the_learner_runs(bench, folders, caplog):
     mailbox = bench.mailbox(keys=box)
     main(["--out", str(arm), "--robot", "arm2"])
     link = bench.link(mailbox, name="arm2", keys=arm)
-    bench.turn(lambda: "does not know the key of 'arm2'" in link.trouble)
+    bench.turn(lambda: "does not know the key of 'arm2'" in link.connection_error)
     assert link.network is None
     shutil.copy(arm / "arm2.key", box / "authorized")
     bench.turn(lambda: link.network is not None)  # the robot server that was waiting
-    assert link.trouble == ""
+    assert link.connection_error == ""
     bench.close(link)
     (box / "authorized" / "arm2.key").unlink()
     (box / "authorized" / "arm3.key").write_text("not a key")  # one bad file locks nobody else out

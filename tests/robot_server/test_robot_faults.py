@@ -32,7 +32,9 @@ def control():
     class Fake(SimpleNamespace):
         latch_stop, latch_pause = Control.latch_stop, Control.latch_pause
 
-    return Fake(stopped=False, fault="", held=False, paused=False, serve=lambda: None, numbers={"stop": 0, "pause": 0})
+    return Fake(
+        stopped=False, fault="", hold_reason="", paused=False, serve=lambda: None, numbers={"stop": 0, "pause": 0}
+    )
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def test_a_step_under_way_serves_both_and_says_when_it_is_to_be_held(control):
     control.serve = lambda: served.append(1)
     pauses = Pauses(link, control)
     assert pauses(0.5) is False and waited == [0.01] and served == [1]
-    control.held = True
+    control.hold_reason = True
     assert pauses(0.004) is True and waited[-1] == 0.004
     assert Pauses(link, None)(0.5) is False
 
@@ -113,11 +115,11 @@ def test_a_reset_that_is_to_stop_goes_no_farther(control):
 
 def test_a_prompt_waits_for_resume_on_the_page(control, logged):
     turns = []
-    control.__dict__["held"] = True
+    control.__dict__["hold_reason"] = True
 
     def serve():
         turns.append(control.paused)
-        control.held = len(turns) < 4
+        control.hold_reason = len(turns) < 4
 
     control.serve = serve
     Prompt(SimpleNamespace(wait=lambda s: None), control)("put it back")

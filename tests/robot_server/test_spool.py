@@ -81,7 +81,7 @@ def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, em
     bench.turn(lambda: link.run == "b")
     for transition in running[1:]:
         link.send(transition)
-    link.keep()
+    link.save()
     others = episode_steps(5, seed=3)
     bench.play(link, others)
     bench.turn(lambda: bench.episodes and empty(link))
@@ -107,9 +107,9 @@ def test_what_has_ended_is_kept_until_it_is_acknowledged(bench, episode_steps, e
     bench.play(link, ended)
     link.begin()
     link.send(running[0])
-    link.keep()
+    link.save()
     (path,) = episode_paths([bench.spool])
-    assert bench.same(read_episode(path), ended) and link.unkept == 1
+    assert bench.same(read_episode(path), ended) and link.unsaved == 1
     bench.turn(lambda: bench.episodes)
     mailbox.acknowledge(bench.episodes[0])
     bench.turn(lambda: not list(bench.spool.glob("*.hdf5")))
@@ -127,11 +127,11 @@ def test_a_spool_that_cannot_be_written(bench, episode_steps, tmp_path, caplog):
     bench.play(link, episode_steps(3))
     shutil.rmtree(tmp_path / "gone")
     (tmp_path / "gone").write_text("")  # nothing can be written there from now on, not even by root
-    link.keep()
-    assert link.unkept == 1 and "could not keep an episode" in caplog.text and "cannot be written" in link.full
+    link.save()
+    assert link.unsaved == 1 and "could not keep an episode" in caplog.text and "cannot be written" in link.full
     (tmp_path / "gone").unlink()
-    link.keep()
-    assert link.unkept == 0 and link.full == "" and len(episode_paths([tmp_path / "gone"])) == 1
+    link.save()
+    assert link.unsaved == 0 and link.full == "" and len(episode_paths([tmp_path / "gone"])) == 1
 
 
 def test_the_spool_is_not_sent_twice(bench, episode_steps, empty):
@@ -304,7 +304,7 @@ def test_many_kept_episodes_are_not_in_memory(bench, episode_steps, empty, monke
     for seed in range(20):
         made.append(episode_steps(9, seed=seed))
         bench.play(link, made[-1])
-        link.keep()
+        link.save()
     assert sum(episode.size for episode in link.outbox.episodes.values()) < 2 * 3000
     bench.close(link)
     mailbox = bench.mailbox()
@@ -320,7 +320,7 @@ def test_a_file_that_is_damaged_while_it_waits(bench, episode_steps, empty, monk
     bench.close(mailbox)
     for seed in range(3):
         bench.play(link, episode_steps(4, seed=seed))
-        link.keep()
+        link.save()
     paths = sorted(bench.spool.iterdir())
     paths[0].write_bytes(b"not HDF5")
     paths[1].unlink()
@@ -337,7 +337,7 @@ def test_a_full_spool_asks_the_robot_to_stop(bench, episode_steps, empty):
     bench.close(mailbox)
     for _ in range(9):
         bench.play(link, episode_steps(9))
-        link.keep()
+        link.save()
         if link.full:
             break
     kept = sum(path.stat().st_size for path in bench.spool.iterdir())
@@ -388,7 +388,7 @@ def test_a_journal_whose_episode_is_a_file_already_is_removed(bench, episode_ste
     kept = tmp_path / "kept.journal"
     shutil.copy(running, kept)
     link.cut()
-    link.keep()
+    link.save()
     (file,) = bench.spool.glob("*.hdf5")
     link.close(0)
     bench.links.remove(link)

@@ -77,7 +77,7 @@ class Closing:
     """A link that has two episodes left."""
 
     spool = "spool"
-    unkept = 0
+    unsaved = 0
 
     def close(self, timeout_s, give_up):
         self.gave_up = give_up()
@@ -94,7 +94,7 @@ def test_a_farewell(logged, at_once):
 
 def test_what_the_spool_could_not_take_is_not_called_kept(logged):
     link = Closing()
-    link.unkept = 2
+    link.unsaved = 2
     assert finish(link, bool) == 2
     said = "".join(logged())
     assert "2 episodes LOST" in said and "kept in" not in said

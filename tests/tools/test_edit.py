@@ -10,7 +10,7 @@ import pytest
 
 from agent.data.episode_file import episode_paths, read_episode
 from agent.spec import STEP_COLUMNS
-from agent.verdict import COLUMNS, judged
+from agent.verdict import COLUMNS, with_verdict
 from tools import edit
 from tools.collect import recording_folder
 
@@ -96,7 +96,7 @@ def test_a_success_that_only_a_person_saw_is_rewarded_at_its_end(folder, run):
     episode = read_episode(path)
     rewards, success = episode.rewards.copy(), episode.success.copy()
     rewards[1], success[1] = 1, True
-    marked = judged(dataclasses.replace(episode, rewards=rewards, success=success), "success")
+    marked = with_verdict(dataclasses.replace(episode, rewards=rewards, success=success), "success")
     assert marked.rewards[-1] == 1 and marked.success[-1] and marked.rewards[1] == 1 and marked.terminated[-1]
 
 

@@ -92,7 +92,7 @@ class Robot:
             self.link.pump()
             clock.wait(self.link.wait)
             if number % EPISODE_STEPS == EPISODE_STEPS - 1:
-                self.link.keep()  # waits for the disk, between two episodes
+                self.link.save()  # waits for the disk, between two episodes
                 clock.start()
         self.link.cut()
         self._deliver()

@@ -38,8 +38,8 @@ class Browser(Device):
         self.keys = f"browser: open {line.strip().removeprefix('page: ')}\n  Ctrl-C here   stop recording"
 
     @property
-    def held(self) -> str:
-        return self._control.held
+    def hold_reason(self) -> str:
+        return self._control.hold_reason
 
     @property
     def step_s(self) -> float:

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from agent.spec import Episode, Observation, Spec, Transition, UserError
-from agent.verdict import judged
+from agent.verdict import with_verdict
 from envs.base import paced_env
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, Device, action_of
@@ -31,12 +31,12 @@ def rate(env: gymnasium.Env, config: CollectConfig) -> float:
 class Take:
     """What came of one attempt. episode: None if there is nothing to keep. ending: how the person ended it.
 
-    trouble: the error that ended it, after which `episode` has what came before.
+    error: the error that ended it, after which `episode` has what came before.
     """
 
     episode: Episode | None
     ending: str = ""
-    trouble: str = ""
+    error: str = ""
 
 
 class Recorder:
@@ -76,10 +76,10 @@ class Recorder:
         see `keep`. An environment that fails, or answers what cannot be recorded, and a device that goes away end it
         truncated. Raises what they raise when that is before the first step.
         """
-        if self._device.held:
+        if self._device.hold_reason:
             ready()
-        while self._device.held and not self._stop():  # the environment's reset would move the arm
-            self._say(f"no reset: {self._device.held}", self._seen, [], self._device.read())
+        while self._device.hold_reason and not self._stop():  # the environment's reset would move the arm
+            self._say(f"no reset: {self._device.hold_reason}", self._seen, [], self._device.read())
             self._clock.wait()
         observation = self._stepper.reset(seed)
         self._spec.check_observation(observation)
@@ -88,7 +88,7 @@ class Recorder:
         self._device.reset()
         gripper = self._device.read().gripper
         steps: list[Transition] = []
-        paused, moved, ending, trouble = False, False, "", ""
+        paused, moved, ending, message = False, False, "", ""
         self._clock.start()
         while not (steps and steps[-1].last):
             try:
@@ -96,7 +96,7 @@ class Recorder:
             except UserError as error:
                 if not steps:
                     raise
-                trouble = f"step {len(steps)}: {error}"
+                message = f"step {len(steps)}: {error}"
                 break
             paused, ending = self._events(command, paused)
             if self._stop() and self._keep():
@@ -108,7 +108,7 @@ class Recorder:
                 break
             stepped = len(steps)
             begun = steps or self._config.idle_steps or _moves(command, gripper)
-            if begun and not paused and (moved or not self._device.held):
+            if begun and not paused and (moved or not self._device.hold_reason):
                 moved = bool(command.enabled and command.moves)  # an arm that is to be held gets one more step
                 try:
                     steps.append(self._step(command))
@@ -116,11 +116,11 @@ class Recorder:
                     if not steps:
                         raise
                     where = "" if isinstance(error, ObservationFault) else f"step {len(steps)}: "
-                    trouble = where + " ".join(str(error).split())
+                    message = where + " ".join(str(error).split())
                     break
                 observation = steps[-1].final_observation or observation
             stepped = len(steps) > stepped
-            held = paused or self._device.held
+            held = paused or self._device.hold_reason
             self._say("paused" if held else "recording" if begun else "waiting", observation, steps, command)
             self._wait(stepped)
         else:
@@ -132,7 +132,7 @@ class Recorder:
             dataclasses.replace(steps[-1], truncated=not steps[-1].terminated, final_observation=observation)
         ]
         episode = Episode.from_transitions(steps, {"fps": self._clock.hz})
-        return Take(judged(episode, ending) if ending in ("success", "failure") else episode, ending, trouble)
+        return Take(with_verdict(episode, ending) if ending in ("success", "failure") else episode, ending, message)
 
     def _wait(self, stepped: bool) -> None:
         """Until the next period. A real arm's step took one; without a step it is held."""

@@ -100,7 +100,7 @@ def test_a_device_that_goes_away_costs_no_step(env, steps):
             recorder.record(SEED)
     else:
         take = recorder.record(SEED)
-        assert len(take.episode) == 2 and take.episode.truncated[-1] and take.trouble == "step 2: the gamepad has gone"
+        assert len(take.episode) == 2 and take.episode.truncated[-1] and take.error == "step 2: the gamepad has gone"
 
 
 def test_an_episode_that_a_person_ends_is_truncated(env):
@@ -200,7 +200,7 @@ class Page(Hand):
         self._held, self.reads = held, 0
 
     @property
-    def held(self):
+    def hold_reason(self):
         return "stopped by a person" if self.reads in self._held else ""
 
     def read(self):
@@ -276,7 +276,7 @@ def test_what_an_environment_breaks_off_is_kept_up_to_there(env, monkeypatch, ho
     monkeypatch.setattr(env, "step", broken)
     take = record(env, go(0.5), go(0.25), go(-0.5), go(0.5))
     assert take.episode.actions[:, 0].tolist() == [0.5, 0.25] and take.episode.truncated.tolist() == [False, True]
-    assert take.trouble.startswith(how) and len(made) == 3
+    assert take.error.startswith(how) and len(made) == 3
     take.episode.check(take.episode.spec)
 
 
@@ -352,4 +352,4 @@ def test_what_an_arm_did_before_its_fault_is_kept(env):
     arm = Paced(env)
     arm.fault_at = 3
     take = by_hand(arm, go(0, 0, "end"), NOTHING, NOTHING, *[go(0.5)] * 9, waits=[])
-    assert len(take.episode) == 2 and take.trouble == "step 2: motor 3 is hot" and take.episode.truncated[-1]
+    assert len(take.episode) == 2 and take.error == "step 2: motor 3 is hot" and take.episode.truncated[-1]
