@@ -62,7 +62,7 @@ class ActionMeaning:
                 raise SpecError(f"the meaning of actions: '{name}' is malformed")
         made = cls(**given)
         if made.kind not in ("", *KINDS) or len(made.low) != len(made.high) or made.control_hz < 0:
-            raise SpecError("the meaning of actions: 'kind', 'low', 'high' or 'control_hz' makes no sense")
+            raise SpecError("the meaning of actions: 'kind', 'low', 'high' or 'control_hz' is invalid")
         return made
 
     def differences(self, other: ActionMeaning) -> dict[str, str]:

@@ -100,7 +100,7 @@ class CalQLConfig:
     lagrange_lr: float = option(3e-4, "learning rate of lambda", low=0)
     gradient_clip: float = option(
         2.0,
-        "gradients of critics, and of the actor, are clipped to so many times their RMS norm, above 1; 0: off",
+        "gradients of critics, and of the actor, are clipped to this many times their RMS norm, above 1; 0: off",
         low=0,
         infinite=True,
     )
@@ -135,7 +135,7 @@ class OfflineConfig:
 
 @dataclass(frozen=True)
 class OnlineConfig:
-    env_steps: int = option(20_000, "stop after so many env steps", low=0)
+    env_steps: int = option(20_000, "stop after this many env steps", low=0)
     warmup_steps: int = option(0, "env steps of the frozen offline policy before the first update", low=0)
     utd: float = option(0.5, "critic updates per env step", low=0, high=1000)
     actor_every: int = option(1, "critic updates per actor update", low=1)
@@ -149,7 +149,7 @@ class OnlineConfig:
         200, "simulation: env steps that robots may run ahead of the updates due; 0: no limit", low=0
     )
     offer_every: int = option(10, "updates between two offers of new weights", low=1)
-    checkpoint_every: int = option(1000, "a checkpoint after every multiple of so many env steps", low=1)
+    checkpoint_every: int = option(1000, "write a checkpoint at every multiple of this many env steps", low=1)
     keep: int = option(
         5, "how many of the newest checkpoints stay in checkpoints/, by env steps; latest.pt always", low=0
     )
@@ -268,7 +268,7 @@ def changes(before: RunConfig, config: RunConfig, fixed: frozenset[str] = NETWOR
     }
     changed = {name: values for name, values in found.items() if values[0] != values[1]}
     if refused := said({name: values for name, values in changed.items() if name in fixed}):
-        raise UserError(f"cannot be changed when going on from a checkpoint: {'; '.join(refused)}")
+        raise UserError(f"cannot be changed when continuing from a checkpoint: {'; '.join(refused)}")
     return changed
 
 

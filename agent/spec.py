@@ -55,7 +55,7 @@ class Spec:
             if len(shape) != 3 or shape[2] != 3:
                 raise SpecError(f"camera '{key}' is {list(shape)}, expected [height, width, 3]")
         if both := set(self.cameras) & set(self.states):
-            raise SpecError(f"{sorted(both)} are cameras and states at once")
+            raise SpecError(f"{sorted(both)} are both cameras and states")
         object.__setattr__(self, "_expected", {key: (self.shape(key), self.dtype(key)) for key in self.keys})
 
     @classmethod
@@ -178,7 +178,7 @@ class Transition:
         if not abs(self.reward) <= REWARD_LIMIT:
             raise SpecError(f"reward is {self.reward}")
         if self.last != (self.final_observation is not None):
-            raise SpecError("a final observation belongs to the last transition of an episode, and to no other")
+            raise SpecError("only the last transition of an episode has a final observation")
         if self.final_observation is not None:
             spec.check_observation(self.final_observation)
 

@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
             if key is None or isinstance(key, bool):
                 raise _Refused(f"line {line}: the key `{key_node.value}` is {key} in YAML; put it in quotes")
             if key in lines:
-                raise _Refused(f"the key '{key}' is there twice, in lines {lines[key]} and {line}; remove one")
+                raise _Refused(f"the key '{key}' appears twice, in lines {lines[key]} and {line}; remove one")
             lines[key] = line
         return super().construct_mapping(node, deep)
 

@@ -40,7 +40,7 @@ class Common:
         None, "file of tools.train_reward: what it sees gives the reward; empty: the environment"
     )
     after_success: int | None = option(
-        None, "go on for so many steps after a success: recordings for tools.train_reward"
+        None, "steps that an episode continues after a success: recordings for tools.train_reward"
     )
 
 

@@ -118,7 +118,7 @@ def finish(link: Link, at_once: Callable[[], bool]) -> int:
         kept = plural(left - lost, "episode")
         log.warning("%s not delivered: kept in %s, sent at the next start", kept, link.spool)
     if lost:
-        log.error("%s LOST: neither delivered nor kept, %s cannot be written", plural(lost, "episode"), link.spool)
+        log.error("%s LOST: neither delivered nor saved, %s cannot be written", plural(lost, "episode"), link.spool)
     return lost
 
 

@@ -60,7 +60,7 @@ class Summary:
         if self.ending:
             outcome = f"{outcome} ({self.ending})" if self.ending != outcome else f"{outcome} (by a person)"
         if self.true_success is not None:
-            outcome += f" (in truth {'success' if self.true_success else 'failure'})"
+            outcome += f" (environment: {'success' if self.true_success else 'failure'})"
         figures = f"{plural(self.steps, 'step')}, return {self.episode_return:g}"
         if self.by_hand:
             figures += f", {self.by_hand} by hand"

@@ -15,8 +15,8 @@ class RobotConfig:
     seed: int | None = option(
         None, "seed of the first episode, each next one adds 1; empty: drawn at start", low=0, high=2**31
     )
-    episodes: int = option(0, "stop after so many episodes; 0: go on", low=0)
-    max_backlog_steps: int = option(500, "simulation: wait once so many steps could not be sent (no learner)", low=1)
+    episodes: int = option(0, "stop after this many episodes; 0: never", low=0)
+    max_backlog_steps: int = option(500, "simulation: wait once this many steps could not be sent (no learner)", low=1)
     threads: int = option(1, "CPU threads for the policy", low=1)
     deterministic: bool = option(False, "act with the mean of the policy instead of a sample")
     spool: str = option("spool", "folder for what the learner has not acknowledged yet")

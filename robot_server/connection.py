@@ -136,9 +136,9 @@ def _failures(address: str, robot: str, encrypted: bool) -> dict[int, str]:
     """What a handshake that failed means, by libzmq's event."""
     return {
         zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: f"what listens at {address} hangs up at once: "
-        + ("learner.key is not its key" if encrypted else "it is no learner, or one that wants keys (--keys)"),
+        + ("learner.key is not its key" if encrypted else "it is not a learner, or it requires keys (--keys)"),
         zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: f"{address}: "
-        + ("keys were given (--keys), its learner has none" if encrypted else "its learner wants keys (--keys)"),
+        + ("keys were given (--keys), its learner has none" if encrypted else "its learner requires keys (--keys)"),
         zmq.EVENT_HANDSHAKE_FAILED_AUTH: f"the learner at {address} "
         + (
             f"does not know the key of '{robot}': it wants {robot}.key in keys/authorized/"

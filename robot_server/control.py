@@ -10,7 +10,7 @@ state   -                             state: what the robot does, and what Contr
 frames  have: number of the last one  state, number, at_s, and the observation, unless it is that one
 event   event: of teleop.EVENTS,      done, or ignored (with why): the event; stopped, paused
         stop, pause, seen_s
-drive   motion, gripper, enabled      refused: why, when somebody else drives; else there is none
+drive   motion, gripper, enabled      refused: why, when another operator is driving; else there is none
         (gripper nil: as it is), place
 
 A stop and a pause are latched. Each new one gets a number, one more than the last, which the state tells (stop, pause).
@@ -97,7 +97,7 @@ class Control(Device):
         """Why there are to be no steps now; empty: there may be. One that holds the arm comes first, see `read`."""
         if self.stopped or self.paused:
             return "stopped by a person" if self.stopped else "paused by a person"
-        return "the person who drives is silent" if self._command.enabled and not self.fresh else ""
+        return "the person who drives sends no commands" if self._command.enabled and not self.fresh else ""
 
     def latch_stop(self, fault: str = "") -> None:
         """A new stop, because of `fault` or of a person."""
@@ -191,7 +191,7 @@ class Control(Device):
         if ask == "drive":
             if self._drive(route, question, age_s):
                 return
-            given = {"refused": "somebody else drives"}
+            given = {"refused": "another operator is driving"}
         elif ask == "event":
             why = self._event(question, age_s)
             given = {"ignored" if why else "done": question["event"], "stopped": self.stopped, "paused": self.paused}
@@ -204,7 +204,7 @@ class Control(Device):
             given = {"number": self._number, "arrays": layout.declared, "at_s": self._at_s, "state": self._state()}
             body = [layout.join(arrays)] if arrays else []
         else:
-            raise WireError("a question that there is not")
+            raise WireError("unknown request")
         if type(question.get("id")) is int:
             given["id"] = question["id"]
         self._socket.send_multipart([route, msgpack.packb(given, default=plain), *body], zmq.NOBLOCK)
@@ -213,7 +213,7 @@ class Control(Device):
         """Act on it. Why not, when it is ignored."""
         event = question.get("event")
         if event not in EVENTS:
-            raise WireError("an event that there is not")
+            raise WireError("unknown event")
         if event == "stop":
             self.latch_stop()
         elif event == "pause":

@@ -107,7 +107,7 @@ class Claim:
                 stack.callback(os.close, self._file)
                 found = os.fstat(self._file)
                 if found.st_uid != os.getuid() or found.st_nlink != 1 or found.st_size not in (0, KEY_BYTES):
-                    raise UserError(f"robot.control {address}: {path} is no key file of this user; remove it")
+                    raise UserError(f"robot.control {address}: {path} is not a key file of this user; remove it")
                 os.fchmod(self._file, 0o600)
                 os.ftruncate(self._file, 0)
                 folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
@@ -140,7 +140,7 @@ def bind(socket: zmq.Socket[bytes], address: str) -> tuple[str, Claim]:
     path = key_path(address).with_suffix("")  # of the socket, if it is ipc
     ipc = address.startswith("ipc:")
     if ipc and path.exists() and not path.is_socket():
-        raise UserError(f"robot.control {address}: {path} already exists and is no socket")
+        raise UserError(f"robot.control {address}: {path} already exists and is not a socket")
     claim = Claim(address) if ipc else None  # first: libzmq takes the path from whoever has it
     try:
         socket.bind(address)

@@ -214,7 +214,7 @@ class Link:
         return self.weights.take()
 
     def close(self, timeout_s: float = 5.0, give_up: Callable[[], bool] = lambda: False) -> int:
-        """End the running episode, deliver, say BYE; returns how many episodes are left, in the spool but for `unsaved`.
+        """End the running episode, deliver, say BYE; returns how many episodes are left: in the spool, or `unsaved`.
 
         They are written there before the wait for the learner begins: killing the process then loses nothing. give_up:
         ends that wait. When an exception comes out of here (Ctrl-C), close may be called again.

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class Outbox:
     """Every episode of `robot` that the learner has not acknowledged, oldest first; takes in what `folder` has of it.
 
-    limit_bytes: `full` from there on. episodes: by their identity. running: the one that has not ended, None between two.
+    limit_bytes: `full` from there on. episodes: by their identity. running: the one that has not ended, or None.
     Raises UserError when `folder` cannot be written.
     """
 
@@ -129,7 +129,7 @@ class Outbox:
                     write_episode(path, episode.episode())
                 except OSError as error:
                     if not (failed_before or self._failed):
-                        log.error("could not keep an episode in the spool: %s: %s", path, error.strerror or error)
+                        log.error("could not save an episode in the spool: %s: %s", path, error.strerror or error)
                     self._failed = True
                     continue
                 episode.file = path

@@ -120,7 +120,7 @@ def cleared(
                     break
                 serve(link, control, 0.5, over)
             else:
-                log.info("the arm goes on")
+                log.info("the arm resumes")
                 if control:
                     control.fault = ""
                 return

@@ -150,7 +150,7 @@ def _check_choices(source: Path, out: Path, choices: Choices, reads: str, writes
     """Raise UserError for flags that mean nothing between these two formats."""
     if choices.sim and reads != "robosuite" and choices.env is None:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in choices.sim)
-        raise UserError(f"{flags}: only robosuite's raw recordings are rendered anew; --resize N changes images' size")
+        raise UserError(f"{flags}: only robosuite's raw recordings are re-rendered; --resize N changes images' size")
     if reads == "episodes":
         plain = Choices()
         said = [name for name in SAID if getattr(choices, name) != getattr(plain, name)]

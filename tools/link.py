@@ -79,7 +79,7 @@ class Probe:
         try:
             message = unpack(self.connection.socket.recv_multipart())
         except WireError as error:
-            raise NotWell(f"{self.address} answers what no learner would: {shown(error)}") from None
+            raise NotWell(f"{self.address} sent an unexpected answer: {shown(error)}") from None
         if message.kind != "STATUS":
             raise NotWell(shown(message.fields.get("reason", f"{self.address} answers with {message.kind}")))
         return message
@@ -126,7 +126,7 @@ def report(probe: Probe, own: tuple[Spec, EnvRecord] | None) -> Iterator[str]:
     try:
         theirs = describe(Spec.from_dict(fields["spec"]))
     except SpecError as error:
-        raise NotWell(f"the learner's spaces make no sense: {shown(error)}") from None
+        raise NotWell(f"the learner's spaces are invalid: {shown(error)}") from None
     robots = ", ".join(shown(name) for name in fields["robots"]) or "none"
     yield f"learner      run {shown(fields['run']) or '-'}, policy {fields['version']}, robots: {robots}"
     yield f"its data     {shown(fields['env'].get('name', '-'))}: {theirs}"

@@ -102,7 +102,7 @@ def _opened(path: str | Path) -> Iterator[h5py.Group]:
 def _meta(data: h5py.Group) -> dict[str, Any]:
     meta = json.loads(data.attrs["meta"])
     if not isinstance(meta, dict):
-        raise ValueError("its meta is no JSON object")
+        raise ValueError("its meta is not a JSON object")
     return meta
 
 

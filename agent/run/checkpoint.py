@@ -120,7 +120,7 @@ def load_newest(folder: str | Path) -> Checkpoint:
         for path in sorted((Path(folder) / OLDER).glob("[!.]*.pt"), reverse=True):
             with contextlib.suppress(UserError):
                 found = load(path)
-                log.warning("%s; going on from the one before, %s", error, path)
+                log.warning("%s; resuming from the one before, %s", error, path)
                 with contextlib.suppress(FileNotFoundError):  # another rank was first
                     os.replace(latest, latest.with_name(f"{LATEST}.damaged"))
                 return found

@@ -28,18 +28,18 @@ NEVER = 50  # episodes from the beginning without a success
 
 LINES = {
     "q": "Q of the data ({q_data:.4g}) is far from their returns ({return_to_go:.4g}), or beyond any that can be: "
-    "lower calql.critic_lr or calql.target_rate, or calql.cql_weight where Q is too low, and see that reward.scale, "
-    "reward.bias and calql.gamma are meant so",
-    "bound low": "no policy sample lies below the return, so calibration does nothing: raise calql.cql_weight, or see "
-    "that reward.bias and calql.gamma are meant so",
+    "lower calql.critic_lr or calql.target_rate, or calql.cql_weight where Q is too low, and check reward.scale, "
+    "reward.bias and calql.gamma",
+    "bound low": "no policy sample lies below the return, so calibration does nothing: raise calql.cql_weight, or "
+    "check reward.bias and calql.gamma",
     "bound high": "every policy sample lies below the return: lower calql.cql_weight, or set calql.lagrange_threshold",
     "multiplier": "alpha' is at its clip, {alpha_prime:.0e}: raise calql.lagrange_threshold, or leave it empty",
     "entropy": "the policy hardly varies any more (entropy {entropy:.4g}): raise calql.temperature_lr to 1e-2, without "
     "which alpha hardly moves and calql.target_entropy has no effect",
-    "success": "{rate:.0%} of the last {episodes} episodes succeeded, and {best:.0%} of as many had: go on from a "
-    "checkpoint before (checkpoints/) with a larger calql.bc_weight_online or online.offline_share, or lower learning "
+    "success": "{rate:.0%} of the last {episodes} episodes succeeded, and {best:.0%} of as many had: resume from an "
+    "earlier checkpoint (checkpoints/) with a larger calql.bc_weight_online or online.offline_share, or lower learning "
     "rates",
-    "never": "none of the first {episodes} episodes succeeded: see what the offline policy does without its noise "
+    "never": "none of the first {episodes} episodes succeeded: evaluate the offline policy without its noise "
     "(tools.evaluate); if that succeeds, raise calql.bc_weight_online, or lower calql.target_entropy with "
     "calql.temperature_lr at 1e-2, otherwise train longer offline or record more",
 }

@@ -34,7 +34,7 @@ class LeRobotArm:
             raise ValueError(f"lerobot:{kind}: {' '.join(str(error).split())}") from None
         self._keys = [key for key, what in self._robot.action_features.items() if what is float]
         if not self._keys:
-            raise ValueError(f"arm 'lerobot:{kind}': its actions are no numbers: {self._robot.action_features}")
+            raise ValueError(f"arm 'lerobot:{kind}': its actions are not numbers: {self._robot.action_features}")
         self.axes = tuple(key.removesuffix(SUFFIX) for key in self._keys)
 
     def connect(self) -> None:

@@ -76,7 +76,7 @@ def alone(release_s: float, claim: Claim) -> None:
     """Hold for `release_s`, or until SIGTERM, or until the next robot server takes the arm over."""
     claim.say({"pid": os.getpid(), "alone": True})
     print(
-        f"the robot server has gone: the arm is held for {release_s:g} s, then let go (kill {os.getpid()}: now)",
+        f"the robot server has exited: the arm is held for {release_s:g} s, then released (kill {os.getpid()}: now)",
         file=sys.stderr,
         flush=True,
     )
@@ -240,7 +240,7 @@ class ArmProcess:
                     raise ArmError(f"the arm has not answered for {timeout_s:g} s; its last command is not repeated")
                 number, answer = self._connection.recv()
         except (OSError, EOFError):
-            raise ArmError("the arm's process has ended; what it said last is above") from None
+            raise ArmError("the arm's process has ended; its last output is above") from None
         if isinstance(answer, Exception):
             raise answer
         return answer

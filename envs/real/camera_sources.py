@@ -195,7 +195,7 @@ class File:
             raise ValueError(f"device {self.path} is not there; source file needs a video or a folder of images")
         self._capture = cv2.VideoCapture(str(self.path))
         if not self._capture.isOpened():
-            raise ValueError(f"device {self.path} is no video that OpenCV can read")
+            raise ValueError(f"device {self.path} is not a video that OpenCV can read")
         self._fps = self._capture.get(cv2.CAP_PROP_FPS) or self._fps
 
     def read(self) -> np.ndarray:
@@ -214,7 +214,7 @@ class File:
         self._next += 1
         image = cv2.imread(str(path))
         if image is None:
-            raise CameraError(f"{path} is no image that OpenCV can read")
+            raise CameraError(f"{path} is not an image that OpenCV can read")
         return image
 
     def _frame(self) -> np.ndarray:

@@ -139,7 +139,7 @@ class Guard:
             raise self._broken(ArmError(f"the next target would be {setpoint}: not sent"))
         sent = self._driver(lambda: self.arm.command(setpoint))
         if not np.isfinite(np.asarray(sent, np.float64)).all():
-            raise self._broken(ArmError(f"the arm's driver says that it sent {sent}"))
+            raise self._broken(ArmError(f"the arm's driver reports that it sent {sent}"))
         if (short := np.asarray(sent, np.float64) - setpoint).any():
             self.filter.position = self._to = self._to + short
             self._from = self._from + short
@@ -162,9 +162,9 @@ class Guard:
         stood_s = np.nan_to_num(now_s - self._behind_s)
         if self.setup.stuck_s and stood_s.max() >= self.setup.stuck_s:
             axis = int(stood_s.argmax())
-            name, where = self.arm.axes[axis], f"{at[axis]:.3g}, and is to go to {requested[axis]:.3g}"
+            name, where = self.arm.axes[axis], f"{at[axis]:.3g} on its way to {requested[axis]:.3g}"
             raise self._broken(
-                ArmError(f"axis '{name}' stands at {where}, for {stood_s[axis]:.1f} s: stuck, or pushed")
+                ArmError(f"axis '{name}' has stood still at {where} for {stood_s[axis]:.1f} s: stuck, or pushed")
             )
         return np.where(ahead > lag, at + np.clip(requested - at, -lag, lag), requested)
 
@@ -174,7 +174,7 @@ class Guard:
     def _measured(self, state: State) -> State:
         """Raises ArmError for what is no place that the arm could be at."""
         if state.position.shape != (len(self.arm.axes),) or not np.isfinite(state.position).all():
-            raise ArmError(f"the arm's driver says that it is at {state.position}")
+            raise ArmError(f"the arm's driver reports the position {state.position}")
         return state
 
     def _driver(self, call: Callable[[], T]) -> T:

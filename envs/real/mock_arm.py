@@ -124,7 +124,7 @@ def start_world(options: dict[str, Any]) -> None:
     world = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert world.stdout
     if world.stdout.readline() != "ready\n":
-        raise ArmError("the mock arm does not start; what it said is above")
+        raise ArmError("the mock arm does not start; its output is above")
     world.stdout.close()
 
 

@@ -46,13 +46,18 @@ class RealOptions:
     setpoint_hz: float = option(
         50.0, "how often the arm is told where it should be on its way; 0: once an action", low=0, high=1000
     )
-    watchdog_s: float = option(0.15, "no command for so long: the arm is held")
-    release_s: float = option(30.0, "held for so long after the robot server has gone, then let go", low=0, high=86_400)
+    watchdog_s: float = option(0.15, "seconds without a command after which the arm is held")
+    release_s: float = option(
+        30.0, "seconds that the arm is held after the robot server has exited, then released", low=0, high=86_400
+    )
     realtime: bool = option(
         True, "real-time scheduling of the loop and of the arm's process, where the system allows it"
     )
     stuck_s: float = option(
-        1.5, "an axis that stands for so long with its target `lag` ahead is stuck; 0: may press on", low=0, high=3600
+        1.5,
+        "seconds that an axis may stand still with its target `lag` ahead, then it is stuck; 0: no limit",
+        low=0,
+        high=3600,
     )
     reset_speed: float = option(0.5, "of a reset, as a share of each axis's speed", above=0, high=1)
     via: list[dict[str, float]] = option([], "reset: axes ({x: 0.5}) to pass on the way home, in order")

@@ -159,9 +159,9 @@ def test_wrong_flags_are_one_line(words, text):
         ("\x00", r"not YAML"),
         ("offline: {updats: 1}", r"offline.updats.*did you mean 'updates'"),  # checked though this command skips it
         ("calql: {1: 2}", r"calql\.1: no such option"),
-        ("calql:\n  gamma: 0.9\n  utd: 1\n  gamma: 0.8", r"yaml: the key 'gamma' is there twice, in lines 2 and 4"),
-        ("calql: {}\noffline: {}\ncalql: {}", r"yaml: the key 'calql' is there twice, in lines 1 and 3"),
-        ("env:\n axes:\n  x: {low: 0,\n   low: 1}", r"yaml: the key 'low' is there twice, in lines 3 and 4"),
+        ("calql:\n  gamma: 0.9\n  utd: 1\n  gamma: 0.8", r"yaml: the key 'gamma' appears twice, in lines 2 and 4"),
+        ("calql: {}\noffline: {}\ncalql: {}", r"yaml: the key 'calql' appears twice, in lines 1 and 3"),
+        ("env:\n axes:\n  x: {low: 0,\n   low: 1}", r"yaml: the key 'low' appears twice, in lines 3 and 4"),
         ("network: {}\ncalql:\n# all of it\noffline: {}", r"section 'calql' is empty: remove it, or"),
         ("env: {cameras: {no: {device: 0}}}", r"line 1: the key `no` is False in YAML; put it in quotes"),
         ("robot:\n  robot_name: no", r"robot.robot_name is False; it must be a text \(yes, no, on, off.*in quotes\)"),

@@ -260,8 +260,8 @@ def test_what_a_classifier_calls_a_success_is_sent_and_what_truly_was_one_is_sai
         said.append(str(summary))
     bench.turn(lambda: empty(link))
     assert said == [
-        "episode 0: 3 steps, return 1, success (in truth failure), policy 1",
-        "episode 1: 5 steps, return 0, failure (in truth success), policy 1",
+        "episode 0: 3 steps, return 1, success (environment: failure), policy 1",
+        "episode 1: 5 steps, return 0, failure (environment: success), policy 1",
     ]
     assert tally.verdicts() == "classifier: 1 of 2 episodes called a success, 1 of them wrongly; 1 successes missed"
     called, missed = bench.episodes

@@ -28,7 +28,7 @@ def keys(tmp_path, capsys):
     ("theirs", "ours", "text"),
     [
         (None, "", "nobody listens at tcp://127"),
-        ("box", "", "its learner wants keys (--keys)"),
+        ("box", "", "its learner requires keys (--keys)"),
         ("", "arm", "keys were given (--keys), its learner has none"),
         ("box", "astray", "learner.key is not its key"),
         ("box", "stranger", "does not know the key of 'robot': it wants robot.key in keys/authorized/"),

@@ -150,7 +150,9 @@ def test_one_person_drives_at_a_time(control, operator, monkeypatch):
     first, second = operator(), operator()
     monkeypatch.setattr(control_module, "DRIVES_S", 60.0)
     drive(control, first, LEFT)
-    assert ask(control, second, "drive", motion=[1] * 6, gripper=0, enabled=True) == {"refused": "somebody else drives"}
+    assert ask(control, second, "drive", motion=[1] * 6, gripper=0, enabled=True) == {
+        "refused": "another operator is driving"
+    }
     assert same(control.read(), LEFT)
     drive(control, first, Command())  # gives it back
     drive(control, second, LEFT)
@@ -451,7 +453,7 @@ def test_a_person_whose_commands_stop_coming_holds_the_arm(acting, control, oper
     _, episode = acting(at)
     np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0.1], [-1, 0.5], [0, 0], [0.1, 0.1], [0.1, 0.1]]))
     assert episode.interventions.tolist() == [False, True, True, False, False]
-    assert waited[:4] == ["the person who drives is silent"] * 4
+    assert waited[:4] == ["the person who drives sends no commands"] * 4
     assert logged() == []  # it was too short to be worth a line
 
 
@@ -502,7 +504,7 @@ def test_no_episode_begins_while_a_driver_is_silent(acting, control, operator, m
         return False
 
     assert robot_server.session.may_act(acting.link, RobotConfig(), over, control)
-    assert turns[:3] == ["the person who drives is silent"] * 3 and not control.read().enabled
+    assert turns[:3] == ["the person who drives sends no commands"] * 3 and not control.read().enabled
 
 
 @pytest.mark.parametrize(("step_s", "counts_s"), [(0.05, 0.15), (0.1, 0.1), (0.01, 0.19), (0.5, 0.05)])

@@ -326,7 +326,7 @@ def test_an_address_that_cannot_be_is_refused_in_one_line(address, what):
 
 def test_what_is_no_socket_or_key_is_not_replaced(folder):
     (folder / "notes.sock").write_text("mine")
-    with pytest.raises(UserError, match="already exists and is no socket"):
+    with pytest.raises(UserError, match="already exists and is not a socket"):
         Control(f"ipc://{folder}/notes.sock")
     assert (folder / "notes.sock").read_text() == "mine"
     for name, make in (

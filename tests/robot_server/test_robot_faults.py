@@ -59,7 +59,7 @@ def test_what_a_person_has_to_look_at_waits_for_them(served, control, logged):
     assert logged() == [
         "the arm is held: axis 'x' stands",
         "Inspect the arm, then hold Release in the panel.",
-        "the arm goes on",
+        "the arm resumes",
     ]
 
 
@@ -74,7 +74,7 @@ def test_what_ends_by_itself_waits_for_nobody(served, control, logged):
     arm = Arm(CAMERA, CAMERA, None)
     session.cleared(CAMERA, arm, None, control, lambda: False)
     assert arm.asked == 3 and not any(stopped for stopped, _ in served)
-    assert logged() == [f"the arm is held: {CAMERA}", "the arm goes on"]
+    assert logged() == [f"the arm is held: {CAMERA}", "the arm resumes"]
 
 
 def test_something_worse_meanwhile_waits_for_a_person(served, control, logged):

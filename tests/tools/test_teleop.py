@@ -118,7 +118,7 @@ def test_somebody_else_who_drives_is_said(arm, capsys):
     over.set()
     driving.join()
     other.close()
-    assert "you do not drive: somebody else drives" in capsys.readouterr().err
+    assert "you do not drive: another operator is driving" in capsys.readouterr().err
 
 
 def test_a_robot_that_is_away_is_said(capsys):

@@ -95,7 +95,7 @@ and in the terminal:
             if event.type == sdl.SDL_CONTROLLERBUTTONDOWN:  # of this pad: no other is open
                 found += [self._buttons[event.cbutton.button]] if event.cbutton.button in self._buttons else []
             if event.type == sdl.SDL_CONTROLLERDEVICEREMOVED and event.cdevice.which == self._id:
-                raise UserError("device 'gamepad': the gamepad has gone (unplugged, asleep or out of reach)")
+                raise UserError("device 'gamepad': the gamepad is disconnected (unplugged, asleep or out of reach)")
         return found
 
     def _axis(self, name: str) -> float:

@@ -80,7 +80,7 @@ and in the terminal:
                 if reports.take(bytes(report)):
                     self._heard_s = self._now()
         except OSError:
-            raise UserError("device 'spacemouse': the SpaceMouse has gone (unplugged or out of reach)") from None
+            raise UserError("device 'spacemouse': the SpaceMouse is disconnected (unplugged or out of reach)") from None
         events = self._marks.events(self._terminal.keys()) if self._terminal else ()
         if reports.pressed & LEFT:
             self._gripper = -self._gripper

@@ -47,7 +47,7 @@ class Terminal:
     def keys(self) -> list[str]:
         """What was pressed, or repeats, since the last call, in order: "w", "enter", "up", ...; never blocks.
 
-        Raises UserError when the terminal has gone.
+        Raises UserError when the terminal was closed.
         """
         text = self._rest
         while select.select([self._file], [], [], 0)[0]:
@@ -56,7 +56,7 @@ class Terminal:
             except OSError:
                 read = b""
             if not read:
-                raise UserError("the terminal has gone")
+                raise UserError("the terminal was closed")
             text += read.decode("ascii", "replace")
         unfinished = UNFINISHED.search(text)
         self._rest = unfinished[0] if unfinished and unfinished[0] != self._rest else ""

@@ -142,7 +142,7 @@ def paired(path: Path, seconds: np.ndarray, end_s: float | None, fps: float) -> 
     more = np.count_nonzero((there > seconds[-1] + half) & (there < last))
     if more:
         raise FormatError(
-            f"{path}: the video goes on for {more} frames after the table's last row; rows may be missing"
+            f"{path}: the video continues for {more} frames after the table's last row; rows may be missing"
         )
 
 

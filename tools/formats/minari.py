@@ -66,7 +66,7 @@ def _describe(path: Path, metadata: dict[str, Any], report: Report) -> None:
             told = json.loads(metadata.get(name) or "{}")
             kind, env = str(told.get("type", "")), told.get("id")
         except (TypeError, ValueError, AttributeError, RecursionError):
-            raise FormatError(f"{path}: metadata.json: '{name}' is no JSON object") from None
+            raise FormatError(f"{path}: metadata.json: '{name}' is not a JSON object") from None
         if name == "action_space" and "Discrete" in kind:
             raise FormatError(f"{path}: its actions are {kind}: choices; continuous ones are needed")
         if name == "env_spec" and env:
@@ -108,7 +108,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: metadata.json is missing or damaged: {error}") from None
     if not isinstance(data, dict):
-        raise FormatError(f"{path}: metadata.json is no JSON object")
+        raise FormatError(f"{path}: metadata.json is not a JSON object")
     return data
 
 

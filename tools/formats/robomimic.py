@@ -68,7 +68,7 @@ def selected(file: h5py.File, path: Path, found: Demos, choices: Choices, report
     wanted = keys[choices.filter_key]
     if missing := sorted(wanted - {name for name, _ in found}):
         raise FormatError(f"{path}: mask/{choices.filter_key} names {', '.join(missing[:5])}, and data has no such")
-    report.say(f"filter key {choices.filter_key}: {len(wanted)} of {len(found)} demonstrations, as asked")
+    report.say(f"filter key {choices.filter_key}: {len(wanted)} of {len(found)} demonstrations, as requested")
     return [(name, demo) for name, demo in found if name in wanted]
 
 

@@ -2,7 +2,7 @@
 
   python -m tools.learning --suite smoke                        # fake environment, a few minutes
   python -m tools.learning --suite state_lift --presets robot cql --parallel 2    # Lift without cameras
-  python -m tools.learning --suite lift --parallel 6 --minutes 9     # a slice; the same command goes on
+  python -m tools.learning --suite lift --parallel 6 --minutes 9     # a slice; the same command resumes
   python -m tools.learning.report runs/learning/lift            # the table and the plots, also of a part
 
 A run's result is RESULTS/<task>-<preset>-<seed>.json (RESULTS: --out, or runs/learning/<suite>): it is never computed
@@ -194,14 +194,16 @@ def main(argv: list[str] | None = None) -> int:
         + (f"; failed: {', '.join(outcome.failed)}" if outcome.failed else "")
     )
     if done < len(jobs) and not outcome.failed:
-        print("the same command goes on", file=sys.stderr)
+        print("the same command resumes", file=sys.stderr)
     return 1 if outcome.failed else 0
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", metavar="NAME", help=f"{', '.join(learning_suite.names())}; or a YAML file")
     parser.add_argument("--out", type=Path, metavar="RESULTS", help="folder of results (runs/learning/<suite>)")
-    parser.add_argument("--minutes", type=float, default=0, metavar="N", help="stop after so many, to go on later")
+    parser.add_argument(
+        "--minutes", type=float, default=0, metavar="N", help="stop after this many; the same command resumes"
+    )
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="runs side by side (1)")
     parser.add_argument("--seeds", type=int, default=0, metavar="N", help="how many, instead of the suite's")
     parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="of the suite's, only these")

@@ -121,4 +121,4 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(), parse_constant=str)) if path.exists() else {}  # a bare Infinity, too
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not what tools.learning writes: {error}; delete it to make it anew") from None
+        raise UserError(f"{path}: not what tools.learning writes: {error}; delete it to recreate it") from None

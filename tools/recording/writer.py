@@ -60,7 +60,7 @@ class Writer:
                     asked, stop.asked = False, True
                 if stop.asked and not asked:
                     self._job = None
-                    raise UserError(f"{line}; the episode was given up") from None
+                    raise UserError(f"{line}; the episode was not saved") from None
                 self._job = path, episode, self._pool.submit(write_episode, path, episode)
             else:
                 self._job = None

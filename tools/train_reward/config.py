@@ -10,7 +10,7 @@ from agent.options import option
 @dataclass
 class SuccessConfig:
     cameras: list[str] = option([], "those that the classifier looks at; empty: all of the recordings")
-    end_frames: int = option(1, "of an episode that ends as a success so many last frames show one", low=1)
+    end_frames: int = option(1, "how many last frames of a successful episode show the success", low=1)
     updates: int = option(3000, "gradient updates", low=1)
     batch: int = option(64, "frames per update", low=2)
     negatives: float = option(2.5, "frames without success for each with, in a batch", low=0.1, high=100)

@@ -75,7 +75,9 @@ def labels(episode: Episode, end_frames: int = 1) -> np.ndarray:
 def _images(path: Path, episode: Episode, cameras: Sequence[str]) -> dict[str, np.ndarray]:
     judge = EnvRecord.of_episode(episode.meta).options.get("classifier")
     if judge:
-        raise UserError(f"{path}: its success is the word of classifier {judge}, from which there is nothing to learn")
+        raise UserError(
+            f"{path}: its success signal is that of classifier {judge}, from which there is nothing to learn"
+        )
     there = episode.spec.cameras
     if not there:
         raise UserError(f"{path}: no cameras, so there is nothing to look at")

@@ -143,7 +143,7 @@ def test_what_is_no_number_does_not_move_it(env):
 @pytest.mark.parametrize(
     ("fault", "says", "by_itself"),
     [
-        ("stall", "axis 'x' stands at .*: stuck, or pushed", False),
+        ("stall", "axis 'x' has stood still at .*: stuck, or pushed", False),
         ("disconnect", "mock arm|cable|Connection|Broken|away|EOF", False),
         ("fault", "fault|motor", False),
         ("freeze:agentview", "camera 'agentview'.*same", True),
@@ -225,7 +225,7 @@ def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_
         process.send_signal(signal.SIGKILL)
         process.wait()
         world.stands()
-        assert "the robot server has gone: the arm is held for 60 s" in capfd.readouterr().err
+        assert "the robot server has exited: the arm is held for 60 s" in capfd.readouterr().err
     finally:
         process.kill()
     env = world.env()

@@ -236,7 +236,7 @@ def test_a_place_where_no_arm_can_be_holds_it(made, arm, now, place):
     go(guard, now, 0.05)
     arm.at, arm.stuck = np.array(place), True
     arm.log.clear()
-    with pytest.raises(ArmError, match="the arm's driver says that it is at"):
+    with pytest.raises(ArmError, match="the arm's driver reports the position"):
         go(guard, now, 0.1)
     assert "command" not in arm.log and arm.log[-1] == "hold"
     arm.at = np.zeros(2)
@@ -247,7 +247,7 @@ def test_a_place_where_no_arm_can_be_holds_it(made, arm, now, place):
 def test_a_driver_that_sent_no_numbers_holds_it(made, arm, now, monkeypatch):
     guard = made()
     monkeypatch.setattr(arm, "command", lambda target: np.full(2, np.nan))
-    with pytest.raises(ArmError, match="the arm's driver says that it sent"):
+    with pytest.raises(ArmError, match="the arm's driver reports that it sent"):
         go(guard, now, 0.05)
     assert arm.log[-1] == "hold" and np.isfinite(guard.filter.position).all()
 
@@ -270,7 +270,9 @@ def test_the_target_is_no_farther_ahead_than_lag_and_an_arm_that_stands_there_is
     arm.stuck = True
     targets = [go(guard, now, 0.1 + 0.1 * step)[1][0] for step in range(1, 7)]
     assert targets == pytest.approx([0.2] * 6)
-    with pytest.raises(ArmError, match=r"axis 'x' stands at 0\.1, and is to go to 0\.8, for 0\.\d s: stuck, or push"):
+    with pytest.raises(
+        ArmError, match=r"axis 'x' has stood still at 0\.1 on its way to 0\.8 for 0\.\d s: stuck, or push"
+    ):
         go(guard, now, 0.8)
     assert arm.log[-1] == "hold" and guard.error
 

@@ -217,7 +217,7 @@ def test_a_terminal_that_goes_is_one_line(monkeypatch):
     keys = Keys(monkeypatch)
     try:
         os.close(keys.terminal)
-        with pytest.raises(UserError, match="the terminal has gone"):
+        with pytest.raises(UserError, match="the terminal was closed"):
             keys.read()
     finally:
         keys.device.close()

@@ -59,7 +59,7 @@ def test_names_are_mapped_and_what_is_lost_is_said(foreign, tmp_path, command):
         "renamed: agentview_image is front",
         "rounded from float64 to float32: robot0_eef_pos",
         "final observation: not in the source",
-        "success: where the reward is 1 or more, as asked",
+        "success: where the reward is 1 or more, as requested",
     ):
         assert words in done.stdout, words
 
@@ -81,7 +81,7 @@ def test_rewards_and_success_are_never_made_up(foreign, tmp_path, refused):
 
 def test_a_dense_reward_can_be_made_the_binary_one_of_the_success_that_it_shows(foreign, tmp_path):
     report = convert(foreign(), tmp_path / "binary", Choices(reward="success", success="0.5", end="success"))
-    assert "rewards: 1 where there is a success, else 0, as asked" in report
+    assert "rewards: 1 where there is a success, else 0, as requested" in report
     nine, ten = read_episodes([tmp_path / "binary"])
     assert nine.rewards.tolist() == [0, 0, 0, 1] and nine.terminated[-1] and nine.succeeded
     assert ten.rewards.tolist() == [0, 0, 0, 0] and ten.truncated[-1] and not ten.succeeded

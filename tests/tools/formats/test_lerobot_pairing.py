@@ -84,11 +84,11 @@ def end_of_the_table_lost(source):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (without_frame_index_and_time, "the video goes on for 3 frames after the table's last row"),
+        (without_frame_index_and_time, "the video continues for 3 frames after the table's last row"),
         (time_alone_counted_anew, "timestamps are not frame_index / fps"),
         (another_rate, "timestamps are not frame_index / fps"),
         (one_row_twice, "rows of one frame_index more than once"),
-        (longer_video, "the video goes on for 1 frames after the table's last row"),
+        (longer_video, "the video continues for 1 frames after the table's last row"),
         (shorter_video, "no frame within half a period of 1.100 s"),
         (end_of_the_table_lost, "10 rows of it, and meta/episodes says 12"),
     ],

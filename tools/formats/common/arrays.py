@@ -86,5 +86,5 @@ def attribute(item: h5py.Group, name: str, path: Path) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise FormatError(f"{path}: attribute '{name}' of {item.name} is no JSON object")
+        raise FormatError(f"{path}: attribute '{name}' of {item.name} is not a JSON object")
     return data

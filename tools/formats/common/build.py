@@ -48,7 +48,7 @@ def to_episode(raw: Raw, choices: Choices, report: Report) -> Episode:
     success = _success(raw.name, columns, rewards, choices, report)
     if choices.reward == "success":
         rewards = success.astype(np.float32)
-        report.say("rewards: 1 where there is a success, else 0, as asked (the source's own are not used)")
+        report.say("rewards: 1 where there is a success, else 0, as requested (the source's own are not used)")
     if "terminated" in columns and "truncated" in columns:
         terminated, truncated = (np.array(columns[name], np.bool_) for name in ("terminated", "truncated"))
         truncated[-1] |= not terminated[-1]
@@ -150,7 +150,7 @@ def _observations(raw: Raw, choices: Choices, report: Report) -> dict[str, np.nd
     for source, rows in raw.observations.items():
         name = choices.rename.get(source, source)
         if source in choices.drop:
-            report.list("dropped, as asked", source)
+            report.list("dropped, as requested", source)
             continue
         if rows.dtype == np.uint8 and rows.ndim == 4 and rows.shape[3] == 3:
             rows = resized(rows, choices.resize)
@@ -183,7 +183,7 @@ def _rewards(name: str, columns: Mapping[str, np.ndarray], steps: int, choices: 
         )
     was = " (the source's own are not used)" if "rewards" in columns else ""
     said = "1 at the last step of each episode" if choices.reward == "sparse-at-end" else "0 at every step"
-    report.say(f"rewards: {said}, as asked{was}")
+    report.say(f"rewards: {said}, as requested{was}")
     rewards = np.zeros(steps, np.float32)
     rewards[-1] = choices.reward == "sparse-at-end"
     return rewards
@@ -203,12 +203,12 @@ def _success(
     success = np.zeros(len(rewards), np.bool_)
     if asked == "end":
         success[-1] = True
-        report.say("success: at the last step of each episode, as asked")
+        report.say("success: at the last step of each episode, as requested")
     elif asked == "never":
-        report.say("success: never, as asked")
+        report.say("success: never, as requested")
     else:
         success = rewards >= float(asked)
-        report.say(f"success: where the reward is {float(asked):g} or more, as asked")
+        report.say(f"success: where the reward is {float(asked):g} or more, as requested")
     return success
 
 
