@@ -89,7 +89,7 @@ def test_keys(learner, fake, capsys, tmp_path):
     said = capsys.readouterr()
     assert "does not know the key of 'arm2'" in said.err and "known" not in said.out
     assert link.main(where) == 1
-    assert "wants keys (--keys)" in capsys.readouterr().err
+    assert "requires keys (--keys)" in capsys.readouterr().err
 
 
 def test_nobody_listens(capsys, monkeypatch):

@@ -163,7 +163,7 @@ def test_a_rate_that_stays_as_it_is_is_seldom_called_gone(rate):
         run = Health(CONFIG, 3, lines.append)
         for won in rng.random(400) < rate:
             run.episode(bool(won))
-        told += any("had: go on" in line for line in lines)
+        told += any("had: resume" in line for line in lines)
     assert told <= 3
 
 
@@ -189,7 +189,7 @@ def test_of_the_published_runs_those_that_collapsed_are_told_and_none_of_the_def
         health = Health(CONFIG, 3, lines.append)
         for _, success in run["training"]:
             health.episode(bool(success))
-        told[path.stem] = [line for line in lines if "had: go on" in line]
+        told[path.stem] = [line for line in lines if "had: resume" in line]
         if run["preset"] == "robot" and run["evaluations"][-1]["success"] > 0.8:
             assert not told[path.stem], path
     # in training from 16 to 4 of 20, and from 20 to 5 of 20

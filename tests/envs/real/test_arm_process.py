@@ -71,7 +71,7 @@ def served(guard, *words):
 def test_the_arm_is_held_as_soon_as_the_robot_server_has_gone(kept, capfd):
     _, claim = served(kept, ("command", np.full(1, 0.1), 1e12))
     assert kept.arm.log == ["connect", "command", "hold"] and claim.said["alone"]
-    assert "the robot server has gone" in capfd.readouterr().err
+    assert "the robot server has exited" in capfd.readouterr().err
 
 
 def test_a_mistake_is_answered_and_the_arm_stays_in_its_keeping(kept):
