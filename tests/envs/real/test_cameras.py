@@ -422,7 +422,7 @@ def test_a_folder_of_images_plays_too(made, tmp_path):
 def test_files_that_cannot_be_played_are_one_line(made, tmp_path, video):
     (tmp_path / "text.avi").write_text("no video")
     (tmp_path / "empty").mkdir()
-    for path, words in {"nothing.mp4": "is not there", "text.avi": "is no video", "empty": "holds no image"}.items():
+    for path, words in {"nothing.mp4": "is not there", "text.avi": "is not a video", "empty": "holds no image"}.items():
         with pytest.raises(ValueError, match=f"camera 'wrist': device .*{path} {words}"):
             made(source="file", device=str(tmp_path / path)).start()
     with pytest.raises(ValueError, match="it sends 64 x 48 pixels, not 32 x 24: set width and height"):

@@ -125,7 +125,7 @@ def test_a_pad_that_goes_is_one_line(pad):
     pad.axis("LEFTY", REST)
     pad.device.read()
     pad.unplug()
-    with pytest.raises(UserError, match="the gamepad has gone"):
+    with pytest.raises(UserError, match="the gamepad is disconnected"):
         pad.device.read()
 
 

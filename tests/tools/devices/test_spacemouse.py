@@ -189,7 +189,7 @@ def test_a_mouse_that_goes_is_one_line():
     hid = Hid(COMPACT)
     device, _ = mouse(hid)
     hid.gone = True
-    with pytest.raises(UserError, match="the SpaceMouse has gone"):
+    with pytest.raises(UserError, match="the SpaceMouse is disconnected"):
         device.read()
     device.close()
     assert hid.closed
