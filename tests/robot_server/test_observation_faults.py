@@ -88,8 +88,8 @@ def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, na
         latch_stop = Control.latch_stop
 
     control = Fake(
-        stopped=False, held="", fault="", running=False, about=None, numbers={"stop": 0, "pause": 0}, waiting=False,
-        serve=lambda: None, read=lambda: None, drop_events=lambda: None, show=lambda *_: None,
+        stopped=False, hold_reason="", fault="", running=False, about=None, numbers={"stop": 0, "pause": 0},
+        waiting=False, serve=lambda: None, read=lambda: None, drop_events=lambda: None, show=lambda *_: None,
     )  # fmt: skip
 
     def serve(link, control, timeout_s, until):
