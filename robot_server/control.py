@@ -76,18 +76,18 @@ class Control(Device):
         self.faults = Faults()
         self._events: list[str] = []
         self._driver = b""  # route of who drives, or drove last
-        self._command, self._commanded_s = Command(), -math.inf
+        self.command, self.commanded_s = Command(), -math.inf
         self._observation: Observation = {}
         self._status: Mapping[str, Any] = {}
         self._number, self._at_s = 0, 0.0  # of the observation
         self._frames = Frames()
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
+        self.socket = self._context.socket(zmq.ROUTER)
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 10), (zmq.RCVHWM, 1000), (zmq.MAXMSGSIZE, MAX_BYTES)):
-            self._socket.setsockopt(option, value)
-        self._socket.handshake_ivl = int(1000 * HANDSHAKE_S)
+            self.socket.setsockopt(option, value)
+        self.socket.handshake_ivl = int(1000 * HANDSHAKE_S)
         try:
-            self.address, self._claim = bind(self._socket, address)
+            self.address, self._claim = bind(self.socket, address)
         except BaseException:
             self._context.destroy(linger=0)
             raise
@@ -97,7 +97,7 @@ class Control(Device):
         """Why there are to be no steps now; empty: there may be. One that holds the arm comes first, see `read`."""
         if self.stopped or self.paused:
             return "stopped by a person" if self.stopped else "paused by a person"
-        return "the person who drives sends no commands" if self._command.enabled and not self.fresh else ""
+        return "the person who drives sends no commands" if self.command.enabled and not self.fresh else ""
 
     def latch_stop(self, fault: str = "") -> None:
         """A new stop, because of `fault` or of a person."""
@@ -116,7 +116,7 @@ class Control(Device):
         """
         self.serve()
         events, self._events = tuple(self._events), []
-        command = self._command
+        command = self.command
         if self.hold_reason:
             command = dataclasses.replace(command, motion=STILL, place=None)
         return dataclasses.replace(command, events=events)
@@ -129,26 +129,26 @@ class Control(Device):
     @property
     def fresh(self) -> bool:
         """Whether the newest command of a driver still holds."""
-        return time.monotonic() - self._commanded_s <= max(LEAST_S, HELD_S - self.step_s)
+        return time.monotonic() - self.commanded_s <= max(LEAST_S, HELD_S - self.step_s)
 
     def show(self, observation: Observation, status: Mapping[str, Any]) -> None:
         """What is seen and done now. Keeps `observation`, whose arrays must not change any more."""
         self._observation, self._status = observation, status
         self._number, self._at_s = self._number + 1, time.time()
         action = status.get("action")
-        if action is not None and len(action) in WITH_GRIPPER and not self._command.enabled:
+        if action is not None and len(action) in WITH_GRIPPER and not self.command.enabled:
             self.reset(float(np.sign(action[-1])))
 
     def reset(self, gripper: float = -1.0) -> None:
         """The gripper is there, whatever who drives had asked for."""
-        self._command = dataclasses.replace(self._command, gripper=gripper)
+        self.command = dataclasses.replace(self.command, gripper=gripper)
 
     def serve(self) -> None:
         """Answer what has been asked, for two milliseconds at most."""
         end_s = time.monotonic() + SERVE_S
         while time.monotonic() < end_s:
             try:
-                if (message := self._frames.read(self._socket)) is None:
+                if (message := self._frames.read(self.socket)) is None:
                     continue
             except zmq.Again:
                 return
@@ -157,7 +157,7 @@ class Control(Device):
             try:
                 question = read_map(frames)
                 kind = next((each for each in ASKS if each == question.get("ask")), "unknown")
-                self._answer(route, question)
+                self.answer(route, question)
             except zmq.ZMQError:  # it has gone, or does not read
                 pass
             except WireError as error:
@@ -170,21 +170,21 @@ class Control(Device):
         has ended. What a driver asks for stays.
         """
         end_s = time.monotonic() + FORGET_S
-        while self._socket.poll(0) and time.monotonic() < end_s:
+        while self.socket.poll(0) and time.monotonic() < end_s:
             self.serve()
         self._events.clear()
 
     def wait(self, timeout_s: float) -> None:
         """Serve, and return when something has been asked or the time is over."""
         self.serve()
-        if self._socket.poll(max(0, int(timeout_s * 1000))):
+        if self.socket.poll(max(0, int(timeout_s * 1000))):
             self.serve()
 
     def close(self) -> None:
         self._context.destroy(linger=0)
         self._claim.close()
 
-    def _answer(self, route: bytes, question: dict[str, Any]) -> None:
+    def answer(self, route: bytes, question: dict[str, Any]) -> None:
         ask, body = question.get("ask"), []
         age_s = time.monotonic() - sent_s if isinstance(sent_s := question.get("sent_s"), float) else math.nan
         given: dict[str, Any]
@@ -197,17 +197,17 @@ class Control(Device):
             given = {"ignored" if why else "done": question["event"], "stopped": self.stopped, "paused": self.paused}
             given |= {"why": why} if why else {}
         elif ask == "state":
-            given = {"state": self._state()}
+            given = {"state": self.state()}
         elif ask == "frames":
             arrays = self._observation if question.get("have") != self._number else {}
             layout = declare(arrays)
-            given = {"number": self._number, "arrays": layout.declared, "at_s": self._at_s, "state": self._state()}
+            given = {"number": self._number, "arrays": layout.declared, "at_s": self._at_s, "state": self.state()}
             body = [layout.join(arrays)] if arrays else []
         else:
             raise WireError("unknown request")
         if type(question.get("id")) is int:
             given["id"] = question["id"]
-        self._socket.send_multipart([route, msgpack.packb(given, default=plain), *body], zmq.NOBLOCK)
+        self.socket.send_multipart([route, msgpack.packb(given, default=plain), *body], zmq.NOBLOCK)
 
     def _event(self, question: dict[str, Any], age_s: float) -> str:
         """Act on it. Why not, when it is ignored."""
@@ -250,14 +250,14 @@ class Control(Device):
         else:
             self.paused = False
         if not self.fresh:
-            self._command = Command(gripper=self._command.gripper)
+            self.command = Command(gripper=self.command.gripper)
 
     def _drive(self, route: bytes, question: dict[str, Any], age_s: float) -> bool:
         """Whether `route` may. What was under way, or waited for a long step, for too long is not followed."""
         motion: Any = question.get("motion")
         gripper = question.get("gripper")
         if gripper is None:
-            gripper = self._command.gripper
+            gripper = self.command.gripper
         try:
             numbers = np.array([*motion, gripper], np.float32)
         except (TypeError, ValueError):
@@ -267,17 +267,17 @@ class Control(Device):
         if numbers.shape != (7,) or not np.isfinite(numbers).all() or math.isnan(age_s):
             raise WireError(f"drive: {numbers.shape} numbers, or some that are not finite, sent {age_s:.2f} s ago")
         now = time.monotonic()
-        if route != self._driver and self._command.enabled and now - self._commanded_s < DRIVES_S:
+        if route != self._driver and self.command.enabled and now - self.commanded_s < DRIVES_S:
             return False
         if 0 <= age_s <= HELD_S:
             numbers = np.clip(numbers, -1, 1)
-            self._driver, self._commanded_s = route, now - age_s
+            self._driver, self.commanded_s = route, now - age_s
             place = _place(question.get("place"))
-            self._command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True, place=place)
+            self.command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True, place=place)
         return True
 
-    def _state(self) -> dict[str, Any]:
-        driven = "" if not self._command.enabled else "driven" if self.fresh else "held"
+    def state(self) -> dict[str, Any]:
+        driven = "" if not self.command.enabled else "driven" if self.fresh else "held"
         return {
             **self._status,
             **self.numbers,
@@ -286,7 +286,7 @@ class Control(Device):
             "paused": self.paused,
             "fault": self.fault,
             "driven": driven,
-            "gripper": self._command.gripper,
+            "gripper": self.command.gripper,
             **self.about(),
         }
 

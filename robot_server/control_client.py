@@ -71,16 +71,16 @@ class Operator:
         Never waits; to be repeated well within HELD_S.
         """
         for event in command.events:
-            self._put(question("event", event=event, **seen(state or {})))
+            self.send(question("event", event=event, **seen(state or {})))
         placed = {} if command.place is None else {"place": dict(command.place)}
-        self._put(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled, **placed))
+        self.send(question("drive", motion=command.motion, gripper=command.gripper, enabled=command.enabled, **placed))
         while self.socket.poll(0):
             self._receive()
 
     def ask(self, kind: str, timeout_s: float = 2.0, **more: Any) -> dict[str, Any]:
         """The answer; an empty one when none came in time."""
         asked, end_s = time.monotonic_ns(), time.monotonic() + timeout_s
-        self._put(question(kind, id=asked, **more))
+        self.send(question(kind, id=asked, **more))
         while self.socket.poll(max(0, int(1000 * (end_s - time.monotonic())))):
             if (told := self._receive()).get("id") == asked:
                 return told
@@ -101,7 +101,7 @@ class Operator:
     def close(self) -> None:
         self.socket.close()
 
-    def _put(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> None:
         self.refresh()
         with contextlib.suppress(zmq.Again):
             self.socket.send(frame, zmq.NOBLOCK)

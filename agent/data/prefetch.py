@@ -52,8 +52,8 @@ class Prefetch:
     ) -> None:
         self._draw = (offline, online, batch, offline_share, shard)
         self._size = batch // shard[1]
-        self._replays = {name: side for name, side in (("offline", offline), ("online", online)) if side is not None}
-        on_host = all(replay.device.type == "cpu" for replay in self._replays.values())
+        self.replays = {name: side for name, side in (("offline", offline), ("online", online)) if side is not None}
+        on_host = all(replay.device.type == "cpu" for replay in self.replays.values())
         on_gpu = device.type == "cuda"
         self.device, self.ahead = device, on_host and on_gpu if ahead is None else ahead
         self._stream = torch.cuda.Stream(device) if self.ahead and on_gpu else None
@@ -68,7 +68,7 @@ class Prefetch:
         ready, self._ready = self._ready, None
         if ready is not None and ready.contents != self._contents():
             for name, state in ready.generators.items():
-                self._replays[name].generator.set_state(state)
+                self.replays[name].generator.set_state(state)
             ready = None
         ready = ready or self._fetch()
         if self._stream is not None:
@@ -88,16 +88,16 @@ class Prefetch:
         return self._ready.generators if self._ready else self._states()
 
     def _contents(self) -> list[int]:
-        return [replay.changes for replay in self._replays.values()]
+        return [replay.changes for replay in self.replays.values()]
 
     def _states(self) -> dict[str, Tensor]:
-        return {name: replay.generator.get_state() for name, replay in self._replays.items()}
+        return {name: replay.generator.get_state() for name, replay in self.replays.items()}
 
     def _fetch(self) -> _Ready:
         """Draw a batch, and start its copy to the device."""
         contents, generators = self._contents(), self._states()
         if len(self._slots) < 2:
-            spec = next(iter(self._replays.values())).spec
+            spec = next(iter(self.replays.values())).spec
             pinned = self._stream is not None
             self._slots.append(_Slot(Batch.empty(spec, self._size, torch.device("cpu"), pinned)))
         else:

@@ -95,7 +95,7 @@ class Replay:
         columns["actions"] = ((spec.action_dim,), np.dtype(np.float32))
         for name in PER_STEP[1:]:
             columns[name] = ((), np.dtype(np.float32))
-        self._columns = {name: storage.column(capacity, *kind) for name, kind in columns.items()}
+        self.columns = {name: storage.column(capacity, *kind) for name, kind in columns.items()}
         self.device = storage.place  # that batches are on
         self._episodes: deque[tuple[int, int, int]] = deque()  # (first row, steps, ticket), oldest first
         self._head = 0  # where the next episode goes
@@ -113,7 +113,7 @@ class Replay:
     @property
     def bytes(self) -> int:
         """What the rows taken so far amount to, and the index of their steps."""
-        return sum(column.bytes for column in self._columns.values()) + self.index.nbytes
+        return sum(column.bytes for column in self.columns.values()) + self.index.nbytes
 
     @property
     def index(self) -> Tensor:
@@ -129,7 +129,7 @@ class Replay:
 
     def reserve(self, rows: int) -> None:
         """So many rows will be filled. Raises NoSpace."""
-        for column in self._columns.values():
+        for column in self.columns.values():
             column.grow(rows)
 
     def add(self, episode: Episode) -> int:
@@ -150,7 +150,7 @@ class Replay:
         while self._episodes and self._in_the_way(*self._episodes[0][:2], end, wrapped=first < self._head):
             self._steps -= self._episodes.popleft()[1]
         for key, value in episode.observations.items():
-            self._columns[f"obs/{key}"].rows[first:end] = torch.from_numpy(value)
+            self.columns[f"obs/{key}"].rows[first:end] = torch.from_numpy(value)
         per_step = {
             "actions": episode.actions,
             "rewards": rewards,
@@ -159,7 +159,7 @@ class Replay:
             "succeeded": np.full(steps, episode.succeeded, np.float32),
         }
         for name, value in per_step.items():
-            self._columns[name].rows[first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
+            self.columns[name].rows[first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
         low, high = self.reward_range
         self.reward_range = (min(low, float(rewards.min())), max(high, float(rewards.max())))
         self._episodes.append((first, steps, self.added))
@@ -198,7 +198,7 @@ class Replay:
         rows = self.index[picks].to(self.device, non_blocking=True)
 
         def gather(name: str, rows: Tensor, into: Tensor) -> None:
-            torch.index_select(self._columns[name].rows, 0, rows, out=into[start : start + len(rows)])
+            torch.index_select(self.columns[name].rows, 0, rows, out=into[start : start + len(rows)])
 
         for key in self.spec.keys:
             gather(f"obs/{key}", rows, out.observations[key])
@@ -208,7 +208,7 @@ class Replay:
         return out
 
     def _of_steps(self, name: str) -> Tensor:
-        return self._columns[name].rows.index_select(0, self.index.to(self.device))
+        return self.columns[name].rows.index_select(0, self.index.to(self.device))
 
     def mean_return(self) -> float:
         """Mean return-to-go over all steps."""
@@ -218,7 +218,7 @@ class Replay:
         """Of the state vectors of all steps."""
         statistics = StateStatistics(self.spec.states)
         for rows in self.index.to(self.device).split(2**16):
-            parts = {key: self._columns[f"obs/{key}"].rows.index_select(0, rows) for key in self.spec.states}
+            parts = {key: self.columns[f"obs/{key}"].rows.index_select(0, rows) for key in self.spec.states}
             statistics.add({key: part.cpu().numpy() for key, part in parts.items()})
         return statistics
 

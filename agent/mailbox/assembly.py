@@ -55,7 +55,7 @@ class Assembly:
         self.unacknowledged: dict[EpisodeKey, Ended] = {}
         self.open: dict[EpisodeKey, Open] = {}
         self.steps = 0
-        self._bytes = 0  # of open episodes
+        self.open_bytes = 0  # of open episodes
         self._ended: list[Episode] = []
 
     def length(self, key: EpisodeKey) -> int:
@@ -91,12 +91,12 @@ class Assembly:
         self.open[key] = episode
         episode.steps[step:] = [transition]
         episode.bytes += size
-        self._bytes += size
+        self.open_bytes += size
         if step == 0 or transition.last:
             episode.meta.update(meta)
         if transition.last:
             self._end(key, route)
-        while len(self.open) > MAX_OPEN or self._bytes > MAX_OPEN_BYTES:
+        while len(self.open) > MAX_OPEN or self.open_bytes > MAX_OPEN_BYTES:
             oldest = next(iter(self.open))
             self.steps -= self._new(oldest, len(self._pop(oldest).steps))
 
@@ -106,7 +106,7 @@ class Assembly:
 
     def _pop(self, key: EpisodeKey) -> Open:
         episode = self.open.pop(key)
-        self._bytes -= episode.bytes
+        self.open_bytes -= episode.bytes
         return episode
 
     def cut_short(self, name: str, boot: str, held: set[tuple[Any, ...]], route: bytes) -> None:

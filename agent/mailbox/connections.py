@@ -85,7 +85,7 @@ class Connections:
         self._watched = watched
         self._most = max(16, min(MOST, raise_descriptor_limit() - RESERVE))
         self._strikes: dict[str, list[float]] = {}  # of an address: when it was disconnected
-        self._by_fd: dict[int, Connection] = {}
+        self.by_fd: dict[int, Connection] = {}
         self._drained_s = 0.0  # when everything complete had been taken
         self._events = watched.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._events.rcvhwm = 0  # libzmq's own thread would wait for a reader
@@ -95,12 +95,12 @@ class Connections:
 
     def took(self, fd: int, size: int) -> None:
         """Note that a message of `size` bytes, with framing, was taken that came over `fd`."""
-        if each := self._by_fd.get(fd):  # its end lies beyond what had been read when all before had been taken
+        if each := self.by_fd.get(fd):  # its end lies beyond what had been read when all before had been taken
             each.taken = max(each.taken + size, each.settled)
 
     def trust(self, fd: int, robot: bool) -> None:
         """Let `fd` have more under way: a robot is there, or somebody who measures the network."""
-        if each := self._by_fd.get(fd):
+        if each := self.by_fd.get(fd):
             each.robot |= robot
             each.budget = self.limits.robot if each.robot else GUEST_BYTES
 
@@ -110,7 +110,7 @@ class Connections:
 
     def disconnect(self, fd: int, why: str) -> None:
         """End the connection `fd`, which sent what no robot sends."""
-        if connection := self._by_fd.get(fd):
+        if connection := self.by_fd.get(fd):
             self._end(connection, why)
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Connections:
                 return
             event, timeout_ms = parse_monitor_message(self._events.recv_multipart()), 0
             if event["event"] == zmq.EVENT_DISCONNECTED:
-                self._by_fd.pop(int(event["value"]), None)
+                self.by_fd.pop(int(event["value"]), None)
             else:
                 self._accept(int(event["value"]))
 
@@ -148,8 +148,8 @@ class Connections:
             peer = _peer(connection)
         if peer is None:
             return
-        self._by_fd[fd] = Connection(fd, peer, STRANGER_BYTES)
-        everywhere = list(self._by_fd.values())  # in one go: the learner's thread may end some meanwhile
+        self.by_fd[fd] = Connection(fd, peer, STRANGER_BYTES)
+        everywhere = list(self.by_fd.values())  # in one go: the learner's thread may end some meanwhile
         here = [each for each in everywhere if each.peer[0] == peer[0]]
         for crowd, most, where in ((here, PER_ADDRESS, f"from {peer[0]}"), (everywhere, self._most, "in all")):
             if len(crowd) > most and (oldest := next((each for each in crowd if not each.robot), None)):
@@ -166,36 +166,36 @@ class Connections:
     def _look(self) -> None:
         """At all connections: who has more under way than may be?"""
         drained_s = self._drained_s
-        for each in list(self._by_fd.values()):
+        for each in list(self.by_fd.values()):
             incomplete = 0
             if each.looked_s + SETTLE_S < drained_s:  # all complete messages of that look were taken since
                 each.settled = each.received
                 incomplete = each.settled - each.taken
             received = _received(each)
             if received is None:
-                self._by_fd.pop(each.fd, None)
+                self.by_fd.pop(each.fd, None)
                 continue
             each.received, each.looked_s = received, time.monotonic()
             if incomplete > self.limits.message:
                 self._end(each, f"an incomplete message of {incomplete} bytes")
             elif each.under_way > each.budget:
                 self._end(each, f"{each.under_way} bytes not read yet", strike=not each.robot)
-        strangers = [each for each in list(self._by_fd.values()) if not each.robot]
+        strangers = [each for each in list(self.by_fd.values()) if not each.robot]
         if sum(each.under_way for each in strangers) > STRANGERS_BYTES:
             self._end(max(strangers, key=lambda each: each.under_way), "unknown peers sent too much")
 
     def _end(self, each: Connection, why: str, strike: bool = True) -> None:
         """strike: it sent too much."""
         with _borrowed(each.fd) as connection:
-            if connection is None or _peer(connection) != each.peer or not self._by_fd.pop(each.fd, None):
+            if connection is None or _peer(connection) != each.peer or not self.by_fd.pop(each.fd, None):
                 return
             if strike:
-                self._strike(each.peer[0])
+                self.strike(each.peer[0])
             self._faults.note("disconnected", f"{each.peer[0]}:{each.peer[1]}", why)
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _strike(self, address: str) -> None:
+    def strike(self, address: str) -> None:
         if len(self._strikes) >= MOST:
             self._strikes.clear()
         self._strikes[address] = [*self._strikes.get(address, [])[1 - STRIKES :], time.monotonic()]

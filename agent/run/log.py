@@ -38,7 +38,7 @@ class RunLog:
             self._file = (folder / LOG_FILE).open("ab", buffering=0)  # a record is on its way when it is written
             if not try_lock(self._file):
                 raise UserError(f"run folder {folder}: in use by another process")
-            self._new_board, self._board = SummaryWriter, SummaryWriter(str(folder))
+            self._new_board, self.board = SummaryWriter, SummaryWriter(str(folder))
         except OSError as error:
             raise UserError(f"run folder {folder}: {error.strerror}") from None
         self._folder, self._failing = folder, False
@@ -94,10 +94,10 @@ class RunLog:
                 if isinstance(value, list) and value and isinstance(value[0], float):
                     value = sum(value) / len(value)
                 if isinstance(value, (int, float)) and math.isfinite(value):
-                    self._board.add_scalar(f"{where}/{name}", value, step)
+                    self.board.add_scalar(f"{where}/{name}", value, step)
         except OSError:  # the disk is full, and the board's thread died of it
             with contextlib.suppress(OSError):
-                self._board = self._new_board(str(self._folder))
+                self.board = self._new_board(str(self._folder))
 
     def say(self, line: str) -> None:
         """Tell people, but not the log."""
@@ -110,4 +110,4 @@ class RunLog:
     def close(self) -> None:
         self._file.close()
         with contextlib.suppress(OSError):
-            self._board.close()
+            self.board.close()

@@ -29,23 +29,23 @@ class LeRobotArm:
         robots = load("robots")
         config = configuration(robots.RobotConfig, "robot", kind, options)
         try:
-            self._kind, self._robot = kind, robots.make_robot_from_config(config)
+            self._kind, self.robot = kind, robots.make_robot_from_config(config)
         except Exception as error:  # its motors' own package is missing, say
             raise ValueError(f"lerobot:{kind}: {' '.join(str(error).split())}") from None
-        self._keys = [key for key, what in self._robot.action_features.items() if what is float]
+        self._keys = [key for key, what in self.robot.action_features.items() if what is float]
         if not self._keys:
-            raise ValueError(f"arm 'lerobot:{kind}': its actions are not numbers: {self._robot.action_features}")
+            raise ValueError(f"arm 'lerobot:{kind}': its actions are not numbers: {self.robot.action_features}")
         self.axes = tuple(key.removesuffix(SUFFIX) for key in self._keys)
 
     def connect(self) -> None:
-        robot = self._robot
+        robot = self.robot
         if not robot.is_connected:
             robot.connect(calibrate=False)
         if not robot.is_calibrated:
             raise ArmError(f"lerobot:{self._kind} is not calibrated: lerobot-calibrate --robot.type={self._kind} ...")
 
     def state(self) -> State:
-        seen = self._robot.get_observation()
+        seen = self.robot.get_observation()
         missing = [key for key in self._keys if key not in seen]
         if missing:
             raise ArmError(f"lerobot:{self._kind} does not observe {', '.join(missing)}, which it is commanded in")
@@ -54,15 +54,15 @@ class LeRobotArm:
         return State(position, time.monotonic(), images)
 
     def command(self, target: np.ndarray) -> np.ndarray:
-        sent = self._robot.send_action(dict(zip(self._keys, map(float, target), strict=True)))
+        sent = self.robot.send_action(dict(zip(self._keys, map(float, target), strict=True)))
         return np.array([float(sent.get(key, value)) for key, value in zip(self._keys, target, strict=True)])
 
     def hold(self) -> None:
         self.command(self.state().position)
 
     def disconnect(self) -> None:
-        if self._robot.is_connected:
-            self._robot.disconnect()
+        if self.robot.is_connected:
+            self.robot.disconnect()
 
 
 def load(what: str) -> Any:

@@ -57,15 +57,15 @@ class Camera:
         self._opened, self._down = False, False
         self._closing, self._arrived = threading.Event(), threading.Event()
         # A daemon: a driver that never returns must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=f"camera {name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"camera {name}", daemon=True)
 
     def begin(self) -> None:
         """Start the reader and do not wait for it. Raises ValueError after `close`."""
         if self._closing.is_set():
             raise ValueError(f"camera '{self.name}': is closed; make a new one")
-        if not self._thread.ident:
+        if not self.thread.ident:
             self._asked_s = time.monotonic()
-            self._thread.start()
+            self.thread.start()
 
     def start(self, timeout_s: float = 10.0) -> None:
         """Wait for the first frame after the warm-up. Raises ValueError with the cause when none comes, and closes."""
@@ -83,7 +83,7 @@ class Camera:
         """The newest frame, at once. Raises CameraError, one line, when it is older than max_age_s or frozen."""
         newest = self._newest
         if newest is None or self._closing.is_set():
-            raise CameraError(f"camera '{self.name}': {self._cause() if self._thread.ident else 'was not started'}")
+            raise CameraError(f"camera '{self.name}': {self._cause() if self.thread.ident else 'was not started'}")
         age_s = time.monotonic() - newest.frame.time_s
         if age_s > self.options.max_age_s:
             raise CameraError(
@@ -98,9 +98,9 @@ class Camera:
     def close(self, timeout_s: float = 2.0) -> None:
         """End the reader; returns within timeout_s. A reader that its driver does not let go of is said and left."""
         self._closing.set()
-        if self._thread.ident and self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
+        if self.thread.ident and self.thread is not threading.current_thread():
+            self.thread.join(timeout_s)
+            if self.thread.is_alive():
                 log.warning(
                     "camera '%s': its driver does not return; its thread is left and ends with the process", self.name
                 )

@@ -64,8 +64,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._action = [self._arm.axes.index(name) for name in self._named]
             self._scale = np.array([axis.speed for axis in self._named.values()]) * self._period_s
             self._grips = np.array([axis.gripper for axis in self._named.values()])
-            self._target = self._arm.first.position
-            self._grip = self._target[self._action].copy()
+            self.target = self._arm.first.position
+            self._grip = self.target[self._action].copy()
             self._steps, self._seen_s, self._held = 0, time.monotonic(), True
             first, _ = self._observe()
         except (ArmError, RuntimeError) as error:
@@ -127,7 +127,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         with self._faults():
             requested = self._requested(action)
             latency_s = time.monotonic() - self._seen_s
-            begun, self._target, _ = self._arm.command(requested)
+            begun, self.target, _ = self._arm.command(requested)
             self._held = False
             self._wait()
             observation, age_s = self._observe()
@@ -158,7 +158,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             if name in position and axis.gripper:
                 action[number] = 1.0 if 2 * position[name] > axis.low + axis.high else -1.0
             elif name in position:
-                action[number] = (position[name] - self._target[self._action[number]]) / self._scale[number]
+                action[number] = (position[name] - self.target[self._action[number]]) / self._scale[number]
         return np.clip(action, -1, 1)
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             real_time(False)
 
     def _requested(self, action: np.ndarray) -> np.ndarray:
-        requested: np.ndarray = self._target.copy()
+        requested: np.ndarray = self.target.copy()
         axes = list(self._named.values())
         for number, (place, grips) in enumerate(zip(self._action, self._grips, strict=True)):
             if not grips:
@@ -184,19 +184,19 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
     def _executed(self, begun: np.ndarray, action: np.ndarray) -> np.ndarray:
         """float32 (m,): what left the filter, as the action that would have asked for it."""
-        moved = (self._target - begun)[self._action] / self._scale
+        moved = (self.target - begun)[self._action] / self._scale
         ends = np.array([(axis.low + axis.high) / 2 for axis in self._named.values()])
         gripped = np.where(self._grip > ends, 1.0, -1.0)
         return np.clip(np.where(self._grips, gripped, moved), -1, 1).astype(np.float32)
 
     def _rest(self, state: State) -> None:
-        self._target, self._held = state.position.copy(), True
+        self.target, self._held = state.position.copy(), True
         if self._steps == 0:
-            self._grip = self._target[self._action].copy()
+            self._grip = self.target[self._action].copy()
 
     def _go(self, place: Mapping[str, float]) -> None:
         """Move the named axes there, evenly. Raises ArmError when it does not arrive."""
-        goal = self._target.copy()
+        goal = self.target.copy()
         for name, value in place.items():
             goal[self._arm.axes.index(name)] = value
         named = [self._named.get(name) for name in self._arm.axes]
@@ -204,12 +204,12 @@ class RealEnv(gymnasium.Env, PacedEnv):
         # A gripper may have something between its fingers.
         near = np.array([ARRIVED * (axis.high - axis.low) if axis and not axis.gripper else np.inf for axis in named])
         stride = speed * self.options.reset_speed * self._period_s
-        needed = int(np.ceil(np.max(np.abs(goal - self._target) / stride, initial=0))) or 1
+        needed = int(np.ceil(np.max(np.abs(goal - self.target) / stride, initial=0))) or 1
         limit = left = int(SETTLE_TIMEOUT_S / self._period_s)  # periods without coming nearer
-        begun, done, closest = self._target.copy(), 0, np.inf
+        begun, done, closest = self.target.copy(), 0, np.inf
         while done < needed or left > 0:
             done = min(done + 1, needed)
-            _, self._target, state = self._arm.command(begun + (goal - begun) * done / needed)
+            _, self.target, state = self._arm.command(begun + (goal - begun) * done / needed)
             self._held = False
             off = np.abs(state.position - goal) / near
             if done == needed and np.all(off <= 1):
@@ -217,7 +217,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             nears = off.max() < closest - 0.5
             left, closest = (limit, off.max()) if nears else (left - 1, closest)
             while self._wait():  # a person has stopped or paused it: from here again, when they let go
-                done, begun, closest = 0, self._target.copy(), np.inf
+                done, begun, closest = 0, self.target.copy(), np.inf
                 needed = int(np.ceil(np.max(np.abs(goal - begun) / stride, initial=0))) or 1
         if np.any(off > RELAXED_TOLERANCE):  # arms sag, and touch things; this is neither
             axis = int(np.argmax(off))

@@ -134,22 +134,22 @@ class TinyEnv(gymnasium.Env):
         self.info = {}
         self._buffers = {"front": np.zeros((8, 8, 3), np.uint8), "state": np.zeros(3)}
 
-    def _see(self):
-        self._buffers["front"][:] = self._step
-        self._buffers["state"][:] = [self._step, self.seeds[-1], 0.5]
+    def see(self):
+        self._buffers["front"][:] = self.made
+        self._buffers["state"][:] = [self.made, self.seeds[-1], 0.5]
         return self._buffers
 
     def reset(self, *, seed=None, options=None):
         self.seeds.append(seed)
-        self._step = 0
-        return self._see(), {}
+        self.made = 0
+        return self.see(), {}
 
     def step(self, action):
         self.actions.append(action)
-        self.on_step(self._step)
-        self._step += 1
-        done = self._step == self.length
-        return self._see(), float(done), done, False, {"success": done, **self.info}
+        self.on_step(self.made)
+        self.made += 1
+        done = self.made == self.length
+        return self.see(), float(done), done, False, {"success": done, **self.info}
 
     def close(self):
         pass

@@ -161,8 +161,8 @@ def test_an_exception_truncates_the_episode(bench, bench_pair, tiny_env, tiny_po
 
 def test_an_observation_that_is_not_finite_ends_the_episode_before_it(bench, bench_pair, tiny_env, tiny_policy, empty):
     _, link = bench_pair
-    see = tiny_env._see
-    tiny_env._see = lambda: {**see(), "state": np.full(3, np.nan)} if tiny_env._step == 3 else see()
+    see = tiny_env.see
+    tiny_env.see = lambda: {**see(), "state": np.full(3, np.nan)} if tiny_env.made == 3 else see()
     with pytest.raises(SpecError, match="observation 'state' has NaN at step 3"):
         run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
     bench.turn(lambda: empty(link))
@@ -172,8 +172,8 @@ def test_an_observation_that_is_not_finite_ends_the_episode_before_it(bench, ben
 
 
 def test_images_are_not_cast(bench, bench_pair, tiny_env, tiny_policy):
-    see = tiny_env._see
-    tiny_env._see = lambda: {**see(), "front": np.zeros((8, 8, 3), np.float32)}
+    see = tiny_env.see
+    tiny_env.see = lambda: {**see(), "front": np.zeros((8, 8, 3), np.float32)}
     with pytest.raises(SpecError, match="observation"):
         run_episode(tiny_env, tiny_policy, bench_pair[1], Clock(0), seed=0)
 

@@ -90,7 +90,7 @@ def ask(control, operator, kind, **more):
 
 def lifting(control, event, **more):
     """The question of a person who saw the state as it is now."""
-    return question("event", event=event, **{**seen(control._state()), **more})
+    return question("event", event=event, **{**seen(control.state()), **more})
 
 
 def lift(control, operator, event, **more):
@@ -106,9 +106,9 @@ def fresh_for(monkeypatch, seconds):
 
 
 def drive(control, operator, command):
-    before = control._commanded_s
+    before = control.commanded_s
     operator.drive(command)
-    until(control, lambda: control._commanded_s > before)
+    until(control, lambda: control.commanded_s > before)
 
 
 def same(one, other):
@@ -129,10 +129,10 @@ def test_the_dead_mans_switch_holds_the_arm_until_the_person_is_back(control, op
     drive(control, person, LEFT)
     fresh_for(monkeypatch, 0.0)
     held = control.read()
-    assert same(held, Command(STILL, 1.0, True)) and control._state()["driven"] == "held"
+    assert same(held, Command(STILL, 1.0, True)) and control.state()["driven"] == "held"
     monkeypatch.undo()
     drive(control, person, LEFT)
-    assert same(control.read(), LEFT) and control._state()["driven"] == "driven"
+    assert same(control.read(), LEFT) and control.state()["driven"] == "driven"
 
 
 def test_resume_gives_an_arm_that_is_held_back_to_the_policy_but_not_from_under_a_hand(control, operator, monkeypatch):
@@ -167,23 +167,23 @@ def test_who_falls_silent_keeps_the_arm_for_two_seconds(control, operator, monke
     drive(control, first, LEFT)
     now.now_s += silent_s
     second.socket.send(question("drive", motion=[0, 1, 0, 0, 0, 0], gripper=0, enabled=True))
-    until(control, lambda: second.socket.poll(0) or control._commanded_s == now.now_s)
+    until(control, lambda: second.socket.poll(0) or control.commanded_s == now.now_s)
     assert bool(second.socket.poll(0)) != taken  # an answer is a refusal
-    assert control._command.motion.tolist() == ([0, 1, 0, 0, 0, 0] if taken else LEFT.motion.tolist())
+    assert control.command.motion.tolist() == ([0, 1, 0, 0, 0, 0] if taken else LEFT.motion.tolist())
 
 
 def test_a_flood_of_questions_takes_a_few_milliseconds_of_a_step(control, monkeypatch):
     """The time is counted in looks at it, half a millisecond each: a busy machine changes nothing."""
-    answered, send = [], control._answer
-    monkeypatch.setattr(control, "_answer", lambda *asked: answered.append(send(*asked)))
+    answered, send = [], control.answer
+    monkeypatch.setattr(control, "answer", lambda *asked: answered.append(send(*asked)))
     with peer(control) as somebody:
         for _ in range(300):
             somebody.send(question("state"))
-        assert control._socket.poll(20_000)
+        assert control.socket.poll(20_000)
         time.sleep(0.2)  # until most of them have arrived
         now, taken_s = Time(monkeypatch, tick_s=0.0005), []
         while len(answered) < 300:
-            assert control._socket.poll(20_000), "not all of them are answered"
+            assert control.socket.poll(20_000), "not all of them are answered"
             before_s = now.now_s
             control.serve()
             taken_s.append(now.now_s - before_s)
@@ -331,10 +331,10 @@ def test_what_else_a_person_asked_long_ago_is_not_done(control, operator, monkey
     person, now = operator(), Time(monkeypatch)
     ask(control, person, "event", event="stop")
     control.read()
-    told = ask(control, person, "event", event=event, sent_s=now.now_s - 3, **seen(control._state()))
+    told = ask(control, person, "event", event=event, sent_s=now.now_s - 3, **seen(control.state()))
     assert told["ignored"] == event and "3.0 s" in told["why"]
     assert control.stopped and control.read().events == ()
-    told = ask(control, person, "event", event=event, sent_s=now.now_s - 1, **seen(control._state()))
+    told = ask(control, person, "event", event=event, sent_s=now.now_s - 1, **seen(control.state()))
     assert told["done"] == event
     assert control.stopped == (event != "release") and control.read().events == (() if event == "release" else (event,))
 
@@ -429,7 +429,7 @@ def test_a_person_drives_a_simulation_in_real_time(acting, control, operator, mo
     acting({0: lambda: drive(control, operator(), LEFT)})
     assert len(slept) >= 3 and max(slept) <= 1 / 20
     slept.clear()
-    control._command = Command()
+    control.command = Command()
     acting({})
     assert not slept
 
@@ -511,7 +511,7 @@ def test_no_episode_begins_while_a_driver_is_silent(acting, control, operator, m
 def test_the_step_under_way_counts_for_the_dead_mans_switch(control, operator, monkeypatch, step_s, counts_s):
     control.step_s = step_s
     drive(control, operator(), LEFT)
-    now = control._commanded_s
+    now = control.commanded_s
     for later_s, fresh in ((counts_s - 0.005, True), (counts_s + 0.005, False)):
         with monkeypatch.context() as patch:
             patch.setattr(control_module.time, "monotonic", lambda later_s=later_s: now + later_s)
@@ -523,7 +523,7 @@ def test_the_gripper_stays_as_it_is(control, operator):
     control.show({}, {"action": np.float32([0, 0, 0, 1])})
     for gripper, then in ((None, 1), (-1, -1), (None, -1)):
         person.socket.send(question("drive", motion=[0] * 6, gripper=gripper, enabled=True))
-        until(control, lambda then=then: control._command.enabled and control._command.gripper == then)
+        until(control, lambda then=then: control.command.enabled and control.command.gripper == then)
         control.show({}, {"action": np.float32([0, 0, 0, 1])})  # what the robot did before it heard
     control.reset(1.0)
     assert control.read().gripper == 1 and ask(control, person, "state")["state"]["gripper"] == 1
@@ -710,7 +710,7 @@ def test_what_was_pressed_during_the_reset_is_not_this_episodes(acting, control,
 
     def slow_reset(**options):
         person.socket.send(question("event", event="success"))
-        until(control, lambda: control._events)
+        until(control, lambda: control.waiting)
         return reset(**options)
 
     monkeypatch.setattr(tiny_env, "reset", slow_reset)

@@ -93,7 +93,7 @@ STRANGERS = {
 def test_nothing_of_a_stranger_gets_in(control, name):
     """Item 3: libzmq takes ZMTP/1.0 without a greeting, so the body of a POST by any web page was read as frames."""
     taken = []
-    control._answer = lambda *question: taken.append(question)
+    control.answer = lambda *question: taken.append(question)
     raw(control, STRANGERS[name])
     serve(control)
     assert not taken and not control.stopped and not control.faults.counts and control.read().events == ()
@@ -114,7 +114,7 @@ def test_whoever_reads_the_key_gets_in_and_only_its_user_can_read_it(control):
     path = key_path(control.address)
     assert path.stat().st_mode & 0o777 == 0o600 and runtime_folder().stat().st_mode & 0o777 == 0o700
     operator = Operator(control.address)
-    operator._put(STOP)
+    operator.send(STOP)
     serve(control)
     assert control.stopped
     operator.close()
@@ -128,7 +128,7 @@ def test_a_stop_is_heard_within_50_ms_while_strangers_send_empty_frames(control)
         serve(control, 0.5)
         for _ in range(20):
             control.stopped, before_s = False, time.monotonic()
-            operator._put(question("event", event="stop"))
+            operator.send(question("event", event="stop"))
             while not control.stopped and time.monotonic() < before_s + 5:
                 control.serve()
                 time.sleep(0.002)
@@ -158,7 +158,7 @@ def test_a_message_of_too_many_frames_is_dropped_and_serve_keeps_its_time(contro
     operator = Operator(control.address)
     frames = [b""] * 200_000
     operator.socket.send_multipart(frames)
-    operator._put(STOP)
+    operator.send(STOP)
     longest_s, end_s = 0.0, time.monotonic() + 20
     while not control.stopped and time.monotonic() < end_s:
         began_s = time.thread_time()  # other work on this machine does not count
@@ -191,8 +191,8 @@ def test_one_message_ends_nothing(control, field, levels):
     else:
         message = packed + body
     operator = Operator(control.address)
-    operator._put(message)
-    operator._put(STOP)
+    operator.send(message)
+    operator.send(STOP)
     end_s = time.monotonic() + 10
     while not control.stopped and time.monotonic() < end_s:
         control.wait(0.01)
@@ -206,7 +206,7 @@ def test_one_message_ends_nothing(control, field, levels):
 def heard(operator, control, seconds=5.0):
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
-        operator._put(question("state"))
+        operator.send(question("state"))
         control.wait(0.02)
         if operator.socket.poll(20):
             operator.socket.recv_multipart()
@@ -222,7 +222,7 @@ def test_tools_survive_a_restart_and_what_was_meant_for_the_one_before_does_not_
     assert heard(operator, first)
     first.close()
     assert not read_key(key_path(address))
-    operator._put(STOP)
+    operator.send(STOP)
     time.sleep(0.05)
     second = Control(address)
     assert read_key(key_path(address)) != key
@@ -233,7 +233,7 @@ def test_tools_survive_a_restart_and_what_was_meant_for_the_one_before_does_not_
 
 def test_a_tool_may_be_there_before_its_robot_server():
     operator = Operator(bound("auto", "arm"))
-    operator._put(STOP)
+    operator.send(STOP)
     control = Control(operator.address)
     assert heard(operator, control)
     operator.close()
@@ -264,7 +264,7 @@ def test_tools_find_the_robot_server_that_follows_one_that_was_killed(folder, tr
         assert operator.ask("event", event="stop")["stopped"] and operator.ask("state")["state"]["stop"] == 1
         server.kill()
         server.wait()
-        operator._put(STOP)
+        operator.send(STOP)
         assert not operator.ask("state", timeout_s=0.05)
     operator.close()
 

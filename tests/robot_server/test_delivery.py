@@ -317,7 +317,7 @@ def test_a_backlog_waits_for_a_learner_that_is_in_an_update(bench, episode_steps
         while time.monotonic() < end:  # an update is being made
             link.pump()
             time.sleep(0.002)
-        waiting = [each.under_way for each in mailbox.listener.connections._by_fd.values()]
+        waiting = [each.under_way for each in mailbox.listener.connections.by_fd.values()]
         bench.work()
         assert max(waiting, default=0) > 50_000 or len(bench.episodes) > 15  # what it may send, it sends
     bench.turn(lambda: not link.backlog and len(bench.episodes) == 20)

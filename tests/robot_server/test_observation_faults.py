@@ -24,16 +24,16 @@ def link(bench):
 @pytest.fixture
 def nan_at(tiny_env, monkeypatch):
     """nan_at({1: 2}): in episode 1 (of the environment) the observation after step 2 has NaN."""
-    see = tiny_env._see
+    see = tiny_env.see
 
     def apply(faults):
         def seen():
             observation = see()
-            if faults.get(len(tiny_env.seeds) - 1) == tiny_env._step:
+            if faults.get(len(tiny_env.seeds) - 1) == tiny_env.made:
                 observation["state"][1] = np.nan
             return observation
 
-        monkeypatch.setattr(tiny_env, "_see", seen)
+        monkeypatch.setattr(tiny_env, "see", seen)
 
     return apply
 

@@ -16,17 +16,17 @@ class Scripted:
     """Answers what it is given; its one buffer is used again and again."""
 
     def __init__(self, *infos, dtype=np.float64):
-        self._infos, self._buffer, self.asked = list(infos), np.zeros(2, dtype), []
+        self._infos, self.buffer, self.asked = list(infos), np.zeros(2, dtype), []
 
     def reset(self, *, seed, options):
         self.asked.append((seed, options))
-        return {"state": self._buffer}, self._infos.pop(0)
+        return {"state": self.buffer}, self._infos.pop(0)
 
     def step(self, action):
         self.asked.append(action)
-        self._buffer += 1
+        self.buffer += 1
         last = len(self._infos) == 1
-        return {"state": self._buffer}, np.float64(0.5), np.bool_(last), False, self._infos.pop(0)
+        return {"state": self.buffer}, np.float64(0.5), np.bool_(last), False, self._infos.pop(0)
 
 
 def test_a_step_has_the_age_of_what_was_seen_before_it_and_the_latency_of_its_own_action():
@@ -86,11 +86,11 @@ def test_an_observation_that_is_not_finite_is_the_observations_fault(value, word
     stepper = Stepper(env, SPEC)
     stepper.reset(7)
     stepper.step(np.zeros(1, np.float32))
-    env._buffer[1] = value
+    env.buffer[1] = value
     with pytest.raises(ObservationFault, match=rf"^observation 'state' has {word or 'inf'}.* at step 2 .* seed 7"):
         stepper.step(np.zeros(1, np.float32))
     assert stepper.observation["state"].tolist() == [1, 1]  # the last that can be acted on
-    env._buffer[1] = np.nan
+    env.buffer[1] = np.nan
     with pytest.raises(ObservationFault, match=r"^observation 'state' has NaN after the reset"):
         stepper.reset(7)
 

@@ -23,7 +23,7 @@ RULE = 'SUBSYSTEM=="input", ENV{ID_INPUT_JOYSTICK}=="1", MODE="0666"'
 MARKS = {"y": "y", "x": "n", "b": "backspace", "start": "enter", "back": "p"}  # button -> key of Marks
 
 
-def _sdl() -> Any:
+def load_sdl() -> Any:
     """The library, with its pads. Raises UserError where it is not installed."""
     os.environ["SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS"] = "1"
     os.environ["SDL_NO_SIGNAL_HANDLERS"] = "1"  # Ctrl-C stays Python's
@@ -54,7 +54,7 @@ and in the terminal:
     ENABLE = "\n  right bumper  hold it: the arm follows the sticks only then"
 
     def __init__(self, config: CollectConfig) -> None:
-        self._sdl = sdl = _sdl()
+        self._sdl = sdl = load_sdl()
         found = [i for i in range(sdl.SDL_NumJoysticks()) if sdl.SDL_IsGameController(i)]
         self._pad = sdl.SDL_GameControllerOpen(found[0]) if found else None
         if not self._pad:

@@ -20,10 +20,10 @@ class Leader(Device):
         self._kind, self._suffix = kind, SUFFIX
         try:
             package = load("teleoperators")
-            self._leader = package.make_teleoperator_from_config(
+            self.leader = package.make_teleoperator_from_config(
                 configuration(package.TeleoperatorConfig, "teleoperator", kind, config.leader)
             )
-            self._leader.connect(calibrate=False)
+            self.leader.connect(calibrate=False)
         except (ValueError, OSError, RuntimeError) as error:
             raise UserError(f"device 'lerobot:{kind}': {' '.join(str(error).split())}") from None
         self._terminal, self._marks, self._enabled = terminal_if_any(), Marks(), False
@@ -33,7 +33,7 @@ class Leader(Device):
         keys = self._terminal.keys() if self._terminal else []
         self._enabled ^= bool(keys.count("e") % 2)
         try:
-            told = self._leader.get_action()
+            told = self.leader.get_action()
         except (OSError, RuntimeError) as error:
             raise UserError(f"device 'lerobot:{self._kind}': {' '.join(str(error).split())}") from None
         place = {key.removesuffix(self._suffix): float(value) for key, value in told.items()}
@@ -45,4 +45,4 @@ class Leader(Device):
     def close(self) -> None:
         if self._terminal:
             self._terminal.close()
-        self._leader.disconnect()
+        self.leader.disconnect()

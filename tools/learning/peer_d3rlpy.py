@@ -72,12 +72,12 @@ def steps_of(replay: Replay) -> dict[str, np.ndarray]:
     index = replay.index
 
     def states(rows: torch.Tensor) -> np.ndarray:
-        found = [replay._columns[f"obs/{key}"].rows[rows].numpy() for key in replay.spec.states]
+        found = [replay.columns[f"obs/{key}"].rows[rows].numpy() for key in replay.spec.states]
         scaled: np.ndarray = (np.concatenate(found, -1) - mean) / std
         return scaled
 
     columns = {
-        name: replay._columns[name].rows[index].numpy() for name in ("actions", "rewards", "terminated", "returns")
+        name: replay.columns[name].rows[index].numpy() for name in ("actions", "rewards", "terminated", "returns")
     }
     return {"states": states(index), "following": states(index + 1), "mean": mean, "std": std, **columns}
 

@@ -91,7 +91,7 @@ class Learning:
 
     def sampled(self, name="returns"):
         """What can be sampled of a column, in order."""
-        return self.replay._columns[name].rows[self.replay.index].tolist()
+        return self.replay.columns[name].rows[self.replay.index].tolist()
 
 
 @pytest.fixture

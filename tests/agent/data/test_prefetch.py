@@ -39,7 +39,7 @@ def test_the_batches_and_the_generators_are_those_of_drawing_on_demand(make_side
     for k in range(40):
         if k % 5 == 3 or k in (10, 11):
             for prefetch in (plain, ahead):
-                prefetch._replays["online"].add(make_episode(3 + k % 4, seed=k))
+                prefetch.replays["online"].add(make_episode(3 + k % 4, seed=k))
         one, two = plain.next(), ahead.next()
         if device == "cuda":  # work for the GPU to be behind with: a batch must stay whole under it
             torch.linalg.matrix_power(torch.rand(512, 512, device=device), 40)
@@ -59,9 +59,9 @@ def test_a_batch_drawn_ahead_stays_out_of_the_checkpoint(make_sides):
     prefetch.draw_ahead()
     states = prefetch.generators()
     assert not any(torch.equal(state, old) for state, old in zip(states.values(), before, strict=True))
-    assert not any(torch.equal(states[name], r.generator.get_state()) for name, r in prefetch._replays.items())
+    assert not any(torch.equal(states[name], r.generator.get_state()) for name, r in prefetch.replays.items())
     resumed = Prefetch(*make_sides(), 16, 0.5, CPU, ahead=True)
-    for name, replay in resumed._replays.items():
+    for name, replay in resumed.replays.items():
         replay.generator.set_state(states[name])
     same(prefetch.next(), resumed.next())
 
@@ -71,7 +71,7 @@ def test_on_a_cpu_nothing_is_drawn_ahead(make_sides):
     assert not prefetch.ahead
     batch = prefetch.next()
     for name, state in prefetch.generators().items():
-        assert torch.equal(state, prefetch._replays[name].generator.get_state())
+        assert torch.equal(state, prefetch.replays[name].generator.get_state())
     taken = batch.observations["cam"].data_ptr()
     assert prefetch.next().observations["cam"].data_ptr() == taken  # the same memory again
 

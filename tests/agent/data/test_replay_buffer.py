@@ -97,7 +97,7 @@ def test_memory_is_what_was_asked_for_and_images_stay_uint8(spec, make_episode):
         replay.add(make_episode(7, seed=seed))
     batch = replay.sample(3)
     assert batch.observations["cam"].dtype == batch.next_observations["cam"].dtype == torch.uint8
-    assert {len(column.rows) for column in replay._columns.values()} == {50}
+    assert {len(column.rows) for column in replay.columns.values()} == {50}
     assert replay.episodes == 6 and len(replay) == 42  # 6 x 8 of 50 rows
 
 
@@ -140,7 +140,7 @@ def test_a_refused_episode_changes_nothing(spec, make_episode, state_spec):
     replay = Replay(spec, 20, RewardConfig(), 0.9, seed=0)
     replay.add(make_episode(6, success=True))
     replay.add(make_episode(6, seed=1))
-    before = {name: column.rows.clone() for name, column in replay._columns.items()}, len(replay), replay.episodes
+    before = {name: column.rows.clone() for name, column in replay.columns.items()}, len(replay), replay.episodes
     good = make_episode(8, seed=2)
     bad = [
         (make_episode(20), "20 steps does not fit"),
@@ -153,7 +153,7 @@ def test_a_refused_episode_changes_nothing(spec, make_episode, state_spec):
     for episode, message in bad:
         with pytest.raises(UserError, match=message):
             replay.add(episode)
-    assert all(torch.equal(before[0][name], column.rows) for name, column in replay._columns.items())
+    assert all(torch.equal(before[0][name], column.rows) for name, column in replay.columns.items())
     assert (len(replay), replay.episodes) == before[1:]
     with pytest.raises(SpecError):
         replay.add(damaged(good, "truncated", True))
@@ -215,7 +215,7 @@ def test_a_removed_episode_is_sampled_no_more_and_the_others_are(spec, make_epis
     replay.remove(tickets[1])
     assert len(replay) == 10 and replay.episodes == 2 and replay.changes > before
     kept = np.concatenate([make_episode(n, seed=n).actions for n in (4, 6)])
-    np.testing.assert_array_equal(replay._columns["actions"].rows[replay.index].numpy(), kept)
+    np.testing.assert_array_equal(replay.columns["actions"].rows[replay.index].numpy(), kept)
     replay.remove(tickets[1])  # once is enough
     assert len(replay) == 10
     for seed in range(20):  # round the ring a few times

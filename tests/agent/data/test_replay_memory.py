@@ -42,7 +42,7 @@ def test_item_28_what_is_needed_is_what_a_replay_takes(demos):
     replay = Replay(SPEC, 1000, RewardConfig(), 0.9)
     for path in paths:
         replay.add(read_episode(path))
-    taken = sum(column.bytes for column in replay._columns.values())
+    taken = sum(column.bytes for column in replay.columns.values())
     loading = 2 * 21 * row_bytes(SPEC)
     assert needed_bytes(paths) - loading == pytest.approx(taken, rel=0.01)
     assert needed_bytes(paths, most_rows=21) == pytest.approx(loading + taken / 20, rel=0.01)

@@ -137,8 +137,8 @@ def test_an_honest_robot_that_sends_much_for_long_is_never_disconnected(mailbox,
     mailbox.listener.connections.limits.robot = 4_000_000
     for number in range(100):
         good(mailbox, robot, number)
-    assert not mailbox.counts and mailbox.listener.connections._by_fd
-    watched = mailbox.listener.connections._by_fd
+    assert not mailbox.counts and mailbox.listener.connections.by_fd
+    watched = mailbox.listener.connections.by_fd
     drain_until(
         mailbox, lambda: all(-10_000 < each.under_way < 4000 for each in watched.values())
     )  # once it has looked
@@ -169,7 +169,7 @@ def test_with_keys_an_address_with_strangers_keeps_no_robot_out(tmp_path, make_m
     (tmp_path / "robot.key").rename(tmp_path / "authorized" / "robot.key")
     mailbox = make_mailbox(keys=tmp_path)
     for _ in range(connections.STRIKES):
-        mailbox.listener.connections._strike("127.0.0.1")
+        mailbox.listener.connections.strike("127.0.0.1")
     link = Link(mailbox.address, SPEC, "robot", EnvRecord(), tmp_path / "spool", keys=tmp_path)
     drain_until(mailbox, lambda: link.pump() or link.network is not None, 10.0)
     link.close(0.0)

@@ -61,7 +61,7 @@ def test_a_good_robot_is_heard_among_thousands_of_strange_messages(
             taken += mailbox.drain()
             assembly = mailbox.assembly
             assert len([*mailbox.registry]) <= 3 and len(assembly.open) <= 4 and len(mailbox.requests) <= 5
-            assert assembly._bytes == sum(episode.bytes for episode in assembly.open.values())
+            assert assembly.open_bytes == sum(episode.bytes for episode in assembly.open.values())
         good.pull(outbox=[["good", "b0", number, len(steps)]])
 
     def all_there():
@@ -164,7 +164,7 @@ def test_the_bytes_of_open_episodes_are_bounded(monkeypatch):
     for episode in range(4):
         for number in range(3):
             assembly.add(("raw", "b0", episode), number, step, {}, b"")
-    assert [key[2] for key in assembly.open] == [2, 3] and assembly.steps == 6 and assembly._bytes == 6 * 204
+    assert [key[2] for key in assembly.open] == [2, 3] and assembly.steps == 6 and assembly.open_bytes == 6 * 204
     assembly.add(("raw", "b0", 3), 3, step, {}, b"")
     with pytest.raises(WireError, match="too large: 4 steps"):
         assembly.add(("raw", "b0", 3), 4, step, {}, b"")
@@ -176,7 +176,7 @@ def test_meta_counts_with_the_first_and_the_last_step_only():
     for number, step in enumerate(steps_of(3)):
         assembly.add(KEY, number, step, {f"m{number}": 1}, b"")
     (episode,) = assembly.take()
-    assert episode.meta.keys() == {"m0", "m2", "robot", "boot", "number"} and assembly._bytes == 0
+    assert episode.meta.keys() == {"m0", "m2", "robot", "boot", "number"} and assembly.open_bytes == 0
 
 
 def test_robots_long_gone_are_forgotten_and_too_many_push_out_the_most_silent(

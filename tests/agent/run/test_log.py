@@ -54,18 +54,18 @@ def test_a_full_disk_costs_records_and_never_the_run(tmp_path, caplog, monkeypat
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is cut short would be read by the next run
     log = RunLog(tmp_path)
     log.write("episode", 1, 0, length=1)
-    board, before = log._board, resource.getrlimit(resource.RLIMIT_FSIZE)
+    board, before = log.board, resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size + 20, before[1]))
         for step in range(2, 30):
             log.write("episode", step, 0, length=1)
         deadline = time.monotonic() + 30
-        while log._board is board and time.monotonic() < deadline:  # until its thread has met the limit, too
+        while log.board is board and time.monotonic() < deadline:  # until its thread has met the limit, too
             log.write("episode", step, 0, length=1)
             time.sleep(0.01)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert log._board is not board
+    assert log.board is not board
     curves = _curves(tmp_path)
     log.write("episode", 30, 0, length=1)
     while _curves(tmp_path) == curves and time.monotonic() < deadline + 30:

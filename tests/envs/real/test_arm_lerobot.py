@@ -30,17 +30,17 @@ def test_what_it_says_that_it_sent_is_what_was_sent():
     made = arm(most=5.0)
     made.connect()
     assert made.command(np.array([9.0, 4.0])).tolist() == [5.0, 4.0]
-    assert made._robot.sent == [{"pan.pos": 9.0, "lift.pos": 4.0}]
+    assert made.robot.sent == [{"pan.pos": 9.0, "lift.pos": 4.0}]
 
 
 def test_to_hold_it_is_to_send_it_where_it_is():
     made = arm()
     made.connect()
     made.hold()
-    assert made._robot.sent == [{"pan.pos": 1.0, "lift.pos": 2.0}]
+    assert made.robot.sent == [{"pan.pos": 1.0, "lift.pos": 2.0}]
     made.disconnect()
     made.disconnect()
-    assert not made._robot.is_connected
+    assert not made.robot.is_connected
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_line_that_breaks_is_for_the_keeper():
 def test_an_axis_that_it_does_not_observe_is_named():
     made = arm()
     made.connect()
-    made._robot.at = {"pan.pos": 1.0}
+    made.robot.at = {"pan.pos": 1.0}
     with pytest.raises(ArmError, match=r"does not observe lift\.pos"):
         made.state()
 

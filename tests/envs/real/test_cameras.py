@@ -288,7 +288,7 @@ def test_start_says_why_there_is_no_frame(made):
         with pytest.raises(ValueError, match=f"camera 'wrist': no frame within 0.3 s: .*{cause}"):
             camera.start(0.3)
         source.released.set()
-        until(lambda camera=camera: not camera._thread.is_alive())
+        until(lambda camera=camera: not camera.thread.is_alive())
     source = Scripted()
     source.mode = "wrong option"
     began = time.monotonic()
@@ -312,7 +312,7 @@ def test_start_all_closes_all_when_one_fails(made):
     first, second = made(good), made(bad)
     with pytest.raises(ValueError, match="the bus was reset"):
         cameras.start_all([first, second], 0.4)
-    assert not first._thread.is_alive() and not second._thread.is_alive() and good.closes == 1
+    assert not first.thread.is_alive() and not second.thread.is_alive() and good.closes == 1
 
 
 def test_before_start_and_after_close(made):
@@ -322,7 +322,7 @@ def test_before_start_and_after_close(made):
     camera.start()
     camera.close()
     camera.close()
-    assert source.closes == 1 and not camera._thread.is_alive()
+    assert source.closes == 1 and not camera.thread.is_alive()
     assert "is closed" in refusal(camera)
     with pytest.raises(ValueError, match="is closed; make a new one"):
         camera.start()
@@ -336,10 +336,10 @@ def test_close_leaves_a_driver_that_hangs_and_says_so(made, caplog):
     until(lambda: refusal(camera))
     began = time.monotonic()
     camera.close(0.2)
-    assert time.monotonic() < began + 2 and camera._thread.is_alive() and camera._thread.daemon
+    assert time.monotonic() < began + 2 and camera.thread.is_alive() and camera.thread.daemon
     assert "camera 'wrist': its driver does not return" in caplog.text
     source.released.set()
-    until(lambda: not camera._thread.is_alive())
+    until(lambda: not camera.thread.is_alive())
     assert source.closes == 1  # by its own thread, once the driver let go of it
 
 

@@ -117,11 +117,11 @@ def test_seeds_decide_where_an_episode_starts(env):
 def test_what_left_the_filter_is_the_action_that_is_told(env):
     unwrapped, scale = env.unwrapped, MOCK_AXES["x"]["speed"] / 10
     env.step(STILL)  # the first after a reset begins where the arm is
-    begun, told = unwrapped._target[0], []
+    begun, told = unwrapped.target[0], []
     for _ in range(25):
         told.append(env.step(FORWARD)[4]["action"])
-        assert unwrapped._target[0] <= MOCK_AXES["x"]["high"] + 1e-9
-    assert unwrapped._target[0] - begun == pytest.approx(scale * sum(action[0] for action in told), abs=1e-5)
+        assert unwrapped.target[0] <= MOCK_AXES["x"]["high"] + 1e-9
+    assert unwrapped.target[0] - begun == pytest.approx(scale * sum(action[0] for action in told), abs=1e-5)
     assert (
         max(action[0] for action in told) > 0.9 and abs(told[-1][0]) < 0.05
     )  # it cannot go beyond the end of its range
@@ -172,7 +172,7 @@ def test_an_arm_that_answers_late_moves_no_farther_than_it_was_told(world, env):
             env.step(FORWARD)
     except envs.base.RobotFault:
         pass
-    assert env.unwrapped._target[0] < MOCK_AXES["x"]["home"] + 0.025 * 6
+    assert env.unwrapped.target[0] < MOCK_AXES["x"]["home"] + 0.025 * 6
     time.sleep(1.5)
     cleared(env)
 

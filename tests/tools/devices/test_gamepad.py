@@ -17,7 +17,7 @@ class Pad:
     """A pad that reports what it is told; its device is opened by `gamepad`."""
 
     def __init__(self, **config):
-        gamepad._sdl()
+        gamepad.load_sdl()
         self.index = sdl2.SDL_JoystickAttachVirtual(sdl2.SDL_JOYSTICK_TYPE_GAMECONTROLLER, 6, 15, 0)
         assert self.index >= 0
         self.stick = sdl2.SDL_JoystickOpen(self.index)
@@ -150,7 +150,7 @@ def test_no_pad_and_one_that_may_not_be_read_have_their_remedies(monkeypatch):
 
 
 def test_a_joystick_that_is_no_gamepad_is_named():
-    gamepad._sdl()
+    gamepad.load_sdl()
     index = sdl2.SDL_JoystickAttachVirtual(sdl2.SDL_JOYSTICK_TYPE_THROTTLE, 2, 2, 0)
     try:
         with pytest.raises(UserError, match="does not know the buttons of 'Virtual"):

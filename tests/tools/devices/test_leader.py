@@ -44,12 +44,12 @@ def test_the_arm_follows_while_it_is_enabled(terminal):
     command = device.read()
     assert not command.enabled and command.place is None and command.events == ("success",)
     device.close()
-    assert not device._leader.connected and terminal.pressed is None
+    assert not device.leader.connected and terminal.pressed is None
 
 
 def test_one_that_goes_away_or_is_not_there_is_one_line(terminal):
     device = Leader("so9_leader", CollectConfig())
-    device._leader.broken = True
+    device.leader.broken = True
     with pytest.raises(UserError, match="device 'lerobot:so9_leader': no answer from motor 2"):
         device.read()
     with pytest.raises(UserError, match="could not open /dev/none"):

@@ -333,7 +333,7 @@ def test_a_page_of_another_site_gets_nothing_into_the_robots_socket(arm, chromiu
     site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=site.serve_forever, daemon=True).start()
     taken = []
-    arm.control._answer = lambda *question: taken.append(question)
+    arm.control.answer = lambda *question: taken.append(question)
     stop = question("event", event="stop")
     stops = (bytes([len(stop) + 1, 0]) + stop) * 200  # after empty frames, which end where a frame begins, or one later
     bodies = [list(b"\1" * filler + stops) for filler in (1000, 1001)]
@@ -421,7 +421,7 @@ def test_a_browser_that_is_killed_in_a_motion_holds_the_arm(arm, start_panel, ch
     arm.moves(0.5, 0, 0, 0, 0, 0)
     os.killpg(process.pid, signal.SIGKILL)
     arm.moves(0, 0, 0, 0, 0, 0)
-    assert arm.control._state()["driven"] == "held" and arm.command.gripper == 1
+    assert arm.control.state()["driven"] == "held" and arm.command.gripper == 1
 
 
 @by_browser
@@ -433,10 +433,10 @@ def test_a_page_that_is_not_looked_at_does_not_drive(arm, page):
     arm.moves(0, 0, 0, 0, 0, 0)
     page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    until(lambda: arm.control._state()["driven"] == "held")
+    until(lambda: arm.control.state()["driven"] == "held")
     assert page.inner_text("#take") == "Take over"  # it does not go on by itself
     page.close()
-    assert arm.control._state()["driven"] == "held"
+    assert arm.control.state()["driven"] == "held"
 
 
 @by_browser
