@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union
 
 from agent import yaml_file
-from agent.config import ELSEWHERE, SECTIONS, section_class
+from agent.config import OTHER_SECTIONS, SECTIONS, section_class
 from agent.env_record import EnvRecord
 from agent.options import build as checked
 from agent.options import converted
@@ -226,7 +226,7 @@ def _resolve(key: str, used: list[str], options: Mapping[str, Any], own: list[st
     if dot:
         if section in fields and leaf in fields[section]:
             return section, leaf
-        if section in (*SECTIONS, *ELSEWHERE) and section not in fields:
+        if section in (*SECTIONS, *OTHER_SECTIONS) and section not in fields:
             raise UserError(f"--{key}: this command does not use section '{section}'")
         raise UserError(f"unknown flag --{key}{nearest(key, [f'{s}.{f}' for s in fields for f in fields[s]])}")
     found = [name for name, names in fields.items() if key in names]

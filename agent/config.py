@@ -234,7 +234,9 @@ class RunConfig:
 
 
 SECTIONS: dict[str, type] = get_type_hints(RunConfig)
-ELSEWHERE = {  # sections of the packages above: a file may serve their commands, too
+# Sections of the packages above, which agent may not import. Whichever command reads a file first checks all of it: a
+# misspelt key of the robot's is found when training starts, not on the robot. So each needs its class, by name.
+OTHER_SECTIONS = {
     "robot": "robot_server.config:RobotConfig",
     "collect": "tools.recording.config:CollectConfig",
     "success": "tools.train_reward.config:SuccessConfig",
@@ -243,10 +245,10 @@ ELSEWHERE = {  # sections of the packages above: a file may serve their commands
 
 def section_class(name: str, where: str = "") -> type:
     """The dataclass of the section `name`, whichever package owns it. Raises UserError, naming the nearest one."""
-    if name in ELSEWHERE:
-        return cast(type, pkgutil.resolve_name(ELSEWHERE[name]))
+    if name in OTHER_SECTIONS:
+        return cast(type, pkgutil.resolve_name(OTHER_SECTIONS[name]))
     if name not in SECTIONS:
-        raise UserError(f"{where}unknown section '{name}'{nearest(name, [*SECTIONS, *ELSEWHERE, 'env'])}")
+        raise UserError(f"{where}unknown section '{name}'{nearest(name, [*SECTIONS, *OTHER_SECTIONS, 'env'])}")
     return SECTIONS[name]
 
 

@@ -15,7 +15,7 @@ import yaml as pyyaml
 import envs
 from agent import cli, yaml_file
 from agent.cli import Typed, build, coerce, nearest, parse
-from agent.config import ELSEWHERE, SECTIONS, CalQLConfig, NetworkConfig, section_class
+from agent.config import OTHER_SECTIONS, SECTIONS, CalQLConfig, NetworkConfig, section_class
 from agent.env_record import EnvRecord
 from agent.spec import UserError
 
@@ -335,7 +335,7 @@ def test_help_config_lists_every_field_with_the_values_in_force(capsys):
 
 
 def test_every_field_has_help_and_a_default_of_its_type():
-    for name, kind in {name: section_class(name) for name in (*SECTIONS, *ELSEWHERE)}.items():
+    for name, kind in {name: section_class(name) for name in (*SECTIONS, *OTHER_SECTIONS)}.items():
         default = kind()
         for key, field_ in kind.__dataclass_fields__.items():
             assert field_.metadata.get("help"), f"{name}.{key}"

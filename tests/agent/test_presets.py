@@ -9,7 +9,7 @@ import yaml
 
 import envs
 from agent import cli
-from agent.config import ELSEWHERE, SECTIONS, RunConfig
+from agent.config import OTHER_SECTIONS, SECTIONS, RunConfig
 from tools.learning import suite as learning_suite
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ NAMES = sorted(name for name in FILES if FILES[name].parent.name != "hardware" o
 def settings(*names):
     """section -> its values, after these files in this order."""
     files = [word for name in names for word in ("--config", str(FILES.get(name, name)))]
-    names = [*SECTIONS, *ELSEWHERE]
+    names = [*SECTIONS, *OTHER_SECTIONS]
     arguments = cli.parse(files, "", names, env_options=envs.options)
     sections = {name: arguments.section(name) for name in names}
     RunConfig(**{name: sections[name] for name in SECTIONS}).checked()

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from agent.config import ELSEWHERE, SECTIONS, section_class
+from agent.config import OTHER_SECTIONS, SECTIONS, section_class
 from envs.base import Common
 from envs.fake import FakeOptions
 from envs.gym import GymOptions
@@ -72,7 +72,7 @@ An unknown key is an error that names the nearest known one. A checkpoint stores
 
 def page() -> str:
     parts = [INTRODUCTION]
-    for name in (*SECTIONS, *ELSEWHERE):
+    for name in (*SECTIONS, *OTHER_SECTIONS):
         parts.append(f"## `{name}`\n\nUsed by {USED_BY[name].rstrip('.')}.\n\n{table(section_class(name))}")
     parts.append("## `env`\n\nThe environment. `name` (or `--env`) chooses it; the other options depend on it.\n")
     parts += [f"### {title[0].upper()}{title[1:]}\n\n{about}\n\n{table(kind)}" for title, (kind, about) in ENV.items()]

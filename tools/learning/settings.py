@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.config import ELSEWHERE, SECTIONS, section_class
+from agent.config import OTHER_SECTIONS, SECTIONS, section_class
 from agent.files import written
 from agent.spec import UserError
 from tools.common.rollout import env_options
@@ -24,7 +24,7 @@ def config_words(configs: Sequence[str]) -> list[str]:
 
 def settings(configs: Sequence[str]) -> dict[str, Any]:
     """section -> its dataclass, as the commands will read it; "env" -> its name and options. Raises UserError."""
-    names = [*SECTIONS, *ELSEWHERE]
+    names = [*SECTIONS, *OTHER_SECTIONS]
     arguments = cli.parse(config_words(configs), "", names, env_options=env_options)
     return {name: arguments.section(name) for name in names} | {"env": arguments.env()}
 
@@ -93,7 +93,7 @@ def differences(one: dict[str, Any], two: dict[str, Any]) -> dict[str, tuple[Any
 def _default(key: str) -> Any:
     """Of 'section.field'; an option of an environment, which is not known here, is off."""
     section, _, field = key.partition(".")
-    return plain(getattr(section_class(section)(), field, None)) if section in {*SECTIONS, *ELSEWHERE} else False
+    return plain(getattr(section_class(section)(), field, None)) if section in {*SECTIONS, *OTHER_SECTIONS} else False
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
