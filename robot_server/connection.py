@@ -70,6 +70,11 @@ class Connection:
         events.connect(where)
         return events
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection had to be made anew."""
+        return max(0, self.count - 1)
+
     def read_events(self) -> None:
         """Update count, error and gave_up by what has happened since. Never blocks."""
         while self._events.getsockopt(zmq.EVENTS) & zmq.POLLIN:

@@ -77,11 +77,8 @@ class Link:
         self._hold_end_s = 0.0
         self.heard_s = time.monotonic()
         self._faults = Faults()
-        options = {
-            zmq.ROUTING_ID: f"{robot_name}-{self.boot}".encode(),
-            zmq.RECONNECT_IVL: 100,
-            zmq.RECONNECT_IVL_MAX: 1000,
-        }
+        identity = f"{robot_name}-{self.boot}".encode()
+        options = {zmq.ROUTING_ID: identity, zmq.RECONNECT_IVL: 100, zmq.RECONNECT_IVL_MAX: 1000}
         self.connection = Connection(address, robot_name, keys, options)
         self.sender = Sender(self.connection, self.outbox, held_bytes(spec) // 2)
 
@@ -129,16 +126,6 @@ class Link:
         """Why there is no connection, in plain words; empty while there is one."""
         self.connection.read_events()
         return self.connection.error
-
-    @property
-    def reconnects(self) -> int:
-        """How often the connection had to be made anew."""
-        return max(0, self.connection.count - 1)
-
-    @property
-    def round_trip_s(self) -> float:
-        """Median of the last minute, from a PULL to the learner's answer, which comes between two updates."""
-        return self.sender.round_trip_s
 
     @property
     def silent_s(self) -> float:
@@ -239,8 +226,8 @@ class Link:
     def _send_pull(self) -> bool:
         if self.connection.error:
             return False
-        report = {"sent_s": (now := time.monotonic()), "reconnects": self.reconnects}
-        pull = self.weights.pull(self.outbox, self.clock, **report, round_trip_s=self.round_trip_s)
+        report = {"sent_s": (now := time.monotonic()), "reconnects": self.connection.reconnects}
+        pull = self.weights.pull(self.outbox, self.clock, **report, round_trip_s=self.sender.round_trip_s)
         if sent := self.connection.send(pull):
             self.sender.pulled(now)
         return sent

@@ -9,6 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import Stop, build
@@ -185,10 +186,12 @@ def first_policy(
     return policy
 
 
-LINK_HEALTH = {  # of the link: its name for the operator's page -> here
+LINK_HEALTH = {  # name for the operator's page -> attribute of the link
     "trouble": "connection_error",
     "unkept": "unsaved",
-    **{name: name for name in ("address", "run", "full", "reconnects", "backlog", "round_trip_s", "silent_s")},
+    "reconnects": "connection.reconnects",
+    "round_trip_s": "sender.round_trip_s",
+    **{name: name for name in ("address", "run", "full", "backlog", "silent_s")},
 }
 
 
@@ -218,7 +221,7 @@ class Tally:
         link = self._link
         if link.version != self._version:
             self._version, self._since_s = link.version, time.monotonic()
-        health = {told: getattr(link, name) for told, name in LINK_HEALTH.items()}
+        health = {name: attrgetter(path)(link) for name, path in LINK_HEALTH.items()}
         return {
             "robot": self._name,
             "episodes": self.episodes,

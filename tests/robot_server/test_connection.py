@@ -38,7 +38,7 @@ def test_the_trouble_is_named(bench, tmp_path, theirs, ours, text):
     mailbox = "tcp://127.0.0.1:9" if theirs is None else bench.mailbox(keys=theirs and tmp_path / theirs)
     link = bench.link(mailbox, keys=ours and tmp_path / ours)
     bench.turn(lambda: text in link.connection_error)
-    assert link.network is None and link.reconnects == 0
+    assert link.network is None and link.connection.reconnects == 0
 
 
 def test_a_refused_address_is_not_asked_for_keys_that_its_learner_does_not_use(bench, monkeypatch):
@@ -82,11 +82,11 @@ def test_something_else_listens_there(bench, greeting):
 
 def test_a_connection_that_is_lost_and_made_anew(bench):
     mailbox, link = bench.pair()
-    assert link.connection_error == "" and link.reconnects == 0
+    assert link.connection_error == "" and link.connection.reconnects == 0
     bench.close(mailbox)
     bench.turn(lambda: "nobody listens" in link.connection_error)
     bench.mailbox(mailbox.address)
-    bench.turn(lambda: link.reconnects == 1 and link.connection_error == "")
+    bench.turn(lambda: link.connection.reconnects == 1 and link.connection_error == "")
 
 
 def test_the_learner_knows_what_the_robot_holds(bench, quick, episode_steps):
@@ -117,7 +117,7 @@ def test_a_learner_with_nothing_to_say_is_not_away(bench, quick):
     heard = [link.heard_s]
     bench.turn(lambda: (heard.append(link.heard_s), len(set(heard)) > 3)[1])
     assert set(mailbox.counts) == set(link.counts) == set()
-    assert 0 < link.round_trip_s < 30
+    assert 0 < link.sender.round_trip_s < 30
 
 
 def test_a_pong_from_the_future_says_nothing(bench):
@@ -126,4 +126,4 @@ def test_a_pong_from_the_future_says_nothing(bench):
     for sent_s in (1e18, float("nan"), float("-inf")):
         mailbox.listener.send(robot.route, messages.pack("PONG", sent_s=sent_s))
     bench.turn(lambda: link.counts["PONG"] == 3)
-    assert link.round_trip_s < 30
+    assert link.sender.round_trip_s < 30

@@ -321,5 +321,5 @@ def test_a_backlog_waits_for_a_learner_that_is_in_an_update(bench, episode_steps
         bench.work()
         assert max(waiting, default=0) > 50_000 or len(bench.episodes) > 15  # what it may send, it sends
     bench.turn(lambda: not link.backlog and len(bench.episodes) == 20)
-    assert not mailbox.counts and link.reconnects == 0
+    assert not mailbox.counts and link.connection.reconnects == 0
     assert all(bench.same(episode, steps) for episode in bench.episodes)

@@ -189,7 +189,7 @@ def test_a_robot_that_sends_all_it_has_after_its_welcome_is_no_stranger(tmp_path
         time.sleep(0.01)
     assert not mailbox.counts
     drain_until(mailbox, lambda: link.pump() or mailbox.finished)
-    assert link.reconnects == 0
+    assert link.connection.reconnects == 0
     link.close(0.0)
 
 
