@@ -1,16 +1,21 @@
 """Commands printed in README.md and docs/: all are understood, and those of the walkthrough run as they stand there."""
 
 import argparse
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agent import cli
 from agent.spec import UserError
+from tools.common.process import free_port
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -18,9 +23,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def commands(text):
     """Command lines of the fenced blocks without a language, in their order, without comments."""
-    for block in re.findall(r"^```\n(.*?)^```", text, re.S | re.M):
-        for line in block.splitlines():
-            if line.startswith("python -m "):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M):
+        for line in block.replace("\\\n", " ").splitlines():
+            if not language and line.startswith("python -m "):
                 yield shlex.split(line, comments=True)[2:]
 
 
@@ -67,3 +72,59 @@ def test_a_wrong_flag_is_found(only_parsed, monkeypatch):
         monkeypatch.setattr(sys, "argv", words.split())
         with pytest.raises((SystemExit, UserError)):
             runpy.run_module(sys.argv[0], run_name="__main__")
+
+
+SMALL = {  # in the place of configs/quickstart.yaml: the same commands, on the toy task
+    "env": {"name": "fake", "horizon": 12},
+    "collect": {"episodes": 6, "noise": 0.3, "failure_rate": 0.3},
+    "network": {
+        "channels": [8],
+        "strides": [2],
+        "features": 8,
+        "critics": 2,
+        "actor_hidden": [16],
+        "critic_hidden": [16],
+    },
+    "offline": {"updates": 20, "batch": 16},
+    "online": {"env_steps": 60, "utd": 0.5, "batch": 16},
+}
+
+
+PROCESSES = ("agent.learner", "robot_server")  # the others run in this process: each would load torch anew
+
+
+@pytest.mark.parametrize("title", ["One minute: a toy task", "Fifteen minutes: Lift from images"])
+def test_the_walkthrough_runs_as_it_is_printed(title, tmp_path, monkeypatch):
+    """Every command of the section in its order; only the link's port is another than the default."""
+    section = (ROOT / "docs" / "walkthrough.md").read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+    printed = list(commands(section))
+    assert len(printed) >= 8
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "configs" / "quickstart.yaml").write_text(yaml.safe_dump(SMALL))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "run", lambda main: sys.exit(main(sys.argv[1:])))
+    address = f"tcp://127.0.0.1:{free_port()}"
+    running = {}
+    try:
+        for module, *arguments in printed:
+            if module in PROCESSES:
+                running[module] = start(module, *arguments, "--address", address)
+                if len(running) == 2:
+                    outputs = {name: process.communicate(timeout=200)[0] for name, process in running.items()}
+                    assert not any(process.returncode for process in running.values()), outputs
+            else:
+                monkeypatch.setattr(sys, "argv", [module, *arguments])
+                with pytest.raises(SystemExit) as ended:
+                    runpy.run_module(module, run_name="__main__")
+                assert not ended.value.code, module
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+    assert len(running) == 2 and len(list(tmp_path.glob("*.png"))) == 1
+
+
+def start(*words):
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", *words]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
