@@ -181,7 +181,7 @@ class Running:
         answer = self.policy.act(self.observation, self.deterministic)
         action: np.ndarray = np.clip(answer, -1, 1).astype(np.float32)
         if not np.isfinite(action).all():  # an arm must never be sent it
-            raise UserError(f"the policy (version {self.link.version}) answers {action}: stopped before moving")
+            raise UserError(f"the policy (version {self.link.version}) returned {action}: stopped before moving")
         self.moved = False
         if command and command.enabled:
             self.moved = command.moves  # then the next step holds it

@@ -20,9 +20,7 @@ class RobotConfig:
     threads: int = option(1, "CPU threads for the policy", low=1)
     deterministic: bool = option(False, "act with the mean of the policy instead of a sample")
     spool: str = option("spool", "folder for what the learner has not acknowledged yet")
-    spool_gb: float = option(
-        20.0, "how much may be there: from then on the robot waits for the learner", low=0, infinite=True
-    )
+    spool_gb: float = option(20.0, "limit of the spool: at it the robot waits for the learner", low=0, infinite=True)
     while_away: Literal["act", "wait"] = option(
         "act", "while the learner is away: act with the last policy, or finish the episode and wait"
     )

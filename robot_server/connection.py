@@ -33,7 +33,7 @@ class Connection:
         self.error = f"no connection to {address} yet"
         self._failures = _failures(address, robot, encrypted=bool(keys))
         self._meaning = {
-            zmq.EVENT_CLOSED: f"nobody listens at {address}",
+            zmq.EVENT_CLOSED: f"nothing listens at {address}",
             zmq.EVENT_CONNECTED: f"what listens at {address} does not answer as a learner does",
             zmq.EVENT_DISCONNECTED: f"the connection to {address} is lost",
             zmq.EVENT_HANDSHAKE_SUCCEEDED: "",

@@ -299,5 +299,5 @@ def _place(given: object) -> dict[str, float] | None:
         isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
         for name, value in given.items()
     ):
-        raise WireError("drive: a place that is not names and finite numbers")
+        raise WireError("drive: 'place' does not map names to finite numbers")
     return {name: float(value) for name, value in given.items()}

@@ -50,7 +50,7 @@ def find(arguments: Arguments) -> str:
         return bound(robot.control, robot.robot_name)
     names = running()
     if len(names) > 1:
-        raise UserError(f"several robot servers run here ({', '.join(names)}): say which, with --robot-name {names[0]}")
+        raise UserError(f"several robot servers run here ({', '.join(names)}): choose one with --robot-name {names[0]}")
     return bound(AUTO, names[0] if names else robot.robot_name)
 
 

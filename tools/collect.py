@@ -194,7 +194,7 @@ def by_hand(
                 if take.error and not stop():  # a terminal that closes takes its keys with it
                     settle()
                     number = session.first + len(session.kept) - 1
-                    raise UserError(f"episode {number} ended there, and is kept up to it: {take.error}")
+                    raise UserError(f"episode {number} ended there; the steps before are saved: {take.error}")
             elif take.ending != "stop":
                 what = "discarded" if take.ending == "discard" else "no steps"
                 display.say(f"episode {session.first + len(session.kept)}: {what}, once more")
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     if config.episodes < 1:
         raise UserError(f"--episodes {config.episodes}: at least one")
     if config.seed < 0:
-        raise UserError(f"--seed {config.seed}: a seed is not negative")
+        raise UserError(f"--seed {config.seed}: must be >= 0")
     name, options = arguments.env()
     return collect(name, options, device, config, out)
 

@@ -27,7 +27,7 @@ def keys(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("theirs", "ours", "text"),
     [
-        (None, "", "nobody listens at tcp://127"),
+        (None, "", "nothing listens at tcp://127"),
         ("box", "", "its learner requires keys (--keys)"),
         ("", "arm", "keys were given (--keys), its learner has none"),
         ("box", "astray", "learner.key is not its key"),
@@ -52,7 +52,7 @@ def test_an_unknown_host_name_is_called_that(bench):
     link = bench.link("tcp://no-such-box.invalid:5555", insecure=True)
     bench.turn(lambda: "unknown host name 'no-such-box.invalid'" in link.connection_error)
     there = bench.link("tcp://localhost:9")
-    bench.turn(lambda: "nobody listens at tcp://localhost:9" in there.connection_error)
+    bench.turn(lambda: "nothing listens at tcp://localhost:9" in there.connection_error)
 
 
 @pytest.mark.parametrize("address", ["box:5555", "127.0.0.1:5555"])
@@ -84,7 +84,7 @@ def test_a_connection_that_is_lost_and_made_anew(bench):
     mailbox, link = bench.pair()
     assert link.connection_error == "" and link.connection.reconnects == 0
     bench.close(mailbox)
-    bench.turn(lambda: "nobody listens" in link.connection_error)
+    bench.turn(lambda: "nothing listens" in link.connection_error)
     bench.mailbox(mailbox.address)
     bench.turn(lambda: link.connection.reconnects == 1 and link.connection_error == "")
 

@@ -95,7 +95,7 @@ def test_keys(learner, fake, capsys, tmp_path):
 def test_nobody_listens(capsys, monkeypatch):
     monkeypatch.setattr(link, "CONNECT_S", 0.5)
     assert link.main(["--learner", "tcp://127.0.0.1:9"]) == 1
-    assert "nobody listens at tcp://127.0.0.1:9" in capsys.readouterr().err
+    assert "nothing listens at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_a_learner_of_another_release(learner, fake, capsys, monkeypatch):

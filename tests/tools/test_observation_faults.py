@@ -61,11 +61,11 @@ def test_collect_keeps_what_came_before_it(tmp_path):
     env = make_env(f"gym:{ID}", {})
     with Writer() as writer:
         session = Session(tmp_path, 0, 1, {"seed": 4}, writer, StateStatistics({"ee_pos": 3}))
-        with pytest.raises(UserError, match=f"^episode 0 ended there, and is kept up to it: {WHAT} 4"):
+        with pytest.raises(UserError, match=f"^episode 0 ended there; the steps before are saved: {WHAT} 4"):
             by_hand(env, Hand(), Display(), session, CollectConfig(hz=1e6), cli.Stop())
     assert len(read_episode(tmp_path / "episode_000000.hdf5")) == 2
 
 
 def test_a_policy_that_answers_nan_is_called_that():
-    with pytest.raises(UserError, match=r"^the policy answers \[nan nan\]"):
+    with pytest.raises(UserError, match=r"^the policy returned \[nan nan\]"):
         list(rollout(make_env(f"gym:{ID}", {}), lambda seed: lambda seen: np.full(2, np.nan), 0))

@@ -76,7 +76,7 @@ def rollout(
     while True:
         action = np.clip(np.asarray(act(stepper.observation), np.float32), -1, 1)
         if not np.isfinite(action).all():
-            raise UserError(f"the policy answers {action} in the episode with seed {seed}: its weights are damaged")
+            raise UserError(f"the policy returned {action} in the episode with seed {seed}: its weights are damaged")
         made = stepper.step(action)
         told(stepper.info)
         yield made if made.last else dataclasses.replace(made, final_observation=None)

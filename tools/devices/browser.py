@@ -51,7 +51,7 @@ class Browser(Device):
 
     def read(self) -> Command:
         if self._panel.poll() is not None:
-            raise UserError("device 'browser': the page's process has ended")
+            raise UserError("device 'browser': the page's process has exited")
         return self._control.read()
 
     def drop_events(self) -> None:

@@ -35,7 +35,7 @@ class Terminal:
         self._now, self._seen = now, dict[str, float]()
         self._file, self._rest = sys.stdin.fileno() if sys.stdin else -1, ""
         if self._file < 0 or not os.isatty(self._file):
-            raise UserError(f"{what} needs a terminal, and stdin is none (over ssh: ssh -t)")
+            raise UserError(f"{what} needs a terminal, and stdin is not one (over ssh: ssh -t)")
         self._before: list[Any] | None = termios.tcgetattr(self._file)
         changed = termios.tcgetattr(self._file)
         changed[0] &= ~(termios.IXON | termios.ICRNL)  # Ctrl-S would stop the status line, and with it the arm's loop

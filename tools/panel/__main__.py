@@ -121,7 +121,7 @@ def application(robot: Robot, token: str, episodes: Path | None, connections: Co
 
     async def talk(request: web.Request) -> web.WebSocketResponse:
         if not same_site(request):
-            raise web.HTTPForbidden(text="this page is not from here")
+            raise web.HTTPForbidden(text="this page comes from another server")
         if len(pages) >= MAX_BROWSERS and not make_room(pages):
             raise web.HTTPServiceUnavailable(text="too many pages are open")
         socket = web.WebSocketResponse(heartbeat=5.0, max_msg_size=4096, compress=False)

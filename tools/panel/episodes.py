@@ -82,7 +82,7 @@ def routes(folder: Path, same_site: Any) -> list[web.RouteDef]:
 
     async def change(request: web.Request) -> web.Response:
         if not same_site(request):
-            raise web.HTTPForbidden(text="this page is not from here")
+            raise web.HTTPForbidden(text="this page comes from another server")
         try:
             asked = await request.json()
             async with one_at_a_time:

@@ -24,7 +24,7 @@ class CollectConfig:
     )
     rotation_speed: float = option(0.3, "by hand: the same of rotations", low=0, high=1)
     dead_band: float = option(
-        0.1, "gamepad, spacemouse: share of the deflection about the middle that is none", low=0, high=0.9
+        0.1, "gamepad, spacemouse: dead zone: share of the deflection that counts as zero", low=0, high=0.9
     )
     smoothing_s: float = option(
         0.05, "by hand: time constant of the motion's rise; a release stops at once", low=0, high=10

@@ -52,7 +52,7 @@ class Writer:
                     self._job = None
                     raise UserError(line) from None
                 if not said:
-                    say(f"{line}; the episode is kept, and tried again each second (Ctrl-C gives it up)")
+                    say(f"{line}; the episode is in memory, writing is retried each second (Ctrl-C discards it)")
                 said = True
                 try:
                     time.sleep(RETRY_S)

@@ -148,7 +148,7 @@ def test_who_gives_up_is_told_what_was_lost(tmp_path, start):
     session.until("Ctrl-C gives it up")
     session.press("\x03")
     assert session.end() == 2 and "episode_000000.hdf5: cannot be written" in session.text
-    assert "the episode was given up" in session.text
+    assert "the episode was not saved" in session.text
     assert termios.tcgetattr(session.theirs) == session.before and names(tmp_path) == []
 
 

@@ -70,7 +70,7 @@ def test_with_a_person_it_is_kept_until_the_disk_takes_it(tmp_path, episode, mon
         writing.put(tmp_path / "a.hdf5", episode)
         writing.settle(cli.Stop(), lines.append)
     assert read_episode(tmp_path / "a.hdf5").equals(episode)
-    assert len(lines) == 1 and "a.hdf5: cannot be written: No space left on device; the episode is kept" in lines[0]
+    assert len(lines) == 1 and "a.hdf5: cannot be written: No space left on device; the episode is in mem" in lines[0]
 
 
 def test_a_person_may_give_it_up(tmp_path, episode, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_person_may_give_it_up(tmp_path, episode, monkeypatch):
     failing(monkeypatch, 99)
     with Writer() as writing:
         writing.put(tmp_path / "a.hdf5", episode)
-        with pytest.raises(UserError, match="the episode was given up"):
+        with pytest.raises(UserError, match="the episode was not saved"):
             writing.settle(stop, lambda line: setattr(stop, "asked", True))
 
 
@@ -103,7 +103,7 @@ def test_but_a_second_ctrl_c_does(tmp_path, episode, monkeypatch):
     monkeypatch.setattr(writer.time, "sleep", interrupted)
     with Writer() as writing:
         writing.put(tmp_path / "a.hdf5", episode)
-        with pytest.raises(UserError, match="given up"):
+        with pytest.raises(UserError, match="was not saved"):
             writing.settle(stop, lambda line: None)
 
 
