@@ -247,7 +247,7 @@ def finetune(
     Everything of the run is in `folder`. resume: it already exists, and `start` is its newest checkpoint
     (checkpoint.load_newest). stop: in force during the run; Ctrl-C and SIGTERM end it after the update in progress.
     origin: the path of `start`, for messages. None in the processes of torchrun that only follow. Raises UserError when
-    config, data and `start` do not fit, the folder holds another run, or the address is taken.
+    config, data, `start` and `folder` do not fit, or the address is taken.
     """
     folder, stop, config = Path(folder), stop or cli.Stop(), config.checked()
     fixed = NETWORK_FIELDS | (FIXED_AFTER_START | {"learner.run"} if resume else set())

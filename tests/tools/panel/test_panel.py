@@ -305,7 +305,7 @@ def test_a_stop_of_somebody_else_during_the_hold_stays_and_the_page_says_so(arm,
     page.mouse.down()
     page.wait_for_timeout(400)
     arm.control.latch_stop()
-    page.wait_for_selector("#trouble:has-text('Someone pressed STOP again')")
+    page.wait_for_selector("#alert:has-text('Someone pressed STOP again')")
     page.wait_for_timeout(1000)
     page.mouse.up()
     assert arm.control.stopped
@@ -322,7 +322,7 @@ def test_a_stalled_release_is_refused_and_the_page_says_so(arm, page):
     page.wait_for_timeout(1200)  # the release is on its way
     arm.control.latch_stop()
     page.mouse.up()
-    page.wait_for_selector("#trouble:has-text('Someone pressed STOP again')")
+    page.wait_for_selector("#alert:has-text('Someone pressed STOP again')")
     assert arm.control.stopped
 
 
@@ -365,11 +365,11 @@ def test_a_stop_that_the_robot_does_not_confirm_is_said_and_repeated(start_panel
         first.close()
         page.wait_for_selector("text=no robot server answers", timeout=60_000)
         page.click("#stop")
-        page.wait_for_selector("#trouble:has-text('STOP is not confirmed')")
+        page.wait_for_selector("#alert:has-text('STOP is not confirmed')")
         second = Arm(first.control.address)
         try:
             until(lambda: second.control.stopped)
-            page.wait_for_selector("#trouble:has-text('STOP')", state="hidden")
+            page.wait_for_selector("#alert:has-text('STOP')", state="hidden")
             number = second.control.numbers["stop"]
             hold_release(page, 1.3)
             until(lambda: not second.control.stopped)
@@ -515,7 +515,7 @@ def test_recorded_episodes_are_edited_on_the_page(arm, demos, tmp_path, start_pa
     until(lambda: path.exists() and path.read_bytes() == before)
     row.get_by_label("first step").fill("9999")
     row.get_by_text("Cut", exact=True).click()
-    page.wait_for_selector("#trouble:has-text('it has the steps')")
+    page.wait_for_selector("#alert:has-text('it has the steps')")
 
 
 # Without a browser: what others may try -------------------------------------------------------------------------------

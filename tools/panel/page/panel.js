@@ -66,7 +66,7 @@ function pressStop() { // only ever this: no press of STOP releases anything
 
 function stopFailed() {
   unconfirmed = true;
-  trouble(UNCONFIRMED);
+  showAlert(UNCONFIRMED);
 }
 
 function stopConfirmed() {
@@ -84,7 +84,7 @@ function followStop({ away, state }) { // a robot that is away gets it when it i
 function warn(text) {
   notice = text;
   noticeUntil = performance.now() + NOTICE_MS;
-  trouble(text);
+  showAlert(text);
 }
 
 function hear(message) {
@@ -333,7 +333,7 @@ function show({ away, refused, late, state, vectors }) {
   document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
   $("what").textContent = away ? "away" : WHAT[what] ?? what;
   $("what").className = `pill ${away ? "" : what}`;
-  trouble(unconfirmed && UNCONFIRMED || performance.now() < noticeUntil && notice || away || state.fault
+  showAlert(unconfirmed && UNCONFIRMED || performance.now() < noticeUntil && notice || away || state.fault
     || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "");
   if (!state.stopped) endHold("");
   else if (hold && state.stop !== hold.stop) endHold("Someone pressed STOP again. Inspect the arm, then release.");
@@ -365,9 +365,9 @@ function show({ away, refused, late, state, vectors }) {
   list("vectors", Object.entries(vectors).map(([name, numbers]) => [name, numbers.join("  ")]));
 }
 
-function trouble(text) {
-  $("trouble").textContent = text;
-  $("trouble").hidden = !text;
+function showAlert(text) {
+  $("alert").textContent = text;
+  $("alert").hidden = !text;
 }
 
 function showDriving() {

@@ -8,12 +8,12 @@ async function talk(asked) {
   try {
     const answer = await fetch("api/episodes", options);
     const told = answer.ok || answer.status === 400 ? await answer.json() : { error: await answer.text() };
-    $("trouble").hidden = !told.error;
-    $("trouble").textContent = told.error ?? "";
+    $("alert").hidden = !told.error;
+    $("alert").textContent = told.error ?? "";
     if (!told.error) show(told);
   } catch {
-    $("trouble").hidden = false;
-    $("trouble").textContent = "the page has lost its connection";
+    $("alert").hidden = false;
+    $("alert").textContent = "the page has lost its connection";
   }
 }
 
