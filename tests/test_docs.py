@@ -41,6 +41,20 @@ def test_every_page_is_in_the_navigation():
     assert named == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
 
 
+INTERNAL = {"tools.setup.system_packages", "tools.learning.peer_d3rlpy_train", "envs.real.arm_process"}
+
+
+def test_every_command_is_on_the_cheat_sheet():
+    modules = set()
+    for package in ("agent", "robot_server", "envs", "tools"):
+        for path in (ROOT / package).rglob("*.py"):
+            if "interop/lerobot_robot_rehearsal" not in str(path) and '__name__ == "__main__"' in path.read_text():
+                modules.add(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__"))
+    sheet = (ROOT / "docs" / "commands.md").read_text()
+    assert len(modules) > 30
+    assert not sorted(name for name in modules - INTERNAL if not re.search(rf"\b{name}\b(?!\.)", sheet))
+
+
 def test_the_configuration_page_is_current():
     assert configuration.PAGE.read_text() == configuration.page(), "run: python -m tools.docs.configuration"
 
