@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union
 
 from agent import yaml_file
+from agent.commands import retyped
 from agent.config import OTHER_SECTIONS, SECTIONS, section_class
 from agent.env_record import EnvRecord
 from agent.options import build as checked
@@ -141,8 +142,8 @@ def parse(
     """
     used = list(sections)
     parser = _Parser(
-        prog=prog,
-        description=description,
+        prog=retyped(prog) if prog else None,
+        description=retyped(description),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         epilog="Every config field is a flag too, as --section.field VALUE or --field VALUE; --help-config lists them.",

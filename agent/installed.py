@@ -7,7 +7,8 @@ import sys
 from types import TracebackType
 
 OURS = ("agent", "envs", "robot_server", "tools")
-VENV = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".venv")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -21,4 +22,12 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
     print(f"error: {sys.executable} has no package '{package}': {remedy}", file=sys.stderr)
 
 
+def _working_directory_last() -> None:
+    """In `python -m` of ours: a folder `envs` or `tools` in the working directory is not to stand in front of ours."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec and spec.name.partition(".")[0] in OURS and sys.path[0] == os.getcwd() != ROOT:
+        sys.path.append(sys.path.pop(0))
+
+
 sys.excepthook = _explain
+_working_directory_last()

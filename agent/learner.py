@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent import cli
+from agent import cli, commands
 from agent.calql.algorithm import Weights
 from agent.config import FIXED_AFTER_START, NETWORK_FIELDS, SECTIONS, Changes, RunConfig, changes
 from agent.data.episode_store import Store
@@ -293,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     end = finetune(config, start, folder, resume, stop, flags.resume or flags.ckpt)
     if end is None or is_finished(config.online, end.counters["env_steps"], end.counters["updates"]):
         return 0
-    print(f"to resume: {checkpoint.command('agent.learner', '--resume', folder, *config.link.flags())}", flush=True)
+    print(f"to resume: {commands.typed('agent.learner', '--resume', folder, *config.link.flags())}", flush=True)
     return stop.exit_code
 
 

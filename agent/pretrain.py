@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent import cli
+from agent import cli, commands
 from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import FIXED_AFTER_START, NETWORK_FIELDS, Changes, RunConfig, changes
@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     done = pretrain(config, data, out, start, stop, flags.resume or "").counters["offline_updates"]
     if done == config.offline.updates:
         return 0
-    command = checkpoint.command("agent.pretrain", "--resume", out)
+    command = commands.typed("agent.pretrain", "--resume", out)
     print(f"to resume: {command}" if done else "stopped before the first update: nothing was written", flush=True)
     return stop.exit_code
 

@@ -16,12 +16,12 @@ import argparse
 import glob
 import json
 import os
-import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 from agent import cli
+from agent.commands import typed
 from agent.progress import Progress
 from agent.run.records import log_path, read_log
 from agent.spec import UserError
@@ -35,7 +35,7 @@ class Stage(Process):
     """A command that is shown as a user would type it."""
 
     def __init__(self, folder: Path, name: str, *command: str) -> None:
-        print(f"$ python -m {shlex.join(command)}", flush=True)
+        print(f"$ {typed(*command)}", flush=True)
         super().__init__(folder, name, *command)
 
 

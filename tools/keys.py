@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from agent import cli
+from agent.commands import retyped
 from agent.spec import UserError
 from agent.wire import keys
 from agent.wire.schema import NAME
@@ -26,7 +27,9 @@ from agent.wire.schema import NAME
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tools.keys", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=retyped("python -m tools.keys"),
+        description=retyped(__doc__ or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--robot", metavar="NAME", help="keys of the robot NAME (its --robot-name); none: the learner's"

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from agent import cli
+from agent.commands import typed
 from agent.config import SECTIONS, OnlineConfig, RunConfig
 from agent.env_record import EnvRecord
 from agent.files import written
@@ -173,11 +173,6 @@ class Saver:
             keep(self._folder, f"{self._saved_at:08d}", self._keep)
 
 
-def command(*words: object) -> str:
-    """A command of this project as a person types it: `python -m` and its words, quoted."""
-    return shlex.join(["python", "-m", *map(str, words)])
-
-
 def taken(path: Path, again: Sequence[object] | None, another: Sequence[object]) -> UserError:
     """The error for a `path` that already exists, with the commands that would be right.
 
@@ -186,5 +181,5 @@ def taken(path: Path, again: Sequence[object] | None, another: Sequence[object])
     stem, suffix = (path.stem, path.suffix) if path.is_file() else (path.name, "")
     free = next(new for n in itertools.count(2) if not (new := path.with_name(f"{stem}-{n}{suffix}")).exists())
     words = {"to resume it": again, "to start another": [*another, free]}
-    commands = [f"{why}: {command(*how)}" for why, how in words.items() if how]
-    return UserError(f"{path}: already exists; {'; '.join(commands)}")
+    lines = [f"{why}: {typed(str(how[0]), *how[1:])}" for why, how in words.items() if how]
+    return UserError(f"{path}: already exists; {'; '.join(lines)}")

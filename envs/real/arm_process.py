@@ -38,6 +38,7 @@ from envs.real.arm import ArmError, State, make_arm
 from envs.real.guard import Guard, Setup
 from envs.real.realtime import real_time
 from envs.runtime import runtime_folder
+from envs.start import module_command
 
 NOTICE_S = 1.0  # within which a process notices that its robot server has gone
 LET_GO_S = 10.0  # within which it lets the arm go when it is told to
@@ -180,7 +181,7 @@ class ArmProcess:
     def __init__(self, setup: Setup, timeout_s: float = 1.0) -> None:
         self._timeout_s, self._number = timeout_s, 0
         ours, theirs = socket.socketpair()
-        words = [sys.executable, "-m", "envs.real.arm_process", str(theirs.fileno())]
+        words = module_command("envs.real.arm_process", theirs.fileno())
         # A session of its own: what kills the robot server's group must not kill what holds the arm.
         self._process = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from agent.options import build, option
 from envs.base import MAX_IMAGE_SIZE
 from envs.real.arm import ArmError, State
 from envs.runtime import runtime_folder
+from envs.start import module_command
 
 START_S = 60.0
 ANSWER_S = 2.0
@@ -120,8 +120,8 @@ def _asked(line: Connection, words: tuple[str, ...]) -> str:
 
 def start_world(options: dict[str, Any]) -> None:
     """Raises ArmError when it does not start."""
-    command = [sys.executable, "-m", "envs.real.mock_world", "--options", json.dumps(options)]
-    world = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    words = module_command("envs.real.mock_world", "--options", json.dumps(options))
+    world = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert world.stdout
     if world.stdout.readline() != "ready\n":
         raise ArmError("the mock arm does not start; its output is above")

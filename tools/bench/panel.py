@@ -21,7 +21,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ import aiohttp
 import numpy as np
 
 from envs.clock import Clock
+from envs.start import module_command
 from robot_server.control import Control
 from tools.common.report import Report, parser
 
@@ -70,7 +70,7 @@ class Loop:
 
 @contextlib.contextmanager
 def page(address: str) -> Iterator[str]:
-    command = [sys.executable, "-m", "tools.panel", "--robot", address, "--listen", "127.0.0.1:0"]
+    command = module_command("tools.panel", "--robot", address, "--listen", "127.0.0.1:0")
     panel = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert panel.stdout
     try:

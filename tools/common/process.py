@@ -7,11 +7,11 @@ import os
 import random
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.spec import UserError
+from envs.start import module_command
 
 STOP_S = 30.0  # how long a command may take to end when it is asked to
 
@@ -27,7 +27,7 @@ def start(
 
     environment: on top of this process's. session: one of its own, which no Ctrl-C at the terminal reaches.
     """
-    command = [sys.executable, "-m", *map(str, words)]
+    command = module_command(*map(str, words))
     with open(out, "a" if log is None else "w") as stdout, open(log or out, "a") as stderr:
         variables = {**os.environ, **(environment or {})}
         return subprocess.Popen(command, stdout=stdout, stderr=stderr, env=variables, start_new_session=session)

@@ -17,6 +17,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.commands import retyped
+
 
 class Missing(Exception):
     """A peer can't be run here; the text says how to get it."""
@@ -116,6 +118,11 @@ class Report:
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    spec = sys.modules["__main__"].__spec__
+    made = argparse.ArgumentParser(
+        prog=retyped(f"python -m {spec.name}") if spec else None,
+        description=retyped(description),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
     return made

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from agent.spec import Observation, UserError
+from envs.start import module_command
 from robot_server.command import Command, Device
 from robot_server.control import Control
 from robot_server.control_address import AUTO, bound
@@ -23,10 +23,14 @@ class Browser(Device):
 
     def __init__(self, config: CollectConfig) -> None:
         self._control = Control(bound(AUTO, f"collect-{os.getpid()}"))
-        command = [sys.executable, "-m", "tools.panel", "--robot", self._control.address, "--listen", config.listen]
+        words = ["--robot", self._control.address, "--listen", config.listen, "--attached"]
         with tempfile.TemporaryFile("w+") as errors:  # not a pipe: nobody would empty it
             self._panel = subprocess.Popen(
-                [*command, "--attached"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+                module_command("tools.panel", *words),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
             )
             assert self._panel.stdout
             line = self._panel.stdout.readline()

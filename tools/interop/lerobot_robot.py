@@ -26,6 +26,7 @@ from agent.data.episode_file import episode_paths, read_episode
 from agent.run.records import read_log
 from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
 from envs.real.options import MOCK_AXES
+from envs.start import module_command
 from tools.common.process import free_port
 from tools.common.report import machine, parser
 
@@ -59,7 +60,7 @@ def main() -> int:
         theirs = {**os.environ, "PYTHONPATH": str(ROOT)}
         log, robot_log = (at / "log").open("w"), (at / "robot.log").open("w")
         processes = [
-            subprocess.Popen([sys.executable, "-m", "agent.learner", *learner], stdout=log, stderr=log),
+            subprocess.Popen(module_command("agent.learner", *learner), stdout=log, stderr=log),
             subprocess.Popen(
                 [flags.lerobot, "-m", "robot_server", *robot], stdout=robot_log, stderr=robot_log, env=theirs
             ),

@@ -18,7 +18,6 @@ import dataclasses
 import json
 import math
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from agent.config import OfflineConfig
 from agent.data.replay_buffer import Replay
 from agent.run.demonstrations import load_demonstrations
 from agent.spec import Observation, UserError
+from envs.start import module_command
 from tools.common.rollout import env_options
 from tools.common.success_rate import Result
 from tools.evaluate import evaluate
@@ -129,7 +129,7 @@ def train_ours(sections: dict[str, Any], data: list[str], updates: int, seed: in
     command = ["agent.pretrain", "--config", str(config), "--data", *data, "--out", str(out)]
     command += ["--run", str(out.with_suffix(""))]
     command += ["--offline.updates", str(updates), "--learner.seed", str(seed)]
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    done = subprocess.run(module_command(*command), capture_output=True, text=True)
     if done.returncode:
         raise UserError(done.stderr.strip().splitlines()[-1])
 

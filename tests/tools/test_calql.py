@@ -1,0 +1,107 @@
+"""The command `calql`, and working directories with packages named like ours."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import commands
+from envs.start import module_command
+from tools import calql
+
+ROOT = Path(__file__).parents[2]
+CALQL = "import sys; sys.path[0] = sys.argv.pop(1); from tools.calql import main; main()"  # as the installed script
+
+
+def run(*words, cwd=ROOT, **variables):
+    environment = {**os.environ, **variables}
+    return subprocess.run(map(str, words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def run_calql(*words, cwd=ROOT):
+    return run(sys.executable, "-c", CALQL, ROOT, *words, cwd=cwd)
+
+
+@pytest.fixture(params=["namespace", "package"])
+def folder(tmp_path, request):
+    """A user's folder with an `envs` and a `tools` of their own, and a module of theirs."""
+    for name in ("envs", "tools"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("mine.py" if request.param == "namespace" else "__init__.py")).write_text("")
+    (tmp_path / "desk.py").write_text(
+        "import gymnasium\nfrom envs.fake import FakeEnv, FakeOptions\n"
+        "gymnasium.register('Desk-v0', lambda **options: FakeEnv(FakeOptions()))\n"
+    )
+    return tmp_path
+
+
+COLLECT = ["--env", "fake", "--device", "scripted", "--episodes", "1", "--out", "demos"]
+
+
+def test_calql_works_beside_packages_named_like_ours(folder):
+    done = run_calql("collect", *COLLECT, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "recorded 1 of 1 episode" in done.stdout
+    done = run_calql("evaluate", "--policy", "random", "--env", "fake", "--episodes", "2", "--workers", "2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_of_the_working_directory_are_still_found(folder):
+    words = ["--env", "gym:desk:Desk-v0", "--device", "keyboard", "--out", "demos"]
+    done = run_calql("collect", *words, cwd=folder)
+    assert "No module named" not in done.stderr and "unknown environment" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("module", ["robot_server", "agent.pretrain", "tools.collect"])
+def test_python_m_works_beside_packages_named_like_ours(module, folder):
+    """Where Python finds the command itself in the folder, it never comes to us: then calql is the way."""
+    if module == "tools.collect" and (folder / "tools" / "__init__.py").exists():
+        pytest.skip("Python runs the user's own tools")
+    flags = COLLECT if module == "tools.collect" else ["--help-config"]
+    done = run(sys.executable, "-m", module, *flags, cwd=folder, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+
+
+def test_processes_that_we_start_are_ours(folder):
+    done = run(*module_command("envs.real.mock_world", "--help"), cwd=folder)
+    assert done.returncode == 0 and "mock_world" in done.stdout, done.stderr
+
+
+def test_every_command_is_there_and_has_help():
+    for name, (module, _) in calql.COMMANDS.items():
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or path.is_dir(), name
+    assert {"link", "learner", "act"} <= set(calql.benchmarks())
+    assert not {"peers", "random_data", "learning"} & set(calql.benchmarks())
+
+
+def test_help_names_the_command_as_it_was_typed():
+    done = run_calql("keys", "--help")
+    assert done.stdout.startswith("usage: calql keys"), done
+    assert "python -m" not in done.stdout and "calql keys --robot arm1" in done.stdout
+    done = run_calql("bench", "link", "--help")
+    assert done.stdout.startswith("usage: calql bench link"), done
+
+
+def test_usage_lists_every_command():
+    done = run_calql("--help")
+    assert done.returncode == 0
+    assert re.findall(r"^  ([\w-]+)", done.stdout, re.M) == list(calql.COMMANDS)
+
+
+@pytest.mark.parametrize(("words", "hint"), [(["colect"], "did you mean 'collect'"), (["bench", "linc"], "'link'")])
+def test_an_unknown_command_is_one_line(words, hint):
+    done = run_calql(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and hint in done.stderr
+
+
+def test_commands_are_printed_as_they_were_typed(monkeypatch):
+    assert commands.typed("agent.learner", "--resume", "my run") == "python -m agent.learner --resume 'my run'"
+    monkeypatch.setitem(commands.names, "agent.learner", "learner")
+    assert commands.typed("agent.learner", "--resume", "run") == "calql learner --resume run"
+    text = "python -m agent.learner --ckpt a.pt, python -m tools.x"
+    assert commands.retyped(text) == "calql learner --ckpt a.pt, python -m tools.x"
