@@ -41,7 +41,12 @@ def test_every_page_is_in_the_navigation():
     assert named == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
 
 
-INTERNAL = {"tools.setup.system_packages", "tools.learning.peer_d3rlpy_train", "envs.real.arm_process"}
+INTERNAL = {
+    "tools.setup.system_packages",
+    "tools.learning.peer_d3rlpy_train",
+    "envs.real.arm_process",
+    "envs.start",
+}  # started by others
 
 
 def test_every_command_is_on_the_cheat_sheet():
