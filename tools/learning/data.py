@@ -21,7 +21,7 @@ from tools.learning.suite import Suite, Task
 
 def own(task: Task) -> bool:
     """Whether every seed has demonstrations of its own: unless they are a given file's alone."""
-    return task.demonstrations == "scripted" or task.rollouts is not None
+    return task.demonstrations != "convert" or task.rollouts is not None
 
 
 def place(root: Path, suite: Suite, name: str, seed: int) -> Path:
@@ -32,6 +32,8 @@ def place(root: Path, suite: Suite, name: str, seed: int) -> Path:
 def depends_on(task: Task, seed: int, source: Path | None) -> dict[str, Any]:
     """All that the demonstrations depend on; of what the user has, the name and a digest of what is in it."""
     more = {"convert": task.convert, "rollouts": task.rollouts, "seed": seed if own(task) else None}
+    if task.maze:
+        more["maze"] = task.maze
     given = None if source is None else {"name": source.name, "sha256": digest(source)}
     return made_of(task.configs, ("env", "collect"), source=given, **more)
 
@@ -63,7 +65,9 @@ def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str
         pin(work, depends_on(task, seed, source))
         if not once(done):
             return
-        if source is None:
+        if task.demonstrations == "maze":
+            of_maze(folder, work, task, seed, means)
+        elif source is None:
             scripted(folder, work, task, seed, means)
         else:
             converted(folder, work, task, source, means)
@@ -79,6 +83,11 @@ def scripted(folder: Path, work: Path, task: Task, seed: int, means: Means) -> N
         words = ["--device", "scripted", "--out", folder, "--collect.seed", SEED_STRIDE * seed]
         words += ["--collect.episodes", left]
         Process(work, "collect", "tools.collect", *config_words(task.configs), *words).finish(means)
+
+
+def of_maze(folder: Path, work: Path, task: Task, seed: int, means: Means) -> None:
+    words = [*config_words(task.configs), *task.maze, "--seed", seed, "--out", folder]
+    Process(work, "maze", "tools.learning.point_maze", *words).finish(means)
 
 
 def converted(folder: Path, work: Path, task: Task, source: Path, means: Means) -> None:

@@ -9,6 +9,10 @@
       demonstrations: convert                 # by tools.convert, from what --source door=PATH names
       convert: [--actions, clip]              # its flags, besides --config and --env
       rollouts: {configs: [configs/presets/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
+    maze:
+      configs: [configs/tasks/point_maze_medium.yaml]
+      demonstrations: maze                    # by tools.learning.point_maze
+      maze: [--reach, "7"]                    # its flags, besides --config, --seed and --out
   presets:                     name -> config files that come after the task's, or what one would say, or a list of both
     calql: [configs/presets/paper.yaml]
     cql: [configs/presets/paper.yaml, configs/presets/cql.yaml]
@@ -49,8 +53,9 @@ class Rollouts:
 @dataclass
 class Task:
     configs: list[str] = field(default_factory=list)
-    demonstrations: Literal["scripted", "convert"] = "scripted"
+    demonstrations: Literal["scripted", "convert", "maze"] = "scripted"
     convert: list[str] = field(default_factory=list)
+    maze: list[str] = field(default_factory=list)
     rollouts: dict[str, Any] | None = None
 
 
