@@ -26,7 +26,10 @@ class GymOptions:
     kwargs: dict[str, Any] = option({}, "keyword arguments of gymnasium.make")
     binary: bool = option(False, "reward 1 at the first success, which ends it; else 0")
     count_tasks: bool = option(False, "Franka Kitchen: the reward is how many tasks have been completed so far")
-    max_episode_steps: int | None = option(None, "time limit; empty: the environment's own")
+    max_episode_steps: int | None = option(None, "time limit in its own steps; empty: the environment's own")
+    repeat: int = option(
+        1, "steps of the environment that each action is repeated for; their rewards are summed", low=1
+    )
     success_key: str | None = option(
         None, "key of info that says whether the task is done; empty: success or is_success"
     )
@@ -49,7 +52,7 @@ def wrap(environment_id: str, options: GymOptions) -> gymnasium.Env:
     except (AttributeError, RuntimeError) as error:
         raise no_opengl(error) or error from None
     try:
-        return DictEnv(env, environment_id, options.binary, options.success_key, options.count_tasks)
+        return DictEnv(env, environment_id, options.binary, options.success_key, options.count_tasks, options.repeat)
     except ValueError:
         env.close()
         raise
@@ -79,12 +82,13 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         binary: bool = False,
         success_key: str | None = None,
         count_tasks: bool = False,
+        repeat: int = 1,
     ) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(  # Gymnasium can make it again
-            self, name=name, binary=binary, success_key=success_key, count_tasks=count_tasks
+            self, name=name, binary=binary, success_key=success_key, count_tasks=count_tasks, repeat=repeat
         )
         gymnasium.Wrapper.__init__(self, env)
-        self.task_name, self._binary, self._count_tasks = name, binary, count_tasks
+        self.task_name, self._binary, self._count_tasks, self._repeat = name, binary, count_tasks, repeat
         if count_tasks and not hasattr(env.unwrapped, COMPLETED):
             raise ValueError(f"gym:{name}: it has no {COMPLETED} to count; leave --count-tasks out")
         action = env.action_space
@@ -112,6 +116,15 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         return observe(self._parts, observation), {**info, "success": self._success.read(info)}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
+        total, success = 0.0, False
+        for _ in range(self._repeat):
+            observation, reward, terminated, truncated, info = self._step(action)
+            total, success = total + reward, success or info["success"]
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, {**info, "success": success}
+
+    def _step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         share = (clipped(action, len(self._low)) + 1) / 2
         scaled = (self._low + share * (self._high - self._low)).reshape(self._shape).astype(self._dtype)
         observation, reward, terminated, truncated, info = self.env.step(scaled)

@@ -160,3 +160,20 @@ def test_success_key_chooses_the_signal_and_a_wrong_one_is_reported(caplog):
     assert not caplog.messages
     assert not any(successes(make(VECTOR, info=info, success_key="task_succes")))
     assert "no 'task_succes'" in caplog.messages[0] and "success, task_success" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(("repeat", "steps", "returns", "last"), [(1, 2, [0, 1], 2), (3, 1, [1], 2), (2, 1, [1], 2)])
+def test_an_action_is_repeated_until_the_episode_ends(repeat, steps, returns, last):
+    env = make(VECTOR, info={"success": True}, at=(2,), binary=True, repeat=repeat)
+    env.reset(seed=0)
+    seen = [env.step(np.zeros(2)) for _ in range(steps)]
+    assert [step[1] for step in seen] == returns and env.unwrapped.steps == last
+    assert [(step[2], step[4]["success"]) for step in seen] == [(False, False)] * (steps - 1) + [(True, True)]
+
+
+def test_a_success_within_the_repetitions_is_not_lost_and_the_time_limit_ends_them():
+    env = make(VECTOR, info={"success": True}, at=(2,), repeat=3)  # of the environment's 4 steps
+    env.reset(seed=0)
+    first, second = env.step(np.zeros(2)), env.step(np.zeros(2))
+    assert first[4]["success"] and not first[2] and not first[3]
+    assert second[3] and env.unwrapped.steps == 4
