@@ -22,6 +22,7 @@ import numpy as np
 from agent import cli
 from agent.data.episode_file import SUFFIX, write_episode
 from agent.spec import Episode, Observation, Spec, Transition, UserError
+from envs.base import action_meaning
 from robot_server.stepper import Stepper
 from tools.common.rollout import Act, env_options, env_record, make_env
 
@@ -103,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
     if flags.steps < 1 or flags.reach < 1 or flags.noise < 0 or flags.seed < 0:
         raise UserError("--steps and --reach must be at least 1, --noise and --seed at least 0")
     env = make_env(name, options)
-    meta = {"env": env_record(name, options).to_dict(), "policy": "waypoints"}
+    record = replace(env_record(name, options), actions=action_meaning(env))
+    meta = {"env": record.to_dict(), "policy": "waypoints"}
     flags.out.mkdir(parents=True, exist_ok=True)
     count = taken = reached = 0
     try:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from agent.data.episode_file import read_episodes
+from agent.env_record import EnvRecord
 from agent.spec import UserError
 from tools.learning import point_maze
 
@@ -65,6 +66,7 @@ def test_episodes_are_whole_and_have_the_tasks_own_rewards(env, tmp_path):
     assert sum(map(len, episodes)) >= 400 > sum(map(len, episodes[:-1]))
     assert any(episode.succeeded for episode in episodes) and not all(episode.succeeded for episode in episodes)
     for episode in episodes:
+        assert EnvRecord.of_episode(episode.meta).name == "gym:CartPole-v1"
         assert episode.rewards.tolist() == episode.success.tolist()  # of the task's goal
         assert episode.terminated[-1] == episode.succeeded and episode.truncated[-1] != episode.succeeded
         assert not episode.terminated[:-1].any() and not episode.truncated[:-1].any()
@@ -112,4 +114,6 @@ def test_the_real_point_maze_is_walked(tmp_path):
     pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
     flags = ["--config", "configs/tasks/point_maze_medium.yaml", "--steps", "2000", "--out", str(tmp_path / "demos")]
     assert point_maze.main(flags) == 0
-    assert any(episode.succeeded for episode in read_episodes([tmp_path / "demos"]))
+    episodes = list(read_episodes([tmp_path / "demos"]))
+    assert any(episode.succeeded for episode in episodes)
+    assert EnvRecord.of_episode(episodes[0].meta).meaning.kind == "normalized"
