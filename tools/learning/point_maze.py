@@ -65,9 +65,9 @@ class Maze:
         return np.asarray(self._maze.cell_rowcol_to_xy(np.array(cell)))
 
 
-def walker(path: list[np.ndarray], noise: float, random: np.random.Generator) -> Act:
-    """A controller along `path` (waypoints (2,), m): a spring and a damper, and noise; actions (2,) in [-1, 1]."""
-    left = deque(path)
+def walker(waypoints: list[np.ndarray], noise: float, random: np.random.Generator) -> Act:
+    """A controller along `waypoints` ((2,), m): a spring and a damper, and noise; actions (2,) in [-1, 1]."""
+    left = deque(waypoints)
 
     def act(observation: Observation) -> np.ndarray:
         place, speed = np.split(observation["observation"].astype(np.float64), 2)
@@ -85,11 +85,11 @@ def episode(stepper: Stepper, maze: Maze, reach: int, noise: float, seed: int) -
     starts = [cell for cell in maze.cells if cell not in maze.goals]
     start = starts[random.integers(len(starts))]
     paths = [path for cell in maze.cells if 1 < len(path := maze.path(start, cell)) <= reach + 1]
-    path = [maze.centre(cell) for cell in paths[random.integers(len(paths))]]
-    act = walker(path, noise, random)
+    waypoints = [maze.centre(cell) for cell in paths[random.integers(len(paths))]]
+    act = walker(waypoints, noise, random)
     observation = stepper.reset(seed, {"reset_cell": np.array(start)})
     steps: list[Transition] = []
-    while not (steps and steps[-1].last) and np.linalg.norm(observation["observation"][:2] - path[-1]) > ARRIVED_M:
+    while not (steps and steps[-1].last) and np.linalg.norm(observation["observation"][:2] - waypoints[-1]) > ARRIVED_M:
         steps.append(stepper.step(act(observation)))
         observation = stepper.observation
     ended = replace(steps[-1], truncated=not steps[-1].terminated)
