@@ -27,8 +27,8 @@ class GymOptions:
     binary: bool = option(False, "reward 1 at the first success, which ends it; else 0")
     count_tasks: bool = option(False, "Franka Kitchen: the reward is how many tasks have been completed so far")
     max_episode_steps: int | None = option(None, "time limit in its own steps; empty: the environment's own")
-    repeat: int = option(
-        1, "steps of the environment that each action is repeated for; their rewards are summed", low=1
+    repeat: int | None = option(  # empty: what older records, which lack it, mean
+        None, "steps of the environment that each action is repeated for, rewards summed; empty: one", low=1
     )
     success_key: str | None = option(
         None, "key of info that says whether the task is done; empty: success or is_success"
@@ -82,13 +82,13 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         binary: bool = False,
         success_key: str | None = None,
         count_tasks: bool = False,
-        repeat: int = 1,
+        repeat: int | None = None,
     ) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(  # Gymnasium can make it again
             self, name=name, binary=binary, success_key=success_key, count_tasks=count_tasks, repeat=repeat
         )
         gymnasium.Wrapper.__init__(self, env)
-        self.task_name, self._binary, self._count_tasks, self._repeat = name, binary, count_tasks, repeat
+        self.task_name, self._binary, self._count_tasks, self._repeat = name, binary, count_tasks, repeat or 1
         if count_tasks and not hasattr(env.unwrapped, COMPLETED):
             raise ValueError(f"gym:{name}: it has no {COMPLETED} to count; leave --count-tasks out")
         action = env.action_space

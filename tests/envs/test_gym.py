@@ -1,11 +1,14 @@
 """What `--env gym:` makes of other people's observations and success signals."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict
 
 import envs
+from agent.env_record import EnvRecord
 from agent.spec import Spec
 
 ID = "test/Seen-v0"
@@ -177,3 +180,11 @@ def test_a_success_within_the_repetitions_is_not_lost_and_the_time_limit_ends_th
     first, second = env.step(np.zeros(2)), env.step(np.zeros(2))
     assert first[4]["success"] and not first[2] and not first[3]
     assert second[3] and env.unwrapped.steps == 4
+
+
+def test_a_record_from_before_actions_could_be_repeated_is_of_the_same_environment():
+    before = {"kwargs": {}, "binary": True, "max_episode_steps": None, "success_key": None}
+    now = dataclasses.asdict(envs.options("gym:CartPole-v1")(binary=True))
+    assert not EnvRecord("gym:CartPole-v1", {**now, **before}).differences(EnvRecord("gym:CartPole-v1", now))
+    old = {key: value for key, value in now.items() if key != "repeat"}
+    assert not EnvRecord("gym:CartPole-v1", old).differences(EnvRecord("gym:CartPole-v1", now))
