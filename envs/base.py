@@ -50,6 +50,7 @@ class PacedEnv(Protocol):
     paused: called while a step or a reset waits, with the seconds left; answers whether the arm must not move now.
     ask: called with the prompt of a reset; returns when that is done.
     realtime_denied: real-time scheduling was asked for, and the system does not allow it.
+    lost_replies: of the arm's bus since it was started; each was bridged.
     Raises RobotFault in reset, step, hold and clear.
     """
 
@@ -58,6 +59,7 @@ class PacedEnv(Protocol):
     paused: Callable[[float], bool]
     ask: Callable[[str], object]
     realtime_denied: bool
+    lost_replies: int
 
     def hold(self) -> None:
         """Stand still, until the next step."""

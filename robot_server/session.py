@@ -36,7 +36,7 @@ AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long u
 
 def act(env: gymnasium.Env, link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> None:
     """Wait for the learner and its policy, then run episodes until `stop` or the number asked for."""
-    tally = Tally(robot.robot_name, link)
+    tally = Tally(robot.robot_name, link, paced_env(env))
     if control:
         control.about = tally.about
 
@@ -198,8 +198,8 @@ LINK_HEALTH = {  # name for the operator's page -> attribute of the link
 class Tally:
     """What the operator's socket tells besides the running episode."""
 
-    def __init__(self, name: str, link: Link) -> None:
-        self._name, self._link = name, link
+    def __init__(self, name: str, link: Link, arm: PacedEnv | None = None) -> None:
+        self._name, self._link, self._arm = name, link, arm
         self.episodes = self.successes = self.discarded = 0
         # episodes, by the classifier's verdict and the environment's
         self.classified: Counter[tuple[bool, bool]] = Counter()
@@ -229,6 +229,7 @@ class Tally:
             "discarded": self.discarded,
             "policy_version": self._version,
             "policy_age_s": time.monotonic() - self._since_s,
+            "lost_replies": self._arm.lost_replies if self._arm else 0,
             "link": health,
         }
 

@@ -26,6 +26,7 @@ class State:
 
     images: of cameras that only the arm's driver can read, uint8 (H, W, 3) RGB. Of a simulated arm, None where there is
     no such thing: success, what its world says of the task, and thing, float64 (3,), where the object is.
+    By the guard: coasted, this is the last measurement, a newer one was lost; lost, replies since the process started.
     """
 
     position: np.ndarray
@@ -33,10 +34,15 @@ class State:
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     success: bool | None = None
     thing: np.ndarray | None = None
+    coasted: bool = False
+    lost: int = 0
 
 
 class Arm(Protocol):
-    """All calls come from one thread. Any of them may raise ArmError (OSError and RuntimeError mean the same)."""
+    """All calls come from one thread. Any of them may raise ArmError (OSError and RuntimeError mean the same).
+
+    ConnectionError and TimeoutError say that a reply was lost: that is bridged for `coast_s`, by trying again.
+    """
 
     axes: tuple[str, ...]  # their names; known before `connect`
 

@@ -17,6 +17,7 @@ from envs.base import Info, Observation, PacedEnv, RobotFault, is_flag
 from envs.clock import Clock
 from envs.real.arm import ArmError, State
 from envs.real.camera_options import CameraError
+from envs.real.lost_replies import LostReplies
 from envs.real.options import RealOptions, check, read_axis
 from envs.real.realtime import real_time
 from envs.real.startup import make_camera, start_arm
@@ -34,7 +35,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
     Reward 1 on success, where the arm's own world tells it, else 0: a classifier or a person says it then.
 
     info: "action" as it left the safety filter; "observation_age_s", of the oldest part of what was seen;
-    "action_latency_s", from what was seen to the command that followed.
+    "action_latency_s", from what was seen to the command that followed; "coasted": the arm's newest state was lost.
 
     Raises ValueError, one line, for bad options and an arm or camera that is not there; RobotFault in step and reset.
     """
@@ -53,6 +54,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             name: make_camera(options, name, given) for name, given in options.cameras.items() if not _arms(given)
         }
         self.realtime = self.realtime_denied = False
+        self.lost_replies, self._lost = 0, LostReplies("the arm's bus")
         self._arm = start_arm(options, self._named)
         try:
             self.realtime = options.realtime and real_time()
@@ -118,7 +120,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._wait()
             observation, age_s = self._observe()
         self._steps = 0
-        return observation, {"success": False, "observation_age_s": age_s}
+        return observation, {"success": False, "observation_age_s": age_s, "coasted": self.state.coasted}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         action = np.asarray(action, np.float64)
@@ -139,6 +141,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             "action": self._executed(begun, action),
             "observation_age_s": age_s,
             "action_latency_s": latency_s,
+            "coasted": self.state.coasted,
         }
         return observation, float(success), success, truncated, info
 
@@ -243,6 +246,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
     def _observe(self) -> tuple[dict[str, np.ndarray], float]:
         """(observation, age of its oldest part, s)"""
         self.state = state = self._arm.state()
+        self.lost_replies = self._lost.update(state.lost)
         observation, times = {}, [state.time_s]
         for name, given in self.options.cameras.items():
             if name in self._cameras:
@@ -254,8 +258,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             else:
                 there = ", ".join(state.images) or "none"
                 raise ArmError(f"camera '{name}': the arm's driver has none of that name; it has {there}")
-        observation["proprio"] = state.position.astype(np.float32)
-        self._seen_s = time.monotonic()
+        observation["proprio"], self._seen_s = state.position.astype(np.float32), time.monotonic()
         return observation, self._seen_s - min(times)
 
     def _faults(self) -> _Faults:

@@ -4,6 +4,14 @@ An arm that gets no command for `watchdog_s` is held, until the next one. Its ta
 `lag`: it presses on what is in its way no harder than that, and does not jump when that gives way. After an error (the
 driver's, or an axis that does not follow at all) it is held until a person clears that. A command that was under way
 for longer than `watchdog_s` is not followed, the arm is held: what it was meant for has passed.
+
+Coasting: a bus loses a reply now and then (ConnectionError, TimeoutError). What was lost is counted and bridged until
+none has been answered for `coast_s`; then, and at once for any other exception, it is an error.
+- A lost read: the last measurement stands, marked, until it is `coast_s` old; then the read is repeated. The next
+  command does not build on it: it starts from the last target, moves by one step of the limits at most, and stays
+  within `lag` of what was really measured. Motion after a hold starts from a new measurement only.
+- A lost write is not repeated. The newest target comes next, planned from what was sent before: later, without a jump.
+- A lost hold is repeated. Meanwhile the motors stand at the last setpoint that they got.
 """
 
 from __future__ import annotations
@@ -11,15 +19,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from envs.real.arm import Arm, ArmError, State
+from envs.real.lost_replies import Bridge
 from envs.real.safety_filter import Filter, Limits
 
 T = TypeVar("T")
+CONNECT_TRIES = 3  # connecting takes many replies
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Setup:
     """kind, options: of make_arm. setpoint_hz: targets are reached in so many even steps a second; 0: at once.
 
     lag: float64 (n,), how far ahead of the arm its target may be; one that stands there for `stuck_s` is stuck.
+    coast_s: for how long lost replies are bridged; 0: not at all.
     """
 
     kind: str
@@ -39,6 +50,7 @@ class Setup:
     lag: np.ndarray
     stuck_s: float
     realtime: bool = True
+    coast_s: float = 0.0
 
 
 class Guard:
@@ -55,10 +67,29 @@ class Guard:
         self._from, self._to, self._from_s = self.filter.position, self.filter.position, 0.0
         # Of each axis whose requests were too far ahead of it: since when, and where it was then.
         self._behind_s, self._behind_at = np.full(len(setup.lag), np.nan), np.zeros(len(setup.lag))
+        self._bridges = {kind: Bridge(setup.coast_s) for kind in ("read", "write", "hold")}
+        self._last: State | None = None
+        self._sent = self.filter.position
+        self._grace_s = 0.0  # what lost replies took since the last command: no sign of a robot server that is away
+
+    @property
+    def lost(self) -> int:
+        """Replies, since the start."""
+        return sum(bridge.lost for bridge in self._bridges.values())
 
     def connect(self) -> State:
-        self.arm.connect()
-        return self._rest(self._measured(self.arm.state()))
+        for left in reversed(range(CONNECT_TRIES)):
+            try:
+                self.arm.connect()
+                break
+            except ArmError:
+                raise
+            except (OSError, RuntimeError):
+                if not left:
+                    raise
+                with contextlib.suppress(Exception):
+                    self.arm.disconnect()
+        return self._rest(self._measure())
 
     def command(self, requested: np.ndarray, sent_s: float) -> tuple[np.ndarray, np.ndarray, State]:
         """(where it was sent before, where it is sent now, its state before). The driver's own limits count, too."""
@@ -68,7 +99,9 @@ class Guard:
         if now_s - sent_s > self.setup.watchdog_s:
             state = self.hold()
             return self._to, self._to, state
-        state = self._state()
+        self._grace_s = 0.0
+        state = self._measure() if self._held else self._state()
+        now_s = time.monotonic()
         if self._held:
             self._rest(state)
             self.filter.rest(state.position, now_s - self.setup.period_s)
@@ -90,8 +123,8 @@ class Guard:
             with contextlib.suppress(Exception):
                 self.arm.hold()
             raise self.error
-        self._driver(self.arm.hold)
-        return self._rest(self._state())
+        self._answered("hold", self.arm.hold)
+        return self._rest(self._measure())
 
     def scene(self, seed: int) -> State:
         if rearrange := getattr(self.arm, "reset_scene", None):
@@ -112,7 +145,7 @@ class Guard:
         now_s = time.monotonic()
         if self._held or self.error:
             return
-        if now_s - self._commanded_s > self.setup.watchdog_s:
+        if now_s - self._commanded_s > self.setup.watchdog_s + self._grace_s:
             self.holds += 1
             with contextlib.suppress(ArmError):
                 self.hold()
@@ -125,7 +158,7 @@ class Guard:
         """Until the next `turn`."""
         if self._held or self.error:
             return 0.5
-        left_s = self._commanded_s + self.setup.watchdog_s - time.monotonic()
+        left_s = self._commanded_s + self.setup.watchdog_s + self._grace_s - time.monotonic()
         return max(0.0, min(left_s + 0.001, 1 / self.setup.setpoint_hz if self.setup.setpoint_hz else left_s + 0.001))
 
     def _setpoint(self, now_s: float) -> np.ndarray:
@@ -137,16 +170,17 @@ class Guard:
         setpoint = self._setpoint(now_s + (1 / self.setup.setpoint_hz if self.setup.setpoint_hz else 0.0))
         if not np.isfinite(setpoint).all():  # the last look: nothing that comes before lets it get here
             raise self._broken(ArmError(f"the next target would be {setpoint}: not sent"))
-        sent = self._driver(lambda: self.arm.command(setpoint))
+        sent = self._answered("write", lambda: self.arm.command(setpoint), lambda: self._sent)
         if not np.isfinite(np.asarray(sent, np.float64)).all():
             raise self._broken(ArmError(f"the arm's driver reports that it sent {sent}"))
         if (short := np.asarray(sent, np.float64) - setpoint).any():
             self.filter.position = self._to = self._to + short
             self._from = self._from + short
+        self._sent = setpoint + short
 
     def _rest(self, state: State) -> State:
         self.filter.rest(state.position, state.time_s)
-        self._from = self._to = self.filter.position.copy()
+        self._from = self._to = self._sent = self.filter.position.copy()
         self._behind_s[:] = np.nan
         return state
 
@@ -160,7 +194,7 @@ class Guard:
         self._behind_s = np.where(begins, now_s, np.where(behind, self._behind_s, np.nan))
         self._behind_at = np.where(begins, at, self._behind_at)
         stood_s = np.nan_to_num(now_s - self._behind_s)
-        if self.setup.stuck_s and stood_s.max() >= self.setup.stuck_s:
+        if self.setup.stuck_s and not state.coasted and stood_s.max() >= self.setup.stuck_s:
             axis = int(stood_s.argmax())
             name, where = self.arm.axes[axis], f"{at[axis]:.3g} on its way to {requested[axis]:.3g}"
             raise self._broken(
@@ -169,13 +203,37 @@ class Guard:
         return np.where(ahead > lag, at + np.clip(requested - at, -lag, lag), requested)
 
     def _state(self) -> State:
-        return self._driver(lambda: self._measured(self.arm.state()))
+        """The newest measurement; when its reply is lost, the last one while that is not older than `coast_s`."""
+        return self._read(self._remembered)
+
+    def _measure(self) -> State:
+        """A new measurement, and no remembered one."""
+        return self._read(lambda: None)
+
+    def _read(self, instead: Callable[[], State | None]) -> State:
+        state = self._answered("read", lambda: self._measured(self.arm.state()), instead)
+        self._last = state = replace(state, lost=self.lost)
+        return state
+
+    def _remembered(self) -> State | None:
+        young = self._last and time.monotonic() - self._last.time_s <= self.setup.coast_s
+        return replace(self._last, coasted=True) if self._last and young else None
 
     def _measured(self, state: State) -> State:
         """Raises ArmError for what is no place that the arm could be at."""
         if state.position.shape != (len(self.arm.axes),) or not np.isfinite(state.position).all():
             raise ArmError(f"the arm's driver reports the position {state.position}")
         return state
+
+    def _answered(self, kind: str, call: Callable[[], T], instead: Callable[[], T | None] = lambda: None) -> T:
+        """What the driver's `call` returns, its lost replies bridged; see Bridge.call."""
+        bridge, begun_s = self._bridges[kind], time.monotonic()
+        before = bridge.lost
+        try:
+            return self._driver(lambda: bridge.call(call, instead))
+        finally:
+            if bridge.lost != before:
+                self._grace_s = min(self._grace_s + time.monotonic() - begun_s, self.setup.coast_s)
 
     def _driver(self, call: Callable[[], T]) -> T:
         """Whatever a driver raises, its own mistakes too, holds the arm: without power it might fall."""

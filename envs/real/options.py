@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agent.options import build, check_range, converted, option
+from envs.real.lost_replies import COAST_S
 from envs.real.safety_filter import Limits
 
 PERIODS = 1.5  # the shortest watchdog, in control periods
@@ -47,6 +48,12 @@ class RealOptions:
         50.0, "how often the arm is told where it should be on its way; 0: once an action", low=0, high=1000
     )
     watchdog_s: float = option(0.15, "seconds without a command after which the arm is held")
+    coast_s: float = option(
+        COAST_S,
+        "seconds without an answer of the arm's bus that are bridged by its last state; then it is held; 0: none",
+        low=0,
+        high=1,
+    )
     release_s: float = option(
         30.0, "seconds that the arm is held after the robot server has exited, then released", low=0, high=86_400
     )

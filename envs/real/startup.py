@@ -36,6 +36,7 @@ def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
         lag=np.array([axis.lag if axis.lag is not None else (axis.high - axis.low) / 4 for axis in every]),
         stuck_s=options.stuck_s,
         realtime=options.realtime,
+        coast_s=options.coast_s,
     )
     try:
         return ArmProcess(setup)

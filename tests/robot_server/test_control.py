@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from types import SimpleNamespace
 
 import msgpack
 import numpy as np
@@ -725,7 +726,7 @@ def test_the_socket_answers_while_the_robot_waits_for_a_learner(bench, control, 
 
 
 def test_the_tally_tells_how_it_goes(acting, control, operator):
-    tally = robot_server.session.Tally("arm", acting.link)
+    tally = robot_server.session.Tally("arm", acting.link, SimpleNamespace(lost_replies=3))
     control.about = tally.about
     for word in ("success", "discard", ""):
         at = {1: lambda word=word: ask(control, operator(), "event", event=word)} if word else {}
@@ -733,3 +734,4 @@ def test_the_tally_tells_how_it_goes(acting, control, operator):
     state = ask(control, operator(), "state")["state"]
     assert (state["episodes"], state["successes"], state["discarded"], state["policy_version"]) == (2, 2, 1, 1)
     assert state["link"]["trouble"] == "" and state["link"]["backlog"] == 0 and state["policy_age_s"] >= 0
+    assert state["lost_replies"] == 3

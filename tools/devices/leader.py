@@ -1,11 +1,16 @@
 """Device `lerobot:<type>`: a leader arm, or whatever else LeRobot calls a teleoperator, by its public API.
 
 What it says is where the follower's axes are to go; the arm's own limits decide how fast. In LeRobot's own environment.
+A lost reply is bridged as an arm's is: the last place stands for COAST_S, and the follower stops there.
 """
 
 from __future__ import annotations
 
+import math
+import time
+
 from agent.spec import UserError
+from envs.real.lost_replies import COAST_S, Bridge, LostReplies
 from robot_server.command import Command, Device
 from tools.devices.terminal import Marks, terminal_if_any
 from tools.recording.config import CollectConfig
@@ -27,17 +32,32 @@ class Leader(Device):
         except (ValueError, OSError, RuntimeError) as error:
             raise UserError(f"device 'lerobot:{kind}': {' '.join(str(error).split())}") from None
         self._terminal, self._marks, self._enabled = terminal_if_any(), Marks(), False
+        self._last: dict[str, float] = {}
+        self._measured_s = -math.inf
+        self._bridge, self._report = Bridge(COAST_S), LostReplies("the leader's bus")
         self.keys = f"lerobot:{kind}: the arm follows it\n  e           from now on / not any more\n{Marks.keys}"
 
     def read(self) -> Command:
         keys = self._terminal.keys() if self._terminal else []
         self._enabled ^= bool(keys.count("e") % 2)
+        place = self._place()
+        return Command(enabled=self._enabled, events=self._marks.events(keys), place=place if self._enabled else None)
+
+    def _place(self) -> dict[str, float]:
         try:
-            told = self.leader.get_action()
+            self._last = self._bridge.call(self._measured, self._remembered)
         except (OSError, RuntimeError) as error:
             raise UserError(f"device 'lerobot:{self._kind}': {' '.join(str(error).split())}") from None
-        place = {key.removesuffix(self._suffix): float(value) for key, value in told.items()}
-        return Command(enabled=self._enabled, events=self._marks.events(keys), place=place if self._enabled else None)
+        self._report.update(self._bridge.lost)
+        return self._last
+
+    def _measured(self) -> dict[str, float]:
+        told = self.leader.get_action()
+        self._measured_s = time.monotonic()
+        return {key.removesuffix(self._suffix): float(value) for key, value in told.items()}
+
+    def _remembered(self) -> dict[str, float] | None:
+        return self._last if time.monotonic() - self._measured_s <= COAST_S else None
 
     def reset(self, gripper: float = -1.0) -> None:
         self._marks.reset()

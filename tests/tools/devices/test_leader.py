@@ -1,11 +1,14 @@
 """A leader arm as a device: it says where the follower's axes are to go."""
 
+from types import SimpleNamespace
+
 import fake_lerobot
 import gymnasium
 import numpy as np
 import pytest
 
 from agent.spec import UserError
+from envs.real import lost_replies
 from robot_server.command import Command, action_of
 from tools.devices import leader
 from tools.devices.leader import Leader
@@ -45,6 +48,30 @@ def test_the_arm_follows_while_it_is_enabled(terminal):
     assert not command.enabled and command.place is None and command.events == ("success",)
     device.close()
     assert not device.leader.connected and terminal.pressed is None
+
+
+def test_a_lost_reply_is_bridged_by_the_last_place_and_more_of_them_are_not(terminal, monkeypatch, caplog):
+    now = SimpleNamespace(at_s=100.0, monotonic=lambda: now.at_s, sleep=lambda for_s: None)
+    for module in (leader, lost_replies):
+        monkeypatch.setattr(module, "time", now)
+    device = Leader("so9_leader", CollectConfig())
+    arm, whole, fails = device.leader, device.leader.get_action, []
+    monkeypatch.setattr(arm, "get_action", lambda: fail() if fails and fails.pop() else whole())
+
+    def fail():
+        now.at_s += 0.05
+        raise ConnectionError("no answer from motor 2")
+
+    terminal.pressed = ["e"]
+    told = device.read().place
+    for count in (1, 2):  # the last place stands, or the next try is answered
+        fails[:] = [True] * count
+        assert device.read().place == told and device.read().place == told
+    assert "the leader's bus: lost replies: 1" in caplog.text
+    fails[:] = [True] * 9
+    with pytest.raises(UserError, match="no answer from motor 2"):
+        for _ in range(9):
+            device.read()
 
 
 def test_one_that_goes_away_or_is_not_there_is_one_line(terminal):

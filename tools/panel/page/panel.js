@@ -359,6 +359,7 @@ function show({ away, refused, late, state, vectors }) {
     ["silent for", link.silent_s === undefined ? undefined : `${link.silent_s.toFixed(1)} s`, link.silent_s > 10],
     ["not sent yet", link.backlog === undefined ? undefined : `${link.backlog} steps`],
     ["reconnects", link.reconnects],
+    ["arm's bus", state.lost_replies ? `${state.lost_replies} replies lost` : ""],
     ["page late", late ? `${late} commands came too late to drive by` : ""],
   ]);
   showDriving();

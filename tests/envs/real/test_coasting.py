@@ -1,0 +1,237 @@
+"""Lost replies of an arm's bus: bridged for a moment, counted, and then a fault. The arm only remembers."""
+
+import numpy as np
+import pytest
+from remembering_arm import PERIOD_S, Arm, Now, go
+
+from envs.real import guard as guard_module
+from envs.real import lost_replies
+from envs.real.arm import ArmError
+from envs.real.guard import Guard, Setup
+from envs.real.safety_filter import Limits
+
+TIMEOUT_S = 0.03  # after which a driver gives a reply up
+
+
+class Bus(Arm):
+    """Loses the replies to the next `lose` reads, writes or holds, each after TIMEOUT_S."""
+
+    def __init__(self, now):
+        super().__init__(now)
+        self.lose = {"state": 0, "command": 0, "hold": 0}
+
+    def _lost(self, what):
+        if self.lose[what]:
+            self.lose[what] -= 1
+            self.now.now_s += TIMEOUT_S
+            raise ConnectionError("There is no status packet!")
+
+    def state(self):
+        self._lost("state")
+        return super().state()
+
+    def command(self, target):
+        self._lost("command")
+        return super().command(target)
+
+    def hold(self):
+        self._lost("hold")
+        super().hold()
+
+
+class Sleeping(Now):
+    def sleep(self, for_s):
+        self.now_s += for_s
+
+
+@pytest.fixture
+def now(monkeypatch):
+    now = Sleeping()
+    for module in (guard_module, lost_replies):
+        monkeypatch.setattr(module, "time", now)
+    return now
+
+
+@pytest.fixture
+def bus(now):
+    return Bus(now)
+
+
+@pytest.fixture
+def made(bus):
+    def make(**changed):
+        ones = np.ones(2)
+        limits = Limits(-ones, ones, 0.2 * ones, 1.0 * ones, 100 * ones)
+        given = {
+            "coast_s": 0.1,
+            "watchdog_s": 0.15,
+            "release_s": 0.0,
+            "setpoint_hz": 0.0,
+            "lag": 0.1 * ones,
+            "stuck_s": 0.5,
+        }
+        guard = Guard(Setup("", {}, limits, PERIOD_S, **{**given, **changed}), bus)
+        guard.connect()
+        bus.log.clear()
+        return guard
+
+    return make
+
+
+def test_a_lost_read_is_bridged_by_the_last_state_which_is_marked_and_counted(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    before = guard.state()
+    bus.lose["state"] = 1
+    state = guard.state()
+    assert state.coasted and state.lost == 1 and state.position.tolist() == before.position.tolist()
+    assert state.time_s == before.time_s  # its age shows
+    state = guard.state()
+    assert not state.coasted and state.lost == 1 and guard.error is None
+
+
+def test_a_state_older_than_coast_s_does_not_stand_the_read_is_repeated(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    now.now_s += 0.09
+    bus.lose["state"] = 1
+    state = guard.state()
+    assert not state.coasted and state.lost == 1 and state.time_s == now.now_s
+
+
+def test_nothing_answered_for_coast_s_is_a_fault(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    since_s, bus.lose["state"] = now.now_s, 1000
+    with pytest.raises(ArmError, match="no status packet"):
+        for _ in range(100):
+            guard.state()
+    assert 0.1 <= now.now_s - since_s <= 0.1 + 2 * TIMEOUT_S + 0.02 and bus.log[-1] == "hold"
+    bus.lose["state"] = 0
+    with pytest.raises(ArmError, match="no status packet"):  # latched
+        guard.state()
+    guard.clear()
+    assert not guard.state().coasted
+
+
+def test_without_coast_s_the_first_lost_read_is_a_fault(made, bus, now):
+    guard = made(coast_s=0.0)
+    bus.lose["state"] = 1
+    with pytest.raises(ArmError, match="no status packet"):
+        guard.state()
+
+
+@pytest.mark.parametrize("error", [OSError("no such device"), ArmError("protective stop"), RuntimeError("overload")])
+def test_only_a_lost_reply_is_bridged(made, bus, now, error):
+    guard = made()
+    go(guard, now, 0.05)
+    bus.error = error
+    with pytest.raises(ArmError, match=str(error)):
+        guard.state()
+
+
+def test_while_coasting_the_target_moves_no_more_than_a_step_and_stays_within_lag_of_what_was_measured(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    bus.stuck, measured, before = True, 0.05, 0.05
+    for _ in range(3):
+        bus.lose["state"] = 1
+        now.now_s += 0.01
+        _, target, state = guard.command(np.array([9.0, 0.0]), now.now_s)
+        assert state.coasted or now.now_s - state.time_s < 0.02
+        assert 0 <= target[0] - before <= 0.2 and target[0] <= measured + 0.1 + 1e-9
+        before = target[0]
+
+
+def test_no_motion_begins_on_a_state_that_is_only_remembered(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    guard.hold()
+    bus.at, bus.lose["state"] = np.array([0.3, 0.0]), 1  # it moved since
+    now.now_s += 0.05
+    begun, target, state = guard.command(np.array([0.35, 0.0]), now.now_s)
+    assert not state.coasted and begun == pytest.approx([0.3, 0]) and target == pytest.approx([0.35, 0])
+
+
+def test_a_hold_is_repeated_until_it_is_answered(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    bus.lose["hold"] = bus.lose["state"] = 2
+    assert not guard.hold().coasted and bus.log == ["command", "hold"]
+    go(guard, now, 0.1)
+    bus.lose["hold"] = 1000
+    with pytest.raises(ArmError, match="no status packet"):
+        guard.hold()
+
+
+def test_an_axis_is_not_called_stuck_by_states_that_are_only_remembered(made, bus, now):
+    guard = made(stuck_s=0.04)
+    go(guard, now, 0.05)
+    for _ in range(2):
+        bus.lose["state"] = 1
+        now.now_s += 0.01
+        _, _, state = guard.command(np.array([0.9, 0.0]), now.now_s)
+        assert state.coasted
+
+
+def test_a_lost_write_delays_the_motion_and_makes_no_jump(made, bus, now):
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.1)
+    assert bus.at[0] == pytest.approx(0.02)
+    bus.lose["command"] = 2
+    seen, times = [bus.at[0]], [now.now_s]
+    for _ in range(8):
+        now.now_s += 0.02
+        guard.tick()
+        seen.append(bus.at[0])
+        times.append(now.now_s)
+    assert np.all(np.diff(seen) <= 1.0 * np.diff(times) + 1e-9)  # the axis's velocity
+    assert guard.error is None and guard.lost == 2 and 0.02 < seen[-1] < 0.1
+    assert guard.filter.position[0] == pytest.approx(seen[-1])
+
+
+def test_the_write_after_a_lost_one_is_the_newest_target(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    bus.lose["command"] = 1
+    begun, target, _ = go(guard, now, 0.15)
+    assert begun == pytest.approx(target) and bus.at[0] == pytest.approx(0.05)  # nothing was sent
+    begun, target, _ = go(guard, now, 0.9)
+    assert begun[0] == pytest.approx(0.05) and bus.at[0] == target[0] <= 0.05 + 0.15 + 1e-9  # no two steps in one
+    assert bus.log == ["command", "command"]
+
+
+def test_writes_that_are_lost_for_coast_s_are_a_fault(made, bus, now):
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.05)
+    bus.lose["command"] = 1000
+    for _ in range(8):
+        guard.tick()
+    assert guard.error and bus.log[-1] == "hold"
+
+
+def test_the_time_that_a_lost_reply_takes_is_not_the_robot_servers(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    now.now_s += 0.13
+    bus.lose["state"] = 1
+    guard.state()
+    guard.tick()
+    assert guard.holds == 0
+    now.now_s += 0.05
+    guard.tick()
+    assert guard.holds == 1  # and it does not add up
+
+
+def test_a_connection_that_loses_a_reply_is_tried_again(made, bus, monkeypatch):
+    guard = made()
+    fails = [ConnectionError("no status packet"), None]
+
+    def connect():
+        bus.log.append("connect")
+        if error := fails.pop(0):
+            raise error
+
+    monkeypatch.setattr(bus, "connect", connect)
+    guard.connect()
+    assert bus.log == ["connect", "disconnect", "connect"]
