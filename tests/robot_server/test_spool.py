@@ -128,7 +128,7 @@ def test_a_spool_that_cannot_be_written(bench, episode_steps, tmp_path, caplog):
     shutil.rmtree(tmp_path / "gone")
     (tmp_path / "gone").write_text("")  # nothing can be written there from now on, not even by root
     link.save()
-    assert link.unsaved == 1 and "could not keep an episode" in caplog.text and "cannot be written" in link.full
+    assert link.unsaved == 1 and "could not save an episode" in caplog.text and "cannot be written" in link.full
     (tmp_path / "gone").unlink()
     link.save()
     assert link.unsaved == 0 and link.full == "" and len(episode_paths([tmp_path / "gone"])) == 1
