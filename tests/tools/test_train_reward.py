@@ -228,7 +228,7 @@ def test_recordings_know_their_classifier_and_those_without_go_on(trained, tmp_p
     with pytest.raises(UserError, match="classifier"):
         collect("fake", SIZE, "scripted", CollectConfig(episodes=1), tmp_path / "judged")
     says = refusal(path, "--out", tmp_path / "again.pt")
-    assert str(path) in says and "word of classifier" in says
+    assert str(path) in says and "that of classifier" in says
     old = read_episode(episode_paths([demos])[0])
     for option in ("classifier", "after_success"):
         del old.meta["env"]["options"][option]
