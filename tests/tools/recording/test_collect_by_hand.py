@@ -133,7 +133,7 @@ def test_a_full_disk_stops_the_recording_and_keeps_the_episode_until_there_is_ro
     session.press("w")
     session.until_state("recording")
     session.press("y")
-    line = session.until("Ctrl-C gives it up")
+    line = session.until("Ctrl-C discards it")
     assert "episode_000000.hdf5: cannot be written: File too large" in line and names(tmp_path) == []
     resource.prlimit(session.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     assert session.end() == 0 and read_episode(tmp_path / "episode_000000.hdf5").succeeded
@@ -145,7 +145,7 @@ def test_who_gives_up_is_told_what_was_lost(tmp_path, start):
     session.press("w")
     session.until_state("recording")
     session.press("y")
-    session.until("Ctrl-C gives it up")
+    session.until("Ctrl-C discards it")
     session.press("\x03")
     assert session.end() == 2 and "episode_000000.hdf5: cannot be written" in session.text
     assert "the episode was not saved" in session.text
