@@ -93,6 +93,7 @@ SMALL = {  # in the place of configs/quickstart.yaml: the same commands, on the 
 PROCESSES = ("agent.learner", "robot_server")  # the others run in this process: each would load torch anew
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("title", ["One minute: a toy task", "Fifteen minutes: Lift from images"])
 def test_the_walkthrough_runs_as_it_is_printed(title, tmp_path, monkeypatch):
     """Every command of the section in its order; only the link's port is another than the default."""
@@ -110,7 +111,7 @@ def test_the_walkthrough_runs_as_it_is_printed(title, tmp_path, monkeypatch):
             if module in PROCESSES:
                 running[module] = start(module, *arguments, "--address", address)
                 if len(running) == 2:
-                    outputs = {name: process.communicate(timeout=200)[0] for name, process in running.items()}
+                    outputs = {name: process.communicate(timeout=500)[0] for name, process in running.items()}
                     assert not any(process.returncode for process in running.values()), outputs
             else:
                 monkeypatch.setattr(sys, "argv", [module, *arguments])
