@@ -73,8 +73,8 @@ def _split(text: str) -> list[Typed]:
 
 
 def read_yaml(path: str | Path) -> Settings:
-    """Sections of a YAML file. Raises UserError naming the file."""
-    data = yaml_file.load(path) or {}
+    """Sections of a YAML file, the user's or one of configs/. Raises UserError naming the file."""
+    data = yaml_file.load(yaml_file.shipped(path)) or {}
     if isinstance(data, dict) and (empty := [name for name, section in data.items() if section is None]):
         raise UserError(f"{path}: section '{empty[0]}' is empty: remove it, or write its `key: value` lines below it")
     if not isinstance(data, dict) or not all(isinstance(section, dict) for section in data.values()):

@@ -6,9 +6,18 @@ import os
 import sys
 from types import TracebackType
 
+PROJECT = "calql-finetuning"
 OURS = ("agent", "envs", "robot_server", "tools")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
+EXTRAS = {  # of pyproject.toml, with the modules that they bring
+    "learner": ("torchvision", "tensorboard", "matplotlib", "scipy"),
+    "sim": ("robosuite", "mujoco"),
+    "record": ("av", "pyarrow", "PIL", "sdl2", "hidraw"),
+    "panel": ("aiohttp",),
+    "realsense": ("pyrealsense2",),
+    "robotics": ("gymnasium_robotics",),
+}
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -17,9 +26,23 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
     if not isinstance(error, ModuleNotFoundError) or package in OURS:
         sys.__excepthook__(kind, error, trace)
         return
-    ours = os.path.realpath(sys.prefix) == os.path.realpath(VENV)
-    remedy = f"install it: uv pip install {package}" if ours else "use .venv/bin/python, which `make setup` makes"
-    print(f"error: {sys.executable} has no package '{package}': {remedy}", file=sys.stderr)
+    print(f"error: {sys.executable} has no package '{package}': {remedy(package)}", file=sys.stderr)
+
+
+def remedy(package: str) -> str:
+    """What to do where `package` is missing."""
+    import importlib.metadata
+
+    if os.path.realpath(sys.prefix) == os.path.realpath(VENV):
+        return f"install it: uv pip install {package}"
+    try:
+        importlib.metadata.version(PROJECT)
+    except importlib.metadata.PackageNotFoundError:
+        return "use .venv/bin/python, which `make setup` makes"
+    extra = next((name for name, modules in EXTRAS.items() if package in modules), "")
+    if not extra:
+        return f"install it: pip install {package}"
+    return f"install the extra [{extra}]: pip install '.[{extra}]' in the checkout, or the wheel with [{extra}]"
 
 
 def _working_directory_last() -> None:
@@ -29,5 +52,7 @@ def _working_directory_last() -> None:
         sys.path.append(sys.path.pop(0))
 
 
+if sys.platform != "linux":
+    sys.exit(f"error: this project needs Linux, and this is {sys.platform}")
 sys.excepthook = _explain
 _working_directory_last()

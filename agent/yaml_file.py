@@ -16,6 +16,7 @@ import yaml
 from agent.spec import UserError
 
 MISREAD = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")  # octal, base 60
+CONFIGS = Path(__file__).parent / "configs"  # in a checkout a link to configs/
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -71,6 +72,14 @@ def loads(text: str, where: str) -> Any:
     finally:
         if loader:
             loader.dispose()
+
+
+def shipped(path: str | Path) -> Path:
+    """`path`, or where it does not exist the project's own file of that name: `configs/lift.yaml`, `lift.yaml`."""
+    path = Path(path)
+    name = path.relative_to("configs") if path.is_relative_to("configs") else path
+    ours = CONFIGS / name
+    return ours if not path.exists() and not name.is_absolute() and ours.is_file() else path
 
 
 def load(path: str | Path) -> Any:

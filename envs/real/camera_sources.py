@@ -124,7 +124,7 @@ class RealSense:
         try:
             import pyrealsense2 as rs
         except ImportError:
-            raise ValueError("source realsense needs a package: pip install pyrealsense2") from None
+            raise ValueError("source realsense needs the extra [realsense]: pip install pyrealsense2") from None
         options, config, pipeline = self._options, rs.config(), rs.pipeline()
         config.enable_device(self._serial(rs))
         config.enable_stream(rs.stream.color, options.width, options.height, rs.format.bgr8, round(options.fps))

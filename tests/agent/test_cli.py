@@ -489,6 +489,16 @@ def test_a_config_that_has_moved_is_named(tmp_path):
         cli.parse(["--config", str(tmp_path / "none.yaml")], "", ["calql"])
 
 
+def test_shipped_configs_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("configs/quickstart.yaml", "quickstart.yaml", "presets/cql.yaml", "configs/presets/cql.yaml"):
+        assert cli.read_yaml(name)
+    with pytest.raises(UserError, match=r"^configs/none.yaml: no such file$"):
+        cli.read_yaml("configs/none.yaml")
+    (tmp_path / "quickstart.yaml").write_text("calql: {gamma: 0.5}\n")  # one's own comes first
+    assert cli.read_yaml("quickstart.yaml") == {"calql": {"gamma": 0.5}}
+
+
 def test_run_leaves_the_parser_to_main(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog", "--gamma", "0.5"])
     monkeypatch.setattr(signal, "signal", lambda *ignored: None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import commands
+from agent import commands, installed
 from envs.start import module_command
 from tools import calql
 
@@ -105,3 +105,30 @@ def test_commands_are_printed_as_they_were_typed(monkeypatch):
     assert commands.typed("agent.learner", "--resume", "run") == "calql learner --resume run"
     text = "python -m agent.learner --ckpt a.pt, python -m tools.x"
     assert commands.retyped(text) == "calql learner --ckpt a.pt, python -m tools.x"
+
+
+@pytest.mark.parametrize(("extra", "module"), [(e, m) for e, modules in installed.EXTRAS.items() for m in modules])
+def test_a_missing_package_names_its_extra(extra, module, monkeypatch, capsys):
+    monkeypatch.setattr(installed, "VENV", "/nowhere")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1.0")
+    error = ModuleNotFoundError("No module", name=f"{module}.part")
+    installed._explain(type(error), error, None)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and f"[{extra}]" in line
+
+
+def test_the_packages_of_each_extra_are_known():
+    text = (ROOT / "pyproject.toml").read_text()
+    for extra, modules in installed.EXTRAS.items():
+        packages = re.findall(r'"([a-z0-9-]+)[^"]*"', re.search(rf"^{extra} = \[(.*?)\]", text, re.S | re.M)[1])
+        assert len(packages) - ("pysdl2-dll" in packages) == len(modules), extra
+
+
+def test_the_base_brings_what_the_robot_server_imports():
+    """Blocked: every package of the extras. With them goes the robot's side, a mock arm and its cameras."""
+    blocked = [module for modules in installed.EXTRAS.values() for module in modules]
+    source = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
+    modules = "robot_server.__main__, agent.policy, envs.real.env, envs.real.cameras, envs.real.mock_arm, envs.fake"
+    more = "tools.collect, tools.inspect, tools.edit, tools.link, tools.teleop, tools.keys, tools.evaluate"
+    done = run(sys.executable, "-c", f"{source}import {modules}, {more}, agent.pretrain, agent.learner")
+    assert done.returncode == 0, done.stderr

@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
@@ -81,12 +80,16 @@ class Film:
     def add(self, image: np.ndarray) -> None:
         if not self._file:
             self._open(*image.shape[:2])
+        import av  # not before there is a film: it is in the extra [record]
+
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = self.frames, 1 / self._rate
         self._write(self._stream.encode(frame))
         self.frames += 1
 
     def _open(self, height: int, width: int) -> None:
+        import av
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = av.open(str(self.path), "w", format="mp4")
         self._stream = self._file.add_stream("libx264", rate=self._rate, options=self._options)

@@ -32,7 +32,7 @@ def load_sdl() -> Any:
             warnings.simplefilter("ignore", UserWarning)  # which says where the library comes from
             import sdl2
     except ImportError:
-        raise UserError("device 'gamepad' needs PySDL2: pip install pysdl2 pysdl2-dll") from None
+        raise UserError("device 'gamepad' needs the extra [record]: pip install pysdl2 pysdl2-dll") from None
     if sdl2.SDL_Init(sdl2.SDL_INIT_GAMECONTROLLER):
         raise UserError(f"device 'gamepad': {sdl2.SDL_GetError().decode()}")
     return sdl2

@@ -106,7 +106,7 @@ def _hidraw() -> Any:
     try:
         import hidraw
     except ImportError:
-        raise UserError("device 'spacemouse' needs hidapi: pip install hidapi") from None
+        raise UserError("device 'spacemouse' needs the extra [record]: pip install hidapi") from None
     return hidraw
 
 
