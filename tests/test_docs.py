@@ -43,6 +43,7 @@ def test_every_page_is_in_the_navigation():
 
 INTERNAL = {
     "tools.setup.system_packages",
+    "tools.setup.cpu_lock",
     "tools.learning.peer_d3rlpy_train",
     "envs.real.arm_process",
     "envs.start",
