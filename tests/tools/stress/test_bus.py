@@ -1,0 +1,185 @@
+"""The emulated servo buses, by a minimal client; and our own stack on top of them."""
+
+import time
+
+import numpy as np
+import pytest
+
+import envs
+from envs.base import RobotFault
+from tools.stress.bus.bus import Bus
+from tools.stress.bus.client import BusError, Client
+from tools.stress.bus.protocol import DYNAMIXEL, FEETECH
+
+PROTOCOLS = [FEETECH, DYNAMIXEL]
+SERVOS = [1, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture(params=PROTOCOLS, ids=lambda protocol: protocol.name)
+def bus(request):
+    with Bus(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def client(bus):
+    made = Client(bus.protocol, bus.port, timeout_s=0.2)
+    yield made
+    made.close()
+
+
+def until(what, timeout_s=10.0):
+    end_s = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def test_frames_are_those_of_the_manuals():
+    assert FEETECH.frame(1, bytes([1])) == bytes.fromhex("FFFF010201FB")
+    assert DYNAMIXEL.frame(1, bytes([1])) == bytes.fromhex("FFFFFD00010300 01194E")
+    assert DYNAMIXEL.frame(1, bytes([2, 0x84, 0, 4, 0])) == bytes.fromhex("FFFFFD0001070002840004001D15")
+
+
+def test_a_servo_answers_and_goes_to_its_goal_at_its_speed(bus, client):
+    client.ping(1)
+    assert client.read(1, "model") == bus.protocol.model
+    client.write(1, "goal", 3000)
+    time.sleep(0.1)
+    assert client.read(1, "position") == 2048  # without torque it stands
+    client.write(1, "torque", 1)
+    begun_s = time.monotonic()
+    until(lambda: abs(client.read(1, "position") - 3000) < 5)
+    assert time.monotonic() - begun_s > 0.2  # 84 degrees at 300 a second
+    assert client.sync_read(SERVOS, "position")[1:] == [2048] * 5
+
+
+def test_all_are_read_and_written_at_once(bus, client):
+    for servo in SERVOS:
+        client.write(servo, "torque", 1)
+    client.sync_write({servo: 2000 + servo for servo in SERVOS}, "goal")
+    until(lambda: np.ptp(np.array(client.sync_read(SERVOS, "position")) - 2000 - np.array(SERVOS)) < 2)
+
+
+def test_a_servo_that_is_blocked_shows_load_and_gets_warm(bus, client):
+    bus.servos[2].blocked = True
+    client.write(2, "torque", 1)
+    client.write(2, "goal", 3000)
+    until(lambda: client.read(2, "load") > 900 and client.read(2, "temperature") > 25)
+    assert client.read(2, "current") > 100 and client.read(1, "load") == 0
+
+
+def test_faults(bus, client):
+    bus.faults.lost = 1000
+    with pytest.raises(TimeoutError):
+        client.ping(1)
+    bus.faults.lost, bus.faults.corrupted = 0, 1000
+    for _ in range(20):
+        with pytest.raises((ConnectionError, TimeoutError)):
+            client.read(1, "position")
+    bus.faults.corrupted, bus.faults.late, bus.faults.late_s = 0, 1000, 0.3
+    with pytest.raises(TimeoutError):
+        client.ping(1)
+    bus.faults.late = 0
+    time.sleep(0.3)
+    client.ping(1)
+    bus.servos[3].dead = True
+    with pytest.raises(OSError, match="servo 3"):
+        client.sync_read(SERVOS, "position")
+    bus.servos[3].dead, bus.servos[4].overloaded = False, True
+    with pytest.raises(BusError, match="servo 4"):
+        client.sync_read(SERVOS, "position")
+    bus.servos[4].overloaded, bus.servos[5].temperature = False, 80.0
+    with pytest.raises(BusError, match="servo 5"):
+        client.ping(5)
+
+
+def test_how_many_packets_are_lost_is_what_was_asked_for():
+    with Bus(FEETECH) as bus:
+        bus.faults.lost = 100
+        lost = sum(bus._chance(bus.faults.lost) for _ in range(10_000))
+    assert 900 < lost < 1100
+
+
+def test_power_and_cable(bus, client):
+    client.write(1, "torque", 1)
+    bus.power(False)
+    with pytest.raises(TimeoutError):
+        client.ping(1)
+    bus.power(True)
+    assert client.read(1, "torque") == 0
+    bus.unplug()
+    with pytest.raises(OSError):
+        client.read(1, "torque")
+    bus.plug()
+    again = Client(bus.protocol, bus.port)
+    again.ping(1)
+    again.close()
+
+
+# ---- our own stack, with an arm on that bus ----
+
+AXES = {name: {"low": 90, "high": 270, "speed": 30, "lag": 15, "home": 180} for name in "abcdef"}
+
+
+@pytest.fixture
+def env(bus):
+    made = envs.make(
+        "real",
+        arm="tools.stress.bus.client:BusArm",
+        arm_options={"port": str(bus.port), "protocol": bus.protocol.name},
+        axes=AXES,
+        realtime=False,
+        watchdog_s=1.0,  # the machine that tests may be busy
+        horizon=10_000,
+    )
+    yield made
+    made.close()
+
+
+def steps(env, count, action=1.0):
+    return [env.step(np.full(6, action, np.float32))[4] for _ in range(count)]
+
+
+def test_lost_and_corrupted_replies_do_not_hold_the_arm(bus, env):
+    env.reset(seed=0)
+    bus.faults.lost = bus.faults.corrupted = 10
+    infos = steps(env, 40)
+    assert env.unwrapped.lost_replies > 0 and env.unwrapped.state.position[0] > 200
+    assert all(info["action"][0] <= 1.0 for info in infos)
+    # no servo ever moved faster than the filter lets it: 36 degrees a second, and what it catches up of its lag
+    rows = [row for row in bus.history if row[0] > time.monotonic() - 3.0]
+    speeds = [(b[1][0] - a[1][0]) / (b[0] - a[0]) for a, b in zip(rows[::40], rows[40::40], strict=False)]
+    assert max(speeds) < 60
+
+
+def test_a_dead_servo_is_a_fault_and_the_arm_stands(bus, env):
+    env.reset(seed=0)
+    steps(env, 5)
+    bus.servos[3].dead = True
+    with pytest.raises(RobotFault, match="servo 3"):
+        steps(env, 20)
+    time.sleep(0.5)
+    where = bus.history[-1][1]
+    time.sleep(0.3)
+    assert bus.history[-1][1] == pytest.approx(where, abs=0.1)
+    bus.servos[3].dead = False
+    env.unwrapped.clear()
+    steps(env, 2)
+
+
+def test_a_stale_goal_does_not_move_the_arm_at_connect(bus):
+    bus.place(180.0, goal=240.0)
+    made = envs.make(
+        "real",
+        arm="tools.stress.bus.client:BusArm",
+        arm_options={"port": str(bus.port), "protocol": bus.protocol.name},
+        axes=AXES,
+        realtime=False,
+    )
+    time.sleep(0.2)
+    moved = np.abs(np.array([row[1] for row in bus.history]) - 180.0).max()
+    assert moved < 1.0 and all(bus.torque().values())
+    bus.servos[2].dead = True
+    made.close()
+    until(lambda: not any(on for servo, on in bus.torque().items() if servo != 2))

@@ -1,0 +1,144 @@
+"""A minimal driver of a servo bus, and an arm made of it: they test the emulator without other packages."""
+
+from __future__ import annotations
+
+import os
+import select
+import termios
+import time
+import tty
+from pathlib import Path
+
+import numpy as np
+
+from envs.real.arm import State
+from tools.stress.bus.protocol import (
+    BROADCAST,
+    DYNAMIXEL,
+    FEETECH,
+    PING,
+    READ,
+    SYNC_READ,
+    SYNC_WRITE,
+    WRITE,
+    Protocol,
+)
+
+TICKS_PER_DEGREE = 4096 / 360
+PROTOCOLS = {protocol.name: protocol for protocol in (FEETECH, DYNAMIXEL)}
+
+
+class BusError(RuntimeError):
+    """A servo reports an error: its overload or its heat."""
+
+
+class Client:
+    """Speaks `protocol` at the serial port `port`. Raises TimeoutError (no reply), ConnectionError (a bad one)."""
+
+    def __init__(self, protocol: Protocol, port: str | Path, timeout_s: float = 0.02) -> None:
+        self.protocol, self._timeout_s = protocol, timeout_s
+        self._port = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        tty.setraw(self._port)
+        self._buffer = bytearray()
+
+    def close(self) -> None:
+        os.close(self._port)
+
+    def ping(self, servo: int) -> None:
+        self._send(servo, bytes([PING]))
+        self._receive(servo)
+
+    def read(self, servo: int, name: str) -> int:
+        address, size = self.protocol.registers[name]
+        self._send(servo, bytes([READ]) + self.protocol.number(address) + self.protocol.number(size))
+        return int.from_bytes(self._receive(servo), "little")
+
+    def write(self, servo: int, name: str, value: int) -> None:
+        address, size = self.protocol.registers[name]
+        self._send(servo, bytes([WRITE]) + self.protocol.number(address) + value.to_bytes(size, "little"))
+        self._receive(servo)
+
+    def sync_read(self, servos: list[int], name: str) -> list[int]:
+        address, size = map(self.protocol.number, self.protocol.registers[name])
+        self._send(BROADCAST, bytes([SYNC_READ]) + address + size + bytes(servos))
+        return [int.from_bytes(self._receive(servo), "little") for servo in servos]
+
+    def sync_write(self, values: dict[int, int], name: str) -> None:
+        """No servo answers it."""
+        address, size = self.protocol.registers[name]
+        rows = b"".join(bytes([servo]) + value.to_bytes(size, "little") for servo, value in values.items())
+        self._send(BROADCAST, bytes([SYNC_WRITE]) + self.protocol.number(address) + self.protocol.number(size) + rows)
+
+    def _send(self, servo: int, body: bytes) -> None:
+        termios.tcflush(self._port, termios.TCIFLUSH)  # a reply that came too late is not that of this request
+        self._buffer.clear()
+        os.write(self._port, self.protocol.frame(servo, body))
+
+    def _receive(self, servo: int) -> bytes:
+        end_s = time.monotonic() + self._timeout_s
+        while (packet := self.protocol.take(self._buffer)) is None:
+            if not select.select([self._port], [], [], max(0.0, end_s - time.monotonic()))[0]:
+                raise TimeoutError(f"servo {servo} does not answer")
+            read = os.read(self._port, 4096)
+            if not read:
+                raise OSError("the port is gone: is its cable in?")
+            self._buffer += read
+        number, body = packet
+        error, data = body[self.protocol.width - 1], body[self.protocol.width :]
+        if number != servo:
+            raise ConnectionError(f"servo {number} answers for servo {servo}")
+        if error:
+            raise BusError(f"servo {servo} reports the error {error:#x}")
+        return data
+
+
+class BusArm:
+    """An Arm (envs.real.arm) of six servos, in degrees. Before torque goes on, the goal becomes where each servo is."""
+
+    axes = ("a", "b", "c", "d", "e", "f")
+
+    def __init__(self, port: str, protocol: str = "feetech", torque_off: bool = True) -> None:
+        self._given, self._torque_off = (PROTOCOLS[protocol], port), torque_off
+        self._servos = list(range(1, 1 + len(self.axes)))
+        self._client: Client | None = None
+
+    def connect(self) -> None:
+        client = self._client = Client(*self._given)
+        positions = client.sync_read(self._servos, "position")
+        client.sync_write(dict(zip(self._servos, positions, strict=True)), "goal")
+        for servo in self._servos:
+            client.write(servo, "torque", 1)
+
+    def state(self) -> State:
+        ticks = self._open.sync_read(self._servos, "position")
+        return State(np.array(ticks) / TICKS_PER_DEGREE, time.monotonic())
+
+    def command(self, target: np.ndarray) -> np.ndarray:
+        ticks = [round(value * TICKS_PER_DEGREE) for value in target]
+        self._open.sync_write(dict(zip(self._servos, ticks, strict=True)), "goal")
+        return target
+
+    def hold(self) -> None:
+        self.command(self.state().position)
+
+    def disconnect(self) -> None:
+        """Torque off on every servo that answers."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        for servo in self._servos if self._torque_off else ():
+            for _ in range(3):
+                try:
+                    client.write(servo, "torque", 0)
+                    break
+                except BusError:  # it is written all the same
+                    break
+                except OSError:
+                    continue
+        client.close()
+
+    @property
+    def _open(self) -> Client:
+        if self._client is None:
+            raise ConnectionError("not connected")
+        return self._client
