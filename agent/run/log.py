@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import logging
-import math
 import os
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from agent import logs
 from agent.config import Changes, said
 from agent.files import make_folder, try_lock
-from agent.run.records import LOG_FILE
+from agent.run.records import LOG_FILE, curves
 from agent.spec import UserError
 
 log = logging.getLogger(__name__)
@@ -65,8 +64,7 @@ class RunLog:
             if not self._failing:
                 log.error("%s: cannot write the log: %s", self._folder, error)
             self._failing = True
-        where = f"robot/{plain['robot']}" if kind == "robot" else kind  # each robot has its curves
-        self._curves(where, env_steps if kind in ("episode", "robot") else updates, plain)
+        self._curves(record)
         return record
 
     def warn(self, line: str, env_steps: int, updates: int) -> None:
@@ -88,13 +86,11 @@ class RunLog:
         if self._file.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _curves(self, where: str, step: int, plain: dict[str, Any]) -> None:
+    def _curves(self, record: dict[str, Any]) -> None:
+        step, found = curves(record)
         try:
-            for name, value in plain.items():
-                if isinstance(value, list) and value and isinstance(value[0], float):
-                    value = sum(value) / len(value)
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    self.board.add_scalar(f"{where}/{name}", value, step)
+            for name, value in found.items():
+                self.board.add_scalar(name, value, step)
         except OSError:  # the disk is full, and the board's thread died of it
             with contextlib.suppress(OSError):
                 self.board = self._new_board(str(self._folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -29,27 +30,77 @@ def read_log(
     there are any. The last line of a run that still goes may be on its way, and does not count. Raises OSError when
     there is no log.
     """
-    lines = log_path(run).read_bytes().split(b"\n")
-    kept: list[Record] = []
-    newest: dict[str, float] = {}
+    *lines, last = log_path(run).read_bytes().split(b"\n")
+    records, unread = parse(lines, numbers)
+    records += parse([last], numbers)[0]
+    if unread:
+        damaged(unread)
+    return without_repeats(record for record in records if not kinds or record["kind"] in kinds)
+
+
+def parse(
+    lines: Iterable[bytes], numbers: Mapping[str, Iterable[str]] = MappingProxyType({})
+) -> tuple[list[Record], int]:
+    """The records in `lines`, and how many lines could not be read or lack one of the `numbers` of their kind."""
+    records: list[Record] = []
     unread = 0
-    for number, line in enumerate(lines):
+    for line in lines:
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            kind, env_steps = record["kind"], float(record["env_steps"])
-            for name in numbers.get(kind, ()):
+            float(record["env_steps"])
+            for name in numbers.get(record["kind"], ()):
                 float(record[name])
+            records.append(record)
         except (ValueError, KeyError, TypeError):
-            unread += number < len(lines) - 1
-            continue
-        if kinds and kind not in kinds:
-            continue
-        if env_steps < newest.get(kind, 0.0):  # the run was resumed from a checkpoint before those
+            unread += 1
+    return records, unread
+
+
+def without_repeats(records: Iterable[Record]) -> list[Record]:
+    """`records` without those that a learner, resumed from a checkpoint before them, went over again."""
+    kept: list[Record] = []
+    newest: dict[str, float] = {}
+    for record in records:
+        kind, env_steps = record["kind"], float(record["env_steps"])
+        if env_steps < newest.get(kind, 0.0):
             kept = [old for old in kept if old["kind"] != kind or old["env_steps"] <= env_steps]
         newest[kind] = env_steps
         kept.append(record)
-    if unread:
-        damaged(unread)
     return kept
+
+
+class Tail:
+    """Reads a log that grows: each `read` returns the whole lines since the one before. Never writes, never locks."""
+
+    def __init__(self, run: Path) -> None:
+        """Raises OSError when there is no log."""
+        self._file, self._rest, self.unread = log_path(run).open("rb"), b"", 0
+
+    def read(self) -> list[Record]:
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        records, unread = parse(lines)
+        self.unread += unread
+        return records
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def curves(record: Record) -> tuple[int, dict[str, float]]:
+    """Where the numbers of a record stand on its curves, and curve -> number; a list of numbers as its mean.
+
+    The position counts env steps for episodes and robots, updates for the rest. Each robot has its own curves.
+    """
+    kind = record["kind"]
+    where = f"robot/{record['robot']}" if kind == "robot" else kind
+    found = {}
+    for name, value in record.items():
+        if name in ("kind", "env_steps", "updates", "time_s"):
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], float):
+            value = sum(value) / len(value)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            found[f"{where}/{name}"] = value
+    return record["env_steps" if kind in ("episode", "robot") else "updates"], found
