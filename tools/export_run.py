@@ -27,6 +27,7 @@ from agent.run.records import Record, Tail, curves, log_path, without_repeats
 from agent.spec import UserError, plural
 
 POLL_S = 1.0
+AXES = ("env_steps", "updates", "time_s")
 BY_ENV_STEPS, BY_UPDATES = ("episode", "robot"), ("update", "eval")
 
 
@@ -52,8 +53,7 @@ class Wandb:
                 self._run.define_metric(f"{kind}/*", step_metric=axis)
 
     def send(self, step: int, numbers: dict[str, float], record: Record) -> None:
-        axes = {name: record[name] for name in ("env_steps", "updates", "time_s") if name in record}
-        self._run.log({**axes, **numbers})
+        self._run.log({name: record[name] for name in AXES if name in record} | numbers)
 
     def close(self) -> None:
         self._run.finish()
