@@ -83,7 +83,7 @@ def test_every_file_on_the_page_exists():
 
 def test_the_code_on_the_page_is_the_learners():
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-    source = [line.strip() for line in (ROOT / "agent" / "learner.py").read_text().splitlines()]
+    source = [line.strip() for line in (ROOT / "agent" / "run" / "learner.py").read_text().splitlines()]
     assert len(blocks) == 2
     for block in blocks:
         lines = [line.strip() for line in block.splitlines()]

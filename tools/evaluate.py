@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from agent import cli
 from agent.env_record import EnvRecord
 from agent.progress import Progress
+from agent.run.files import check_file
 from agent.spec import UserError, plural
 from tools.common.attempts import BASELINES, Plan, checkpoint_of, run_attempts
 from tools.common.rollout import env_options
@@ -109,6 +110,7 @@ def recorded_env(flags: argparse.Namespace) -> EnvRecord:
     """The environment that --ckpt remembers. Raises UserError for a file that is none."""
     if not flags.ckpt or flags.policy:
         return EnvRecord()
+    check_file(flags.ckpt)
     import agent.run.checkpoint
 
     return agent.run.checkpoint.load(flags.ckpt).env

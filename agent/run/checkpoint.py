@@ -20,6 +20,9 @@ from agent.config import SECTIONS, OnlineConfig, RunConfig
 from agent.env_record import EnvRecord
 from agent.files import written
 from agent.policy import Policy
+from agent.run.files import LATEST as LATEST
+from agent.run.files import OLDER as OLDER
+from agent.run.files import check_file
 from agent.run.network_size import check_sizes
 from agent.spec import Spec, UserError
 from agent.torch_file import read_torch_file
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 BEFORE: dict[str, dict[str, Any]] = {"calql": {"gradient_clip": 0.0}}  # settings that checkpoints without them had
-LATEST = "latest.pt"
-OLDER = "checkpoints"
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,7 @@ class Checkpoint:
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint, tensors on the CPU. Raises UserError naming a file that is missing, damaged or foreign."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file" if not path.is_dir() else f"{path}: is a folder, not a checkpoint")
+    check_file(path)
     try:
         data = read_torch_file(path)
         if data.pop("format") != FORMAT:

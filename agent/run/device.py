@@ -1,14 +1,10 @@
-"""Where a run computes, and where its files go."""
+"""Where a run computes."""
 
 from __future__ import annotations
-
-import time
-from pathlib import Path
 
 import torch
 
 from agent.config import LearnerConfig
-from agent.run.checkpoint import LATEST, OLDER
 from agent.spec import UserError
 
 
@@ -30,18 +26,3 @@ def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
         torch.cuda.set_device(device)  # what names no device is for this one: graphs, pinned memory, waiting
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     return device
-
-
-def run_folder(config: LearnerConfig, kind: str) -> Path:
-    return Path(config.run or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-
-
-def has_data(folder: Path) -> bool:
-    """Whether a run has got as far as leaving something in `folder`; a start that failed has not."""
-    places = [folder / name for name in (OLDER, "episodes")]
-    records = folder / "log.jsonl"
-    return (
-        (folder / LATEST).exists()
-        or any(place.is_dir() and any(place.iterdir()) for place in places)
-        or (records.exists() and records.stat().st_size > 0)
-    )

@@ -30,13 +30,14 @@ from agent.config import CalQLConfig, LinkConfig, OfflineConfig, OnlineConfig, R
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.env_record import EnvRecord
-from agent.learner import Learner
 from agent.mailbox.mailbox import Mailbox
 from agent.run import checkpoint, trainer
+from agent.run import learner as run_learner
 from agent.run.checkpoint import Checkpoint
 from agent.run.demonstrations import load_demonstrations
 from agent.run.health import Health
 from agent.run.intake import Intake
+from agent.run.learner import Learner
 from agent.run.pacing import COMPILE_S, HOLD_S, cql_weight, updates_due
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
@@ -127,8 +128,8 @@ def tune(tmp_path, monkeypatch, spec, offline, tiny_flags):
                 seen.sent.append(robot.sent)
                 super().update()
 
-        monkeypatch.setattr(learner, "Mailbox", Driven)
-        monkeypatch.setattr(learner, "Learner", Kept)
+        monkeypatch.setattr(run_learner, "Mailbox", Driven)
+        monkeypatch.setattr(run_learner, "Learner", Kept)
         start = ["--resume", str(seen.folder)] if resume else ["--ckpt", str(offline), "--run", str(seen.folder)]
         size = [] if resume or not tiny else [*tiny_flags, "--env-steps", str(len(robot.todo)), "--log-every", "4"]
         try:
@@ -715,7 +716,7 @@ def test_item_19_the_link_is_never_a_checkpoints(tune, episodes, offline, logged
     def refuse(address, *rest):
         raise UserError(f"would listen on {address}")
 
-    monkeypatch.setattr(learner, "Mailbox", refuse)
+    monkeypatch.setattr(run_learner, "Mailbox", refuse)
     start = ["--resume", path.parent] if resume else ["--ckpt", path, "--run", path.with_name("new")]
     with pytest.raises(UserError, match=r"listen on tcp://127\.0\.0\.1:5555"):
         learner.main([*map(str, start), "--env-steps", "0"])

@@ -22,7 +22,7 @@ from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig
 from agent.data.episode_file import read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.data.storage import NoSpace, Storage
-from agent.run import checkpoint
+from agent.run import checkpoint, pretraining
 from agent.run.demonstrations import load_demonstrations
 from agent.run.device import choose_device
 from agent.run.health import Health
@@ -133,7 +133,7 @@ def test_a_call_from_python_destroys_no_checkpoint(tmp_path, demos, network, mon
     with pytest.raises(UserError, match=r"offline\.pt"):
         pretrain.pretrain(config, [demos], out)
     longer = replace(config, offline=replace(config.offline, updates=5))
-    monkeypatch.setattr(pretrain.Pretraining, "update", lambda self: 1 / 0)
+    monkeypatch.setattr(pretraining.Pretraining, "update", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pretrain.pretrain(longer, [demos], out, start=checkpoint.load(out), origin=str(out))
     with pytest.raises(ZeroDivisionError):
@@ -280,7 +280,7 @@ def test_a_checkpoint_that_is_there_is_not_written_over(train, demos, tmp_path, 
 @pytest.mark.parametrize("storage", ["file", "device"])
 def test_where_the_frames_live_changes_no_bit_and_leaves_no_file(train, tmp_path, monkeypatch, storage):
     plain, _ = train()
-    monkeypatch.setattr(pretrain, "Prefetch", functools.partial(Prefetch, ahead=True))
+    monkeypatch.setattr(pretraining, "Prefetch", functools.partial(Prefetch, ahead=True))
     other, _ = train("--storage", storage, out="other.pt")
     assert all(torch.equal(value, other.agent["policy"][name]) for name, value in plain.agent["policy"].items())
     assert torch.equal(plain.generators["offline"], other.generators["offline"])

@@ -10,6 +10,7 @@ from agent.data import replay_memory
 from agent.data.episode_file import read_episode, write_episode
 from agent.data.replay_buffer import Replay
 from agent.data.replay_memory import needed_bytes, row_bytes
+from agent.run import learner as run_learner
 from agent.spec import Spec, UserError
 
 SPEC = Spec({"cam": (64, 64, 3), "wrist": (32, 32, 3)}, {"pos": 3}, 2)
@@ -84,6 +85,6 @@ def test_item_28_the_learner_says_it_too(train, tmp_path, monkeypatch, caplog, m
         learner.main(["--resume", str(tmp_path / "online"), *start[2:]])
     with caplog.at_level(logging.WARNING):
         more = ["--env-steps", "100000", "--run", str(tmp_path / "third")]
-        monkeypatch.setattr(learner.Learner, "run", lambda self, stop: None)
+        monkeypatch.setattr(run_learner.Learner, "run", lambda self, stop: None)
         learner.main([*start, *more])
     assert "env steps to come need" in caplog.text and replay_memory.log.name in caplog.text
