@@ -16,6 +16,8 @@ EXTRAS = {  # of pyproject.toml, with the modules that they bring
     "record": ("av", "pyarrow", "PIL", "sdl2", "hidraw"),
     "panel": ("aiohttp",),
     "realsense": ("pyrealsense2",),
+    "track": ("wandb",),
+    "rerun": ("rerun",),
     "robotics": ("gymnasium_robotics",),
 }
 
