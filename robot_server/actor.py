@@ -6,19 +6,18 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from agent.spec import Observation, Transition, UserError, plural
+from agent.spec import Observation, Spec, Transition, UserError, plural
 from agent.verdict import outcome
 from envs.base import paced_env
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, action_of
 from robot_server.control import Control
-from robot_server.link import Link
 from robot_server.stepper import Stepper
 
 if TYPE_CHECKING:
@@ -35,6 +34,35 @@ class Acting(Protocol):
     def act(self, observation: Observation, deterministic: bool = False) -> np.ndarray: ...
 
     def load_weights(self, weights: dict[str, np.ndarray]) -> None: ...
+
+
+class StepSink(Protocol):
+    """Where the steps of an episode go, and the newest weights come from: what is needed of robot_server.link.Link."""
+
+    spec: Spec
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def hold_s(self) -> float: ...
+
+    @property
+    def backlog(self) -> int: ...
+
+    def begin(self, meta: Mapping[str, Any] | None = None) -> int: ...
+
+    def send(self, transition: Transition) -> None: ...
+
+    def cut(self, observation: Observation | None = None, ending: str = "") -> None: ...
+
+    def save(self) -> None: ...
+
+    def pump(self) -> None: ...
+
+    def wait(self, timeout_s: float) -> None: ...
+
+    def newest_weights(self) -> tuple[int, dict[str, np.ndarray]] | None: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +98,7 @@ class Summary:
 def run_episode(
     env: gymnasium.Env,
     policy: Acting,
-    link: Link,
+    link: StepSink,
     clock: Clock,
     seed: int,
     deterministic: bool = False,
@@ -113,7 +141,7 @@ class Running:
         self,
         env: gymnasium.Env,
         policy: Acting,
-        link: Link,
+        link: StepSink,
         clock: Clock,
         deterministic: bool,
         stop: Callable[[], bool],
@@ -234,7 +262,7 @@ class Running:
 class Pauses:
     """What a real arm asks while a step or a reset takes its time: whether it is to be held now."""
 
-    def __init__(self, link: Link, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, link: StepSink, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
         self._link, self._control, self._stop = link, control, stop
 
     def __call__(self, left_s: float) -> bool:
@@ -250,7 +278,7 @@ class Pauses:
 class Prompt:
     """What a reset asks a person to do: they say that it is done by "resume", or without a page in the terminal."""
 
-    def __init__(self, link: Link, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, link: StepSink, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
         self._control, self._pauses = control, Pauses(link, control, stop)
 
     def __call__(self, prompt: str) -> None:
@@ -263,7 +291,7 @@ class Prompt:
             pass
 
 
-def swap(policy: Acting, link: Link) -> None:
+def swap(policy: Acting, link: StepSink) -> None:
     """Load the newest weights into the policy, if there are newer ones than it has."""
     if newest := link.newest_weights():
         try:
@@ -272,7 +300,7 @@ def swap(policy: Acting, link: Link) -> None:
             raise UserError(f"weights of version {newest[0]} do not fit the learner's own network: {error}") from None
 
 
-def _hold(link: Link, stop: Callable[[], bool], max_backlog: float, control: Control | None) -> None:
+def _hold(link: StepSink, stop: Callable[[], bool], max_backlog: float, control: Control | None) -> None:
     """Simulation only: wait while the learner asks for it or takes no steps: data must not run ahead of learning."""
     while ((hold_s := link.hold_s) > 0 or link.backlog > max_backlog) and not stop():
         link.wait(min(hold_s or 0.1, 0.1))
@@ -280,7 +308,7 @@ def _hold(link: Link, stop: Callable[[], bool], max_backlog: float, control: Con
             control.serve()
 
 
-def _pause(control: Control, link: Link, clock: Clock, stop: Callable[[], bool]) -> None:
+def _pause(control: Control, link: StepSink, clock: Clock, stop: Callable[[], bool]) -> None:
     """Until a person lets go on, or ends the episode, or `stop()`."""
     say_s: float = time.monotonic() + SAY_S
     while control.hold_reason and not control.waiting and not stop():

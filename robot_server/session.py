@@ -17,7 +17,7 @@ from agent.config import NetworkConfig
 from agent.wire.bad_messages import shown
 from envs.base import PacedEnv, RobotFault, paced_env
 from envs.clock import Clock
-from robot_server.actor import Acting, Summary, run_episode, swap
+from robot_server.actor import Acting, StepSink, Summary, run_episode, swap
 from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.link import Link
@@ -95,7 +95,7 @@ def act(env: gymnasium.Env, link: Link, robot: RobotConfig, stop: Stop, control:
 
 
 def cleared(
-    fault: RobotFault, arm: PacedEnv | None, link: Link, control: Control | None, over: Callable[[], bool]
+    fault: RobotFault, arm: PacedEnv | None, link: StepSink, control: Control | None, over: Callable[[], bool]
 ) -> None:
     """Wait until what was the matter with the robot is over: until a person says so, unless it ends by itself.
 
@@ -147,7 +147,7 @@ def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: C
     return not over() if not reason else wait_until(resolved, reason, over)
 
 
-def serve(link: Link, control: Control | None, timeout_s: float, until: Callable[[], bool]) -> None:
+def serve(link: StepSink, control: Control | None, timeout_s: float, until: Callable[[], bool]) -> None:
     """Serve both, for so long at most."""
     end_s = time.monotonic() + timeout_s
     while (left_s := end_s - time.monotonic()) > 0 and not until():

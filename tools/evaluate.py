@@ -11,9 +11,17 @@ env.reset(SEED + k), and the figures do not depend on --workers. A checkpoint ac
 
 --json prints one JSON object on stdout and nothing else (progress goes to stderr). --video writes
 DIR/episode_000000.mp4 and so on. Where a classifier judges (--classifier, or the recorded environment's), it ends the
-episodes, but the success reported is the environment's own, and the classifier's beside it. Only a simulated robot
-should be evaluated like this: no person is asked to reset the scene. To stop, press Ctrl-C: the running episodes are
-dropped, nothing is printed, and the exit code is 1.
+episodes, but the success reported is the environment's own, and the classifier's beside it. To stop, press Ctrl-C: the
+running episodes are dropped, nothing is printed, and the exit code is 1.
+
+An arm (--env real, lerobot:<type> or mock; any other environment with --verdict) is evaluated with a person beside it:
+
+  python -m tools.evaluate --env mock --ckpt mock.pt --ckpt tuned.pt --episodes 20 --out trials/mock
+
+--episodes of each checkpoint run in random order, and nobody is shown which one acts. A person judges each episode, by
+keys here or on the page (tools.panel); --verdict signal leaves it to the classifier, or the arm's own success signal.
+The same command resumes after Ctrl-C or kill -9. At the end OUT/result.md and result.json have the success rates, with
+intervals, and the paired differences.
 """
 
 from __future__ import annotations
@@ -40,6 +48,14 @@ from tools.common.success_rate import Attempt, Result
 
 if TYPE_CHECKING:
     from agent.run.checkpoint import Checkpoint
+
+VERDICTS = ("person", "signal")
+ARM_FLAGS = {"out": None, "order_seed": None, "end": False}  # flag -> its value where it is not given
+
+
+def on_an_arm(env: str) -> bool:
+    """Whether the environment `env` is an arm's, whose episodes need a person."""
+    return env in ("real", "mock") or env.startswith("lerobot:")
 
 
 def evaluate(
@@ -92,9 +108,9 @@ def evaluate(
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ckpt", metavar="FILE", help="the checkpoint to evaluate")
+    parser.add_argument("--ckpt", metavar="FILE", action="append", help="the checkpoint to evaluate; an arm: several")
     parser.add_argument("--policy", choices=BASELINES, help="a baseline instead of a checkpoint")
-    parser.add_argument("--episodes", type=int, default=50, metavar="N", help="how many (default 50)")
+    parser.add_argument("--episodes", type=int, default=50, metavar="N", help="how many (default 50), an arm: of each")
     parser.add_argument(
         "--seed", type=int, default=EVALUATION_SEED, metavar="N", help="of the first episode (default 100000)"
     )
@@ -104,6 +120,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video-episodes", default="0", metavar="K,K,..", help="which (default 0, the first)")
     parser.add_argument("--other-actions", action="store_true", help="even if actions mean something else here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arm = parser.add_argument_group("on an arm")
+    arm.add_argument("--out", type=Path, metavar="DIR", help="results and videos; one that is there is continued")
+    arm.add_argument("--verdict", choices=VERDICTS, help="who judges (default person)")
+    arm.add_argument("--order-seed", type=int, metavar="N", help="of the random order (default: drawn)")
+    arm.add_argument("--end", action="store_true", help="end with the episodes that are there, and write the table")
 
 
 def recorded_env(flags: argparse.Namespace) -> EnvRecord:
@@ -113,7 +134,7 @@ def recorded_env(flags: argparse.Namespace) -> EnvRecord:
     check_file(flags.ckpt)
     import agent.run.checkpoint
 
-    return agent.run.checkpoint.load(flags.ckpt).env
+    return agent.run.checkpoint.load(flags.ckpt[0]).env
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,9 +148,18 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError:
         raise UserError(f"--video-episodes {flags.video_episodes}: expected numbers such as 0,1") from None
     name, options = arguments.env()
+    if on_an_arm(name) or flags.verdict:
+        return main_on_arm(arguments, name, options)
+    for flag, absent in ARM_FLAGS.items():
+        if getattr(flags, flag) is not absent:
+            named = flag.replace("_", "-")
+            raise UserError(f"--{named} is for an arm, or with --verdict; this is a simulation: {name}")
+    if flags.ckpt and len(flags.ckpt) > 1:
+        raise UserError(f"--ckpt: given {len(flags.ckpt)} times; several checkpoints are for an arm, or with --verdict")
+    policy = flags.ckpt[0] if flags.ckpt else flags.policy
     try:
         result = evaluate(
-            flags.ckpt or flags.policy,
+            policy,
             name,
             options,
             episodes=flags.episodes,
@@ -145,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         raise
     if flags.json:
         record = EnvRecord(name, options).to_dict()
-        print(json.dumps({"policy": flags.ckpt or flags.policy, "env": record, **result.to_dict()}))
+        print(json.dumps({"policy": policy, "env": record, **result.to_dict()}))
         return 0
     interval = f"95 % interval {result.low:.2f} to {result.high:.2f}"
     print(f"success rate {result.success:.2f} ({interval}) over {plural(result.episodes, 'episode')}")
@@ -156,6 +186,38 @@ def main(argv: list[str] | None = None) -> int:
         if attempt.video:
             print(f"video: {attempt.video}")
     return 0
+
+
+def main_on_arm(arguments: cli.Arguments, name: str, options: dict[str, Any]) -> int:
+    """The same on an arm: see tools.trials.command."""
+    from tools.trials.command import evaluate_on_arm
+    from tools.trials.report import table
+
+    flags = arguments.flags
+    if not flags.ckpt or not flags.out:
+        raise UserError("an arm is evaluated with --ckpt FILE (one or more) and --out DIR")
+    if flags.video or flags.workers != 1:
+        raise UserError("--video and --workers are for simulations: an arm's videos are in OUT/videos")
+    for flag, value, least in (("episodes", flags.episodes, 1), ("seed", flags.seed, 0)):
+        if value < least:
+            raise UserError(f"--{flag} {value}: must be >= {least}")
+    result, code = evaluate_on_arm(
+        flags.ckpt,
+        name,
+        options,
+        flags.out,
+        episodes=flags.episodes,
+        seed=flags.seed,
+        order_seed=flags.order_seed,
+        verdict=flags.verdict or "person",
+        stochastic=flags.stochastic,
+        other_actions=flags.other_actions,
+        end=flags.end,
+        robot=arguments.section("robot"),
+    )
+    if result:
+        print(json.dumps(result) if flags.json else table(result))
+    return code
 
 
 if __name__ == "__main__":

@@ -63,16 +63,8 @@ class Stage:
         self.elsewhere = ""  # how the environment differs from the checkpoint's
         if self._policy and (checkpoint := checkpoint_of(plan.policy)):
             self._policy = checkpoint.policy()
-            recorded = env_record(plan.env, plan.options)
-            others = checkpoint.env.differences(recorded) if checkpoint.env.name else {}
-            self.elsewhere = "; ".join(f"{option}: {values}" for option, values in others.items())
-            if differences := checkpoint.spec.differences(self.spec):
-                found = "; ".join([self.elsewhere] * bool(others) + differences)
-                raise UserError(f"{plan.name} does not fit environment '{plan.env}' (checkpoint first): {found}")
-            meaning = ActionMeaning.from_dict(action_meaning(self.env))
-            if (apart := checkpoint.env.meaning.differences(meaning)) and not plan.other_actions:
-                where = f"{plan.name} and environment '{plan.env}'"
-                raise UserError(f"{where}: {different(apart)}; --other-actions evaluates it anyway")
+            where = (self.env, plan.env, plan.options)
+            self.elsewhere = check_fits(checkpoint, plan.name, *where, other_actions=plan.other_actions)
 
     def act(self, seed: int) -> Act:
         """What acts in the episode with this seed, just reset; it does not depend on those before."""
@@ -128,6 +120,27 @@ class Stage:
                 if transition.final_observation is not None:
                     show(transition.final_observation)
         return Attempt(seed, success, episode_return, length, str(path) if path else None, words["classifier"])
+
+
+def check_fits(
+    checkpoint: Checkpoint, name: str, env: Any, env_name: str, options: dict[str, Any], other_actions: bool = False
+) -> str:
+    """How the environment that `checkpoint` was trained in differs from `env` (a gymnasium.Env); empty: it does not.
+
+    name: of the checkpoint, for messages. Raises UserError where the policy cannot act here: other observations or
+    actions, or, without other_actions, actions that mean something else.
+    """
+    recorded = env_record(env_name, options)
+    others = checkpoint.env.differences(recorded) if checkpoint.env.name else {}
+    elsewhere = "; ".join(f"{option}: {values}" for option, values in others.items())
+    if differences := checkpoint.spec.differences(Spec.from_spaces(env.observation_space, env.action_space)):
+        found = "; ".join([elsewhere] * bool(others) + differences)
+        raise UserError(f"{name} does not fit environment '{env_name}' (checkpoint first): {found}")
+    meaning = ActionMeaning.from_dict(action_meaning(env))
+    if (apart := checkpoint.env.meaning.differences(meaning)) and not other_actions:
+        where = f"{name} and environment '{env_name}'"
+        raise UserError(f"{where}: {different(apart)}; --other-actions evaluates it anyway")
+    return elsewhere
 
 
 def checkpoint_of(policy: Any) -> Checkpoint | None:

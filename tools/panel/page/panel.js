@@ -323,7 +323,8 @@ function list(id, entries) {
 const ms = (seconds) => seconds === undefined ? undefined : `${Math.round(seconds * 1000)} ms`;
 const WHAT = {
   stopped: "stopped", paused: "paused", driven: "a person drives", held: "held: the driver is silent", acting: "policy acts",
-  waiting: "waits for your first motion", recording: "recording", ended: "ended: your word?",
+  waiting: "waits for your first motion", recording: "recording", ended: "ended: your verdict?",
+  confirm: "verdict given: confirm it with End (Enter)",
 };
 
 function show({ away, refused, late, state, vectors }) {
