@@ -16,6 +16,7 @@ from scipy import stats
 
 from agent.spec import UserError
 from tools.common.curves import people_say
+from tools.common.table import markdown, signed
 from tools.learning.results import Run, failures, grouped, largest_drop, regret
 from tools.learning.settings import differences
 
@@ -92,10 +93,6 @@ def pairs_needed(deviation: float) -> int:
     return count
 
 
-def signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
-
-
 HEAD = [
     "figure",
     "pairs",
@@ -141,10 +138,6 @@ def changed(found: Sequence[Pair]) -> str:
     keys = sorted({key for one, two in found for key in differences(one.made_of, two.made_of)})
     more = f" and {len(keys) - MOST_SETTINGS} more" if len(keys) > MOST_SETTINGS else ""
     return (", ".join(keys[:MOST_SETTINGS]) or "nothing that the results tell") + more
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
 def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]]) -> str:

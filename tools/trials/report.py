@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.run.statistics import mcnemar, paired_difference, wilson
 from agent.spec import plural
-from tools.learning.compare import markdown, signed
+from tools.common.table import markdown, signed
 from tools.trials.ledger import SUCCESS, Settings, Trial, by_policy
 
 TIMES = ("reset_s", "episode_s", "verdict_s")
