@@ -4,6 +4,10 @@
 axes are the joints of its action ("shoulder_pan", ... "gripper"), in LeRobot's units (degrees, or -100 to 100 of the
 range). Its cameras, if it has some configured, are cameras with source `arm`. Plug-ins (lerobot_robot_*) are found as
 its own programs find them.
+
+Of a robot on a servo bus (LeRobot's `bus`): before torque goes on, each goal becomes where the servo is, so that a goal
+of an earlier session moves nothing; torque goes off on every servo that answers, even when one does not; and a reply
+that came too late is not taken for the next one.
 """
 
 from __future__ import annotations
@@ -12,14 +16,17 @@ import contextlib
 import importlib
 import pkgutil
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from agent.options import nearest
 from envs.real.arm import ArmError, State
+from envs.real.lost_replies import LOST
 
 SUFFIX = ".pos"
+RETRIES = 2  # of what is asked once, at connect and disconnect
 
 
 class LeRobotArm:
@@ -40,12 +47,19 @@ class LeRobotArm:
     def connect(self) -> None:
         robot = self.robot
         if not robot.is_connected:
+            if bus := getattr(robot, "bus", None):
+                prepare(bus)
             robot.connect(calibrate=False)
         if not robot.is_calibrated:
             raise ArmError(f"lerobot:{self._kind} is not calibrated: lerobot-calibrate --robot.type={self._kind} ...")
 
     def state(self) -> State:
-        seen = self.robot.get_observation()
+        try:
+            seen = self.robot.get_observation()
+        except LOST:
+            with contextlib.suppress(Exception):
+                self.robot.bus.port_handler.ser.reset_input_buffer()
+            raise
         missing = [key for key in self._keys if key not in seen]
         if missing:
             raise ArmError(f"lerobot:{self._kind} does not observe {', '.join(missing)}, which it is commanded in")
@@ -61,8 +75,45 @@ class LeRobotArm:
         self.command(self.state().position)
 
     def disconnect(self) -> None:
-        if self.robot.is_connected:
-            self.robot.disconnect()
+        robot, bus = self.robot, getattr(self.robot, "bus", None)
+        if not (robot.is_connected or (bus and bus.is_connected)):
+            return
+        try:
+            robot.disconnect()
+        except Exception:
+            if bus is None or not bus.is_connected:
+                raise
+            if getattr(robot.config, "disable_torque_on_disconnect", True):
+                for motor in bus.motors:  # it has stopped at the first that does not answer
+                    with contextlib.suppress(Exception):
+                        bus.disable_torque(motor, num_retry=RETRIES)
+            bus.disconnect(False)
+
+
+def prepare(bus: Any) -> None:
+    """Make LeRobot's `bus` repeat what it configures, and enable torque only with the goal where each servo is."""
+    if getattr(bus, "prepared", False):
+        return
+    bus.prepared = True
+    enable = bus.enable_torque
+
+    def enable_where_it_is(motors: Any = None, num_retry: int = 0) -> None:
+        places = bus.sync_read("Present_Position", motors, normalize=False, num_retry=RETRIES)
+        bus.sync_write("Goal_Position", places, normalize=False)
+        enable(motors, num_retry)
+
+    bus.enable_torque = enable_where_it_is
+    for name in ("ping", "read", "write"):
+        setattr(bus, name, repeated(getattr(bus, name)))
+
+
+def repeated(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` of a bus with at least RETRIES tries more."""
+
+    def with_retries(*given: Any, num_retry: int = 0, **named: Any) -> Any:
+        return call(*given, num_retry=max(num_retry, RETRIES), **named)
+
+    return with_retries
 
 
 def load(what: str) -> Any:

@@ -84,7 +84,7 @@ class Guard:
                 break
             except ArmError:
                 raise
-            except (OSError, RuntimeError):
+            except Exception:  # drivers stumble over lost replies in many ways
                 if not left:
                     raise
                 with contextlib.suppress(Exception):

@@ -1,5 +1,7 @@
 """An arm by LeRobot's public API, as far as it is used; the package itself is tried by tools.interop.lerobot_robot."""
 
+from types import SimpleNamespace
+
 import fake_lerobot
 import numpy as np
 import pytest
@@ -82,3 +84,82 @@ def test_without_the_package(tmp_path, monkeypatch):
     (tmp_path / "lerobot" / "__init__.py").write_text("raise ImportError('not here')")
     with pytest.raises(ValueError, match=r"LeRobot cannot be loaded \(not here\)"):
         arm()
+
+
+class Bus:
+    """As far as it is used: motors that remember, of which `dead` ones do not answer."""
+
+    def __init__(self, robot):
+        self.robot, self.motors, self.dead, self.log = robot, ["pan", "lift"], set(), []
+        self.is_connected = True
+
+    def sync_read(self, name, motors=None, normalize=True, num_retry=0):
+        return dict.fromkeys(self.motors, 2000)
+
+    def sync_write(self, name, values, normalize=True):
+        self.log.append((name, values, normalize))
+
+    def enable_torque(self, motors=None, num_retry=0):
+        self.log.append("enable")
+
+    def disable_torque(self, motors=None, num_retry=0):
+        for motor in [motors] if motors else self.motors:
+            if motor in self.dead:
+                raise ConnectionError("no status packet")
+            self.log.append(("disable", motor))
+
+    def ping(self, motor, num_retry=0):
+        return num_retry
+
+    read = write = ping
+
+    def disconnect(self, disable_torque=True):
+        if disable_torque:
+            self.disable_torque(num_retry=5)
+        self.is_connected = False
+
+
+@pytest.fixture
+def on_a_bus():
+    made = arm()
+    robot = made.robot
+    robot.bus = Bus(robot)
+    robot.connect = lambda calibrate: (robot.bus.enable_torque(), setattr(robot, "is_connected", True))
+    robot.disconnect = lambda: (
+        robot.bus.disconnect(getattr(robot.config, "disable_torque_on_disconnect", True)),
+        setattr(robot, "is_connected", False),
+    )
+    return made
+
+
+def test_torque_goes_on_with_the_goal_where_each_servo_is(on_a_bus):
+    on_a_bus.connect()
+    bus = on_a_bus.robot.bus
+    assert bus.log == [("Goal_Position", {"pan": 2000, "lift": 2000}, False), "enable"]
+    assert bus.ping("pan") == bus.read("x") == bus.write("x") == 2 and bus.ping("pan", num_retry=5) == 5
+
+
+def test_torque_goes_off_on_every_servo_that_answers(on_a_bus):
+    on_a_bus.connect()
+    bus = on_a_bus.robot.bus
+    bus.dead.add("pan")
+    on_a_bus.disconnect()
+    assert bus.log[-1] == ("disable", "lift") and not bus.is_connected
+
+
+def test_torque_stays_on_where_that_is_asked_for(on_a_bus):
+    on_a_bus.connect()
+    bus = on_a_bus.robot.bus
+    on_a_bus.robot.config.disable_torque_on_disconnect = False
+    on_a_bus.disconnect()
+    assert bus.log[-1] == "enable" and not bus.is_connected
+
+
+def test_a_reply_that_came_too_late_is_not_taken_for_the_next(on_a_bus, monkeypatch):
+    flushed = []
+    serial = SimpleNamespace(reset_input_buffer=lambda: flushed.append(True))
+    on_a_bus.robot.bus.port_handler = SimpleNamespace(ser=serial)
+    on_a_bus.robot.config.broken = True
+    with pytest.raises(ConnectionError):
+        on_a_bus.state()
+    assert flushed

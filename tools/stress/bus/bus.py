@@ -26,6 +26,13 @@ from tools.stress.bus.servo import Servo
 
 TICK_S = 0.005
 KEPT_S = 60.0  # of the history
+PRIORITY = 20  # above the arm's process, which polls its port
+
+
+def in_time() -> None:
+    """Let this thread run whenever it can, so that servos answer in time; where the system allows that."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
 
 
 @dataclass
@@ -42,16 +49,19 @@ class Faults:
 class Bus:
     """`count` servos with the numbers 1, 2, ... port: its path, the same after `unplug` and `plug`.
 
-    models: of the servos, where they are not the protocol's. history: (time.monotonic(), degrees of each servo).
+    models: of the servos, where they are not the protocol's. in_time: as the function of that name.
+    history: (time.monotonic(), degrees of each servo).
     """
 
-    def __init__(self, protocol: Protocol, count: int = 6, models: list[int] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, protocol: Protocol, count: int = 6, models: list[int] | None = None, in_time: bool = False
+    ) -> None:
         self.protocol, self.faults = protocol, Faults()
         given = models or [protocol.model] * count
         self.servos = {n: Servo(protocol, n, model=model) for n, model in enumerate(given, 1)}
         self.history: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=int(KEPT_S / TICK_S))
         self.replies = self.spoilt = 0
-        self._random = random.Random(seed)
+        self._random, self._in_time = random.Random(0), in_time
         self._folder = tempfile.TemporaryDirectory()
         self.port = Path(self._folder.name, "port")
         self._buffer, self._due = bytearray(), deque[tuple[float, bytes]]()
@@ -110,6 +120,8 @@ class Bus:
         return {number: servo.torque for number, servo in self.servos.items()}
 
     def _serve(self) -> None:
+        if self._in_time:
+            in_time()
         while not self._over.is_set():
             with self._lock:
                 ends = self._ends

@@ -1,0 +1,295 @@
+"""What an arm that LeRobot drives does when its servo bus fails: LeRobot's own drivers, our stack, an emulated bus.
+
+  python -m tools.stress.bus_faults --lerobot FOLDER [--arm so101_follower] [--only NAME] [--soak-s 600] [--json FILE]
+
+FOLDER gets a Python environment with LeRobot, some gigabytes, once; later calls find it there. Each fault is made while
+all joints swing. A row has when the arm stood (from the fault on, by the emulator's own record), when the fault was
+reported, the line that the operator saw, and whether the arm resumed once it was mended and inspected. --soak-s: at
+0.1 % lost packets for so long: how often it was held. Exits with 1 if the arm moved by more than a degree in the first
+200 ms after connecting with a stale goal, kept torque where it should not, or was held in the soak.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.common.report import machine, parser
+from tools.stress.bus.bus import Bus, in_time
+from tools.stress.bus.protocol import DYNAMIXEL, FEETECH
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("lerobot[feetech,dynamixel]", "h5py", "pyyaml", "gymnasium", "pyzmq", "msgpack")
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+ARMS = {
+    "so101_follower": (FEETECH, [777] * 6),
+    "koch_follower": (DYNAMIXEL, [1060, 1060, 1200, 1200, 1200, 1200]),
+}
+STILL_DEG = 0.5
+WATCHED_S = 2.5
+CONNECT_S = 300.0  # loading LeRobot takes its time
+
+
+def environment(folder: Path) -> Path:
+    """The Python of LeRobot's environment in `folder`, which is made when it is missing."""
+    python = folder / "bin" / "python"
+    if (
+        subprocess.run([python, "-c", "import lerobot"], capture_output=True, check=False).returncode
+        if python.exists()
+        else 1
+    ):
+        uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+        subprocess.run([uv, "venv", "-q", "--allow-existing", "--python", sys.executable, folder], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", python, *PACKAGES], check=True)
+    return python
+
+
+class Driven:
+    """An emulated bus, and a process in LeRobot's environment that drives its arm."""
+
+    def __init__(
+        self, python: Path, arm: str, seed: int = 0, torque_off: bool = True, goal: float | None = None
+    ) -> None:
+        protocol, models = ARMS[arm]
+        self.bus = Bus(protocol, models=models, in_time=True)
+        self.bus.place(180.0, goal)
+        self.events: list[dict[str, Any]] = []
+        self._folder = tempfile.TemporaryDirectory()
+        calibration = {
+            joint: {"id": n, "drive_mode": 0, "homing_offset": 0, "range_min": 0, "range_max": 4095}
+            for n, joint in enumerate(JOINTS, 1)
+        }
+        Path(self._folder.name, "emulated.json").write_text(json.dumps(calibration))
+        options = {
+            "arm_options": {
+                "port": str(self.bus.port),
+                "id": "emulated",
+                "calibration_dir": self._folder.name,
+                "use_degrees": True,
+                "disable_torque_on_disconnect": torque_off,
+            },
+            "axes": {
+                joint: {"low": -60, "high": 60, "speed": 30, "lag": 15}
+                if joint != "gripper"
+                else {"low": 20, "high": 80, "speed": 30, "lag": 30, "home": 50}
+                for joint in JOINTS
+            },
+            "horizon": 1_000_000,
+            "release_s": 1.0,
+        }
+        command = [str(python), "-m", "tools.stress.bus.drive", f"lerobot:{arm}", json.dumps(options)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                self.events.append(json.loads(line))
+
+    def first(self, event: str, since_s: float = 0.0) -> dict[str, Any] | None:
+        return next((e for e in list(self.events) if e["event"] == event and e["time_s"] >= since_s), None)
+
+    def wait(self, event: str, since_s: float = 0.0, timeout_s: float = CONNECT_S) -> dict[str, Any]:
+        """Raises SystemExit, with what the driver said, when it does not come."""
+        end_s = time.monotonic() + timeout_s
+        while (found := self.first(event, since_s)) is None:
+            if time.monotonic() > end_s or (self.process.poll() is not None and event != "closed"):
+                raise SystemExit(f"no '{event}' within {timeout_s:g} s: {self.events[-3:]}")
+            time.sleep(0.02)
+        return found
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    @property
+    def lost(self) -> int:
+        """Replies, as the last step counted them."""
+        return next((int(e["lost"]) for e in reversed(list(self.events)) if e["event"] == "step"), 0)
+
+    def count(self, event: str, since_s: float) -> int:
+        return sum(e["event"] == event and e["time_s"] >= since_s for e in list(self.events))
+
+    def moved(self, since_s: float, until_s: float) -> np.ndarray:
+        """(rows, 1 + servos): time and degrees."""
+        return np.array([(t, *degrees) for t, degrees in list(self.bus.history) if since_s <= t <= until_s])
+
+    def __enter__(self) -> Driven:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        time.sleep(2.0)  # its arm's process disconnects after release_s
+        self.bus.__exit__()
+        self._folder.cleanup()
+
+
+def stands_after_ms(rows: np.ndarray, since_s: float) -> float | None:
+    """From when on no joint moved any more; None if one did."""
+    away = rows[np.abs(rows[:, 1:] - rows[-1, 1:]).max(axis=1) > STILL_DEG, 0]
+    if len(away) == 0:
+        return 0.0
+    return None if rows[-1, 0] - away[-1] < 1.0 else 1000 * (away[-1] - since_s)
+
+
+def faults() -> dict[str, tuple[Callable[[Bus], object], Callable[[Bus], object], float]]:
+    """Name -> (make it, mend it, watched for so long)."""
+
+    def set_(name: str, value: float) -> Callable[[Bus], object]:
+        return lambda bus: setattr(bus.faults, name, value)
+
+    def servo(number: int, name: str, value: float) -> Callable[[Bus], object]:
+        return lambda bus: setattr(bus.servos[number], name, value)
+
+    return {
+        "0.1 % of packets lost": (set_("lost", 1), set_("lost", 0), 20.0),
+        "1 % lost": (set_("lost", 10), set_("lost", 0), 20.0),
+        "5 % lost": (set_("lost", 50), set_("lost", 0), 20.0),
+        "30 % lost": (set_("lost", 300), set_("lost", 0), 20.0),
+        "1 % corrupted": (set_("corrupted", 10), set_("corrupted", 0), 20.0),
+        "1 % 80 ms late": (set_("late", 10), set_("late", 0), 20.0),
+        "one servo dead": (servo(3, "dead", True), servo(3, "dead", False), WATCHED_S),
+        "one servo overloaded": (servo(3, "overloaded", True), servo(3, "overloaded", False), WATCHED_S),
+        "one servo at 80 C": (servo(2, "temperature", 80.0), servo(2, "temperature", 30.0), WATCHED_S),
+        "power lost, and back": (lambda bus: bus.power(False), lambda bus: bus.power(True), WATCHED_S),
+        "unplugged, and back": (lambda bus: bus.unplug(), lambda bus: bus.plug(), WATCHED_S),
+    }
+
+
+def measure(driven: Driven, name: str) -> dict[str, Any]:
+    """One fault, as a row of the table."""
+    break_, mend, for_s = faults()[name]
+    driven.wait("step", time.monotonic())
+    time.sleep(2.0)
+    since_s, lost, packets = time.monotonic(), driven.lost, driven.bus.spoilt
+    break_(driven.bus)
+    end_s = since_s + for_s
+    while time.monotonic() < end_s:
+        time.sleep(0.05)
+        if (fault := driven.first("fault", since_s)) is not None:
+            end_s = min(end_s, fault["time_s"] + WATCHED_S)
+    fault, now_s = driven.first("fault", since_s), time.monotonic()
+    stood_ms = stands_after_ms(driven.moved(since_s, now_s), since_s) if fault else None
+    row = {
+        "fault": name,
+        "watched_s": round(now_s - since_s, 1),
+        "packets_spoilt": driven.bus.spoilt - packets,
+        "lost_replies": driven.lost - lost,
+        "reported_ms": round(1000 * (fault["time_s"] - since_s)) if fault else None,
+        "stood_ms": None if stood_ms is None else round(stood_ms),
+        "operator": fault["line"] if fault else "",
+    }
+    mend(driven.bus)
+    if fault:
+        again_s = time.monotonic()
+        for _ in range(8):
+            driven.tell("inspected")
+            time.sleep(1.0)
+            if driven.first("cleared", again_s):
+                break
+        row["resumes"] = driven.first("cleared", again_s) is not None
+    return row
+
+
+def connects(python: Path, arm: str) -> float:
+    """Degrees that it moved in the first 200 ms with torque, its goal registers 60 degrees away."""
+    with Driven(python, arm, goal=240.0) as driven:
+        driven.wait("connected")
+        time.sleep(0.3)
+        rows = driven.moved(0.0, driven.first("connected")["time_s"] + 0.2)  # type: ignore[index]
+        return float(np.abs(rows[:, 1:] - 180.0).max())
+
+
+def leaves(python: Path, arm: str, how: str, torque_off: bool) -> bool:
+    """Whether torque is as configured on every servo that answers, after it was closed or killed; servo 2 is dead."""
+    with Driven(python, arm, torque_off=torque_off) as driven:
+        driven.wait("step")
+        driven.bus.servos[2].dead = True
+        if how == "closed":
+            driven.wait("fault")
+            driven.tell("close")
+            driven.wait("closed")
+        else:
+            driven.process.kill()
+            driven.process.wait()
+        time.sleep(6.0)
+        return all(on != torque_off for servo, on in driven.bus.torque().items() if servo != 2)
+
+
+def soak(python: Path, arm: str, for_s: float) -> dict[str, Any]:
+    """At 0.1 % lost packets."""
+    with Driven(python, arm) as driven:
+        driven.wait("step")
+        since_s = time.monotonic()
+        driven.bus.faults.lost = 1
+        while time.monotonic() < since_s + for_s and not driven.first("fault", since_s):
+            time.sleep(0.5)
+        steps = [e for e in driven.events if e["event"] == "step"]
+        return {
+            "seconds": round(time.monotonic() - since_s),
+            "steps": len(steps),
+            "packets_lost": driven.bus.spoilt,
+            "lost_replies": steps[-1]["lost"],
+            "coasted": sum(step["coasted"] for step in steps),
+            "holds": driven.count("fault", since_s),
+        }
+
+
+def main() -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("--lerobot", type=Path, required=True, metavar="FOLDER")
+    made.add_argument("--arm", choices=sorted(ARMS), default="so101_follower")
+    made.add_argument("--only", choices=[*faults(), "connect", "disconnect", "soak"])
+    made.add_argument("--soak-s", type=float, default=0.0)
+    flags = made.parse_args()
+    in_time()  # the servos answer whatever else runs
+    python = environment(flags.lerobot.absolute())
+    found: dict[str, Any] = {"machine": machine(), "arm": flags.arm, "faults": []}
+    good = True
+    names = [name for name in faults() if flags.only in (None, name)]
+    while names:
+        with Driven(python, flags.arm) as driven:
+            while names:
+                found["faults"].append(row := measure(driven, names.pop(0)))
+                print(row, flush=True)
+                if not row.get("resumes", True):
+                    break
+    if flags.only in (None, "connect"):
+        found["stale_goal_deg"] = moved = round(connects(python, flags.arm), 2)
+        print(f"stale goal: moved {moved} degrees in the first 200 ms", flush=True)
+        good &= moved <= 1.0
+    if flags.only in (None, "disconnect"):
+        for how in ("closed", "killed"):
+            for off in (True, False):
+                right = leaves(python, flags.arm, how, off)
+                found[f"torque_{how}_{'off' if off else 'on'}"] = right
+                print(f"{how}, torque {'off' if off else 'on'}: {'as configured' if right else 'WRONG'}", flush=True)
+                good &= right
+    if flags.soak_s:
+        found["soak"] = row = soak(python, flags.arm, flags.soak_s)
+        print(row, flush=True)
+        good &= row["holds"] == 0
+    if flags.json:
+        Path(flags.json).write_text(json.dumps(found, indent=1))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.exit(main())
