@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
+import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,12 +55,7 @@ class LeRobotArm:
             raise ArmError(f"lerobot:{self._kind} is not calibrated: lerobot-calibrate --robot.type={self._kind} ...")
 
     def state(self) -> State:
-        try:
-            seen = self.robot.get_observation()
-        except LOST:
-            with contextlib.suppress(Exception):
-                self.robot.bus.port_handler.ser.reset_input_buffer()
-            raise
+        seen = self._asked(self.robot.get_observation)
         missing = [key for key in self._keys if key not in seen]
         if missing:
             raise ArmError(f"lerobot:{self._kind} does not observe {', '.join(missing)}, which it is commanded in")
@@ -68,8 +64,18 @@ class LeRobotArm:
         return State(position, time.monotonic(), images)
 
     def command(self, target: np.ndarray) -> np.ndarray:
-        sent = self.robot.send_action(dict(zip(self._keys, map(float, target), strict=True)))
+        sent = self._asked(self.robot.send_action, dict(zip(self._keys, map(float, target), strict=True)))
         return np.array([float(sent.get(key, value)) for key, value in zip(self._keys, target, strict=True)])
+
+    def _asked(self, call: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return call(*given)
+        except LOST:
+            with contextlib.suppress(Exception):
+                self.robot.bus.port_handler.ser.reset_input_buffer()
+            raise
+        except (OSError, termios.error) as error:
+            raise ArmError(f"lerobot:{self._kind}: its port does not work ({error}); is its cable in?") from None
 
     def hold(self) -> None:
         self.command(self.state().position)

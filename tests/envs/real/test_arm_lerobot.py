@@ -1,5 +1,6 @@
 """An arm by LeRobot's public API, as far as it is used; the package itself is tried by tools.interop.lerobot_robot."""
 
+import termios
 from types import SimpleNamespace
 
 import fake_lerobot
@@ -163,3 +164,15 @@ def test_a_reply_that_came_too_late_is_not_taken_for_the_next(on_a_bus, monkeypa
     with pytest.raises(ConnectionError):
         on_a_bus.state()
     assert flushed
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), termios.error(5, "Input/output error")])
+def test_a_port_that_is_gone_asks_for_the_cable(on_a_bus, monkeypatch, error):
+    def gone(*_):
+        raise error
+
+    for name in ("get_observation", "send_action"):
+        monkeypatch.setattr(on_a_bus.robot, name, gone, raising=False)
+    for call in (on_a_bus.state, lambda: on_a_bus.command(np.zeros(2))):
+        with pytest.raises(ArmError, match=r"so9_follower: its port does not work \(.*Input/output.*is its cable in\?"):
+            call()
