@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import dataclasses
 import re
+import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -134,9 +135,11 @@ def parse(
     env_options: Callable[[str], type] | None = None,
     prog: str | None = None,
     recorded: Callable[[argparse.Namespace], EnvRecord] = lambda flags: EnvRecord(),
+    often: Sequence[str] = (),
 ) -> Arguments:
     """Read the command line. `sections` are those that the command uses; `env_options` (envs.options) adds `env`.
 
+    often: the flags that people use most, without dashes: --help has them before everything else.
     recorded: gives the environment that a checkpoint among the command's own flags remembers; its options are flags.
     Raises UserError for whatever is wrong with it.
     """
@@ -157,6 +160,9 @@ def parse(
         )
     parser.add_argument("--help-config", action="store_true", help="list every config field and its default")
     add_flags(parser)
+    if often:
+        first, _, more = retyped(description).partition("\n")
+        parser.description = f"{first}\n\nUsed most:\n{_used_most(parser, used, often)}\n{more}"
     flags, rest = parser.parse_known_args(argv)
     settings: Settings = {}
     for path in flags.config:
@@ -193,6 +199,27 @@ def _options(env_options: Callable[[str], type], name: str) -> type:
         return env_options(name)
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _used_most(parser: argparse.ArgumentParser, used: list[str], names: Sequence[str]) -> str:
+    """A line for each flag: its name, meaning, choices and default."""
+    lines = []
+    for name in names:
+        action = parser._option_string_actions.get(f"--{name}")
+        if action:
+            value, text = action.metavar or "", parser._get_formatter()._expand_help(action)
+        else:
+            section, leaf = _resolve(name.replace("-", "_"), used, {}, [])
+            kind = section_class(section)
+            field = next(field for field in dataclasses.fields(kind) if field.name == leaf)
+            hint = typing.get_type_hints(kind)[leaf]
+            choices = ", ".join(map(str, typing.get_args(hint))) if typing.get_origin(hint) is typing.Literal else ""
+            value = leaf.split("_")[-1].upper()
+            default = "" if field.default in ("", dataclasses.MISSING) else f" (default {field.default})"
+            text = field.metadata.get("help", "") + (f"; {choices}" if choices else "") + default
+        start = f"  --{name + ' ' + str(value):24} "
+        lines += textwrap.wrap(start + text, 118, subsequent_indent=" " * len(start))
+    return "\n".join(lines) + "\n"
 
 
 class _Parser(argparse.ArgumentParser):

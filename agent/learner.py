@@ -84,8 +84,11 @@ def finetune(
         return learner.checkpoint()
 
 
+OFTEN = ("ckpt", "learner.run", "env-steps", "address", "resume")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parse(argv, __doc__ or "", SECTIONS, _flags, prog="python -m agent.learner")
+    arguments = cli.parse(argv, __doc__ or "", SECTIONS, _flags, prog="python -m agent.learner", often=OFTEN)
     flags, resume = arguments.flags, bool(arguments.flags.resume)
     if bool(flags.ckpt) == resume:
         raise UserError("give either --ckpt FILE (a new run) or --resume FOLDER (a run that was stopped)")

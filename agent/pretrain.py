@@ -49,15 +49,19 @@ def pretrain(
 
     start: continue from it, up to config.offline.updates in all; origin: its path. `out` must be new, or that path.
     stop: in force while it trains; Ctrl-C and SIGTERM end it after the update in progress, with a checkpoint. The log
-    goes to the folder config.learner.run. Raises UserError when config, data and `start` do not fit.
+    goes to the folder config.learner.run, by default that of `start`. Raises UserError when config, data and `start` do
+    not fit.
     """
     from agent.run.log import RunLog
     from agent.run.pretraining import Pretraining, train
 
     out, stop, config = Path(out), stop or cli.Stop(), config.checked()
     config = replace(config, offline=replace(config.offline, data=[str(Path(place).resolve()) for place in data]))
+    if start and not config.learner.run:  # its curves go on where they are
+        config = replace(config, learner=replace(config.learner, run=start.section("learner").run))
     changed = _check(config, out, start, origin)
     folder = run_folder(config.learner, "pretrain")
+    config = replace(config, learner=replace(config.learner, run=str(folder)))
     training = Pretraining(config, folder, start, origin)
     with contextlib.closing(RunLog(folder)) as run_log:
         training.introduce(run_log, changed)
@@ -98,8 +102,11 @@ def _check(config: RunConfig, out: Path, start: Checkpoint | None, origin: str) 
     return changed
 
 
+OFTEN = ("data", "out", "config", "updates", "resume")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.pretrain")
+    arguments = cli.parse(argv, __doc__ or "", USED, _flags, prog="python -m agent.pretrain", often=OFTEN)
     flags = arguments.flags
     if flags.resume:
         check_file(flags.resume)

@@ -47,8 +47,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("robot_server")
 
 
+OFTEN = ("env", "address", "robot-name", "episodes", "config")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv, __doc__, ["robot", "link"], env_options=envs.options, prog="python -m robot_server")
+    arguments = parse(
+        argv, __doc__, ["robot", "link"], env_options=envs.options, prog="python -m robot_server", often=OFTEN
+    )
     robot: RobotConfig = arguments.section("robot")
     logs.configure(robot.robot_name)
     name, options = arguments.env()

@@ -41,7 +41,9 @@ def only_parsed(tmp_path, monkeypatch):
     """Commands end once their flags are read; files that earlier commands of a page write are there."""
     parse, parse_args = cli.parse, argparse.ArgumentParser.parse_args
 
-    def parsed(argv, description, sections, add_flags=lambda parser: None, env_options=None, prog=None, recorded=None):
+    def parsed(
+        argv, description, sections, add_flags=lambda parser: None, env_options=None, prog=None, recorded=None, often=()
+    ):
         raise Understood(parse(argv, description, sections, add_flags, env_options, prog))
 
     def parsed_args(parser, argv=None, namespace=None):

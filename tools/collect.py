@@ -255,8 +255,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the episodes go")
 
 
+OFTEN = ("env", "device", "episodes", "out", "view")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parse(argv, __doc__, ["collect"], add_flags, env_options, prog="python -m tools.collect")
+    arguments = cli.parse(
+        argv, __doc__, ["collect"], add_flags, env_options, prog="python -m tools.collect", often=OFTEN
+    )
     config, device, out = arguments.section("collect"), arguments.flags.device, arguments.flags.out
     if not device or not out:
         raise UserError("both --device NAME and --out FOLDER are needed")

@@ -137,9 +137,12 @@ def recorded_env(flags: argparse.Namespace) -> EnvRecord:
     return agent.run.checkpoint.load(flags.ckpt[0]).env
 
 
+OFTEN = ("ckpt", "episodes", "workers", "video", "json")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> int:
     prog = "python -m tools.evaluate"
-    arguments = cli.parse(argv, __doc__, [], add_flags, env_options, prog, recorded_env)
+    arguments = cli.parse(argv, __doc__, [], add_flags, env_options, prog, recorded_env, often=OFTEN)
     flags = arguments.flags
     if bool(flags.ckpt) == bool(flags.policy):
         raise UserError("either --ckpt FILE or --policy scripted|random is needed")

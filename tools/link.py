@@ -149,8 +149,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learner", metavar="ADDRESS", help="where it listens (link.address)")
 
 
+OFTEN = ("learner", "keys", "robot-name", "env")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parse(argv, __doc__, ["link", "robot"], add_flags, envs.options, prog="python -m tools.link")
+    arguments = cli.parse(
+        argv, __doc__, ["link", "robot"], add_flags, envs.options, prog="python -m tools.link", often=OFTEN
+    )
     link, robot = arguments.section("link"), arguments.section("robot").robot_name
     address = arguments.flags.learner or link.address
     check_address(address, link.insecure or bool(link.keys))

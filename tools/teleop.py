@@ -85,8 +85,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help=", ".join(BY_A_PERSON))
 
 
+OFTEN = ("device", "control", "speed", "dead-band")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parse(argv, __doc__, ["collect", "robot"], add_flags, prog="python -m tools.teleop")
+    arguments = cli.parse(argv, __doc__, ["collect", "robot"], add_flags, prog="python -m tools.teleop", often=OFTEN)
     name = arguments.flags.device
     if name not in BY_A_PERSON and not (name or "").startswith(LEROBOT):
         wrong = f"--device {name}" if name else "--device NAME is needed"

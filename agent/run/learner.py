@@ -187,7 +187,8 @@ def introduce(learner: Learner, origin: str | Path) -> None:
     where = str(learner.trainer.device) + (f" (x {count})" if (count := learner.trainer.ranks.count) > 1 else "")
     learner.log.say(
         f"fine-tuning {origin} on {where} for {plural(learner.online.env_steps, 'env step')}; "
-        f"listening on {learner.mailbox.address}; run folder {learner.folder}"
+        f"listening on {learner.mailbox.address}; "
+        f"run folder {learner.folder} (tensorboard --logdir {learner.folder.parent})"
     )
 
 

@@ -74,7 +74,8 @@ class Pretraining:
             f"{self.successes / self.episodes:.0%} successful; {self.replay.spec.summary}; "
             + f"{plural(updates, 'update')} "
             + (f"from {self.updates} on " if self.updates else "")
-            + f"on {self.device} ({calql.algorithm if updates else 'no offline phase'})"
+            + f"on {self.device} ({calql.algorithm if updates else 'no offline phase'}); "
+            + f"run folder {self.config.learner.run} (tensorboard --logdir {Path(self.config.learner.run).parent})"
         )
         if line := self.states.report():
             run_log.say(line)

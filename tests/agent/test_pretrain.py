@@ -198,6 +198,21 @@ def equal(one, two):
     return one == two
 
 
+def test_a_resumed_run_continues_its_curve(tmp_path, demos, tiny_flags, monkeypatch):
+    """In the same folder, without --run: log.jsonl and TensorBoard count on."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data", str(demos), "--log-every", "10", *tiny_flags]
+    pretrain.main([*flags, "--updates", "20"])
+    pretrain.main(["--resume", "offline.pt", "--updates", "40"])
+    (folder,) = (tmp_path / "runs").iterdir()
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [record["updates"] for record in records if record["kind"] == "update"] == [10, 20, 30, 40]
+    board = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in board.Scalars("update/td_loss")] == [10, 20, 30, 40]
+
+
 def test_a_run_that_was_killed_and_resumed_equals_one_in_one_go(tmp_path, demos, tiny_flags):
     """SIGKILL soon after the checkpoint of 60 updates, and long after it; then on to 120.
 

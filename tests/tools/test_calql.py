@@ -132,3 +132,13 @@ def test_the_base_brings_what_the_robot_server_imports():
     more = "tools.collect, tools.inspect, tools.edit, tools.link, tools.teleop, tools.keys, tools.evaluate"
     done = run(sys.executable, "-c", f"{source}import {modules}, {more}, agent.pretrain, agent.learner")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["collect", "pretrain", "learner", "robot", "evaluate", "link", "teleop", "panel"])
+def test_help_begins_with_what_people_use_most_and_has_an_example(name):
+    lines = run_calql(name, "--help").stdout.split("Used most:\n")[1].splitlines()
+    flags = [line for line in lines[: lines.index("")] if line.startswith("  --")]
+    assert 3 <= len(flags) <= 5 and all(len(line.split()) > 2 for line in flags), flags
+    assert max(map(len, lines[: lines.index("")])) <= 120
+    assert any(line.startswith(f"  calql {name} ") for line in lines[lines.index("") :])
+    assert name != "collect" or "line, terminal, window" in " ".join(" ".join(lines).split())

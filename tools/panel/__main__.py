@@ -218,8 +218,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", default="", help="what a browser must show; beyond this computer one is made")
 
 
+OFTEN = ("listen", "episodes", "robot")  # of the flags, first in --help
+
+
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parse(argv, __doc__, ["robot"], add_flags, prog="python -m tools.panel")
+    arguments = cli.parse(argv, __doc__, ["robot"], add_flags, prog="python -m tools.panel", often=OFTEN)
     flags = arguments.flags
     if flags.episodes and not flags.episodes.is_dir():
         raise UserError(f"--episodes {flags.episodes}: no such folder")
