@@ -131,7 +131,8 @@ def recorded_env(flags: argparse.Namespace) -> EnvRecord:
     """The environment that --ckpt remembers. Raises UserError for a file that is none."""
     if not flags.ckpt or flags.policy:
         return EnvRecord()
-    check_file(flags.ckpt)
+    for path in flags.ckpt:
+        check_file(path)
     import agent.run.checkpoint
 
     return agent.run.checkpoint.load(flags.ckpt[0]).env
