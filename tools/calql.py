@@ -5,7 +5,7 @@ The working directory is searched for modules last, so that its folders `envs` o
 
 from __future__ import annotations
 
-import agent.installed  # noqa: F401
+import agent.installed
 
 import difflib
 import os
@@ -74,6 +74,11 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--version"]:
+        import importlib.metadata
+
+        print(f"calql {importlib.metadata.version(agent.installed.PROJECT)}")
+        return
     if (words := sys.argv[1:]) in ([], ["-h"], ["--help"]):
         print(usage())
         return

@@ -86,6 +86,12 @@ def test_help_names_the_command_as_it_was_typed():
     assert done.stdout.startswith("usage: calql bench link"), done
 
 
+def test_the_version_is_that_of_the_project():
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert run_calql("--version").stdout == f"calql {version}\n"
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_usage_lists_every_command():
     done = run_calql("--help")
     assert done.returncode == 0
