@@ -68,20 +68,24 @@ def serve(connection: Connection, guard: Guard, claim: Claim) -> None:
         except (EOFError, ConnectionError):
             with contextlib.suppress(ArmError):
                 guard.hold()
-            alone(guard.setup.release_s, claim)
+            alone(guard, claim)
             return
         guard.tick()
 
 
-def alone(release_s: float, claim: Claim) -> None:
+def alone(guard: Guard, claim: Claim) -> None:
     """Hold for `release_s`, or until SIGTERM, or until the next robot server takes the arm over."""
+    release_s = guard.setup.release_s
     claim.say({"pid": os.getpid(), "alone": True})
     print(
         f"the robot server has exited: the arm is held for {release_s:g} s, then released (kill {os.getpid()}: now)",
         file=sys.stderr,
         flush=True,
     )
-    time.sleep(release_s)
+    end_s = time.monotonic() + release_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        time.sleep(min(left_s, guard.wait_s))
+        guard.tick()  # a hold that was not answered
 
 
 class Claim:

@@ -6,12 +6,15 @@ driver's, or an axis that does not follow at all) it is held until a person clea
 for longer than `watchdog_s` is not followed, the arm is held: what it was meant for has passed.
 
 Coasting: a bus loses a reply now and then (ConnectionError, TimeoutError). What was lost is counted and bridged until
-none has been answered for `coast_s`; then, and at once for any other exception, it is an error.
+none has been answered for `coast_s` (see Bridge.call); then, and at once for any other exception, it is an error.
 - A lost read: the last measurement stands, marked, until it is `coast_s` old; then the read is repeated. The next
   command does not build on it: it starts from the last target, moves by one step of the limits at most, and stays
   within `lag` of what was really measured. Motion after a hold starts from a new measurement only.
-- A lost write is not repeated. The newest target comes next, planned from what was sent before: later, without a jump.
+- A lost write is repeated only once, before it is an error. Otherwise the newest target comes next, planned from what
+  was sent before: later, without a jump.
 - A lost hold is repeated. Meanwhile the motors stand at the last setpoint that they got.
+
+After an error the hold is repeated too, whatever the driver raised for it, until it is answered.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from envs.real.safety_filter import Filter, Limits
 
 T = TypeVar("T")
 CONNECT_TRIES = 3  # connecting takes many replies
+HOLD_RETRY_S = 0.02  # between two tries to hold after an error
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Setup:
 
 
 class Guard:
-    """The arm and all that keeps it safe; `turn` is called again and again. All in one thread."""
+    """The arm and all that keeps it safe; `tick` is called again and again. All in one thread."""
 
     def __init__(self, setup: Setup, arm: Arm) -> None:
         self.setup, self.arm = setup, arm
@@ -62,7 +66,8 @@ class Guard:
         self.error: ArmError | None = None
         self._lost = False  # the error is the driver's: it has to be connected again
         self.holds = 0  # by the watchdog
-        self._held = True
+        self._held = True  # no setpoint is sent
+        self._hold_due = False  # the driver has not answered the hold after an error yet
         self._commanded_s = 0.0
         self._from, self._to, self._from_s = self.filter.position, self.filter.position, 0.0
         # Of each axis whose requests were too far ahead of it: since when, and where it was then.
@@ -95,8 +100,7 @@ class Guard:
         """(where it was sent before, where it is sent now, its state before). The driver's own limits count, too."""
         if self.error:
             raise self.error
-        now_s = time.monotonic()
-        if now_s - sent_s > self.setup.watchdog_s:
+        if self._is_late(sent_s):
             state = self.hold()
             return self._to, self._to, state
         self._grace_s = 0.0
@@ -104,12 +108,17 @@ class Guard:
         now_s = time.monotonic()
         if self._held:
             self._rest(state)
+            if self._is_late(sent_s):  # lost replies took that long: no motion begins on it
+                return self._to, self._to, state
             self.filter.rest(state.position, now_s - self.setup.period_s)
         begun, self._from = self.filter.position, self._setpoint(now_s)
         self._to, self._from_s = self.filter.target(self._near(requested, state, now_s), now_s), now_s
         self._held, self._commanded_s = False, min(sent_s, now_s)  # the watchdog's time runs from when it was sent
         self._send(now_s)
         return begun, self._to, state
+
+    def _is_late(self, sent_s: float) -> bool:
+        return time.monotonic() - sent_s > self.setup.watchdog_s
 
     def state(self) -> State:
         if self.error:
@@ -120,8 +129,7 @@ class Guard:
         """Also after an error; but then it is raised. A driver that cannot hold is an error, too."""
         self._held = True
         if self.error:
-            with contextlib.suppress(Exception):
-                self.arm.hold()
+            self._try_hold()
             raise self.error
         self._answered("hold", self.arm.hold)
         return self._rest(self._measure())
@@ -134,6 +142,7 @@ class Guard:
     def clear(self) -> State:
         """After an error of the driver the arm is connected again; otherwise it keeps its power: it may hang there."""
         lost, self.error, self._lost = self._lost, None, False
+        self._reset_bridges()
         if lost:
             with contextlib.suppress(Exception):
                 self.arm.disconnect()
@@ -141,8 +150,10 @@ class Guard:
         return self.hold()
 
     def tick(self) -> None:
-        """What is due: the next setpoint, or the watchdog."""
+        """What is due: the next setpoint, the watchdog, or a hold that has not been answered."""
         now_s = time.monotonic()
+        if self._hold_due:
+            self._try_hold()
         if self._held or self.error:
             return
         if now_s - self._commanded_s > self.setup.watchdog_s + self._grace_s:
@@ -155,7 +166,9 @@ class Guard:
 
     @property
     def wait_s(self) -> float:
-        """Until the next `turn`."""
+        """Until the next `tick`."""
+        if self._hold_due:
+            return HOLD_RETRY_S
         if self._held or self.error:
             return 0.5
         left_s = self._commanded_s + self.setup.watchdog_s + self._grace_s - time.monotonic()
@@ -179,10 +192,17 @@ class Guard:
         self._sent = setpoint + short
 
     def _rest(self, state: State) -> State:
+        """The arm stands at the measured `state`: nothing from before counts any more."""
+        self._hold_due = False
+        self._reset_bridges()
         self.filter.rest(state.position, state.time_s)
         self._from = self._to = self._sent = self.filter.position.copy()
         self._behind_s[:] = np.nan
         return state
+
+    def _reset_bridges(self) -> None:
+        for bridge in self._bridges.values():
+            bridge.reset()
 
     def _near(self, requested: np.ndarray, state: State, now_s: float) -> np.ndarray:
         """`requested`, no farther than `lag` from where the arm is. Latches an error when an axis stands still."""
@@ -246,6 +266,13 @@ class Guard:
     def _broken(self, error: Exception) -> ArmError:
         self.error = ArmError(" ".join(str(error).split()) or type(error).__name__)
         self._held = True
-        with contextlib.suppress(Exception):
-            self.arm.hold()
+        self._try_hold()
         return self.error
+
+    def _try_hold(self) -> None:
+        """Once; `tick` repeats it until it is answered."""
+        try:
+            self.arm.hold()
+            self._hold_due = False
+        except Exception:
+            self._hold_due = True

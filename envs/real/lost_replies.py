@@ -17,17 +17,27 @@ log = logging.getLogger(__name__)
 
 
 class Bridge:
-    """Calls of one kind. lost: how many replies were."""
+    """Calls of one kind. lost: how many replies were.
+
+    Each kind has a bridge of its own: many buses do not answer writes, so one that succeeds does not show that reads
+    do, and the reads that are answered do not show that the motors get their setpoints.
+    """
 
     def __init__(self, coast_s: float) -> None:
         self._coast_s, self.lost = coast_s, 0
         self._since_s: float | None = None  # when the first of those in a row was lost
 
+    def reset(self) -> None:
+        """The next loss is the first of a new row."""
+        self._since_s = None
+
     def call(self, call: Callable[[], T], instead: Callable[[], T | None] = lambda: None) -> T:
         """What `call` returns; when its reply is lost, `instead()`, or, where that is None, what the next try does.
 
-        Raises what `call` raises: one of LOST only when none has been answered for `coast_s`.
+        Raises what `call` raises: one of LOST only when none has been answered for `coast_s`, and the last was a retry
+        (between two calls there may be any time, which says nothing of the bus).
         """
+        retried = not self._coast_s
         while True:
             try:
                 answer = call()
@@ -35,11 +45,13 @@ class Bridge:
                 now_s = time.monotonic()
                 self.lost += 1
                 since_s = self._since_s = now_s if self._since_s is None else self._since_s
-                if now_s - since_s >= self._coast_s:
+                over = now_s - since_s >= self._coast_s
+                if over and retried:
                     self._since_s = None
                     raise
-                if (other := instead()) is not None:
+                if not over and (other := instead()) is not None:
                     return other
+                retried = True
                 time.sleep(RETRY_S)
             else:
                 self._since_s = None

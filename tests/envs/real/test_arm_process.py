@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from multiprocessing import Pipe
 
 import numpy as np
@@ -72,6 +73,20 @@ def test_the_arm_is_held_as_soon_as_the_robot_server_has_gone(kept, capfd):
     _, claim = served(kept, ("command", np.full(1, 0.1), 1e12))
     assert kept.arm.log == ["connect", "command", "hold"] and claim.said["alone"]
     assert "the robot server has exited" in capfd.readouterr().err
+
+
+def test_a_hold_that_was_lost_is_repeated_while_nobody_commands_the_arm(kept, monkeypatch):
+    tries, fails = [], [TimeoutError(), TimeoutError()]
+
+    def hold():
+        tries.append("hold")
+        if fails:
+            raise fails.pop()
+
+    monkeypatch.setattr(kept.arm, "hold", hold)
+    kept.setup = replace(kept.setup, release_s=0.3)
+    served(kept)
+    assert len(tries) == 3
 
 
 def test_a_mistake_is_answered_and_the_arm_stays_in_its_keeping(kept):

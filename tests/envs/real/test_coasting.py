@@ -235,3 +235,129 @@ def test_a_connection_that_loses_a_reply_is_tried_again(made, bus, monkeypatch):
     monkeypatch.setattr(bus, "connect", connect)
     guard.connect()
     assert bus.log == ["connect", "disconnect", "connect"]
+
+
+# ---- a hold after an error is repeated ----
+
+
+def stuck(guard, bus, now):
+    """The error of an axis that stands still."""
+    bus.stuck = True
+    with pytest.raises(ArmError, match="stuck"):
+        for _ in range(20):
+            go(guard, now, 0.9)
+
+
+def test_a_hold_that_is_lost_after_an_error_is_repeated_until_it_is_answered(made, bus, now):
+    guard = made(stuck_s=0.05)
+    bus.lose["hold"] = 3
+    stuck(guard, bus, now)
+    for _ in range(2):
+        assert 0 < guard.wait_s < 0.1  # not only when the next question comes
+        guard.tick()
+        assert "hold" not in bus.log
+    guard.tick()
+    assert bus.log[-1] == "hold" and bus.log.count("hold") == 1
+    guard.tick()
+    assert bus.log.count("hold") == 1 and guard.wait_s == 0.5
+
+
+def test_so_is_one_that_the_driver_answers_with_another_error(made, bus, now, monkeypatch):
+    guard = made()
+    fails = [OSError("no such device"), KeyError("elbow"), None]
+
+    def hold():
+        if error := fails.pop(0):
+            raise error
+        bus.log.append("hold")
+
+    monkeypatch.setattr(bus, "hold", hold)
+    with pytest.raises(ArmError, match="no such device"):
+        guard.hold()
+    guard.tick()
+    assert bus.log[-1] == "hold" and not fails and str(guard.error) == "no such device"
+    with pytest.raises(ArmError, match="no such device"):  # still latched
+        go(guard, now, 0.1)
+
+
+def test_a_hold_that_is_due_ends_with_the_connection_that_clears_it(made, bus, now):
+    guard = made()
+    bus.lose["hold"] = bus.lose["state"] = 1000
+    with pytest.raises(ArmError, match="no status packet"):
+        guard.hold()
+    bus.lose["hold"] = bus.lose["state"] = 0
+    guard.clear()
+    bus.log.clear()
+    guard.tick()
+    assert bus.log == []
+
+
+# ---- how long the losses of a row may be apart ----
+
+
+def test_a_loss_before_a_hold_and_one_long_after_it_are_two_isolated_ones(made, bus, now):
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.05)
+    bus.lose["command"] = 1
+    guard.tick()
+    guard.hold()
+    now.now_s += 10.0
+    bus.lose["command"] = 1
+    go(guard, now, 0.1)
+    assert guard.error is None and guard.lost == 2
+
+
+def test_a_loss_before_an_error_does_not_count_after_it_was_cleared(made, bus, now):
+    guard = made(stuck_s=0.05)
+    bus.lose["command"] = 1
+    stuck(guard, bus, now)
+    bus.stuck = False
+    now.now_s += 60.0
+    guard.clear()
+    bus.lose["command"] = 1
+    go(guard, now, 0.1)
+    assert guard.error is None and guard.lost == 2
+
+
+def test_of_two_writes_lost_in_a_row_at_a_slow_pace_the_second_is_tried_again(made, bus, now):
+    guard = made(watchdog_s=1.0)
+    go(guard, now, 0.05)
+    for x in (0.1, 0.15):
+        bus.lose["command"] = 1
+        go(guard, now, x, after_s=0.2)
+    assert guard.error is None and guard.lost == 2 and bus.log.count("hold") == 0
+
+
+def test_of_two_reads_lost_in_a_row_at_a_slow_pace_the_second_is_tried_again(made, bus, now):
+    guard = made(watchdog_s=1.0, setpoint_hz=50.0)
+    go(guard, now, 0.05)
+    bus.lose["state"] = 1
+    assert guard.state().coasted
+    for _ in range(8):
+        now.now_s += 0.02
+        guard.tick()
+    bus.lose["state"] = 1
+    assert not guard.state().coasted and guard.error is None and guard.lost == 2
+
+
+def test_writes_that_are_never_answered_are_a_fault_although_reads_are(made, bus, now):
+    guard = made(watchdog_s=1.0)
+    go(guard, now, 0.05)
+    bus.lose["command"] = 1000
+    with pytest.raises(ArmError, match="no status packet"):
+        for _ in range(3):
+            go(guard, now, 0.9)
+    assert bus.log[-1] == "hold"
+
+
+# ---- commands and the watchdog ----
+
+
+def test_no_motion_begins_on_a_command_that_lost_replies_have_made_old(made, bus, now):
+    guard = made(coast_s=0.3)
+    bus.lose["state"] = 6
+    begun, target, state = go(guard, now, 0.9)
+    assert begun.tolist() == target.tolist() == state.position.tolist() and bus.log == []
+    guard.tick()
+    assert bus.log == [] and guard.error is None
+    assert go(guard, now, 0.05)[1] == pytest.approx([0.05, 0])
