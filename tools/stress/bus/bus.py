@@ -37,7 +37,7 @@ def in_time() -> None:
 
 @dataclass
 class Faults:
-    """lost, corrupted, late: of 1000 packets, requests and replies alike; late_s: by how much. power: of all servos."""
+    """lost: of 1000 packets, requests and replies. corrupted, late (by late_s): of 1000 replies. power: of all."""
 
     lost: float = 0.0
     corrupted: float = 0.0

@@ -26,6 +26,9 @@ def say(event: str, **more: Any) -> None:
     print(json.dumps({"time_s": time.monotonic(), "event": event, **more}), flush=True)
 
 
+STANDS_S = 0.5  # after it was connected: nothing may move by itself
+
+
 class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("envs"):
@@ -42,6 +45,7 @@ def main() -> None:
         say("refused", line=str(error))
         sys.exit(1)
     say("connected")
+    time.sleep(STANDS_S)
     try:
         drive(env, lines)
     finally:
