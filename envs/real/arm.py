@@ -41,7 +41,8 @@ class State:
 class Arm(Protocol):
     """All calls come from one thread. Any of them may raise ArmError (OSError and RuntimeError mean the same).
 
-    ConnectionError and TimeoutError say that a reply was lost: that is bridged for `coast_s`, by trying again.
+    ConnectionError and TimeoutError say that a reply was lost: that is bridged for `coast_s`, by trying again; of
+    `connect`, by `disconnect` and another `connect`.
     """
 
     axes: tuple[str, ...]  # their names; known before `connect`

@@ -47,11 +47,15 @@ class LeRobotArm:
 
     def connect(self) -> None:
         robot = self.robot
-        if not robot.is_connected:
-            if bus := getattr(robot, "bus", None):
-                prepare(bus)
-            robot.connect(calibrate=False)
-        if not robot.is_calibrated:
+        try:
+            if not robot.is_connected:
+                if bus := getattr(robot, "bus", None):
+                    prepare(bus)
+                robot.connect(calibrate=False)
+            calibrated = robot.is_calibrated
+        except Exception as error:  # a servo that misses one ping is "missing", for instance: it stumbles in many ways
+            raise ConnectionError(" ".join(str(error).split()) or type(error).__name__) from None
+        if not calibrated:
             raise ArmError(f"lerobot:{self._kind} is not calibrated: lerobot-calibrate --robot.type={self._kind} ...")
 
     def state(self) -> State:

@@ -22,13 +22,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from envs.real.arm import Arm, ArmError, State
-from envs.real.lost_replies import Bridge
+from envs.real.lost_replies import LOST, Bridge
 from envs.real.safety_filter import Filter, Limits
 
 T = TypeVar("T")
@@ -83,15 +83,18 @@ class Guard:
         return sum(bridge.lost for bridge in self._bridges.values())
 
     def connect(self) -> State:
+        """A lost reply is no reason to give up. Raises the first error: later ones may be of the retry's own making."""
+        first: Exception | None = None
         for left in reversed(range(CONNECT_TRIES)):
             try:
                 self.arm.connect()
                 break
             except ArmError:
                 raise
-            except Exception:  # drivers stumble over lost replies in many ways
-                if not left:
-                    raise
+            except Exception as error:
+                first = first or error
+                if not left or not isinstance(error, LOST):
+                    raise first from None
                 with contextlib.suppress(Exception):
                     self.arm.disconnect()
         return self._rest(self._measure())
@@ -239,8 +242,10 @@ class Guard:
         young = self._last and time.monotonic() - self._last.time_s <= self.setup.coast_s
         return replace(self._last, coasted=True) if self._last and young else None
 
-    def _measured(self, state: State) -> State:
-        """Raises ArmError for what is no place that the arm could be at."""
+    def _measured(self, seen: Any) -> State:
+        """What the driver saw, of whatever class, as a State. Raises ArmError for no place that an arm can be at."""
+        given = {field.name: getattr(seen, field.name) for field in fields(State) if hasattr(seen, field.name)}
+        state = State(**{**given, "time_s": float(seen.time_s), "position": np.asarray(seen.position, np.float64)})
         if state.position.shape != (len(self.arm.axes),) or not np.isfinite(state.position).all():
             raise ArmError(f"the arm's driver reports the position {state.position}")
         return state

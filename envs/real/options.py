@@ -14,6 +14,7 @@ from envs.real.safety_filter import Limits
 
 PERIODS = 1.5  # the shortest watchdog, in control periods
 LONGEST = 3.0  # and the longest, unless that is less than a second
+LONGEST_COAST_S = 0.3  # a hold bridges its own replies and a read's within ArmProcess's timeout_s
 
 
 @dataclass
@@ -52,7 +53,7 @@ class RealOptions:
         COAST_S,
         "seconds without an answer of the arm's bus that are bridged by its last state; then it is held; 0: none",
         low=0,
-        high=1,
+        high=LONGEST_COAST_S,
     )
     release_s: float = option(
         30.0, "seconds that the arm is held after the robot server has exited, then released", low=0, high=86_400

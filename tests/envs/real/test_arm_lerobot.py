@@ -65,6 +65,17 @@ def test_one_that_is_not_calibrated_says_how():
         arm(calibrated=False).connect()
 
 
+def test_whatever_it_raises_while_it_connects_may_be_a_lost_reply(monkeypatch):
+    made = arm()
+
+    def connect(calibrate):
+        raise RuntimeError("missing motor IDs:\n- 3")
+
+    monkeypatch.setattr(made.robot, "connect", connect)
+    with pytest.raises(ConnectionError, match="missing motor IDs: - 3"):
+        made.connect()
+
+
 def test_a_line_that_breaks_is_for_the_keeper():
     made = arm(broken=True)
     made.connect()

@@ -223,18 +223,48 @@ def test_the_time_that_a_lost_reply_takes_is_not_the_robot_servers(made, bus, no
     assert guard.holds == 1  # and it does not add up
 
 
-def test_a_connection_that_loses_a_reply_is_tried_again(made, bus, monkeypatch):
+@pytest.fixture
+def connects(made, bus, monkeypatch):
+    """connects(*fails): connect, which fails in these ways first."""
     guard = made()
-    fails = [ConnectionError("no status packet"), None]
 
-    def connect():
-        bus.log.append("connect")
-        if error := fails.pop(0):
-            raise error
+    def connect(*fails):
+        left = list(fails)
 
-    monkeypatch.setattr(bus, "connect", connect)
-    guard.connect()
-    assert bus.log == ["connect", "disconnect", "connect"]
+        def connect():
+            bus.log.append("connect")
+            if left:
+                raise left.pop(0)
+
+        monkeypatch.setattr(bus, "connect", connect)
+        guard.connect()
+
+    return connect
+
+
+def test_a_connection_that_loses_a_reply_is_tried_again(connects, bus):
+    connects(ConnectionError("no status packet"), TimeoutError())
+    assert bus.log == ["connect", "disconnect"] * 2 + ["connect"]
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        [ConnectionError("missing motor IDs: 3"), RuntimeError("already connected")],
+        [ConnectionError("missing motor IDs: 3"), *[TimeoutError("later")] * 2],
+    ],
+)
+def test_the_first_error_of_a_connection_is_the_one_that_is_raised(connects, fails):
+    with pytest.raises(ConnectionError, match="missing motor IDs: 3"):
+        connects(*fails)
+
+
+@pytest.mark.parametrize("error", [ArmError("protective stop"), RuntimeError("overload"), OSError("no such device")])
+def test_a_connection_that_needs_a_person_is_not_tried_again(connects, bus, error):
+    """Nor does it lose its power meanwhile."""
+    with pytest.raises(type(error), match=str(error)):
+        connects(error)
+    assert bus.log == ["connect"]
 
 
 # ---- a hold after an error is repeated ----

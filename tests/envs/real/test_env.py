@@ -246,6 +246,7 @@ def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_
         ({"watchdog_s": 0.1}, r"watchdog_s \(at 10 Hz\) is 0\.1; it must be 0\.15 or more and 1 or less"),
         ({"watchdog_s": float("nan")}, "watchdog_s.* is nan"),
         ({"watchdog_s": 60}, "watchdog_s.* is 60"),
+        ({"coast_s": 0.5}, "coast_s is 0.5; it must be 0 or more and 0.3 or less"),
         ({"setpoint_hz": -5}, "setpoint_hz is -5; it must be 0 or more"),
         ({"release_s": -1}, "release_s is -1"),
         ({"stuck_s": -1}, "stuck_s is -1"),

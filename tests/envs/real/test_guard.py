@@ -1,11 +1,13 @@
 """What keeps an arm safe, with an arm that only remembers, and a clock of the test's own."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from remembering_arm import PERIOD_S, Arm, Now, go
 
 from envs.real import guard as guard_module
-from envs.real.arm import ArmError
+from envs.real.arm import ArmError, State
 from envs.real.guard import Guard, Setup
 from envs.real.safety_filter import Limits
 
@@ -192,6 +194,34 @@ def test_a_place_where_no_arm_can_be_holds_it(made, arm, now, place):
     arm.at = np.zeros(2)
     guard.clear()
     assert go(guard, now, 0.05)[1] == pytest.approx([0.05, 0])
+
+
+def test_a_state_of_the_drivers_own_class_will_do(made, arm, now, monkeypatch):
+    guard = made()
+    own = SimpleNamespace(position=[0.3, 0.0], time_s=now.monotonic())
+    monkeypatch.setattr(arm, "state", lambda: own)
+    state = guard.state()
+    assert isinstance(state, State) and state.position.tolist() == [0.3, 0.0] and dict(state.images) == {}
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        None,
+        np.zeros(2),
+        SimpleNamespace(position=np.zeros(2)),
+        SimpleNamespace(position=np.zeros(2), time_s=None),
+        SimpleNamespace(position="there", time_s=0.0),
+        State(np.zeros(2), "now"),
+    ],
+)
+def test_what_is_no_state_holds_it(made, arm, now, monkeypatch, seen):
+    guard = made()
+    go(guard, now, 0.05)
+    monkeypatch.setattr(arm, "state", lambda: seen)
+    with pytest.raises(ArmError):
+        go(guard, now, 0.1)
+    assert arm.log[-1] == "hold" and guard.error
 
 
 def test_a_driver_that_sent_no_numbers_holds_it(made, arm, now, monkeypatch):

@@ -131,7 +131,7 @@ def env(bus):
         axes=AXES,
         realtime=False,
         watchdog_s=1.0,  # the machine that tests may be busy
-        coast_s=0.5,
+        coast_s=0.3,
         horizon=10_000,
     )
     yield made
