@@ -96,7 +96,10 @@ def _run(ledger: Ledger, env_name: str, options: dict[str, Any], other_actions: 
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        desk = stack.enter_context(contextlib.closing(Desk(bound(robot.control, robot.robot_name))))
+        try:
+            desk = stack.enter_context(contextlib.closing(Desk(bound(robot.control, robot.robot_name))))
+        except UserError as error:
+            raise UserError(f"no STOP for this arm: {error} (in a --config FILE, section 'robot')") from None
         try:
             env = stack.enter_context(contextlib.closing(envs.make(env_name, **options)))
         except ValueError as error:
