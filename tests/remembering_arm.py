@@ -5,6 +5,7 @@ import numpy as np
 from envs.real.arm import State
 
 PERIOD_S = 0.1
+TIMEOUT_S = 0.03  # after which a driver gives a reply up
 
 
 class Arm:
@@ -49,6 +50,37 @@ class Now:
 
     def monotonic(self):
         return self.now_s
+
+
+class Sleeping(Now):
+    def sleep(self, for_s):
+        self.now_s += for_s
+
+
+class Bus(Arm):
+    """Loses the replies to the next `lose` reads, writes or holds, each after TIMEOUT_S."""
+
+    def __init__(self, now):
+        super().__init__(now)
+        self.lose = {"state": 0, "command": 0, "hold": 0}
+
+    def _lost(self, what):
+        if self.lose[what]:
+            self.lose[what] -= 1
+            self.now.now_s += TIMEOUT_S
+            raise ConnectionError("There is no status packet!")
+
+    def state(self):
+        self._lost("state")
+        return super().state()
+
+    def command(self, target):
+        self._lost("command")
+        return super().command(target)
+
+    def hold(self):
+        self._lost("hold")
+        super().hold()
 
 
 def go(guard, now, x, y=0.0, after_s=PERIOD_S):

@@ -26,7 +26,8 @@ class State:
 
     images: of cameras that only the arm's driver can read, uint8 (H, W, 3) RGB. Of a simulated arm, None where there is
     no such thing: success, what its world says of the task, and thing, float64 (3,), where the object is.
-    By the guard: coasted, this is the last measurement, a newer one was lost; lost, replies since the process started.
+    By the guard: coasted, this is the last measurement, a newer one was lost; lost, replies since the process started;
+    target, float64 (n,), where the arm is sent now: what lost setpoints and holds cut off is not in it any more.
     """
 
     position: np.ndarray
@@ -36,6 +37,7 @@ class State:
     thing: np.ndarray | None = None
     coasted: bool = False
     lost: int = 0
+    target: np.ndarray | None = None
 
 
 class Arm(Protocol):

@@ -34,7 +34,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
     Action float32 (m,) in [-1, 1], of the axes that are named: motion, as a share of `speed`; a gripper: open, closed.
     Reward 1 on success, where the arm's own world tells it, else 0: a classifier or a person says it then.
 
-    info: "action" as it left the safety filter; "observation_age_s", of the oldest part of what was seen;
+    info: "action" as it left the safety filter, less what lost setpoints and holds have cut off by the end of the step
+    (one that is lost after that is in the next action); "observation_age_s", of the oldest part of what was seen;
     "action_latency_s", from what was seen to the command that followed; "coasted": the arm's newest state was lost.
 
     Raises ValueError, one line, for bad options and an arm or camera that is not there; RobotFault in step and reset.
@@ -186,7 +187,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         return requested
 
     def _executed(self, begun: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """float32 (m,): what left the filter, as the action that would have asked for it."""
+        """float32 (m,): what was sent since `begun`, as the action that would have asked for it."""
         moved = (self.target - begun)[self._action] / self._scale
         ends = np.array([(axis.low + axis.high) / 2 for axis in self._named.values()])
         gripped = np.where(self._grip > ends, 1.0, -1.0)
@@ -247,6 +248,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
         """(observation, age of its oldest part, s)"""
         self.state = state = self._arm.state()
         self.lost_replies = self._lost.update(state.lost)
+        if state.target is not None:  # not where it was to go when the step began
+            self.target = state.target
         observation, times = {}, [state.time_s]
         for name, given in self.options.cameras.items():
             if name in self._cameras:

@@ -201,7 +201,7 @@ class Guard:
         self.filter.rest(state.position, state.time_s)
         self._from = self._to = self._sent = self.filter.position.copy()
         self._behind_s[:] = np.nan
-        return state
+        return replace(state, target=self._to.copy())
 
     def _reset_bridges(self) -> None:
         for bridge in self._bridges.values():
@@ -235,7 +235,7 @@ class Guard:
 
     def _read(self, instead: Callable[[], State | None]) -> State:
         state = self._answered("read", lambda: self._measured(self.arm.state()), instead)
-        self._last = state = replace(state, lost=self.lost)
+        self._last = state = replace(state, lost=self.lost, target=self._to.copy())
         return state
 
     def _remembered(self) -> State | None:

@@ -2,46 +2,13 @@
 
 import numpy as np
 import pytest
-from remembering_arm import PERIOD_S, Arm, Now, go
+from remembering_arm import PERIOD_S, TIMEOUT_S, Bus, Sleeping, go
 
 from envs.real import guard as guard_module
 from envs.real import lost_replies
 from envs.real.arm import ArmError
 from envs.real.guard import Guard, Setup
 from envs.real.safety_filter import Limits
-
-TIMEOUT_S = 0.03  # after which a driver gives a reply up
-
-
-class Bus(Arm):
-    """Loses the replies to the next `lose` reads, writes or holds, each after TIMEOUT_S."""
-
-    def __init__(self, now):
-        super().__init__(now)
-        self.lose = {"state": 0, "command": 0, "hold": 0}
-
-    def _lost(self, what):
-        if self.lose[what]:
-            self.lose[what] -= 1
-            self.now.now_s += TIMEOUT_S
-            raise ConnectionError("There is no status packet!")
-
-    def state(self):
-        self._lost("state")
-        return super().state()
-
-    def command(self, target):
-        self._lost("command")
-        return super().command(target)
-
-    def hold(self):
-        self._lost("hold")
-        super().hold()
-
-
-class Sleeping(Now):
-    def sleep(self, for_s):
-        self.now_s += for_s
 
 
 @pytest.fixture
@@ -391,3 +358,60 @@ def test_no_motion_begins_on_a_command_that_lost_replies_have_made_old(made, bus
     guard.tick()
     assert bus.log == [] and guard.error is None
     assert go(guard, now, 0.05)[1] == pytest.approx([0.05, 0])
+
+
+def test_a_write_that_is_lost_after_a_hold_leaves_the_target_where_the_arm_was_held(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    guard.hold()
+    bus.at, bus.lose["command"] = np.array([0.5, 0.0]), 1  # it was moved by hand
+    assert go(guard, now, 0.55)[1] == pytest.approx([0.5, 0])
+    begun, target, _ = go(guard, now, 0.55)
+    assert begun == pytest.approx([0.5, 0]) and target == pytest.approx([0.55, 0])
+
+
+def test_the_watchdog_waits_no_longer_than_coast_s_for_lost_replies(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    for _ in range(5):
+        bus.lose["state"] = 1
+        guard.state()
+        guard.state()
+    now.now_s += 0.105  # 0.255 s after the command
+    guard.tick()
+    assert guard.holds == 1
+
+
+def test_what_lost_replies_took_before_a_command_does_not_count_after_it(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    bus.lose["state"] = 1
+    guard.state()
+    assert guard.wait_s == pytest.approx(0.15 + 0.001)  # the reply took TIMEOUT_S, and so much more is left
+    go(guard, now, 0.1)
+    now.now_s += 0.16
+    guard.tick()
+    assert guard.holds == 1
+
+
+def test_a_read_that_is_lost_within_a_command_leads_to_no_faster_setpoints(made, bus, now):
+    guard = made(setpoint_hz=50.0, lag=np.ones(2))
+    go(guard, now, 0.9)
+    seen, times = [bus.at[0]], [now.now_s]
+
+    def move():
+        seen.append(bus.at[0])
+        times.append(now.now_s)
+
+    for _ in range(3):
+        now.now_s += 0.02
+        guard.tick()
+        move()
+    bus.lose["state"] = 1
+    go(guard, now, 0.9, after_s=0.008)  # a period after the first, once it is answered
+    move()
+    for _ in range(3):
+        now.now_s += 0.02
+        guard.tick()
+        move()
+    assert guard.lost == 1 and np.all(np.diff(seen) <= 1.0 * np.diff(times) + 1e-9)
