@@ -190,6 +190,13 @@ def test_the_time_that_a_lost_reply_takes_is_not_the_robot_servers(made, bus, no
     assert guard.holds == 1  # and it does not add up
 
 
+def test_a_hold_ends_where_the_arm_is_measured(made, bus, now):
+    guard = made()
+    go(guard, now, 0.05)
+    bus.at = np.array([0.02, 0.0])  # it lags
+    assert guard.state().target == pytest.approx([0.05, 0]) and guard.hold().target == pytest.approx([0.02, 0])
+
+
 @pytest.fixture
 def connects(made, bus, monkeypatch):
     """connects(*fails): connect, which fails in these ways first."""
@@ -299,9 +306,11 @@ def test_a_loss_before_a_hold_and_one_long_after_it_are_two_isolated_ones(made, 
     guard.tick()
     guard.hold()
     now.now_s += 10.0
-    bus.lose["command"] = 1
+    bus.lose["command"] = 2
     go(guard, now, 0.1)
-    assert guard.error is None and guard.lost == 2
+    assert guard.error is None and guard.lost == 2  # not tried again at once either, as the last of a row is
+    guard.tick()
+    assert guard.error is None and guard.lost == 3
 
 
 def test_a_loss_before_an_error_does_not_count_after_it_was_cleared(made, bus, now):
@@ -314,6 +323,20 @@ def test_a_loss_before_an_error_does_not_count_after_it_was_cleared(made, bus, n
     bus.lose["command"] = 1
     go(guard, now, 0.1)
     assert guard.error is None and guard.lost == 2
+
+
+def test_nor_does_it_count_while_the_arm_is_connected_again(made, bus, now):
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.05)
+    bus.lose["state"] = 1
+    guard.state()
+    bus.error = OSError("no such device")
+    guard.tick()
+    bus.error = None
+    now.now_s += 60.0
+    bus.lose["state"] = 2
+    guard.clear()
+    assert guard.error is None and guard.lost == 3
 
 
 def test_of_two_writes_lost_in_a_row_at_a_slow_pace_the_second_is_tried_again(made, bus, now):
