@@ -54,6 +54,12 @@ class SimOptions:
         None, "Lift, Stack: how far from the centre objects start; empty: robosuite's", low=0, high=1
     )
     privileged: bool = option(False, "also observe the objects' state, as 'object'; for baselines")
+    object_in_base_frame: bool = option(
+        False, "always as `privileged`; recordings with `privileged` but without this hold other numbers in 'object'"
+    )
+
+    def __post_init__(self) -> None:
+        self.object_in_base_frame = self.privileged
 
 
 class SimEnv(gymnasium.Env):

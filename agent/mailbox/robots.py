@@ -116,7 +116,7 @@ class Robots:
         except SpecError as error:
             return [*found, str(error)], []
         options = its.differences(self._env) if self._env.name else {}
-        for option in ("env", "task", "robot"):  # equal spaces may hide them
+        for option in ("env", "task", "robot", "object_in_base_frame"):  # equal spaces may hide them
             if option in options and not (self._other_env and option == "env"):
                 hint = " (link.other_env true allows it)" if option == "env" else ""
                 found.append(f"{option}: {options[option]}{hint}")

@@ -1,5 +1,6 @@
 """--privileged true: what robosuite itself observes of the objects, in the frame of the robot's base."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import envs
+from agent.env_record import EnvRecord, agreed
 from envs.sim import TASKS
 
 SIZES = {
@@ -116,3 +118,27 @@ def test_another_robots_end_effector_is_found():
     env = make("Stack", robot="UR5e")
     assert_same(env, env.reset(seed=0)[0]["object"])
     env.close()
+
+
+def record(**options):
+    return EnvRecord("sim", dataclasses.asdict(envs.options("sim")(**options)))
+
+
+def of_before(env):
+    """As releases wrote it that observed objects in the world's frame, with zeros for the vectors between them."""
+    return EnvRecord(env.name, {key: value for key, value in env.options.items() if key != "object_in_base_frame"})
+
+
+def test_recordings_of_other_numbers_differ_and_those_without_objects_do_not():
+    now = record(privileged=True)
+    assert of_before(now).differences(now) == {"object_in_base_frame": "None against True"}
+    assert record(**of_before(now).options) == now  # the old options still make today's environment
+    assert not of_before(record()).differences(record())
+    old = ("old", {"env": of_before(now).to_dict()})
+    (warning,) = [text for text in agreed([old, ("new", {"env": now.to_dict()})])[1] if "environments" in text]
+    assert warning == "new and old are of different environments: object_in_base_frame: True against None"
+
+
+def test_the_option_follows_privileged():
+    assert not record(object_in_base_frame=True).options["object_in_base_frame"]
+    assert record(object_in_base_frame=False, privileged=True).options["object_in_base_frame"]

@@ -337,6 +337,15 @@ def test_another_task_is_refused_and_other_options_are_named(make_mailbox, make_
     assert hello("d", {"name": "real"}).kind == "WELCOME"
 
 
+def test_a_robot_that_observes_objects_otherwise_than_the_demonstrations_is_refused(make_mailbox, make_robot):
+    mailbox = make_mailbox(env=EnvRecord("sim", {"privileged": True}))
+    robot = make_robot(mailbox, "raw", "a")
+    fields = {"robot": robot.name, "boot": "a", "spec": SPEC.to_dict(), "outbox": []}
+    robot.send("HELLO", env={"name": "sim", "options": {"privileged": True, "object_in_base_frame": True}}, **fields)
+    refused = robot.expect(mailbox, "WELCOME", "REFUSE")
+    assert refused.kind == "REFUSE" and "object_in_base_frame: True against None" in refused.fields["reason"]
+
+
 def test_another_protocol_is_refused(mailbox, make_robot):
     robot = make_robot(mailbox)
     robot.socket.send_multipart([msgpack.packb({"v": 99, "kind": "HELLO", "new": 1, "arrays": []})])
