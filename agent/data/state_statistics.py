@@ -12,9 +12,9 @@ from agent.spec import plural
 # A recorded value lies at most this many standard deviations from the mean: one wrong reading among thousands of equal
 # ones would lie at sqrt(steps). A normal distribution, 8 deviations wide, and a uniform one, 3.5, stay as they are.
 MOST_DEVIATIONS = 20
-# Of a number's magnitude: what varies less is noise about one value. Half a millimetre in a metre; the height of a cube
-# that most demonstrations of Lift raise varies by 3 mm.
-STILL = 5e-4
+# Shares of a number's magnitude. What varies less than STILL is reported: half a millimetre in a metre; the height of a
+# cube that most demonstrations of Lift raise varies by 3 mm. What varies less than CONSTANT does so by rounding.
+STILL, LEAST_DIVISOR, CONSTANT = 5e-4, 1e-3, 1e-6
 SHOWN = 8  # entries in a report
 
 
@@ -76,10 +76,13 @@ class StateStatistics:
     def standardisation(self) -> tuple[np.ndarray, np.ndarray]:
         """What to subtract and what to divide by, float32: the mean, and the deviation with a floor.
 
-        The floor is a twentieth of the range. What holds still is divided as if it had ranged over its magnitude:
-        its noise stays small, and when it does move online the input does not explode.
+        The floor is the larger of a twentieth of the range and a thousandth of the magnitude: noise about one value
+        stays small. What is constant is divided as if it had ranged over its magnitude: when it does move online, the
+        input does not explode.
         """
-        divisor = np.where(self._still, self._magnitude / MOST_DEVIATIONS, self._spread)
+        divisor = np.maximum(self._spread, LEAST_DIVISOR * self._magnitude)
+        constant = self._spread < CONSTANT * self._magnitude
+        divisor = np.where(constant, self._magnitude / MOST_DEVIATIONS, divisor)
         return self.mean.astype(np.float32), divisor.astype(np.float32)
 
     def still(self) -> list[StillState]:

@@ -50,7 +50,24 @@ def test_what_never_changes_is_zero_and_stays_small_when_it_moves(value):
 
 @pytest.mark.parametrize("value", [0.0, 1.5])
 def test_noise_of_what_holds_still_is_not_made_large(value):
-    assert abs(divided(value + RNG.normal(0, 1e-4, 5000))).max() < 0.02
+    assert abs(divided(value + RNG.normal(0, 1e-4, 5000))).max() < 0.5
+
+
+@pytest.mark.parametrize("value", [0.0, 30.0])
+def test_a_little_less_motion_is_a_little_less_input(value):
+    """No range makes the divisor jump, down to what float32 resolves."""
+    ranges = max(1, value) * np.geomspace(1e-2, 4e-6, 200)
+    shape = np.linspace(-0.5, 0.5, 501)
+    divisors = [statistics(value + span * shape).standardisation()[1][0] for span in ranges]
+    steps = np.divide(divisors[1:], divisors[:-1])
+    assert steps.max() <= 1.001 and steps.min() > 0.9
+    assert divisors[-1] == pytest.approx(1e-3 * max(1, value), rel=1e-3)
+
+
+@pytest.mark.parametrize("half_range_mm", [1.0, 0.8, 3.5])
+def test_a_motion_of_a_millimetre_is_seen(half_range_mm):
+    column = RNG.uniform(-1e-3, 1e-3, 4000) * half_range_mm
+    assert divided(column).std() == pytest.approx(min(1, column.std() / 1e-3), rel=1e-3)
 
 
 def test_a_single_wrong_reading_stays_bounded():
