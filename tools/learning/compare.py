@@ -1,9 +1,10 @@
 """Two presets held against each other, run by run: paired differences of their figures, and how sure they are.
 
 Two runs are a pair when they have the same folder, task and seed, and so the same demonstrations. 95 % intervals and
-p are those of the paired t test (two-sided; the primary ones: pairs are few), and beside it a percentile bootstrap of
-the pairs. p is not corrected for the number of figures. Pairs of one seed in several folders share demonstrations, so
-they know less than as many of different seeds.
+p are those of the paired t test (two-sided; the primary test: pairs are few), and beside it a percentile bootstrap of
+the pairs. The primary figures are regret and the drop in the first tenth: for these, p is also given after Holm's
+correction for both. p of the others is not corrected. Pairs of one seed in several folders share demonstrations, so
+they know less than as many of different seeds; a run is in one pair only.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ class Figure:
     name: str
     of: Callable[[Run], float | None]  # None: the run has none, since nobody looked there
     better: int  # the sign of a difference in favour of the first preset
+    primary: bool = False
 
 
 FIGURES = [
-    Figure("regret", lambda run: regret(run.points) if run.is_online else None, -1),
+    Figure("regret", lambda run: regret(run.points) if run.is_online else None, -1, True),
     Figure("failures in training", failures, -1),
-    Figure("drop in the first tenth", lambda run: largest_drop(run.points, run.env_steps, FIRST_TENTH), -1),
+    Figure("drop in the first tenth", lambda run: largest_drop(run.points, run.env_steps, FIRST_TENTH), -1, True),
     Figure("success offline", lambda run: run.points[0][1], 1),
     Figure("success at the end", lambda run: run.points[-1][1] if run.is_online else None, 1),
 ]
@@ -45,13 +47,18 @@ FIGURES = [
 
 def pairs(runs: Iterable[Run], one: str, two: str) -> tuple[list[Pair], list[str]]:
     """Those of the presets `one` and `two`, and the names of runs without a counterpart. Raises UserError for runs of
-    one preset that differ in more than their seeds.
+    one preset that differ in more than their seeds, and for pairs of which one run is longer or evaluated otherwise.
     """
     found: list[Pair] = []
     alone = []
     for task, presets in grouped(run for run in runs if run.preset in (one, two)).items():
         first, second = ({run.seed: run for run in presets.get(name, [])} for name in (one, two))
-        found += [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+        both = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+        for mine, theirs in both[:1]:  # the others of a preset are as long
+            if (mine.env_steps, mine.episodes) != (theirs.env_steps, theirs.episodes):
+                lengths = " against ".join(f"{run.env_steps:,} env steps, {run.episodes} episodes" for run in both[0])
+                raise UserError(f"--compare {one} {two}: {task}: not of one length, or evaluated otherwise: {lengths}")
+        found += both
         for name, own, other in ((one, first, second), (two, second, first)):
             if seeds := sorted(own.keys() - other.keys()):
                 alone.append(f"{task}, {name}, seed {', '.join(map(str, seeds))}")
@@ -69,6 +76,24 @@ def t_interval(differences: np.ndarray) -> tuple[float, float, float]:
     test = stats.ttest_1samp(differences, 0.0)
     low, high = test.confidence_interval(0.95)
     return float(low), float(high), float(test.pvalue)
+
+
+def t_p(differences: np.ndarray) -> float | None:
+    """As of t_interval; None for fewer than two pairs, and for pairs that are all equal."""
+    return t_interval(differences)[2] if _vary(differences) else None
+
+
+def _vary(differences: np.ndarray) -> bool:
+    return len(differences) > 1 and bool(np.ptp(differences) >= 1e-9)
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's (1979) adjusted p of tests that are judged together, in their order; one without p counts as a test."""
+    adjusted, least = list(p), 0.0
+    for rank, (value, place) in enumerate(sorted((value, place) for place, value in enumerate(p) if value is not None)):
+        least = max(least, min(1.0, (len(p) - rank) * value))
+        adjusted[place] = least
+    return adjusted
 
 
 def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
@@ -99,27 +124,38 @@ HEAD = [
     "difference",
     "95 % (t)",
     "p (t)",
+    "p (Holm)",
     "95 % (bootstrap)",
     "wins / losses / ties",
     "pairs needed",
 ]
 
 
-def row(figure: Figure, differences: np.ndarray) -> list[str]:
+def row(figure: Figure, differences: np.ndarray, adjusted: float | None = None) -> list[str]:
+    """adjusted: p of a primary figure, by `holm`."""
     gains = figure.better * differences
-    cells = [f"{figure.name} ({'lower' if figure.better < 0 else 'higher'} is better)", str(len(differences))]
+    better = f"{'lower' if figure.better < 0 else 'higher'} is better{', primary' * figure.primary}"
+    cells = [f"{figure.name} ({better})", str(len(differences))]
     if not len(differences):
-        return [*cells, *[""] * 6]
+        return [*cells, *[""] * 7]
     counted = f"{(gains > 1e-9).sum()} / {(gains < -1e-9).sum()} / {(abs(gains) <= 1e-9).sum()}"
-    if len(differences) < 2 or np.ptp(differences) < 1e-9:
-        return [*cells, signed(differences.mean()), "", "", "", counted, ""]
+    if not _vary(differences):
+        return [*cells, signed(differences.mean()), "", "", "", "", counted, ""]
     low, high, p = t_interval(differences)
     least, most = bootstrap_interval(differences)
     needed = f"{pairs_needed(float(differences.std(ddof=1))):,}"
     return [
         *cells, signed(differences.mean()), f"{signed(low)} to {signed(high)}", f"{p:.3f}",
-        f"{signed(least)} to {signed(most)}", counted, needed,
+        "" if adjusted is None else f"{adjusted:.3f}", f"{signed(least)} to {signed(most)}", counted, needed,
     ]  # fmt: skip
+
+
+def rows(found: Sequence[Pair]) -> list[list[str]]:
+    """One of each figure."""
+    differences = {figure.name: by_figure(found, figure) for figure in FIGURES}
+    primary = [figure.name for figure in FIGURES if figure.primary]
+    adjusted = dict(zip(primary, holm([t_p(differences[name]) for name in primary]), strict=True))
+    return [row(figure, differences[figure.name], adjusted.get(figure.name)) for figure in FIGURES]
 
 
 def by_task(found: Sequence[Pair]) -> list[list[str]]:
@@ -146,19 +182,25 @@ def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]]) -> str:
     lines: list[str] = []
     alone: list[str] = []
     for one, two in dict.fromkeys(map(tuple, comparisons)):
+        if one == two:
+            raise UserError(f"--compare {one} {two}: needs two presets")
         some, left_out = pairs(runs, one, two)
         if not some:
             raise UserError(f"--compare {one} {two}: no task has both with the same seed")
+        seen = {id(run): run for pair in found for run in pair}
+        if again := next((run for pair in some for run in pair if id(run) in seen), None):
+            name = f"{again.task}, {again.preset}, seed {again.seed}"
+            raise UserError(f"--compare {one} {two}: {name} is in two comparisons: give them in two calls")
         both = f"{one} ({people_say(one)}) less {two} ({people_say(two)}), pairs: {len(some)}"
         lines.append(f"{both}; settings that differ: {changed(some)}")
         found, alone = found + some, alone + left_out
     lines += [
         "",
-        markdown(HEAD, [row(figure, by_figure(found, figure)) for figure in FIGURES]),
+        markdown(HEAD, rows(found)),
         "",
         f"t: paired t test, the primary one. Bootstrap: {RESAMPLES:,} resamples of the pairs. Wins: of the first.",
         f"Pairs needed: for a difference of {DIFFERENCE} at {POWER:.0%} power, from the spread of these differences.",
-        f"p is not corrected for the {len(FIGURES)} figures.",
+        "Holm: p of the primary figures, corrected for both. p of the others is not corrected.",
         "",
         markdown(["task", "pairs", *(figure.name for figure in FIGURES)], by_task(found)),
         "",

@@ -95,7 +95,7 @@ def test_runs_are_paired_by_folder_task_and_seed_and_the_others_named(tmp_path, 
     end = next(row for row in said.splitlines() if row.startswith("| success at the end"))
     cells = [cell.strip() for cell in end.strip("|").split("|")]
     assert cells[1:3] == ["3", f"{np.mean([0.91 - 0.73, 0.92 - 0.76, 0.5 - 0.8]):+.3f}"]
-    assert cells[6] == "2 / 1 / 0" and cells[7] == f"{compare.pairs_needed(np.std([0.18, 0.16, -0.3], ddof=1)):,}"
+    assert cells[7] == "2 / 1 / 0" and cells[8] == f"{compare.pairs_needed(np.std([0.18, 0.16, -0.3], ddof=1)):,}"
     regret = next(row for row in said.splitlines() if row.startswith("| regret (lower"))
     assert "| 2 / 1 / 0 |" in regret and "| -0." in regret  # fewer failures are a win
     left = [row for row in said.splitlines() if row.startswith("- left out")]
@@ -118,9 +118,59 @@ def test_pairs_of_several_comparisons_count_together(tmp_path, capsys):
 
 
 def test_one_pair_or_equal_ones_have_no_interval():
-    assert compare.row(compare.FIGURES[0], np.array([0.1]))[2:] == ["+0.100", "", "", "", "0 / 1 / 0", ""]
-    assert compare.row(compare.FIGURES[3], np.zeros(4))[2:] == ["+0.000", "", "", "", "0 / 0 / 4", ""]
-    assert compare.row(compare.FIGURES[0], np.array([]))[1:] == ["0", *[""] * 6]
+    assert compare.row(compare.FIGURES[0], np.array([0.1]))[2:] == ["+0.100", "", "", "", "", "0 / 1 / 0", ""]
+    assert compare.row(compare.FIGURES[3], np.zeros(4))[2:] == ["+0.000", "", "", "", "", "0 / 0 / 4", ""]
+    assert compare.row(compare.FIGURES[0], np.array([]))[1:] == ["0", *[""] * 7]
+
+
+def test_holms_p_is_that_of_the_procedure_step_by_step():
+    assert compare.holm([0.01, 0.04]) == pytest.approx([0.02, 0.04])
+    assert compare.holm([0.03, 0.02]) == pytest.approx([0.04, 0.04])  # the larger is no surer than the smaller
+    assert compare.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert compare.holm([None, 0.02]) == [None, pytest.approx(0.04)]  # one that cannot be tested is a test all the same
+    p = np.random.default_rng(4).uniform(0, 0.1, 6)
+    for level in (0.01, 0.05, 0.2):
+        order, rejected = np.argsort(p), np.zeros(6, bool)
+        for rank, place in enumerate(order):
+            if p[place] > level / (6 - rank):
+                break
+            rejected[place] = True
+        assert ((np.array(compare.holm(p.tolist())) <= level) == rejected).all()
+
+
+def test_primary_figures_are_marked_and_have_holms_p(tmp_path, capsys):
+    runs = [result("robot", seed, [(0, 0.6), (100, 0.6 - 0.01 * seed), (1000, 1.0)]) for seed in range(4)]
+    runs += [result("cql", seed, [(0, 0.6), (100, 0.3 + 0.01 * seed), (1000, 0.9)]) for seed in range(4)]
+    learning_report.main([str(keep(tmp_path / "x", *runs)), "--compare", "robot", "cql"])
+    said = capsys.readouterr().out.splitlines()
+    table = [[cell.strip() for cell in row.strip("|").split("|")] for row in said if row.startswith("|")]
+    found = {cells[0]: cells for cells in table[: 2 + len(compare.FIGURES)]}
+    primary = [name for name in found if "primary" in name]
+    assert primary == ["regret (lower is better, primary)", "drop in the first tenth (lower is better, primary)"]
+    place = found["figure"].index("p (Holm)")
+    pairs, _ = compare.pairs(map(Run.of, runs), "robot", "cql")
+    p = [compare.t_p(compare.by_figure(pairs, compare.FIGURES[number])) for number in (0, 2)]
+    assert [found[name][place] for name in primary] == [f"{value:.3f}" for value in compare.holm(p)]
+    assert all(not found[name][place] for name in found if "is better)" in name and "primary" not in name)
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "says"),
+    [
+        ([("robot", "cql"), ("robot", "paper")], "lift, robot, seed 0 is in two comparisons"),
+        ([("robot", "cql"), ("cql", "robot")], "lift, cql, seed 0 is in two comparisons"),
+        ([("robot", "robot")], "needs two presets"),
+        ([("robot", "long")], "1,000 env steps, 10 episodes against 2,000 env steps, 10 episodes"),
+        ([("robot", "seen")], "1,000 env steps, 10 episodes against 1,000 env steps, 50 episodes"),
+    ],
+)
+def test_pairs_that_are_not_independent_or_not_alike_are_refused(comparisons, says):
+    runs = [Run.of(result(name, 0, line(0.5, 0.9))) for name in ("robot", "cql", "paper")]
+    runs.append(Run.of(result("long", 0, line(0.5, 0.9), env_steps=2000)))
+    points = [{"env_steps": steps, "success": 0.5, "episodes": 50} for steps in (0, 1000)]
+    runs.append(Run.of(result("seen", 0, [], evaluations=points)))
+    with pytest.raises(UserError, match=says):
+        compare.report(runs, comparisons)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
