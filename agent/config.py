@@ -209,12 +209,13 @@ class RunConfig:
     link: LinkConfig = field(default_factory=LinkConfig)
 
     def checked(self) -> RunConfig:
-        """Its sections as flags would have made them. Raises UserError for a value of the wrong type or out of range,
-        and for fields that make no sense together.
+        """Its sections as flags would have made them; one may be a mapping. Raises UserError for a value of the wrong
+        type or out of range, and for fields that make no sense together.
         """
         try:
             sections: dict[str, Any] = {
-                name: build(SECTIONS[name], vars(part), f"{name}.") for name, part in vars(self).items()
+                name: build(SECTIONS[name], vars(part) if dataclasses.is_dataclass(part) else part, f"{name}.")
+                for name, part in vars(self).items()
             }
         except ValueError as error:
             raise UserError(str(error)) from None

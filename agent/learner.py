@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def finetune(
     config: RunConfig,
-    start: Checkpoint,
+    start: Checkpoint | str | Path,
     folder: str | Path,
     resume: bool = False,
     stop: cli.Stop | None = None,
@@ -44,22 +44,32 @@ def finetune(
         config = dataclasses.replace(start.run_config(), online=OnlineConfig(env_steps=5000))
         tuned = finetune(config, start, "runs/lift")
 
-    Everything of the run is in `folder`. resume: it already exists, and `start` is its newest checkpoint
-    (checkpoint.load_newest). stop: in force during the run; Ctrl-C and SIGTERM end it after the update in progress.
-    origin: the path of `start`, for messages. None in the processes of torchrun that only follow. Raises UserError when
-    config, data, `start` and `folder` do not fit, or the address is taken.
+    start: a checkpoint, or its path. Everything of the run is in `folder`. resume: it already exists, and `start` is
+    its newest checkpoint (checkpoint.load_newest). stop: in force during the run; Ctrl-C and SIGTERM end it after the
+    update in progress. origin: the path of `start`, for messages. None in the processes of torchrun that only follow.
+    Raises UserError when config, data, `start` and `folder` do not fit, or the address is taken.
     """
+    from agent.run import checkpoint
+
+    start, origin = checkpoint.loaded(start, origin)
+    if resume:
+        checkpoint.check_newest(start, Path(folder))
+    return _run(config, start, Path(folder), resume, stop or cli.Stop(), origin)
+
+
+def _run(
+    config: RunConfig, start: Checkpoint, folder: Path, resume: bool, stop: cli.Stop, origin: str | Path
+) -> Checkpoint | None:
+    """As finetune, of a `start` that is the newest one when it is resumed."""
     from agent.run import checkpoint
     from agent.run.distributed import Ranks
     from agent.run.learner import Learner, conclude, introduce, report_changes
     from agent.run.trainer import Trainer
 
-    folder, stop, config = Path(folder), stop or cli.Stop(), config.checked()
+    config = config.checked()
     fixed = NETWORK_FIELDS | (FIXED_AFTER_START | {"learner.run"} if resume else set())
     changed = changes(start.run_config(), config, fixed)
-    if resume:
-        checkpoint.check_newest(start, folder)
-    elif has_data(folder):
+    if not resume and has_data(folder):
         whole = (folder / LATEST).exists() or (folder / OLDER).exists()
         again = ["agent.learner", "--resume", folder] if whole else None
         raise checkpoint.taken(folder, again, ["agent.learner", "--ckpt", origin, "--run"])
@@ -102,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         base.get("learner", {}).pop("run", None)
     config = RunConfig(**{name: arguments.section(name, base.get(name)) for name in SECTIONS})
     folder, stop = Path(flags.resume) if resume else run_folder(config.learner, "run"), cli.Stop()
-    end = finetune(config, start, folder, resume, stop, flags.resume or flags.ckpt)
+    end = _run(config, start, folder, resume, stop, flags.resume or flags.ckpt)
     if end is None or is_finished(config.online, end.counters["env_steps"], end.counters["updates"]):
         return 0
     print(f"to resume: {commands.typed('agent.learner', '--resume', folder, *config.link.flags())}", flush=True)

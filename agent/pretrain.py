@@ -35,28 +35,36 @@ USED = ("network", "calql", "reward", "offline", "online", "learner")
 
 def pretrain(
     config: RunConfig,
-    data: Sequence[str | Path],
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
-    start: Checkpoint | None = None,
+    start: Checkpoint | str | Path | None = None,
     stop: cli.Stop | None = None,
     origin: str = "the checkpoint",
 ) -> Checkpoint:
     """Train on the demonstrations in `data` (folders or files), write a checkpoint to `out`, and return it.
 
         config = RunConfig(offline=OfflineConfig(updates=2000))
-        trained = pretrain(config, ["demos/lift"], "offline.pt")
+        trained = pretrain(config, "demos/lift", "offline.pt")
         action = trained.policy().act(observation)
 
-    start: continue from it, up to config.offline.updates in all; origin: its path. `out` must be new, or that path.
+    start: a checkpoint or its path, to continue up to config.offline.updates in all; origin: its path. `out` must be
+    new, or that path.
     stop: in force while it trains; Ctrl-C and SIGTERM end it after the update in progress, with a checkpoint. The log
     goes to the folder config.learner.run, by default that of `start`. Raises UserError when config, data and `start` do
     not fit.
     """
+    from agent.run import checkpoint
     from agent.run.log import RunLog
     from agent.run.pretraining import Pretraining, train
 
     out, stop, config = Path(out), stop or cli.Stop(), config.checked()
-    config = replace(config, offline=replace(config.offline, data=[str(Path(place).resolve()) for place in data]))
+    places = [data] if isinstance(data, (str, Path)) else data
+    config = replace(config, offline=replace(config.offline, data=[str(Path(place).resolve()) for place in places]))
+    if not config.offline.data:
+        raise UserError("data is empty; it must be folders or files of demonstrations")
+    if start is not None:
+        start, path = checkpoint.loaded(start, origin)
+        origin = str(path)
     if start and not config.learner.run:  # its curves go on where they are
         config = replace(config, learner=replace(config.learner, run=start.section("learner").run))
     changed = _check(config, out, start, origin)
@@ -83,7 +91,7 @@ def _check(config: RunConfig, out: Path, start: Checkpoint | None, origin: str) 
     from agent.run import checkpoint
 
     if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; name a file")
+        raise UserError(f"{out}: is a folder; name a file for the checkpoint")
     if out.exists() and not (start and Path(origin).exists() and out.samefile(origin)):
         words = ["--resume", origin] if start else ["--data", *config.offline.data]
         raise checkpoint.taken(out, ["agent.pretrain", "--resume", out], ["agent.pretrain", *words, "--out"])
@@ -94,11 +102,11 @@ def _check(config: RunConfig, out: Path, start: Checkpoint | None, origin: str) 
         changed = changes(start.run_config(), config, NETWORK_FIELDS | FIXED_AFTER_START)
         done, updates = start.counters["offline_updates"], config.offline.updates
         if done > updates:
-            raise UserError(f"{origin} has {done} updates already; --updates asks for {updates} in all")
+            raise UserError(f"{origin} has {done} updates already; offline.updates asks for {updates} in all")
     try:  # now, not after the training
         check_writable(out.parent)
     except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}") from None
+        raise UserError(f"{out}: {error.strerror}") from None
     return changed
 
 

@@ -107,6 +107,15 @@ def load(path: str | Path) -> Checkpoint:
         raise UserError(f"{path}: not a checkpoint of this program, or damaged ({reason})") from None
 
 
+def loaded(start: Checkpoint | str | Path, origin: str | Path) -> tuple[Checkpoint, str | Path]:
+    """The checkpoint that `start` is, or is the path of, and for messages its path, or `origin`. Raises UserError."""
+    if isinstance(start, (str, Path)):
+        return load(start), start
+    if not isinstance(start, Checkpoint):
+        raise UserError(f"start is {start!r:.80}; it must be a checkpoint or the path of one")
+    return start, origin
+
+
 def load_newest(folder: str | Path) -> Checkpoint:
     """The newest whole checkpoint of the run in `folder`: latest.pt, else the newest in checkpoints/ that can be read.
 

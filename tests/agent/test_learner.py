@@ -727,7 +727,7 @@ def test_it_is_called_from_python_as_well(offline, tmp_path, monkeypatch, capfd)
     start = checkpoint.load(offline)
     link, online = LinkConfig(address="tcp://127.0.0.1:0"), OnlineConfig(env_steps=0, batch=16)
     config = dataclasses.replace(start.run_config(), link=link, online=online)
-    end = learner.finetune(config, start, tmp_path / "run")
+    end = learner.finetune(config, str(offline), tmp_path / "run")
     assert end.counters["env_steps"] == 0
     written = checkpoint.load_newest(tmp_path / "run")
     same(end.agent, written.agent)
@@ -737,6 +737,16 @@ def test_it_is_called_from_python_as_well(offline, tmp_path, monkeypatch, capfd)
         learner.finetune(config, start, tmp_path / "run")
     assert learner.finetune(config, written, tmp_path / "run", resume=True).run == end.run
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_is_read_once_when_a_run_is_resumed(offline, tmp_path, monkeypatch):
+    monkeypatch.setattr("agent.run.farewell.COME_S", 0.0)
+    flags = ["--address", "tcp://127.0.0.1:0", "--env-steps", "0"]
+    learner.main(["--ckpt", str(offline), "--run", str(tmp_path / "run"), *flags])
+    read, load = [], checkpoint.load
+    monkeypatch.setattr(checkpoint, "load", lambda path: read.append(path) or load(path))
+    learner.main(["--resume", str(tmp_path / "run"), *flags])
+    assert read == [tmp_path / "run" / "latest.pt"]
 
 
 def test_a_run_is_resumed_from_its_own_newest_checkpoint_only(offline, tmp_path, monkeypatch):

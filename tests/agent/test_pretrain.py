@@ -18,7 +18,7 @@ import torch
 
 from agent import cli, pretrain
 from agent.calql.algorithm import CalQL
-from agent.config import CalQLConfig, LearnerConfig, OfflineConfig, RewardConfig, RunConfig
+from agent.config import CalQLConfig, LearnerConfig, NetworkConfig, OfflineConfig, RewardConfig, RunConfig
 from agent.data.episode_file import read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.data.storage import NoSpace, Storage
@@ -107,6 +107,39 @@ def test_it_is_called_from_python_as_well(tmp_path, demos, network, capfd):
     again = pretrain.pretrain(longer, [demos], tmp_path / "longer.pt", start=written)
     assert again.counters == {"offline_updates": 5}
     assert capfd.readouterr() == ("", "")
+
+
+def test_data_may_be_one_path_and_start_the_path_of_a_checkpoint(tmp_path, demos, network):
+    learner = LearnerConfig(run=str(tmp_path / "run"), device="cpu")
+    config, out = RunConfig(network=network, learner=learner), tmp_path / "offline.pt"
+    for number, (data, start) in enumerate(((Path(demos), None), (str(demos), out), ([demos], str(out))), 1):
+        config = replace(config, offline=OfflineConfig(updates=number, batch=16))
+        trained = pretrain.pretrain(config, data, out, start)
+        assert trained.counters == {"offline_updates": number}
+        assert trained.run_config().offline.data == [str(Path(demos).resolve())]
+    with pytest.raises(UserError, match=r"offline\.pt: no such file"):
+        pretrain.pretrain(config, demos, tmp_path / "new.pt", tmp_path / "nowhere" / "offline.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data": []}, "^data is empty; it must be folders or files of demonstrations$"),
+        ({"data": ()}, "^data is empty"),
+        ({"start": 3}, "^start is 3; it must be a checkpoint or the path of one$"),
+        ({"config": RunConfig(calql=None)}, "^calql: expected `key: value` lines, not None$"),
+        ({"config": RunConfig(network=3)}, "^network: expected"),
+        ({"config": RunConfig(network={"critics": 0})}, "^network.critics is 0; it must be 1 or more$"),
+        ({"out": Path()}, "^.: is a folder; name a file for the checkpoint$"),
+    ],
+)
+def test_what_python_passes_by_mistake_is_one_line(tmp_path, demos, change, says):
+    with pytest.raises(UserError, match=says):
+        pretrain.pretrain(**{"config": RunConfig(), "data": demos, "out": tmp_path / "offline.pt", **change})
+
+
+def test_a_section_may_be_a_mapping():
+    assert RunConfig(network={"critics": 3}).checked() == RunConfig(network=NetworkConfig(critics=3))
 
 
 @pytest.mark.parametrize(
