@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import cli
 from agent.env_record import EnvRecord
+from agent.options import check_range, converted
 from agent.progress import Progress
 from agent.run.files import check_file
 from agent.spec import UserError, plural
@@ -76,20 +77,19 @@ def evaluate(
         result = evaluate("offline.pt", episodes=20, workers=4)
         print(result.success, result.low, result.high)
 
-    policy: a checkpoint or its path, an agent.policy.Policy, "scripted" or "random". env, options: the checkpoint's
-    where they are left out. video: the folder for MP4s of `video_episodes`. other_actions: evaluate a checkpoint though
-    its actions mean something else in `env`. Raises UserError for arguments out of range, and for a checkpoint that
-    does not fit the environment.
+    policy: a checkpoint or its path, an agent.policy.Policy, "scripted" or "random". env: the checkpoint's where it is
+    left out, and in the checkpoint's so is each of the options. video: the folder for MP4s of `video_episodes`.
+    other_actions: evaluate a checkpoint though its actions mean something else in `env`. Raises UserError for arguments
+    out of range, and for a checkpoint that does not fit the environment.
     """
-    for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
-        if value < least:
-            raise UserError(f"{name} is {value}; it must be {least} or more")
+    episodes, workers = _whole("episodes", episodes, 1), _whole("workers", workers, 1)
+    seed = _whole("seed", seed, 0)
     if video and not all(0 <= number < episodes for number in video_episodes):
         raise UserError(f"video_episodes are {list(video_episodes)}; the episodes are 0 to {episodes - 1}")
-    if not env:
-        recorded = checkpoint.env.usable(None) if (checkpoint := checkpoint_of(policy)) else EnvRecord()
-        if not recorded.name:
-            raise UserError(f"policy {policy!s:.80} names no environment: give env")
+    recorded = checkpoint.env.usable(env or None) if (checkpoint := checkpoint_of(policy)) else EnvRecord()
+    if not (env or recorded.name):
+        raise UserError(f"policy {policy!s:.80} names no environment: give env")
+    if not env or env == recorded.name:
         env, options = recorded.name, {**recorded.options, **(options or {})}
     seeds = range(seed, seed + episodes)
     video_seeds = tuple(seed + number for number in video_episodes) if video else ()
@@ -105,6 +105,15 @@ def evaluate(
             attempts.append(attempt)
             progress.show(len(attempts), f"{sum(a.success for a in attempts)}/{len(attempts)} succeeded")
     return Result.of(sorted(attempts, key=lambda a: a.seed))
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    try:
+        number: int = converted(value, int, name)
+        check_range(name, number, low=least)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return number
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -141,10 +141,20 @@ def test_it_is_called_from_python_as_well(checkpoint, tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_the_checkpoints_own_environment_has_its_options_also_where_it_is_named(checkpoint, caplog):
+    own = evaluate(checkpoint, episodes=1)
+    assert evaluate(checkpoint, "fake", episodes=1.0) == own
+    shorter = evaluate(checkpoint, "fake", {"horizon": 3}, episodes=1)
+    assert shorter.attempts[0].length == 3 and "horizon: " in caplog.text
+    assert "image_size" not in caplog.text  # which the checkpoint was trained with
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"episodes": 0}, "episodes is 0; it must be 1 or more"),
+        ({"episodes": 1.5}, "episodes is 1.5; it must be a whole number"),
+        ({"seed": "7"}, "seed is '7'; it must be a whole number"),
         ({"workers": 0}, "workers is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"video": "v", "video_episodes": [2], "episodes": 2}, "the episodes are 0 to 1"),
