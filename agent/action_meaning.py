@@ -25,7 +25,8 @@ class ActionMeaning:
 
     kind: "absolute" (a target), "delta" (a step from the target before it), "velocity", or "normalized" (numbers that
     only this environment understands). quantity: what is commanded, such as "joint position". frame, units: of `low`
-    and `high`. names, low, high: of each of the A dimensions. control_hz: actions a second. Empty or 0: not known.
+    and `high`. names, low, high: of each of the A dimensions. control_hz: actions a second. repeat: steps of the
+    environment for each. Empty or 0: not known.
     """
 
     kind: str = ""
@@ -37,6 +38,7 @@ class ActionMeaning:
     high: tuple[float, ...] = ()
     control_hz: float = 0.0
     robot: str = ""
+    repeat: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without what is not known."""
@@ -68,7 +70,7 @@ class ActionMeaning:
     def differences(self, other: ActionMeaning) -> dict[str, str]:
         """Field, or "range" -> "mine against theirs"; of what both know."""
         found = {}
-        for name in ("kind", "quantity", "frame", "units", "robot"):
+        for name in ("kind", "quantity", "frame", "units", "robot", "repeat"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine and theirs and mine != theirs:
                 found[name] = f"{mine} against {theirs}"

@@ -106,9 +106,11 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     @property
     def action_meaning(self) -> dict[str, Any]:
         """See envs.base.action_meaning; the environment's own, if it states one."""
-        own = action_meaning(self.env)
         ends = {"low": self._low.astype(float).tolist(), "high": self._high.astype(float).tolist()}
-        return own or {"kind": "normalized", **ends}
+        meaning = action_meaning(self.env) or {"kind": "normalized", **ends}
+        if hz := meaning.get("control_hz"):
+            meaning["control_hz"] = hz / self._repeat
+        return {**meaning, "repeat": self._repeat}
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         self._success.end_episode()
@@ -119,7 +121,8 @@ class DictEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         total, success = 0.0, False
         for _ in range(self._repeat):
             observation, reward, terminated, truncated, info = self._step(action)
-            total, success = total + reward, success or info["success"]
+            total = reward if self._count_tasks else total + reward  # the count is of the whole episode already
+            success = success or info["success"]
             if terminated or truncated:
                 break
         return observation, total, terminated, truncated, {**info, "success": success}

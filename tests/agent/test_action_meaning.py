@@ -47,6 +47,7 @@ def test_in_words():
         ({"control_hz": 10.0}, {"control_hz": "30 Hz against 10 Hz"}),
         ({"control_hz": 30.1}, {}),
         ({"robot": "Panda"}, {"robot": "so101 against Panda"}),
+        ({"repeat": 5}, {}),  # JOINTS, as older releases, does not state it
         ({"units": "radians"}, {"units": "degrees against radians"}),
         ({"names": ("b", "a")}, {"names": "a, b against b, a"}),
         ({"low": (), "high": (), "robot": "", "names": ()}, {}),

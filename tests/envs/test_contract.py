@@ -348,6 +348,9 @@ def test_completed_tasks_can_be_the_reward():
     env.reset(seed=0)
     steps = [env.step(np.array(action)) for action in ([-1.0, -1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0])]
     assert [step[1] for step in steps] == [0.0, 1.0, 1.0, 2.0]
+    env = envs.make("gym:test/Kitchen-v0", count_tasks=True, repeat=3)
+    env.reset(seed=0)
+    assert [env.step(np.array(action))[1] for action in ([1.0, -1.0], [-1.0, 1.0])] == [1.0, 2.0]
     with pytest.raises(ValueError, match=r"Nested-v0: it has no episode_task_completions to count; .*--count-tasks"):
         envs.make("gym:test/Nested-v0", count_tasks=True)
 
@@ -386,4 +389,7 @@ def test_the_stated_range_is_that_of_the_environment():
 def test_an_environment_of_gymnasium_can_state_its_own_meaning(monkeypatch):
     own = {"kind": "absolute", "quantity": "joint position", "units": "rad", "robot": "fr3"}
     monkeypatch.setattr(Nested, "action_meaning", own, raising=False)
-    assert envs.base.action_meaning(envs.make("gym:test/Nested-v0")) == own
+    assert envs.base.action_meaning(envs.make("gym:test/Nested-v0")) == own | {"repeat": 1}
+    monkeypatch.setattr(Nested, "action_meaning", own | {"control_hz": 50.0}, raising=False)
+    stated = envs.base.action_meaning(envs.make("gym:test/Nested-v0", repeat=5))
+    assert (stated["control_hz"], stated["repeat"]) == (10.0, 5)

@@ -8,8 +8,9 @@ import pytest
 from gymnasium.spaces import Box, Dict
 
 import envs
-from agent.env_record import EnvRecord
-from agent.spec import Spec
+from agent.env_record import EnvRecord, agreed
+from agent.spec import Spec, UserError
+from envs.base import action_meaning
 
 ID = "test/Seen-v0"
 
@@ -19,8 +20,8 @@ class Seen(gymnasium.Env):
 
     action_space = Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, space, info=None, at=()):
-        self.observation_space, self.info, self.at = space, info or {}, at or range(99)
+    def __init__(self, space, info=None, at=(), reward=0.0):
+        self.observation_space, self.info, self.at, self.reward = space, info or {}, at or range(99), reward
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -31,7 +32,7 @@ class Seen(gymnasium.Env):
     def step(self, action):
         self.steps += 1
         info = self.info if self.steps in self.at else {}
-        return self.observation_space.sample(), 0.0, False, False, info
+        return self.observation_space.sample(), self.reward * self.steps, False, False, info
 
 
 gymnasium.register(ID, Seen, max_episode_steps=4, disable_env_checker=True)
@@ -43,7 +44,7 @@ def images(*shape, dtype=np.uint8, high=255):
 
 
 def make(space, **chosen):
-    kwargs = {"space": space, **{key: chosen.pop(key) for key in ("info", "at") if key in chosen}}
+    kwargs = {"space": space, **{key: chosen.pop(key) for key in ("info", "at", "reward") if key in chosen}}
     return envs.make(f"gym:{ID}", kwargs=kwargs, **chosen)
 
 
@@ -172,6 +173,19 @@ def test_an_action_is_repeated_until_the_episode_ends(repeat, steps, returns, la
     seen = [env.step(np.zeros(2)) for _ in range(steps)]
     assert [step[1] for step in seen] == returns and env.unwrapped.steps == last
     assert [(step[2], step[4]["success"]) for step in seen] == [(False, False)] * (steps - 1) + [(True, True)]
+
+
+def test_the_rewards_of_the_repetitions_are_summed():
+    env = make(VECTOR, reward=1.0, repeat=3)  # 1, 2, 3 and, the time limit, 4
+    env.reset(seed=0)
+    assert [env.step(np.zeros(2))[1] for _ in range(2)] == [6.0, 4.0]
+
+
+def test_actions_that_are_repeated_mean_something_else_in_records():
+    metas = [("e", {"env": {"actions": action_meaning(make(VECTOR, repeat=repeat))}}) for repeat in (None, 1, 5)]
+    assert agreed(metas[:2])
+    with pytest.raises(UserError, match="their actions mean different things: repeat: 5 against 1"):
+        agreed(metas)
 
 
 def test_a_success_within_the_repetitions_is_not_lost_and_the_time_limit_ends_them():
