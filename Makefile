@@ -13,11 +13,12 @@ ready := .venv/.ready
 install = $(uv) pip install --python .venv/bin/python --no-deps --only-binary :all:
 uv = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
-.PHONY: help setup demo test smoke lint docs format lock resolve wheel clean
+.PHONY: help setup demo test coverage smoke lint docs format lock resolve wheel clean
 
 help:
 	@echo 'make demo    this machine, no robot: demonstrations, training, fine-tuning, evaluation, a plot'
 	@echo 'make test    every test, two at a time; ARGS="-k spool" is handed to pytest, as to the demo'
+	@echo 'make coverage  the tests, and how much of the code they run: .coverage_report/index.html'
 	@echo 'make smoke   whole learning runs on the fake environment, by all processes: nothing must crash'
 	@echo 'make lint    ruff and mypy; make format formats'
 	@echo 'make docs    the documentation as a site, site/index.html; every warning is an error'
@@ -34,6 +35,10 @@ demo: $(ready)
 test: $(ready)
 	@$(PYTHON) tools/setup/system_packages.py tests
 	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+coverage: $(ready)
+	rm -rf .coverage .coverage.* .coverage_report
+	.venv/bin/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 smoke: $(ready)
 	rm -rf runs/learning/smoke

@@ -1,14 +1,15 @@
-"""README.md and docs/: links, pictures and pages exist, and what is generated is current. `make docs` checks more."""
+"""README.md, CONTRIBUTING.md, docs/: links and pages exist, what is generated is current. `make docs` checks more."""
 
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tools.docs import configuration
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def anchors(page):
@@ -38,7 +39,7 @@ def test_the_readme_is_short():
 
 def test_every_page_is_in_the_navigation():
     named = set(re.findall(r'= "([\w/]+\.md)"', (ROOT / "zensical.toml").read_text()))
-    assert named == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
+    assert named == {str(page.relative_to(ROOT / "docs")) for page in PAGES[2:]}
 
 
 INTERNAL = {
@@ -65,6 +66,15 @@ def test_every_command_is_on_the_cheat_sheet():
 
 def test_the_configuration_page_is_current():
     assert configuration.PAGE.read_text() == configuration.page(), "run: python -m tools.docs.configuration"
+
+
+def test_hosted_ci_runs_every_python_that_the_project_supports():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    first, after = re.search(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text()
+    ).groups()
+    supported = [f"3.{minor}" for minor in range(int(first), int(after))]
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == supported
 
 
 def test_the_animated_picture_is_small():
