@@ -55,6 +55,14 @@ def test_cql_yaml_changes_one_switch():
     assert plain == cql
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_preset_that_replaces_the_tasks_reward_says_so(path):
+    comment = path.read_text().partition("\nnetwork:")[0]
+    assert ("reward" in yaml.safe_load(path.read_text())) == ("task's reward" in comment or "The reward:" in comment)
+    page = (ROOT / "docs/presets.md").read_text()
+    assert "task's reward (" not in comment or f"`{path.name}`" in page.partition("replace the task's reward")[0][-120:]
+
+
 PAPER = {  # AntMaze
     "network.state_standardise": False, "network.init": "orthogonal", "network.last_gain": 0.01,
     "network.log_std": "scaled",
