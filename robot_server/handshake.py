@@ -36,15 +36,17 @@ class Handshake:
         episodes = [[*out.key, out.sent] for out in outbox.episodes.values()]
         return pack("HELLO", **self._hello, outbox=episodes[:MAX_REPORTED])
 
-    def welcome(self, fields: dict[str, Any]) -> bool:
-        """Take a WELCOME; whether it is from another learner process than the one before.
+    def welcome(self, fields: dict[str, Any], outbox: Outbox) -> bool:
+        """Take a WELCOME: `outbox` delivers to its run; whether it is from another learner process than the one before.
 
-        Raises WireError without a run or a secret, and UserError when the learner came back with another network.
+        After an error nothing is taken, so that the next WELCOME does all of it. Raises WireError without a run or a
+        secret, and UserError when the learner came back with another network.
         """
         if not (fields["run"] and fields["secret"]):
             raise WireError("a run without a name or a secret")
         if self.network not in (None, fields["network"]):
             raise UserError(f"the learner at {self._address} came back with another network: restart the robot server")
+        outbox.use_run(fields["run"])
         another = bool(fields["learner_boot"] != self.learner_boot)
         self.network, self.run, self.secret = fields["network"], fields["run"], fields["secret"]
         self.learner_boot = fields["learner_boot"]

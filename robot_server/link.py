@@ -259,9 +259,7 @@ class Link:
             self._faults.note(kind, self.address, unexpected(error))
 
     def _on_welcome(self, message: Message) -> None:
-        another = self.handshake.welcome(message.fields)
-        self.outbox.use_run(self.run)
-        if another:
+        if self.handshake.welcome(message.fields, self.outbox):
             self.weights.restart()
         self._due_s = 0.0
 

@@ -346,6 +346,25 @@ def test_a_robot_that_observes_objects_otherwise_than_the_demonstrations_is_refu
     assert refused.kind == "REFUSE" and "object_in_base_frame: True against None" in refused.fields["reason"]
 
 
+def test_an_episode_that_is_not_on_disk_yet_is_acknowledged_to_whoever_sent_it_last(mailbox, robot, make_robot):
+    """Its robot server was restarted, and sends what it finds in the spool."""
+    steps = steps_of(3)
+    for number, transition in enumerate(steps):
+        robot.step(0, number, transition)
+    drain_until(mailbox, lambda: mailbox.finished)
+    robot.socket.close()
+    drain_until(mailbox, lambda: not mailbox.robots)
+    again = make_robot(mailbox, "raw", "b1")
+    assert again.hello(mailbox).kind == "WELCOME"
+    again.boot = "b0"
+    again.step(0, 2, steps[2])
+    again.pull()
+    again.wants_pongs = True
+    assert again.expect(mailbox, "PONG")
+    mailbox.acknowledge(mailbox.finished[0])
+    assert again.expect(mailbox, "ACK").fields == ack("s1", 0, 3)
+
+
 def test_another_protocol_is_refused(mailbox, make_robot):
     robot = make_robot(mailbox)
     robot.socket.send_multipart([msgpack.packb({"v": 99, "kind": "HELLO", "new": 1, "arrays": []})])
