@@ -56,7 +56,7 @@ class RealOptions:
         high=LONGEST_COAST_S,
     )
     release_s: float = option(
-        30.0, "seconds that the arm is held after the robot server has exited, then released", low=0, high=86_400
+        30.0, "seconds that the arm is held after the robot server was killed, then released", low=0, high=86_400
     )
     realtime: bool = option(
         True, "real-time scheduling of the loop and of the arm's process, where the system allows it"
