@@ -256,14 +256,20 @@ def _resolve(key: str, used: list[str], options: Mapping[str, Any], own: list[st
             return section, leaf
         if section in (*SECTIONS, *OTHER_SECTIONS) and section not in fields:
             raise UserError(f"--{key}: this command does not use section '{section}'")
-        raise UserError(f"unknown flag --{key}{nearest(key, [f'{s}.{f}' for s in fields for f in fields[s]])}")
+        raise _unknown_flag(key, [f"{s}.{f}" for s in fields for f in fields[s]])
     found = [name for name, names in fields.items() if key in names]
     if len(found) == 1:
         return found[0], key
     if found:
         raise UserError(f"--{key} could be {' or '.join(f'--{name}.{key}' for name in found)}")
     known = [f for names in fields.values() for f in names] + [flag.lstrip("-") for flag in own]
-    raise UserError(f"unknown flag --{key}{nearest(key, known)}")
+    raise _unknown_flag(key, known)
+
+
+def _unknown_flag(key: str, known: Iterable[str]) -> UserError:
+    """As flags are typed: with dashes."""
+    word, *flags = (name.replace("_", "-") for name in (key, *known))
+    return UserError(f"unknown flag --{word}{nearest(word, flags, prefix='--')}")
 
 
 def _print_config(arguments: Arguments, used: list[str], env_options: Callable[[str], type] | None) -> None:

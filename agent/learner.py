@@ -94,7 +94,7 @@ def _run(
         return learner.checkpoint()
 
 
-OFTEN = ("ckpt", "learner.run", "env-steps", "address", "resume")  # of the flags, first in --help
+OFTEN = ("ckpt", "run", "env-steps", "address", "resume")  # of the flags, first in --help
 
 
 def main(argv: list[str] | None = None) -> int:

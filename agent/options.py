@@ -128,10 +128,10 @@ def check_range(
                 raise _wrong(name, value, " and ".join(ends) if ends and not inside else "a finite number")
 
 
-def nearest(word: str, known: Iterable[object]) -> str:
-    """' (did you mean 'X'?)' for the known word most like `word`, or ''."""
+def nearest(word: str, known: Iterable[object], prefix: str = "") -> str:
+    """' (did you mean 'X'?)' for the known word most like `word`, or ''. prefix: shown before it, as a flag's --."""
     match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""
+    return f" (did you mean '{prefix}{match[0]}'?)" if match else ""
 
 
 def _wrong(name: str, value: object, wanted: str, note: str = "") -> ValueError:

@@ -14,6 +14,8 @@ Devices:  scripted     an expert program; moves only a simulated robot.
           keyboard     the terminal's keys, also over ssh
           gamepad      any that SDL knows
           spacemouse   3Dconnexion's, by cable, receiver or Bluetooth
+          browser      a page for a laptop or phone (--listen)
+          lerobot:<type>  a leader arm of LeRobot (--leader '{port: /dev/ttyACM1}')
 
 Each prints its keys. A person's episode begins with the first motion, at a fixed rate (--hz; the environment's own).
 Enter ends it and keeps the environment's success signal, y and n end it as a success or a failure and win over it,
@@ -61,6 +63,9 @@ from tools.recording.config import CollectConfig
 from tools.recording.display import Display
 from tools.recording.recorder import Recorder, rate
 from tools.recording.writer import Writer
+
+KINDS = ", ".join((*DEVICES, f"{LEROBOT}<type>"))
+LEAST_FOR_STATES = 5  # episodes; in fewer a goal may well stay where it is
 
 
 @contextlib.contextmanager
@@ -233,7 +238,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
             print(device.keys, file=sys.stderr)
             by_hand(env, device, display, session, config, stop)
     print(summary(session.kept, config.episodes, time.monotonic() - start_s, out))
-    if len(session.kept) > 1 and (line := states.report()):  # a goal may well stay where it is in one
+    if len(session.kept) >= LEAST_FOR_STATES and (line := states.report()):
         print(line, file=sys.stderr)
     return 0 if session.done else stop.exit_code
 
@@ -251,7 +256,7 @@ def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="NAME", help="what moves the robot: " + ", ".join(DEVICES))
+    parser.add_argument("--device", metavar="NAME", help="what moves the robot: " + KINDS)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the episodes go")
 
 
@@ -263,10 +268,10 @@ def main(argv: list[str] | None = None) -> int:
         argv, __doc__, ["collect"], add_flags, env_options, prog="python -m tools.collect", often=OFTEN
     )
     config, device, out = arguments.section("collect"), arguments.flags.device, arguments.flags.out
-    if not device or not out:
-        raise UserError("both --device NAME and --out FOLDER are needed")
+    if missing := ["--device NAME"] * (not device) + ["--out FOLDER"] * (not out):
+        raise UserError(f"missing: {', '.join(missing)}")
     if not known(device):
-        raise UserError(f"--device {device}: the devices are {', '.join(DEVICES)}{cli.nearest(device, DEVICES)}")
+        raise UserError(f"--device {device}: the devices are {KINDS}{cli.nearest(device, DEVICES)}")
     if config.episodes < 1:
         raise UserError(f"--episodes {config.episodes}: at least one")
     if config.seed < 0:

@@ -260,8 +260,8 @@ def mapping(path: str) -> tuple[dict[str, str], list[str]]:
 def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__, [], add_flags, env_options, prog="python -m tools.convert")
     flags = arguments.flags
-    if not flags.source or not flags.out:
-        raise UserError("both a SOURCE and --out PATH are needed")
+    if missing := ["SOURCE"] * (not flags.source) + ["--out PATH"] * (not flags.out):
+        raise UserError(f"missing: {', '.join(missing)}")
     for flag, value, known in (("--from", flags.reads, READERS), ("--to", flags.writes, WRITERS)):
         if value is not None and value not in known:
             raise UserError(f"{flag} {value}: the formats are {', '.join(known)}{cli.nearest(value, known)}")

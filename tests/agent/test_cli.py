@@ -104,10 +104,11 @@ def test_text_stays_as_it_was_typed(text):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--gama", "1"], r"unknown flag --gama \(did you mean 'gamma'\?\)"),
-        (["--calql.gama", "1"], r"--calql.gama \(did you mean 'calql.gamma'\?\)"),
+        (["--gama", "1"], r"unknown flag --gama \(did you mean '--gamma'\?\)"),
+        (["--calql.gama", "1"], r"--calql.gama \(did you mean '--calql.gamma'\?\)"),
         (["--qqqqqq", "1"], r"unknown flag --qqqqqq$"),
-        (["--confg", "x"], r"'config'"),
+        (["--confg", "x"], r"'--config'"),
+        (["--cql_actoins", "4"], r"unknown flag --cql-actoins \(did you mean '--cql-actions'\?\)"),
         (["--offline.updates", "1"], r"does not use section 'offline'"),
         (["stray"], r"unexpected argument 'stray'"),
         (["--gamma", "much"], r"calql.gamma is 'much'; it must be a number"),
@@ -296,7 +297,7 @@ def test_a_recorded_environment_is_checked_wherever_it_is_used():
     [
         (["--env", "simm"], "no environment 'simm'"),
         (["--env", "fake", "--task", "Lift"], "unknown flag --task"),
-        (["--tsk", "Lift"], "did you mean 'task'"),
+        (["--tsk", "Lift"], "did you mean '--task'"),
         (["--size", "big"], "size is 'big'; it must be a whole number"),
     ],
 )

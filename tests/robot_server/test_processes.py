@@ -242,7 +242,7 @@ def test_a_learner_killed_in_the_middle_gets_everything_once(learner, start):
     [
         (["--address", "tcp://10.1.2.3:5555"], "tcp://10.1.2.3:5555"),
         (["--robot_name", "a/b"], "robot_name"),
-        (["--robot_nam", "a"], "did you mean 'robot_name'"),
+        (["--robot_nam", "a"], "did you mean '--robot-name'"),
         (["--hz", "fast"], "robot.hz"),
         (["--threads", "0"], "robot.threads is 0"),
     ],

@@ -139,12 +139,12 @@ def test_states_that_hold_still_are_reported_at_the_end(tmp_path, monkeypatch, c
         observation["proprio"][2] = -0.5
         return observation
 
-    collect("fake", {}, "scripted", CollectConfig(episodes=2), tmp_path / "good")
+    collect("fake", {}, "scripted", CollectConfig(episodes=5), tmp_path / "good")
     assert "hardly vary" not in capsys.readouterr().err
     monkeypatch.setattr(FakeEnv, "_observation", broken)
-    collect("fake", {}, "scripted", CollectConfig(episodes=2), tmp_path / "broken")
+    collect("fake", {}, "scripted", CollectConfig(episodes=5), tmp_path / "broken")
     assert ": proprio[2] = -0.5; check" in capsys.readouterr().err
-    collect("fake", {}, "scripted", CollectConfig(episodes=1), tmp_path / "one")
+    collect("fake", {}, "scripted", CollectConfig(episodes=4), tmp_path / "few")
     assert "hardly vary" not in capsys.readouterr().err
 
 
@@ -153,6 +153,11 @@ def test_another_environment_cannot_continue_a_folder(demos, refused):
     says = refused("collect", "--env", "fake", "--image-size", 20, "--device", "scripted", "--out", demos)
     assert f"{demos}/episode_000000.hdf5" in says and "against 20" in says
     assert before == {name: os.stat(demos / name).st_mtime_ns for name in names(demos)}
+
+
+def test_the_missing_flag_is_named(refused):
+    assert refused("collect", "--env", "fake", "--device", "scripted") == "error: missing: --out FOLDER"
+    assert refused("collect", "--env", "fake") == "error: missing: --device NAME, --out FOLDER"
 
 
 def test_two_collectors_do_not_share_a_folder(tmp_path, refused):
@@ -170,10 +175,10 @@ def test_two_collectors_do_not_share_a_folder(tmp_path, refused):
     [
         (["--env", "fak", "--device", "scripted"], "fak"),
         (["--env", "fake", "--device", "scriptd"], "(did you mean 'scripted'?)"),
-        (["--env", "fake", "--device", "scripted", "--nois", "0.1"], "--nois (did you mean 'noise'?)"),
+        (["--env", "fake", "--device", "scripted", "--nois", "0.1"], "--nois (did you mean '--noise'?)"),
         (["--env", "fake", "--device", "scripted", "--episodes", "0"], "--episodes 0: at least one"),
         (["--env", "fake", "--device", "scripted", "--episodes", "many"], "episodes is 'many'"),
-        (["--env", "fake"], "--device"),
+        (["--env", "fake"], "missing: --device NAME"),
         (["--env", "fake", "--device", "scripted", "--horizon", "0"], "horizon is 0"),
         (["--env", "fake", "--device", "scripted", "--retry-rate", "0.5"], "'reach' makes no second attempt"),
         (["--env", "gym:Pendulum-v1", "--device", "scripted"], "no scripted expert"),

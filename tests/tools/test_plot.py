@@ -111,7 +111,7 @@ def test_a_group_is_one_curve_and_the_command_says_what_it_wrote(tmp_path, comma
         (["--label", "x"], "expected NAME=PATTERN"),
         ([], "name the runs"),
         (["{tmp}/good", "--out", "{tmp}/x.wrong"], "{tmp}/x.wrong: Format 'wrong' is not supported"),
-        (["{tmp}/good", "--windw", "3"], "unknown flag --windw (did you mean 'window'?)"),
+        (["{tmp}/good", "--windw", "3"], "unknown flag --windw (did you mean '--window'?)"),
     ],
 )
 def test_what_cannot_be_plotted_is_one_line(tmp_path, arguments, says):
