@@ -15,20 +15,24 @@ import agent.installed  # noqa: F401
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent import cli, commands
 from agent.config import FIXED_AFTER_START, NETWORK_FIELDS, Changes, RunConfig, changes
-from agent.data.episode_file import episode_paths
+from agent.data.episode_file import episode_paths, read_head
+from agent.env_record import EnvRecord
 from agent.files import check_writable
 from agent.run.files import check_file, run_folder
 from agent.spec import UserError, plural
 
 if TYPE_CHECKING:
     from agent.run.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
 
 USED = ("network", "calql", "reward", "offline", "online", "learner")
 
@@ -127,6 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     data = flags.data or config.offline.data
     if not data:
         raise UserError("no data: give the demonstrations' folders as --data FOLDER [FOLDER ...]")
+    _report_other_env(arguments.settings.get("env", {}), data)
     out = Path(flags.out or flags.resume or "offline.pt")
     stop = cli.Stop()
     done = pretrain(config, data, out, start, stop, flags.resume or "").counters["offline_updates"]
@@ -135,6 +140,19 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.typed("agent.pretrain", "--resume", out)
     print(f"to resume: {command}" if done else "stopped before the first update: nothing was written", flush=True)
     return stop.exit_code
+
+
+def _report_other_env(asked: Mapping[str, Any], data: Sequence[str]) -> None:
+    """Log what section `env` of --config says differently from the demonstrations, whose environment is used."""
+    recorded = EnvRecord.of_episode(read_head(episode_paths(data)[0])[1])
+    if not asked or not recorded.name:
+        return
+    options = {key: value for key, value in asked.items() if key != "name"}
+    name = str(asked.get("name", "sim"))
+    found = EnvRecord(name, {**recorded.options, **options}).differences(recorded)
+    if found:
+        text = ", ".join(f"{key} {values}" for key, values in found.items())
+        log.info("env comes from the demonstrations; --config differs and is ignored: %s", text)
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:

@@ -360,6 +360,22 @@ def test_states_that_hold_still_are_reported_and_nan_is_refused(train, demos, lo
         train("--updates", "1", out="other.pt")
 
 
+@pytest.mark.parametrize(
+    ("env", "differs"),
+    [
+        ("{name: sim, task: Lift}", "env sim against fake"),
+        ("{name: fake, horizon: 12}", "horizon 12 against None"),
+        ("{name: fake}", ""),
+    ],
+)
+def test_an_env_in_the_configuration_that_is_not_used_is_reported(train, tmp_path, logged, env, differs):
+    (tmp_path / "config.yaml").write_text(f"env: {env}")
+    train("--updates", "1", "--config", str(tmp_path / "config.yaml"))
+    found = [line for line in logged() if "ignored" in line]
+    line = f"env comes from the demonstrations; --config differs and is ignored: {differs}"
+    assert found == ([line] if differs else [])
+
+
 def test_a_resumed_checkpoint_keeps_the_standardisation_that_it_stored(train, tmp_path):
     start, _ = train("--updates", "1")
     for policy in ("policy", "average"):
