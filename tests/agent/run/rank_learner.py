@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 
 from agent import cli, learner
-from agent.run import farewell
-from agent.run.trainer import Trainer
+from agent.run import farewell, trainer
 
 
-class Kept(Trainer):
+class Kept(trainer.Trainer):
     def follow(self) -> None:
         super().follow()
         state = {"agent": self.agent.state_dict(), "generators": self.generators, "steps": len(self.replay)}
@@ -18,6 +17,6 @@ class Kept(Trainer):
 
 
 if __name__ == "__main__":
-    learner.Trainer = Kept  # type: ignore[misc]
+    trainer.Trainer = Kept  # type: ignore[misc]
     farewell.COME_S = 0.0  # no robot comes
     cli.run(lambda words: learner.main(words[1:]))

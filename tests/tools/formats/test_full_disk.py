@@ -32,7 +32,8 @@ def sources(tmp_path_factory):
 
 
 def command(*words):
-    return [sys.executable, "-m", "tools.convert", *map(str, words)]
+    """Without bytecode: Python takes what a full disk has cut for a whole file, in every program after this one."""
+    return [sys.executable, "-B", "-m", "tools.convert", *map(str, words)]
 
 
 LARGEST = {
