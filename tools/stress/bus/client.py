@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import termios
@@ -24,6 +25,7 @@ from tools.stress.bus.protocol import (
     Protocol,
 )
 
+SILENCE_S = 0.02  # after which no further reply to a request comes
 TICKS_PER_DEGREE = 4096 / 360
 PROTOCOLS = {protocol.name: protocol for protocol in (FEETECH, DYNAMIXEL)}
 
@@ -61,7 +63,11 @@ class Client:
     def sync_read(self, servos: list[int], name: str) -> list[int]:
         address, size = map(self.protocol.number, self.protocol.registers[name])
         self._send(BROADCAST, bytes([SYNC_READ]) + address + size + bytes(servos))
-        return [int.from_bytes(self._receive(servo), "little") for servo in servos]
+        try:
+            return [int.from_bytes(self._receive(servo), "little") for servo in servos]
+        except (OSError, BusError):
+            self._drain()
+            raise
 
     def sync_write(self, values: dict[int, int], name: str) -> None:
         """No servo answers it."""
@@ -73,6 +79,12 @@ class Client:
         termios.tcflush(self._port, termios.TCIFLUSH)  # a reply that came too late is not that of this request
         self._buffer.clear()
         os.write(self._port, self.protocol.frame(servo, body))
+
+    def _drain(self) -> None:
+        """Discard what the other servos still send: it would be taken for replies to the next request."""
+        with contextlib.suppress(OSError):
+            while select.select([self._port], [], [], SILENCE_S)[0] and os.read(self._port, 4096):
+                pass
 
     def _receive(self, servo: int) -> bytes:
         end_s = time.monotonic() + self._timeout_s
