@@ -51,7 +51,7 @@ class Plan:
 
 
 class Stage:
-    """An environment and what acts in it, opened once per process."""
+    """An environment and the policy that acts in it, opened once per process."""
 
     def __init__(self, plan: Plan):
         self.plan = plan
@@ -67,7 +67,7 @@ class Stage:
             self.elsewhere = check_fits(checkpoint, plan.name, *where, other_actions=plan.other_actions)
 
     def act(self, seed: int) -> Act:
-        """What acts in the episode with this seed, just reset; it does not depend on those before."""
+        """The policy of the episode with this seed, just reset; independent of earlier episodes."""
         if self.plan.policy == "random":
             generator = np.random.default_rng(private_seed(seed))
             return lambda _: generator.uniform(-1, 1, self.spec.action_dim)

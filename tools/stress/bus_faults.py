@@ -177,7 +177,7 @@ def measure(driven: Driven, name: str) -> dict[str, Any]:
     break_, mend, for_s = faults()[name]
     driven.wait("step", time.monotonic())
     time.sleep(2.0)
-    since_s, lost, packets = time.monotonic(), driven.lost, driven.bus.spoilt
+    since_s, lost, packets = time.monotonic(), driven.lost, driven.bus.faulty
     break_(driven.bus)
     end_s = since_s + for_s
     while time.monotonic() < end_s:
@@ -189,7 +189,7 @@ def measure(driven: Driven, name: str) -> dict[str, Any]:
     row = {
         "fault": name,
         "watched_s": round(now_s - since_s, 1),
-        "packets_spoilt": driven.bus.spoilt - packets,
+        "packets_faulty": driven.bus.faulty - packets,
         "lost_replies": driven.lost - lost,
         "reported_ms": round(1000 * (fault["time_s"] - since_s)) if fault else None,
         "stood_ms": None if stood_ms is None else round(stood_ms),
@@ -244,7 +244,7 @@ def soak(python: Path, arm: str, for_s: float) -> dict[str, Any]:
         return {
             "seconds": round(time.monotonic() - since_s),
             "steps": len(steps),
-            "packets_lost": driven.bus.spoilt,
+            "packets_lost": driven.bus.faulty,
             "lost_replies": steps[-1]["lost"],
             "coasted": sum(step["coasted"] for step in steps),
             "holds": driven.count("fault", since_s),

@@ -122,14 +122,22 @@ def test_power_and_cable(bus, client):
 AXES = {name: {"low": 90, "high": 270, "speed": 30, "lag": 15, "home": 180} for name in "abcdef"}
 
 
-@pytest.fixture
-def env(bus):
-    made = envs.make(
+def opened(bus, **options):
+    """The environment `real` with a BusArm on `bus`."""
+    return envs.make(
         "real",
         arm="tools.stress.bus.client:BusArm",
         arm_options={"port": str(bus.port), "protocol": bus.protocol.name},
         axes=AXES,
         realtime=False,
+        **options,
+    )
+
+
+@pytest.fixture
+def env(bus):
+    made = opened(
+        bus,
         watchdog_s=1.0,  # the machine that tests may be busy
         coast_s=0.3,
         horizon=10_000,
@@ -173,13 +181,7 @@ def test_a_dead_servo_is_a_fault_and_the_arm_stands(bus, env):
 
 def test_a_stale_goal_does_not_move_the_arm_at_connect(bus):
     bus.place(180.0, goal=240.0)
-    made = envs.make(
-        "real",
-        arm="tools.stress.bus.client:BusArm",
-        arm_options={"port": str(bus.port), "protocol": bus.protocol.name},
-        axes=AXES,
-        realtime=False,
-    )
+    made = opened(bus)
     time.sleep(0.2)
     moved = np.abs(np.array([row[1] for row in bus.history]) - 180.0).max()
     assert moved < 1.0 and all(bus.torque().values())

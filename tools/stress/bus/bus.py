@@ -60,7 +60,7 @@ class Bus:
         given = models or [protocol.model] * count
         self.servos = {n: Servo(protocol, n, model=model) for n, model in enumerate(given, 1)}
         self.history: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=int(KEPT_S / TICK_S))
-        self.replies = self.spoilt = 0
+        self.replies = self.faulty = 0
         self._random, self._in_time = random.Random(0), in_time
         self._folder = tempfile.TemporaryDirectory()
         self.port = Path(self._folder.name, "port")
@@ -201,5 +201,5 @@ class Bus:
 
     def _chance(self, per_mille: float) -> bool:
         happens = per_mille > 0 and self._random.random() < per_mille / 1000
-        self.spoilt += happens
+        self.faulty += happens
         return happens
