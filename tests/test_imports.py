@@ -84,6 +84,7 @@ def loaded_by(statement):
 
 
 HEAVY = {"torch", "torchvision", "h5py", "robosuite", "mujoco", "gymnasium", "cv2", "matplotlib", "tensorboard"}
+SLOW = {*HEAVY - {"h5py", "cv2"}, "scipy", "aiohttp", "pyarrow", "av", "PIL"}
 
 
 @pytest.mark.parametrize(
@@ -123,13 +124,48 @@ def test_cameras_load_opencv_and_nothing_else_that_a_robots_computer_may_lack():
     assert loaded_by("import envs.real.cameras") & HEAVY == {"cv2"}
 
 
-@pytest.mark.parametrize("module", ["agent.learner", "agent.pretrain", "tools.evaluate"])
-def test_commands_check_their_files_before_they_load_torch(module):
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("agent.learner", ["--ckpt", "nothing"]),
+        ("agent.learner", ["--resume", "nothing"]),
+        ("agent.pretrain", ["--resume", "nothing"]),
+        ("agent.pretrain", ["--data", "nothing"]),
+        ("agent.pretrain", ["--config", "nothing"]),
+        ("tools.evaluate", ["--ckpt", "nothing"]),
+        ("tools.train_reward.__main__", ["nothing", "--out", "reward.pt"]),
+        ("tools.plot", ["nothing"]),
+        ("tools.panel.__main__", ["--episodes", "nothing"]),
+    ],
+)
+def test_commands_check_their_files_before_they_load_what_is_slow(module, words):
     """A wrong name is answered in half a second, not in five."""
-    wrong = {"agent.pretrain": ["--resume", "nothing.pt"]}.get(module, ["--ckpt", "nothing.pt"])
     source = (
-        f"import sys, {module} as command\nfrom agent.spec import UserError\ntry: command.main({wrong})\n"
-        "except UserError as error: assert 'nothing.pt: no such file' in str(error)"
+        f"import sys, {module} as command\nfrom agent.spec import UserError\ntry: command.main({words})\n"
+        "except UserError as error: assert 'nothing' in str(error)\nelse: raise AssertionError"
     )
     loaded = loaded_by(source)
-    assert module in loaded and not loaded & {"torch", "matplotlib"}
+    assert module in loaded and not loaded & SLOW
+
+
+HELP = """
+import contextlib, importlib.util, io, sys
+from tools.calql import COMMANDS
+for module, _ in COMMANDS.values():
+    if module == "tools.bench":
+        continue
+    package = importlib.util.find_spec(module).submodule_search_locations
+    name = f"{module}.__main__" if package else module
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        importlib.import_module(name).main(["--help"])
+    assert "usage: " in text.getvalue(), name
+    print(name, *({name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:])))
+"""
+
+
+def test_no_help_loads_what_is_slow():
+    done = subprocess.run([sys.executable, "-c", HELP, *SLOW], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = {name: words for name, *words in map(str.split, done.stdout.splitlines())}
+    assert len(loaded) > 15
+    assert not {name: words for name, words in loaded.items() if words}

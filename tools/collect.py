@@ -43,9 +43,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import gymnasium
+from typing import TYPE_CHECKING, Any
 
 from agent import cli
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
@@ -63,6 +61,9 @@ from tools.recording.config import CollectConfig
 from tools.recording.display import Display
 from tools.recording.recorder import Recorder, rate
 from tools.recording.writer import Writer
+
+if TYPE_CHECKING:
+    import gymnasium
 
 KINDS = ", ".join((*DEVICES, f"{LEROBOT}<type>"))
 LEAST_FOR_STATES = 5  # episodes; in fewer a goal may well stay where it is

@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
-from matplotlib.figure import Figure  # not pyplot: it needs no display, and keeps no figure open
 
 from agent import cli
 from agent.run.records import log_path, read_log
@@ -99,6 +97,9 @@ def draw(axes: Any, look: Look, label: str, runs: list[Run], key: str, window: i
 
 def plot(groups: dict[str, list[Run]], out: Path, window: int, title: str = "") -> None:
     """Draw every group (label -> its runs) into the picture `out`."""
+    from matplotlib import ticker
+    from matplotlib.figure import Figure  # not pyplot: it needs no display, and keeps no figure open
+
     figure = Figure(figsize=(11, 4.4), dpi=110, layout="constrained")
     success, returns = figure.subplots(1, 2)
     every = [run for runs in groups.values() for run in runs]

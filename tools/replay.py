@@ -28,9 +28,8 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 
 from agent import cli
@@ -41,6 +40,9 @@ from agent.spec import Episode, Observation, Spec, UserError, plural
 from envs.base import action_meaning
 from tools.common.rollout import env_options, make_env, rollout
 from tools.common.video import UNKNOWN_FPS, fps_of, mp4, picture, require_cameras
+
+if TYPE_CHECKING:
+    import gymnasium
 
 Show = Callable[[int, Observation, bool], None]  # step, what the environment shows now, success so far
 

@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 import envs
 import envs.scripted
 from envs.reward_classifier import KofN, SuccessClassifier, network
-from tools.train_reward.__main__ import save
+from tools.train_reward.training import save
 
 CAMERA = {"top": (24, 24, 3)}
 

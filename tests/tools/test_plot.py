@@ -4,6 +4,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tools import plot
 
@@ -62,7 +63,7 @@ def test_a_group_has_a_thick_line_and_a_thin_one_for_each_run(tmp_path, monkeypa
         for name, success in (("a", 0), ("b", 1), ("c", 1))
     ]
     drawn = {"line": [], "marker": []}
-    axes = plot.Figure().subplots()
+    axes = Figure().subplots()
     monkeypatch.setattr(
         axes, "plot", lambda x, y, style, **how: drawn["line" if style == "-" else "marker"].append((y, how))
     )

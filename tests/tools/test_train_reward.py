@@ -14,9 +14,10 @@ from tools import evaluate as evaluation
 from tools.collect import collect
 from tools.evaluate import evaluate
 from tools.recording.config import CollectConfig
-from tools.train_reward.__main__ import choose_threshold, draw_batch, episode_figures, frame_figures, jitter, main, save
+from tools.train_reward.__main__ import choose_threshold, episode_figures, frame_figures, main
 from tools.train_reward.config import SuccessConfig
 from tools.train_reward.frames import Labelled, labels, split
+from tools.train_reward.training import draw_batch, jitter, save
 
 SIZE = {"image_size": 32}
 TRAINING = ["--updates", "250", "--lr", "0.003", "--augment-pad", "1", "--threads", "1"]

@@ -23,7 +23,6 @@ from agent.action_meaning import ActionMeaning, different
 from agent.signals import SIGNALS
 from agent.spec import Observation, Spec, UserError
 from envs.base import action_meaning
-from envs.reward_classifier import one_thread
 from tools.common.rollout import Act, env_record, make_env, private_seed, rollout
 from tools.common.success_rate import Attempt
 from tools.common.video import UNKNOWN_FPS, mp4, picture, require_cameras
@@ -103,6 +102,8 @@ class Stage:
 
         with contextlib.ExitStack() as stack:
             if self._policy:
+                from envs.reward_classifier import one_thread
+
                 stack.enter_context(one_thread())
             write = stack.enter_context(mp4(path, self.plan.options.get("control_hz") or UNKNOWN_FPS)) if path else None
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 
 import envs
 from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
-from envs.base import Info, RobotFault, paced_env
+from envs.base import paced_env
 from robot_server.stepper import Stepper
+
+if TYPE_CHECKING:
+    import gymnasium
 
 Act = Callable[[Observation], np.ndarray]
 
@@ -29,26 +31,14 @@ def env_options(name: str) -> type:
 def make_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env:
     """Raises UserError for options that the environment does not accept; so do its steps, when a real arm is held."""
     try:
-        env = envs.make(name, **options)
+        env: gymnasium.Env = envs.make(name, **options)
     except ValueError as error:
         raise UserError(f"environment '{name}': {error}") from None
-    return Held(env) if paced_env(env) else env
+    if not paced_env(env):
+        return env
+    from tools.common.held import Held  # with gymnasium, which takes a while to load
 
-
-class Held(gymnasium.Wrapper):
-    """A RobotFault ends a tool: there is nobody that it could ask to look."""
-
-    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
-        try:
-            return self.env.reset(seed=seed, options=options)
-        except RobotFault as fault:
-            raise UserError(f"the arm is held: {fault}") from None
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
-        try:
-            return self.env.step(action)
-        except RobotFault as fault:
-            raise UserError(f"the arm is held: {fault}") from None
+    return Held(env)
 
 
 def env_record(name: str, options: Mapping[str, Any]) -> EnvRecord:

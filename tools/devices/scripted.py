@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gymnasium
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 import envs.scripted
@@ -10,6 +11,9 @@ from agent.spec import Observation, UserError
 from envs.scripted import Expert
 from tools.common.rollout import private_seed
 from tools.recording.config import CollectConfig
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 class Scripted:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import gymnasium
+from typing import TYPE_CHECKING
 
 from agent.spec import UserError
 from robot_server.command import Device
 from tools.devices.scripted import Scripted
 from tools.recording.config import CollectConfig
+
+if TYPE_CHECKING:
+    import gymnasium
 
 BY_A_PERSON = ("keyboard", "gamepad", "spacemouse")  # those of tools.teleop
 DEVICES = ("scripted", *BY_A_PERSON, "browser")

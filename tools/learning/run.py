@@ -18,8 +18,7 @@ from typing import Any
 
 import yaml
 
-from agent.run import checkpoint
-from agent.run.checkpoint import LATEST, OLDER
+from agent.run.files import LATEST, OLDER
 from agent.run.records import log_path, read_log
 from agent.spec import UserError
 from tools.common.process import free_port
@@ -53,6 +52,8 @@ def train_offline(folder: Path, configs: Sequence[str], data: Path, seed: int, m
         place = ["--data", data, "--out", ckpt, "--run", folder / "pretrain"]
         hardware = ["--threads", means.threads, "--device", means.device]
         Process(folder, "pretrain", "agent.pretrain", *start, *place, *hardware).finish(means)
+        from agent.run import checkpoint  # loads torch
+
         if checkpoint.load(ckpt).counters["offline_updates"] < settings(configs)["offline"].updates:
             raise Stopped  # by somebody else's signal
         done.touch()

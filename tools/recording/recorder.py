@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 
 from agent.spec import Episode, Observation, Spec, Transition, UserError
@@ -18,6 +17,9 @@ from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, Device, action_of
 from robot_server.stepper import ObservationFault, Stepper
 from tools.recording.config import CollectConfig
+
+if TYPE_CHECKING:
+    import gymnasium
 
 Show = Callable[[Observation, dict[str, Any]], None]
 

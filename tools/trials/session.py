@@ -7,9 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 
 from agent.spec import Observation, Spec, Transition
@@ -23,6 +22,9 @@ from tools.common.video import UNKNOWN_FPS
 from tools.trials.desk import VERDICTS, Desk
 from tools.trials.film import Films
 from tools.trials.ledger import FAILURE, SUCCESS, VIDEOS, VOID, Ledger, Trial
+
+if TYPE_CHECKING:
+    import gymnasium
 
 STOPPED, BY_OPERATOR = "the evaluation was stopped", "by the operator"
 

@@ -267,7 +267,7 @@ def test_offline_training_that_somebody_else_stopped_has_not_finished(tmp_path, 
     (tmp_path / "tiny.yaml").write_text("offline: {updates: 30}\n")
     for updates in (20, 30):
         counters = type("", (), {"counters": {"offline_updates": updates}})
-        monkeypatch.setattr(learning_run.checkpoint, "load", lambda path, found=counters: found)
+        monkeypatch.setattr("agent.run.checkpoint.load", lambda path, found=counters: found)
         means = learning_process.Means(threading.Event(), 1)
         train = (tmp_path, [str(tmp_path / "tiny.yaml")], tmp_path / "data", 4, means)
         if updates < 30:

@@ -25,7 +25,8 @@ from agent.data.episode_file import read_episode
 from robot_server import control as control_module
 from robot_server.control import Control
 from robot_server.control_client import question
-from tools.panel import __main__ as panel
+from tools.panel import __main__ as command
+from tools.panel import server as panel
 from tools.panel.browser import finite
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -690,7 +691,7 @@ def test_a_signal_ends_the_page_wherever_it_strikes():
     """An exception out of a signal's handler is lost in a destructor, and connections that end run many of those."""
     source = """
 import asyncio, os, signal
-from tools.panel import __main__ as panel
+from tools.panel import server as panel
 from agent import cli
 class Ending:
     def __del__(self):
@@ -772,4 +773,4 @@ def test_beyond_this_computer_there_is_a_token():
 def test_a_taken_address_is_a_user_error(start_panel, arm, capsys):
     port = re.search(r":(\d+)/", start_panel(arm.control.address))[1]
     with pytest.raises(panel.UserError, match="in use"):
-        panel.main(["--robot", arm.control.address, "--listen", f"127.0.0.1:{port}"])
+        command.main(["--robot", arm.control.address, "--listen", f"127.0.0.1:{port}"])

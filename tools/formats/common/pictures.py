@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from agent.data.frames import Frames
 from agent.memory import available_bytes
@@ -31,6 +30,8 @@ def resized(images: Any, side: int | None) -> Any:
 
 def picture(data: bytes) -> np.ndarray:
     """(H, W, 3) from PNG or JPEG. Raises FormatError, also for one of more than MAX_PIXELS; DeepImage for 16 bits."""
+    from PIL import Image  # of the extra [record], which reading other formats does without
+
     try:
         with Image.open(io.BytesIO(data or b""), formats=["PNG", "JPEG"]) as head:  # reads no more than its size
             width, height = head.size
