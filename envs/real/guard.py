@@ -30,6 +30,7 @@ import numpy as np
 from envs.real.arm import Arm, ArmError, State
 from envs.real.lost_replies import LOST, Bridge
 from envs.real.safety_filter import Filter, Limits
+from envs.real.setpoints import Setpoints
 
 T = TypeVar("T")
 CONNECT_TRIES = 3  # connecting takes many replies
@@ -67,14 +68,14 @@ class Guard:
         self._lost = False  # the error is the driver's: it has to be connected again
         self.holds = 0  # by the watchdog
         self._held = True  # no setpoint is sent
+        self._stands_s = -np.inf  # since when
         self._hold_due = False  # the driver has not answered the hold after an error yet
         self._commanded_s = 0.0
-        self._from, self._to, self._from_s = self.filter.position, self.filter.position, 0.0
+        self._way = Setpoints(setup.setpoint_hz, self.filter.position)
         # Of each axis whose requests were too far ahead of it: since when, and where it was then.
         self._behind_s, self._behind_at = np.full(len(setup.lag), np.nan), np.zeros(len(setup.lag))
         self._bridges = {kind: Bridge(setup.coast_s) for kind in ("read", "write", "hold")}
         self._last: State | None = None
-        self._sent = self.filter.position
         self._grace_s = 0.0  # what lost replies took since the last command: no sign of a robot server that is away
 
     @property
@@ -105,20 +106,20 @@ class Guard:
             raise self.error
         if self._is_late(sent_s):
             state = self.hold()
-            return self._to, self._to, state
+            return self._way.goal, self._way.goal, state
         self._grace_s = 0.0
         state = self._measure() if self._held else self._state()
         now_s = time.monotonic()
         if self._held:
-            self._rest(state)
+            self._stand(state, now_s)
             if self._is_late(sent_s):  # lost replies took that long: no motion begins on it
-                return self._to, self._to, state
-            self.filter.rest(state.position, now_s - self.setup.period_s)
-        begun, self._from = self.filter.position, self._setpoint(now_s)
-        self._to, self._from_s = self.filter.target(self._near(requested, state, now_s), now_s), now_s
+                return self._way.goal, self._way.goal, state
+        begun = self.filter.position
+        target = self.filter.target(self._near(requested, state, now_s), now_s)
+        self._way.lead(target, self.filter.elapsed_s, now_s)
         self._held, self._commanded_s = False, min(sent_s, now_s)  # the watchdog's time runs from when it was sent
-        self._send(now_s)
-        return begun, self._to, state
+        self._send()
+        return begun, self._way.goal, state
 
     def _is_late(self, sent_s: float) -> bool:
         return time.monotonic() - sent_s > self.setup.watchdog_s
@@ -165,7 +166,7 @@ class Guard:
                 self.hold()
         elif self.setup.setpoint_hz:
             with contextlib.suppress(ArmError):
-                self._send(now_s)
+                self._send()
 
     @property
     def wait_s(self) -> float:
@@ -177,31 +178,35 @@ class Guard:
         left_s = self._commanded_s + self.setup.watchdog_s + self._grace_s - time.monotonic()
         return max(0.0, min(left_s + 0.001, 1 / self.setup.setpoint_hz if self.setup.setpoint_hz else left_s + 0.001))
 
-    def _setpoint(self, now_s: float) -> np.ndarray:
-        share = (now_s - self._from_s) / self.setup.period_s if self.setup.setpoint_hz else 1.0
-        setpoint: np.ndarray = self._from + min(max(share, 0.0), 1.0) * (self._to - self._from)
-        return setpoint
-
-    def _send(self, now_s: float) -> None:
-        setpoint = self._setpoint(now_s + (1 / self.setup.setpoint_hz if self.setup.setpoint_hz else 0.0))
-        if not np.isfinite(setpoint).all():  # the last look: nothing that comes before lets it get here
-            raise self._broken(ArmError(f"the next target would be {setpoint}: not sent"))
-        sent = self._answered("write", lambda: self.arm.command(setpoint), lambda: self._sent)
-        if not np.isfinite(np.asarray(sent, np.float64)).all():
+    def _send(self) -> None:
+        """The setpoint that is due now; one whose write is repeated is that of its repetition."""
+        sent = np.asarray(self._answered("write", self._write, lambda: self._way.sent), np.float64)
+        if not np.isfinite(sent).all():
             raise self._broken(ArmError(f"the arm's driver reports that it sent {sent}"))
-        if (short := np.asarray(sent, np.float64) - setpoint).any():
-            self.filter.position = self._to = self._to + short
-            self._from = self._from + short
-        self._sent = setpoint + short
+        self._way.confirm(sent)
+        self.filter.position = self._way.goal
+        if not self.setup.setpoint_hz:  # a write that was repeated came later than the filter counted
+            self.filter.time_s = self._way.sent_s
+
+    def _write(self) -> np.ndarray:
+        setpoint = self._way.next(time.monotonic())
+        if not np.isfinite(setpoint).all():  # the last look: nothing that comes before lets it get here
+            raise ArmError(f"the next target would be {setpoint}: not sent")
+        return self.arm.command(setpoint)
 
     def _rest(self, state: State) -> State:
-        """The arm stands at the measured `state`: nothing from before counts any more."""
+        """The arm has just been held, and stands at the measured `state`: nothing from before counts any more."""
+        self._stands_s = time.monotonic()
+        self._stand(state, self._stands_s)
+        return replace(state, target=self._way.goal.copy())
+
+    def _stand(self, state: State, now_s: float) -> None:
+        """It is measured anew while it stands; what comes next covers no more than one period."""
         self._hold_due = False
         self._reset_bridges()
-        self.filter.rest(state.position, state.time_s)
-        self._from = self._to = self._sent = self.filter.position.copy()
+        self.filter.rest(state.position, max(self._stands_s, now_s - self.setup.period_s))
+        self._way.rest(state.position, self._stands_s)
         self._behind_s[:] = np.nan
-        return replace(state, target=self._to.copy())
 
     def _reset_bridges(self) -> None:
         for bridge in self._bridges.values():
@@ -235,7 +240,7 @@ class Guard:
 
     def _read(self, instead: Callable[[], State | None]) -> State:
         state = self._answered("read", lambda: self._measured(self.arm.state()), instead)
-        self._last = state = replace(state, lost=self.lost, target=self._to.copy())
+        self._last = state = replace(state, lost=self.lost, target=self._way.goal.copy())
         return state
 
     def _remembered(self) -> State | None:

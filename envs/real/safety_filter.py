@@ -44,7 +44,8 @@ class Limits:
 class Filter:
     """Turns requested positions into targets within `limits`, for an arm that gets a command every `period_s`.
 
-    position, velocity: float64 (n,), of the target that was given last. refused: requests that were NaN or infinite.
+    position, velocity: float64 (n,), of the target that was given last, at time_s. elapsed_s: what was counted for
+    it, since the one before. refused: requests that were NaN or infinite.
     """
 
     def __init__(self, limits: Limits, period_s: float) -> None:
@@ -54,13 +55,13 @@ class Filter:
         self._velocity = np.minimum(limits.velocity, limits.step / self._longest_s)
         self.position: np.ndarray = np.clip(np.zeros(len(limits.low)), limits.low, limits.high)
         self.velocity: np.ndarray = np.zeros_like(self.position)
-        self._time_s = -np.inf
-        self.refused = 0
+        self.time_s = -np.inf
+        self.refused, self.elapsed_s = 0, 0.0
 
     def rest(self, position: np.ndarray, time_s: float) -> None:
         """The arm stands at `position` (n,), measured; it may lie outside of the limits, and then only comes back."""
         self.position, self.velocity = np.array(position, np.float64), np.zeros(len(position))
-        self._time_s = time_s
+        self.time_s = time_s
 
     def target(self, requested: np.ndarray, time_s: float) -> np.ndarray:
         """The target (n,) nearest to `requested` that may be commanded at `time_s`. NaN stands still.
@@ -73,7 +74,7 @@ class Filter:
         if not np.isfinite(requested).all():
             self.refused += 1
             requested = self.position
-        elapsed_s = min(max(time_s - self._time_s, 0.0), self._longest_s)
+        self.elapsed_s = elapsed_s = min(max(time_s - self.time_s, 0.0), self._longest_s)
         if elapsed_s <= 0:
             return np.copy(self.position)
         limits, now, before = self.limits, self.position, self.velocity
@@ -87,7 +88,7 @@ class Filter:
             (np.clip(requested, limits.low, limits.high) - now) / elapsed_s, lowest, np.maximum(lowest, highest)
         )
         self.position = np.clip(now + velocity * elapsed_s, low, high)
-        self.velocity, self._time_s = velocity, time_s
+        self.velocity, self.time_s = velocity, time_s
         return np.copy(self.position)
 
 

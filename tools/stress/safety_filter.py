@@ -1,9 +1,10 @@
-"""The safety filter against hostile requests: how many commands lie outside of any limit? (0.)
+"""The safety filter against hostile requests: how many commands and setpoints lie outside of any limit? (0.)
 
   python -m tools.stress.safety_filter [--commands 1000000] [--seed 0]
 
 Each 10,000 commands have limits of their own, five axes, drawn at random. Every second such arm gets its commands on
-time; the others also at the same instant, or late. The tests use the same checks on fewer commands, and prove there
+time; the others also at the same instant, or late. Of those the setpoints are checked too, with 50 a second, some at
+wrong times and some cut off by the motors: each against the time that passed since the one before. The tests use the same checks on fewer commands, and prove there
 that they see a filter which does not keep a limit.
 """
 
@@ -16,11 +17,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from envs.real.safety_filter import Filter, Limits
+from envs.real.setpoints import Setpoints
 from tools.common.report import Report, parser
 
 EACH = 10_000
 AXES = 5
 PERIOD_S = 0.1
+SETPOINT_HZ = 50.0
 
 
 def limits(rng: np.random.Generator) -> Limits:
@@ -81,25 +84,55 @@ def violations(filter: Filter, bounds: Limits, steps: int, rng: np.random.Genera
     return found
 
 
+def fast_setpoints(filter: Filter, bounds: Limits, steps: int, rng: np.random.Generator) -> tuple[int, int]:
+    """(setpoints, how many of them were outside of `bounds` or too fast) on the way to `steps` targets."""
+    way, source = Setpoints(SETPOINT_HZ, filter.position), requests(rng, filter)
+    time_s, last_s, last, count, found = 0.0, 0.0, filter.position.copy(), 0, 0
+    way.rest(last, 0.0)
+    for _ in range(steps):
+        command_s = time_s + float(rng.choice([PERIOD_S, rng.uniform(0, 3 * PERIOD_S), 1e-6]))
+        while time_s < command_s:
+            time_s = min(command_s, time_s + float(rng.choice([1 / SETPOINT_HZ, rng.uniform(0, 4 / SETPOINT_HZ)])))
+            if time_s == command_s:
+                way.lead(filter.target(next(source), time_s), filter.elapsed_s, time_s)
+            sent = way.next(time_s)
+            if rng.random() < 0.02:  # the motors did not get it
+                sent = way.sent
+            way.confirm(sent)
+            filter.position = way.goal
+            moved = np.abs(sent - last)
+            bad = ~np.isfinite(sent) | (sent < bounds.low - 1e-9) | (sent > bounds.high + 1e-9)
+            bad |= moved > bounds.velocity * (time_s - last_s) * (1 + 1e-9) + 1e-12
+            bad |= moved > bounds.step * (1 + 1e-9) + 1e-12
+            last, last_s, count, found = sent, time_s, count + 1, found + int(bad.any())
+    return count, found
+
+
 def main() -> int:
     made = parser(__doc__ or "")
     made.add_argument("--commands", type=int, default=1_000_000)
     made.add_argument("--seed", type=int, default=0)
     flags = made.parse_args()
     rng = np.random.default_rng(flags.seed)
-    outside, refused, begun_s = 0, 0, time.monotonic()
+    outside, refused, setpoints, fast, begun_s = 0, 0, 0, 0, time.monotonic()
     for arm in range(flags.commands // EACH):
         filter = Filter(limits(rng), PERIOD_S)
         filter.rest(rng.uniform(filter.limits.low, filter.limits.high), 0.0)
         outside += violations(filter, filter.limits, EACH, rng, exact=arm % 2 == 0)
         refused += filter.refused
+        if arm % 2:
+            filter.rest(rng.uniform(filter.limits.low, filter.limits.high), 0.0)
+            sent, wrong = fast_setpoints(filter, filter.limits, EACH, rng)
+            setpoints, fast = setpoints + sent, fast + wrong
     arms = flags.commands // EACH
     report = Report(f"safety filter: {arms * EACH:,} hostile requests to {arms} arms")
     report.add("commands outside of any limit", outside, "", 0)
+    report.add("setpoints, of half of the arms", setpoints, "")
+    report.add("setpoints outside of any limit", fast, "", 0)
     report.add("requests that were NaN", refused, "")
     report.add("time for all, with the checks", time.monotonic() - begun_s, "s")
     report.finish(flags.json)
-    return 1 if outside else 0
+    return 1 if outside or fast else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs.real.safety_filter import Filter, Limits
-from tools.stress.safety_filter import AXES, PERIOD_S, limits, violations
+from tools.stress.safety_filter import AXES, PERIOD_S, fast_setpoints, limits, violations
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -26,6 +26,24 @@ def test_the_check_above_sees_a_limit_that_is_not_kept(broken):
     filter = Filter(Limits(**{**kept, **{key: value * ones for key, value in broken.items()}}), PERIOD_S)
     filter.rest(0 * ones, 0.0)
     assert violations(filter, Limits(**kept), 2000, np.random.default_rng(0), exact=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_setpoint_leaves_a_limit(seed):
+    rng = np.random.default_rng(seed)
+    filter = Filter(limits(rng), PERIOD_S)
+    filter.rest(rng.uniform(filter.limits.low, filter.limits.high), 0.0)
+    count, wrong = fast_setpoints(filter, filter.limits, 500, rng)
+    assert count > 1000 and wrong == 0
+
+
+@pytest.mark.parametrize("broken", [{"low": -9}, {"high": 9}, {"velocity": 9, "step": 9, "acceleration": 900}])
+def test_the_check_of_setpoints_sees_a_limit_that_is_not_kept(broken):
+    ones = np.ones(AXES)
+    kept = {"low": -ones, "high": ones, "step": 0.02 * ones, "velocity": 0.3 * ones, "acceleration": 2 * ones}
+    filter = Filter(Limits(**{**kept, **{key: value * ones for key, value in broken.items()}}), PERIOD_S)
+    filter.rest(0 * ones, 0.0)
+    assert fast_setpoints(filter, Limits(**kept), 1000, np.random.default_rng(0))[1]
 
 
 @pytest.fixture
