@@ -47,7 +47,7 @@ INTERNAL = {
     "tools.setup.cpu_lock",
     "tools.learning.peer_d3rlpy_train",
     "envs.real.arm_process",
-    "tools.stress.bus.drive",
+    "tools.stress.bus_drive",
     "envs.start",
 }  # started by others
 

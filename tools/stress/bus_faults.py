@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from tools.common.report import machine, parser
-from tools.stress.bus.bus import Bus, in_time
-from tools.stress.bus.protocol import DYNAMIXEL, FEETECH
+from envs.real.bus.bus import Bus, in_time
+from envs.real.bus.protocol import DYNAMIXEL, FEETECH
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("lerobot[feetech,dynamixel]", "h5py", "pyyaml", "gymnasium", "pyzmq", "msgpack")
@@ -88,7 +88,7 @@ class Driven:
             "horizon": 1_000_000,
             "release_s": 1.0,
         }
-        command = [str(python), "-m", "tools.stress.bus.drive", f"lerobot:{arm}", json.dumps(options)]
+        command = [str(python), "-m", "tools.stress.bus_drive", f"lerobot:{arm}", json.dumps(options)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.stress.bus.protocol import PING, READ, WRITE, Protocol
+from envs.real.bus.protocol import PING, READ, WRITE, Protocol
 
 TICKS = 4096  # a turn
 DEGREES = 360 / TICKS

@@ -21,8 +21,8 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.stress.bus.protocol import BROADCAST, PING, READ, SYNC_READ, SYNC_WRITE, WRITE, Protocol
-from tools.stress.bus.servo import Servo
+from envs.real.bus.protocol import BROADCAST, PING, READ, SYNC_READ, SYNC_WRITE, WRITE, Protocol
+from envs.real.bus.servo import Servo
 
 TICK_S = 0.005
 KEPT_S = 60.0  # of the history

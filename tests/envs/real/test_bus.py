@@ -7,9 +7,9 @@ import pytest
 
 import envs
 from envs.base import RobotFault
-from tools.stress.bus.bus import Bus
-from tools.stress.bus.client import BusError, Client
-from tools.stress.bus.protocol import DYNAMIXEL, FEETECH
+from envs.real.bus.bus import Bus
+from envs.real.bus.client import BusError, Client
+from envs.real.bus.protocol import DYNAMIXEL, FEETECH
 
 PROTOCOLS = [FEETECH, DYNAMIXEL]
 SERVOS = [1, 2, 3, 4, 5, 6]
@@ -126,7 +126,7 @@ def opened(bus, **options):
     """The environment `real` with a BusArm on `bus`."""
     return envs.make(
         "real",
-        arm="tools.stress.bus.client:BusArm",
+        arm="envs.real.bus.client:BusArm",
         arm_options={"port": str(bus.port), "protocol": bus.protocol.name},
         axes=AXES,
         realtime=False,

@@ -1,6 +1,6 @@
 """Drives an arm through `envs.make`, as the robot server does, and reports each event as a line of JSON.
 
-  python -m tools.stress.bus.drive ENV OPTIONS_JSON
+  python -m tools.stress.bus_drive ENV OPTIONS_JSON
 
 It runs in the environment of the arm's driver. Each axis swings about its home. After a fault it waits for a line on
 its standard input, which is the person who has inspected the arm; "close" ends it.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.real.arm import State
-from tools.stress.bus.protocol import (
+from envs.real.bus.protocol import (
     BROADCAST,
     DYNAMIXEL,
     FEETECH,
