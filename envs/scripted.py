@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -34,17 +35,24 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
     """
     inner = env.unwrapped
     task = getattr(inner, "task_name", None) or type(inner).__name__
-    kind: type[_Scripted] | None = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
-    if paced_env(env):
-        kind = MockLiftExpert
+    experts = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}
+    kind: type[_Scripted] | None = _arm_expert(inner) if paced_env(env) else experts.get(task)
     if kind is None:
         raise ValueError(f"there is no scripted expert for '{task}', only for sim's Lift and Can, and for fake")
-    if task in ROBOTS and kind is not MockLiftExpert and inner.options.robot not in ROBOTS[task]:
+    if task in ROBOTS and not paced_env(env) and inner.options.robot not in ROBOTS[task]:
         robots = ", ".join(ROBOTS[task])
         raise ValueError(f"there is no scripted expert for '{task}' with robot '{inner.options.robot}'; with {robots}")
     if retry_rate and not kind.misses:
         raise ValueError(f"the expert for '{task}' makes no second attempt: retry_rate must be 0")
     return kind(inner, noise, failure_rate, retry_rate, np.random.default_rng(seed))
+
+
+def _arm_expert(real: Any) -> type[_Scripted]:
+    """For an envs.real.env.RealEnv. Those that need more than the arm's state are in modules of their own."""
+    if real.options.arm != "mock:so101":
+        return MockLiftExpert
+    kind: type[_Scripted] = importlib.import_module("envs.real.so101_expert").SO101LiftExpert
+    return kind
 
 
 class _Scripted:

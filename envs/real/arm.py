@@ -66,13 +66,13 @@ class Arm(Protocol):
 
 
 KINDS: dict[str, tuple[str, str]] = {
-    "mock": ("envs.real.mock_arm", "MockArm"),
+    "mock": ("envs.real.mock_arm", "mock_arm"),
     "lerobot": ("envs.real.arm_lerobot", "LeRobotArm"),
 }
 
 
 def make_arm(kind: str, options: Mapping[str, Any]) -> Arm:
-    """kind: "mock", "lerobot:<type>", or "your.module:YourArm", a class that takes `options` as keyword arguments.
+    """kind: "mock", "mock:so101", "lerobot:<type>", or "your.module:YourArm", a class that takes `options` as keywords.
 
     Raises ValueError, one line, for what there is not, and what the arm's own constructor raises as ValueError.
     """

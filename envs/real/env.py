@@ -96,7 +96,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             "low": [-value for value in reach],
             "high": reach,
             "control_hz": float(self.options.control_hz),
-            "robot": self.options.arm.removeprefix("lerobot:").removesuffix("_follower"),
+            "robot": self.options.arm.removeprefix("lerobot:").removeprefix("mock:").removesuffix("_follower"),
         }
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:

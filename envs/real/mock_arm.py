@@ -1,4 +1,7 @@
-"""The mock arm's driver, and the source of its cameras: what a real one has instead of mock_world's socket."""
+"""The mock arms' options, the Panda's driver, and the source of their cameras: what real ones have instead of sockets.
+
+`mock` is robosuite's Panda. `mock:so101` is an SO-101 behind an emulated servo bus; its driver is envs.real.so101_arm.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from agent.options import build, option
+from agent.options import build, nearest, option
 from envs.base import MAX_IMAGE_SIZE
-from envs.real.arm import ArmError, State
+from envs.real.arm import Arm, ArmError, State
 from envs.runtime import runtime_folder
 from envs.start import module_command
 
@@ -24,40 +28,82 @@ ANSWER_S = 2.0
 AXES = ("x", "y", "z", "gripper")
 
 
+PANDA, SO101 = ROBOTS = ("panda", "so101")
+
+
 @dataclass
-class MockArmOptions:
-    task: str = option("Lift", "of envs.sim")
-    cameras: list[str] = option(["agentview", "robot0_eye_in_hand"], "of envs.sim")
+class WorldOptions:
+    cameras: list[str] = option([], "names")
     size: int = option(128, "pixels a side of a camera's frame", low=8, high=MAX_IMAGE_SIZE)
     fps: float = option(20.0, "frames a second of each camera", above=0)
-    latency_s: float = option(0.02, "from a command to the motors", low=0)
     camera_delay_s: float = option(0.03, "from a picture to its frame", low=0)
+    late_s: float = option(0.4, "of the fault 'late'", low=0)
+    socket: str = option("", "Unix socket; empty: mock-arm.sock, mock-so101.sock, in the runtime folder")
+
+
+@dataclass
+class MockArmOptions(WorldOptions):
+    task: str = option("Lift", "of envs.sim")
+    cameras: list[str] = option(["agentview", "robot0_eye_in_hand"], "of envs.sim")
+    latency_s: float = option(0.02, "from a command to the motors", low=0)
     noise: float = option(0.0005, "standard deviation of a measured position, m", low=0)
     drop_rate: float = option(0.0, "share of commands that get lost", low=0, high=1)
-    late_s: float = option(0.4, "of the fault 'late'", low=0)
-    socket: str = option("", "Unix socket; empty: mock-arm.sock in the runtime folder")
 
     def __post_init__(self) -> None:
         self.socket = self.socket or default_socket()
 
 
-def default_socket() -> str:
+@dataclass
+class SO101Options(WorldOptions):
+    cameras: list[str] = option(["front", "wrist"], "names")
+    driver: Literal["bus", "lerobot"] = option("bus", "bus: ours; lerobot: LeRobot's so101_follower, where that is")
+    lost: float = option(0.0, "packets of its bus that get lost, of 1000", low=0, high=1000)
+    disable_torque_on_disconnect: bool = option(False, "the arm then falls")
+
+    def __post_init__(self) -> None:
+        self.socket = self.socket or default_socket(SO101)
+
+
+def default_socket(robot: str = PANDA) -> str:
     """Messages on it are pickled, so that it is where nobody else can put one. Raises OSError."""
-    return str(runtime_folder() / "mock-arm.sock")
+    return str(runtime_folder() / f"mock-{'arm' if robot == PANDA else robot}.sock")
 
 
-def mock_options(given: Mapping[str, Any]) -> MockArmOptions:
-    """Raises ValueError, one line, for an unknown one or a bad value."""
+def port_of(socket: str) -> Path:
+    """The serial port of the simulated SO-101 whose world is at `socket`."""
+    return Path(socket).with_suffix(".port")
+
+
+def calibration_of(socket: str) -> Path:
+    """Its calibration."""
+    return Path(socket).with_suffix(".json")
+
+
+def mock_options(given: Mapping[str, Any], robot: str = PANDA) -> Any:
+    """MockArmOptions or SO101Options. Raises ValueError, one line, for an unknown option or robot, or a bad value."""
+    if robot not in ROBOTS:
+        raise ValueError(f"arm 'mock:{robot}'{nearest(robot, ROBOTS)}: the robot is one of {', '.join(ROBOTS)}")
+    kind, where = (MockArmOptions, "arm 'mock': ") if robot == PANDA else (SO101Options, f"arm 'mock:{robot}': ")
     try:
-        return build(MockArmOptions, given, "arm 'mock': ")
+        return build(kind, given, where)
     except OSError as error:
-        raise ValueError(f"arm 'mock': no place for its socket: {error}") from None
+        raise ValueError(f"{where}no place for its socket: {error}") from None
+
+
+def mock_arm(robot: str = PANDA, **options: Any) -> Arm:
+    """The driver of a mock arm. Raises ValueError, one line."""
+    if robot == SO101:
+        from envs.real.so101_arm import SO101Arm
+
+        return SO101Arm(**options)
+    mock_options(options, robot)
+    return MockArm(**options)
 
 
 class MockArm:
     """Options are those of mock_world; starts that if it does not run. Raises ValueError for one there is not."""
 
-    axes = AXES
+    axes: tuple[str, ...] = AXES
 
     def __init__(self, **options: Any) -> None:
         self._options = dataclasses.asdict(mock_options(options))
@@ -118,9 +164,9 @@ def _asked(line: Connection, words: tuple[str, ...]) -> str:
     return str(line.recv())
 
 
-def start_world(options: dict[str, Any]) -> None:
+def start_world(options: dict[str, Any], robot: str = PANDA) -> None:
     """Raises ArmError when it does not start."""
-    words = module_command("envs.real.mock_world", "--options", json.dumps(options))
+    words = module_command("envs.real.mock_world", "--robot", robot, "--options", json.dumps(options))
     world = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert world.stdout
     if world.stdout.readline() != "ready\n":

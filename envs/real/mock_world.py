@@ -12,6 +12,10 @@ Faults:  stall            the motors do nothing, and say nothing of it
 `--env mock` starts it, and connects as to hardware: the arm (envs.real.mock_arm) and each camera by a line of its own,
 on one Unix socket. It ends when nobody has been connected for a while. With MOCK_LOG=FILE each tick is a line of JSON
 there: "t" (time.monotonic()), "position" and "target" of the axes.
+
+--robot so101 is an SO-101 behind an emulated servo bus: a pseudo-terminal that any driver of Feetech's servos opens as
+its serial port (envs.real.mock_so101). `disconnect` unplugs the bus, `fault` overloads servo 3, `late` delays every
+reply.
 """
 
 from __future__ import annotations
@@ -24,144 +28,34 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from multiprocessing.connection import Client, Connection, Listener
 
-import numpy as np
-
-from agent.options import build
 from envs.clock import Clock
-from envs.real.mock_arm import MockArmOptions, default_socket
+from envs.real.mock_arm import PANDA, ROBOTS, default_socket, mock_options
+from envs.real.mock_hardware import Hardware
 from envs.real.realtime import real_time
-from envs.sim import STEP_M, SimEnv, SimOptions
 
-WORLD_HZ = 50.0
-STIFFNESS = 3000.0  # 1/s^2: at 0.25 m/s it is 6 mm behind
 ALONE_S = 5.0  # without anybody connected for so long, it ends
-LOG = "MOCK_LOG"
 
 
-class World:
-    """`tick` moves it on; everything else is asked by the threads of the connections."""
+def make_world(robot: str, options: str) -> Hardware:
+    """robot: one of ROBOTS. options: of that, JSON. Raises ValueError, one line, for bad ones and a missing package."""
+    asked = mock_options(json.loads(options), robot)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(asked.socket)
+    if robot == PANDA:
+        from envs.real.mock_panda import Panda
 
-    def __init__(self, options: MockArmOptions) -> None:
-        self.options = options
-        sim = {"task": options.task, "cameras": options.cameras, "image_size": options.size, "control_hz": WORLD_HZ}
-        self._sim = SimEnv(build(SimOptions, sim))
-        self._rng = np.random.default_rng()
-        self._sim.reset(seed=0)
-        self._stiffen()
-        self._commands: deque[tuple[float, np.ndarray]] = deque()
-        self._target = self.position()
-        self._grip = 0.0
-        self._ends: dict[str, float] = {}  # fault -> when it is over
-        self._scene: int | None = None
-        self.measured, self.thing, self.success = self.position(), self._thing(), False
-        self.frames: dict[str, tuple[int, np.ndarray]] = {}  # camera -> number, image
-        self._pending: deque[tuple[float, dict[str, np.ndarray]]] = deque()
-        self._shot_s = 0.0
-        self.changed = threading.Condition()
-        path = os.environ.get(LOG)
-        self._log = open(path, "a", buffering=1) if path else None  # noqa: SIM115
+        return Panda(asked)
+    from envs.real.mock_so101 import SO101
 
-    def _stiffen(self) -> None:
-        """Servos follow what they are sent more closely than robosuite's compliant arm does."""
-        robot = self._sim.robosuite.robots[0]
-        controller = robot.part_controllers[robot.arms[0]]
-        controller.kp = np.full(6, STIFFNESS)
-        controller.kd = 2 * np.sqrt(controller.kp)
-
-    def position(self) -> np.ndarray:
-        """float64 (4,): x y z of the hand in the base's frame, m; the gripper, 0 open to 1 closed."""
-        hand = self._sim._states()["proprio"][:3].astype(np.float64)
-        fingers = self._sim.fingers
-        opening = abs(float(fingers[0])) / 0.04 if len(fingers) else 0.0
-        return np.append(hand, np.clip(1 - opening, 0, 1))
-
-    def _thing(self) -> np.ndarray | None:
-        """Lift's cube, in the base's frame, m."""
-        suite, data = self._sim.robosuite, self._sim.data
-        if not hasattr(suite, "cube_body_id"):
-            return None
-        base = data.xpos[self._sim._base]
-        return np.array(data.xpos[suite.cube_body_id] - base)
-
-    def broken(self, fault: str) -> bool:
-        return time.monotonic() < self._ends.get(fault, 0.0)
-
-    def break_(self, fault: str, for_s: float) -> None:
-        self._ends[fault] = time.monotonic() + for_s
-
-    def command(self, target: np.ndarray) -> None:
-        if self._rng.random() >= self.options.drop_rate:
-            self._commands.append((time.monotonic() + self.options.latency_s, target))
-
-    def hold(self) -> None:
-        """The motors' own: no latency but the line's."""
-        self._commands.clear()
-        self._target = self.measured.copy()
-
-    def new_scene(self, seed: int) -> None:
-        self._scene = seed
-
-    def tick(self) -> None:
-        now_s = time.monotonic()
-        if self._scene is not None:
-            self._place(self._scene)
-            self._scene = None
-        while self._commands and self._commands[0][0] <= now_s:
-            self._target = self._commands.popleft()[1]
-        here = self.position()
-        target = here if self.broken("stall") else self._target
-        if not self.broken("stall"):
-            self._grip = 1.0 if self._target[3] > 0.5 else -1.0
-        motion = np.clip((target - here)[:3] / STEP_M, -1, 1)
-        self._sim.robosuite.step(self._sim._with_rotation(np.append(motion, self._grip)))
-        self.measured, self.thing = self.position(), self._thing()
-        self.success = bool(self._sim.robosuite._check_success())
-        if self._log:
-            row = {
-                "t": time.monotonic(),
-                "position": self.measured.round(5).tolist(),
-                "target": self._target.round(5).tolist(),
-            }
-            self._log.write(json.dumps(row) + "\n")
-        self._shoot()
-
-    def _shoot(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._shot_s >= 1 / self.options.fps - 0.5 / WORLD_HZ:
-            self._shot_s = now_s
-            self._pending.append((now_s + self.options.camera_delay_s, self._sim.pictures()))
-        while self._pending and self._pending[0][0] <= now_s:
-            images = self._pending.popleft()[1]
-            with self.changed:
-                for name, image in images.items():
-                    number, before = self.frames.get(name, (0, image))
-                    frozen = self.broken(f"freeze:{name}")
-                    # A sensor's noise: no two frames of a camera are the same.
-                    noisy = before if frozen else np.clip(image + self._rng.integers(-2, 3, image.shape), 0, 255)
-                    self.frames[name] = number + 1, noisy.astype(np.uint8)
-                self.changed.notify_all()
-
-    def _place(self, seed: int) -> None:
-        """New places for the objects; the arm stays."""
-        suite = self._sim.robosuite
-        suite.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-        for position, rotation, thing in suite.placement_initializer.sample().values():
-            suite.sim.data.set_joint_qpos(thing.joints[0], np.concatenate([position, rotation]))
-        suite.sim.forward()
-
-    def close(self) -> None:
-        self._sim.close()
-        if self._log:
-            self._log.close()
+    return SO101(asked)
 
 
 class Lines:
     """Who is connected: a thread each."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Hardware) -> None:
         self.world = world
         self.open = 0
         self._arm = False
@@ -182,6 +76,8 @@ class Lines:
                 self._serve_arm(line)
             elif kind == "camera":
                 self._serve_camera(line, *more)
+            elif kind == "scene":
+                self._serve_scene(line)
             elif kind == "fault":
                 self.world.break_(*more)
                 line.send("done")
@@ -213,11 +109,17 @@ class Lines:
                     world.new_scene(*more)
                 if world.broken("late"):
                     time.sleep(options.late_s)
-                noise = np.append(world._rng.normal(0, options.noise, 3), 0.0)
-                error = "error 0x20: motor 3 overloaded" if world.broken("fault") else ""
-                line.send((error, world.measured + noise, world.success, world.thing))
+                line.send(world.reply())
         finally:
             self._arm = False
+
+    def _serve_scene(self, line: Connection) -> None:
+        """What a person sees of the task, and does between episodes; of an arm with a bus of its own."""
+        while True:
+            word, *more = line.recv()
+            if word == "scene":
+                self.world.new_scene(*more)
+            line.send((self.world.success, self.world.thing))
 
     def _serve_camera(self, line: Connection, name: str) -> None:
         world, number = self.world, 0
@@ -249,32 +151,36 @@ def send_fault(path: str, fault: str, for_s: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--robot", choices=ROBOTS, default=PANDA)
     parser.add_argument("--options", default="{}", help="JSON")
+    parser.add_argument("--keep", action="store_true", help="until Ctrl-C, also without anybody connected")
     parser.add_argument("--fault", metavar="NAME")
     parser.add_argument("--for-s", type=float, default=2.0, metavar="SECONDS")
     parser.add_argument("--socket", default="", metavar="PATH", help="of the arm; empty: its default")
     flags = parser.parse_args()
     if flags.fault:
         try:
-            flags.socket = flags.socket or default_socket()
+            flags.socket = flags.socket or default_socket(flags.robot)
             send_fault(flags.socket, flags.fault, flags.for_s)
         except OSError as error:
             sys.exit(f"error: {flags.socket}: {error.strerror or error}: does a mock arm run?")
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is hardware
+    if not flags.keep:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is hardware
     real_time(False)  # of which it must not take any time that the loop would have
-    options = MockArmOptions(**json.loads(flags.options))
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(options.socket)
-    world = World(options)
+    try:
+        world = make_world(flags.robot, flags.options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     world.tick()
     lines = Lines(world)
     print("ready", flush=True)
-    clock = Clock(WORLD_HZ)
+    clock = Clock(world.tick_hz)
     clock.start()
-    while lines.open or time.monotonic() - lines.alone_s < ALONE_S:
-        world.tick()
-        clock.wait()
+    with contextlib.suppress(KeyboardInterrupt):
+        while flags.keep or lines.open or time.monotonic() - lines.alone_s < ALONE_S:
+            world.tick()
+            clock.wait()
     lines.close()
     world.close()
 

@@ -51,6 +51,6 @@ def make_camera(options: RealOptions, name: str, given: Mapping[str, Any]) -> An
 
     if given.get("source") != "mock":
         return Camera(name, parse(name, given))
-    mock = mock_options(options.arm_options)
+    mock = mock_options(options.arm_options, *options.arm.split(":")[1:2])
     given = {**given, "source": "file", "device": name, "width": mock.size, "height": mock.size}
     return Camera(name, parse(name, given), MockCamera(name, mock.socket, mock.size))

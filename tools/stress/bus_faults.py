@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from tools.common.report import machine, parser
 from envs.real.bus.bus import Bus, in_time
 from envs.real.bus.protocol import DYNAMIXEL, FEETECH
+from tools.common.report import machine, parser
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("lerobot[feetech,dynamixel]", "h5py", "pyyaml", "gymnasium", "pyzmq", "msgpack")

@@ -49,21 +49,28 @@ class Faults:
 class Bus:
     """`count` servos with the numbers 1, 2, ... port: its path, the same after `unplug` and `plug`.
 
-    models: of the servos, where they are not the protocol's. in_time: as the function of that name.
+    models: of the servos, where they are not the protocol's. in_time: as the function of that name. servo: their class,
+    for servos with other physics. port: where it is to be; empty: in a temporary folder.
     history: (time.monotonic(), degrees of each servo).
     """
 
     def __init__(
-        self, protocol: Protocol, count: int = 6, models: list[int] | None = None, in_time: bool = False
+        self,
+        protocol: Protocol,
+        count: int = 6,
+        models: list[int] | None = None,
+        in_time: bool = False,
+        servo: type[Servo] = Servo,
+        port: Path | None = None,
     ) -> None:
         self.protocol, self.faults = protocol, Faults()
         given = models or [protocol.model] * count
-        self.servos = {n: Servo(protocol, n, model=model) for n, model in enumerate(given, 1)}
+        self.servos = {n: servo(protocol, n, model=model) for n, model in enumerate(given, 1)}
         self.history: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=int(KEPT_S / TICK_S))
         self.replies = self.faulty = 0
         self._random, self._in_time = random.Random(0), in_time
         self._folder = tempfile.TemporaryDirectory()
-        self.port = Path(self._folder.name, "port")
+        self.port = port or Path(self._folder.name, "port")
         self._buffer, self._due = bytearray(), deque[tuple[float, bytes]]()
         self._lock, self._over = threading.RLock(), threading.Event()
         self._advanced_s = time.monotonic()

@@ -107,7 +107,7 @@ class Client:
 class BusArm:
     """An Arm (envs.real.arm) of six servos, in degrees. Before torque goes on, the goal becomes where each servo is."""
 
-    axes = ("a", "b", "c", "d", "e", "f")
+    axes: tuple[str, ...] = ("a", "b", "c", "d", "e", "f")
 
     def __init__(self, port: str, protocol: str = "feetech", torque_off: bool = True) -> None:
         self._given, self._torque_off = (PROTOCOLS[protocol], port), torque_off

@@ -43,12 +43,16 @@ class Servo:
         self.memory[address : address + size] = value.to_bytes(size, "little")
 
     def advance(self, elapsed_s: float) -> None:
-        """Move, warm up, and write what can be read of it."""
+        """Move, and report."""
         left = self.get("goal") * DEGREES - self.position if self.torque else 0.0
         load = min(abs(left) / STALL_DEGREES, 1.0)
         if not self.blocked:
             step = min(abs(left) * min(GAIN * elapsed_s, 1.0), SPEED * elapsed_s)
             self.position += step if left > 0 else -step
+        self.report(load, elapsed_s)
+
+    def report(self, load: float, elapsed_s: float) -> None:
+        """Warm up, and write what can be read of it. load: share of its torque."""
         self.temperature += (ROOM_C + HEAT_C * load**2 - self.temperature) * min(elapsed_s / WARMS_S, 1.0)
         self.set("position", max(0, self.ticks))
         self.set("load", round(1000 * load))
