@@ -76,7 +76,10 @@ class Client:
         self._send(BROADCAST, bytes([SYNC_WRITE]) + self.protocol.number(address) + self.protocol.number(size) + rows)
 
     def _send(self, servo: int, body: bytes) -> None:
-        termios.tcflush(self._port, termios.TCIFLUSH)  # a reply that came too late is not that of this request
+        try:
+            termios.tcflush(self._port, termios.TCIFLUSH)  # a reply that came too late is not that of this request
+        except termios.error as error:  # no OSError, though it says that the port is gone
+            raise OSError(*error.args) from None
         self._buffer.clear()
         os.write(self._port, self.protocol.frame(servo, body))
 
