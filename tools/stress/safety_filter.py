@@ -4,8 +4,8 @@
 
 Each 10,000 commands have limits of their own, five axes, drawn at random. Every second such arm gets its commands on
 time; the others also at the same instant, or late. Of those the setpoints are checked too, with 50 a second, some at
-wrong times and some cut off by the motors: each against the time that passed since the one before. The tests use the same checks on fewer commands, and prove there
-that they see a filter which does not keep a limit.
+wrong times and some cut off by the motors: each against the time that passed since the one before. The tests use the
+same checks on fewer commands, and prove there that they see a filter which does not keep a limit.
 """
 
 from __future__ import annotations
