@@ -43,12 +43,12 @@ class Setpoints:
     def next(self, now_s: float) -> np.ndarray:
         """The setpoint (n,) that is sent now."""
         self.sent_s, self._setpoint = now_s, self._at(now_s + self._ahead_s)
-        return self._setpoint.copy()
+        return np.copy(self._setpoint)
 
     @property
     def sent(self) -> np.ndarray:
         """(n,), the last that was confirmed."""
-        return self._sent.copy()
+        return np.copy(self._sent)
 
     def confirm(self, sent: np.ndarray) -> None:
         """In the place of the last setpoint the motors got `sent` (n,): the way goes on from there."""
