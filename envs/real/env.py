@@ -15,14 +15,15 @@ import numpy as np
 
 from envs.base import Info, Observation, PacedEnv, RobotFault, is_flag
 from envs.clock import Clock
+from envs.real.actions import Actions, AxisActions
 from envs.real.arm import ArmError, State
 from envs.real.camera_options import CameraError
+from envs.real.hand import HandActions, read_hand
 from envs.real.lost_replies import LostReplies
 from envs.real.options import RealOptions, check, read_axis
 from envs.real.realtime import real_time
 from envs.real.startup import make_camera, start_arm
 
-GRIP = 0.2  # an action beyond it closes the gripper, below its negative opens it: in between, the gripper stays
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
 ARRIVED = 0.02  # of an axis's range: so near is there
 RELAXED_TOLERANCE = 5  # times as far off is near enough after SETTLE_TIMEOUT_S
@@ -30,8 +31,10 @@ SETTLE_TIMEOUT_S = 3.0
 
 
 class RealEnv(gymnasium.Env, PacedEnv):
-    """Observation: each camera uint8 (size, size, 3); "proprio" float32 (n,): the axes, measured, in their units.
+    """Observation: each camera uint8 (size, size, 3); "proprio" float32 (n,): the axes, measured, in their units; with
+    the option `hand` "ee_pos" (3,), m, and "ee_rot" (6,), two columns of its rotation matrix, in the base's frame.
     Action float32 (m,) in [-1, 1], of the axes that are named: motion, as a share of `speed`; a gripper: open, closed.
+    With `hand` a step of the hand instead of those axes that are its joints.
     Reward 1 on success, where the arm's own world tells it, else 0: a classifier or a person says it then.
 
     info: "action" as it left the safety filter, less what lost setpoints and holds have cut off by the end of the step
@@ -50,6 +53,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         check(options)
         self._named = {name: read_axis(name, given) for name, given in options.axes.items()}
         self._period_s = 1 / options.control_hz
+        hand = read_hand(options, self._named)
         self.clock = Clock(options.control_hz)
         self._cameras = {
             name: make_camera(options, name, given) for name, given in options.cameras.items() if not _arms(given)
@@ -64,11 +68,12 @@ class RealEnv(gymnasium.Env, PacedEnv):
                 from envs.real.cameras import start_all
 
                 start_all(list(self._cameras.values()))
-            self._action = [self._arm.axes.index(name) for name in self._named]
-            self._scale = np.array([axis.speed for axis in self._named.values()]) * self._period_s
-            self._grips = np.array([axis.gripper for axis in self._named.values()])
+            named, axes, period_s = self._named, self._arm.axes, self._period_s
+            self._actions: Actions = (
+                HandActions(hand, named, axes, period_s) if hand else AxisActions(named, axes, period_s)
+            )
             self.target = self._arm.first.position
-            self._grip = self.target[self._action].copy()
+            self._actions.rest(self.target, anew=True)
             self._steps, self._seen_s, self._held = 0, time.monotonic(), True
             first, _ = self._observe()
         except (ArmError, RuntimeError) as error:
@@ -78,23 +83,21 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self.close()
             raise
         boxes: dict[str, gymnasium.Space[Any]] = {
-            name: gymnasium.spaces.Box(0, 255, image.shape, np.uint8)
-            for name, image in first.items()
-            if image.ndim == 3
+            name: gymnasium.spaces.Box(0, 255, value.shape, np.uint8)
+            if value.ndim == 3
+            else gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
+            for name, value in first.items()
         }
-        boxes["proprio"] = gymnasium.spaces.Box(-np.inf, np.inf, first["proprio"].shape, np.float32)
         self.observation_space = gymnasium.spaces.Dict(boxes)
-        self.action_space = gymnasium.spaces.Box(-1, 1, (len(self._named),), np.float32)
+        self._size = len(self._actions.meaning["names"])
+        self.action_space = gymnasium.spaces.Box(-1, 1, (self._size,), np.float32)
 
     @property
     def action_meaning(self) -> dict[str, Any]:
-        """See envs.base.action_meaning. A gripper's number does not scale: beyond GRIP it opens or closes."""
-        reach = [1.0 if grips else float(scale) for grips, scale in zip(self._grips, self._scale, strict=True)]
+        """See envs.base.action_meaning. A gripper's number does not scale: beyond actions.GRIP it opens or closes."""
         return {
             "kind": "delta",
-            "names": list(self._named),
-            "low": [-value for value in reach],
-            "high": reach,
+            **self._actions.meaning,
             "control_hz": float(self.options.control_hz),
             "robot": self.options.arm.removeprefix("lerobot:").removeprefix("mock:").removesuffix("_follower"),
         }
@@ -102,6 +105,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         """Home, by way of `via`, through the safety filter; then the prompt, and a bounded random start."""
         super().reset(seed=seed)
+        self._steps = 0
         start = {
             name: axis.home + self.np_random.uniform(-axis.start, axis.start) for name, axis in self._named.items()
         }
@@ -120,15 +124,14 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self.clock.start()
             self._wait()
             observation, age_s = self._observe()
-        self._steps = 0
         return observation, {"success": False, "observation_age_s": age_s, "coasted": self.state.coasted}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
         action = np.asarray(action, np.float64)
-        if action.shape != (len(self._named),):
-            raise ValueError(f"action must be {len(self._named)} numbers, not of the shape {action.shape}")
+        if action.shape != (self._size,):
+            raise ValueError(f"action must be {self._size} numbers, not of the shape {action.shape}")
         with self._faults():
-            requested = self._requested(action)
+            requested = self._actions.requested(action, self.target)
             latency_s = time.monotonic() - self._seen_s
             begun, self.target, _ = self._arm.command(requested)
             self._held = False
@@ -139,7 +142,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         truncated = not success and self._steps >= self.options.horizon
         info = {
             "success": success,
-            "action": self._executed(begun, action),
+            "action": self._actions.executed(begun, self.target),
             "observation_age_s": age_s,
             "action_latency_s": latency_s,
             "coasted": self.state.coasted,
@@ -157,13 +160,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._observe()
 
     def towards(self, position: Mapping[str, float]) -> np.ndarray:
-        action = np.zeros(len(self._named))
-        for number, (name, axis) in enumerate(self._named.items()):
-            if name in position and axis.gripper:
-                action[number] = 1.0 if 2 * position[name] > axis.low + axis.high else -1.0
-            elif name in position:
-                action[number] = (position[name] - self.target[self._action[number]]) / self._scale[number]
-        return np.clip(action, -1, 1)
+        return self._actions.towards(position, self.target)
 
     def close(self) -> None:
         """The arm is held, and let go."""
@@ -173,30 +170,9 @@ class RealEnv(gymnasium.Env, PacedEnv):
         if self.realtime:
             real_time(False)
 
-    def _requested(self, action: np.ndarray) -> np.ndarray:
-        requested: np.ndarray = self.target.copy()
-        axes = list(self._named.values())
-        for number, (place, grips) in enumerate(zip(self._action, self._grips, strict=True)):
-            if not grips:
-                requested[place] += np.clip(action[number], -1, 1) * self._scale[number]
-            elif abs(action[number]) > GRIP:
-                requested[place] = axes[number].high if action[number] > 0 else axes[number].low
-            else:  # as it was asked for last; NaN reaches the filter, which refuses it
-                requested[place] = self._grip[number] + 0 * action[number]
-        self._grip = np.where(np.isfinite(requested[self._action]), requested[self._action], self._grip)
-        return requested
-
-    def _executed(self, begun: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """float32 (m,): what was sent since `begun`, as the action that would have asked for it."""
-        moved = (self.target - begun)[self._action] / self._scale
-        ends = np.array([(axis.low + axis.high) / 2 for axis in self._named.values()])
-        gripped = np.where(self._grip > ends, 1.0, -1.0)
-        return np.clip(np.where(self._grips, gripped, moved), -1, 1).astype(np.float32)
-
     def _rest(self, state: State) -> None:
         self.target, self._held = state.position.copy(), True
-        if self._steps == 0:
-            self._grip = self.target[self._action].copy()
+        self._actions.rest(self.target, anew=self._steps == 0)
 
     def _go(self, place: Mapping[str, float]) -> None:
         """Move the named axes there, evenly. Raises ArmError when it does not arrive."""
@@ -261,7 +237,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
             else:
                 there = ", ".join(state.images) or "none"
                 raise ArmError(f"camera '{name}': the arm's driver has none of that name; it has {there}")
-        observation["proprio"], self._seen_s = state.position.astype(np.float32), time.monotonic()
+        observation |= {"proprio": state.position.astype(np.float32), **self._actions.states(state.position)}
+        self._seen_s = time.monotonic()
         return observation, self._seen_s - min(times)
 
     def _faults(self) -> _Faults:

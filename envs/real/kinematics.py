@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agent.options import nearest
+from envs.real.least_squares import bounded
 
 DESCRIPTIONS = Path(__file__).parent / "descriptions"
 HAND = "hand"  # the frame in our own descriptions
@@ -25,6 +26,7 @@ REACH_M = 0.15  # an error of a radian weighs as much as one of so many metres
 ITERATIONS, LONGEST_SEARCH, TRIES = 8, 100, 100
 CONVERGED, SOLVED = 1e-9, 1e-6  # of the weighted error: m
 DAMPING = 1e-5  # at first and at least, of the weighted motion: m a rad
+STALLED = 1e-3  # of the squared error: an iteration that makes less of it is the last one
 STUCK = 100.0  # a damping with which nothing moves: there is nothing nearer
 PARALLEL = 1 - 1e-4  # of two axes: their cosine
 
@@ -108,7 +110,7 @@ class Kinematics:
 
     def clearance(self, joints: np.ndarray) -> float:
         """How far a singularity is: the least motion of the hand, m, by a rad of all the joints together."""
-        return float(np.linalg.svd(self._weights[:, None] * self.jacobian(joints), compute_uv=False)[-1])
+        return float(np.linalg.svd(self.weights[:, None] * self.jacobian(joints), compute_uv=False)[-1])
 
     def nearest(
         self,
@@ -123,7 +125,7 @@ class Kinematics:
 
         weights: (3 + k,), of the motion's numbers, where not all can be reached.
         """
-        scale = self._weights * (1.0 if weights is None else weights)
+        scale = self.weights * (1.0 if weights is None else weights)
         at: np.ndarray = np.clip(joints, low, high)
         off = scale * self.motion(goal, self.pose(at))
         damping = DAMPING
@@ -136,7 +138,7 @@ class Kinematics:
             moved = np.clip(at + change, low, high)
             left = scale * self.motion(goal, self.pose(moved))
             if left @ left < off @ off:
-                done = np.abs(moved - at).max() < CONVERGED
+                done = left @ left > (1 - STALLED) * (off @ off)
                 at, off, damping = moved, left, max(DAMPING, damping / 10)
                 if done:
                     break
@@ -156,7 +158,7 @@ class Kinematics:
         found, left = joints, np.inf
         for _ in range(TRIES):
             at = self.nearest(goal, start, low, high, iterations=LONGEST_SEARCH)
-            error = float(np.linalg.norm(self._weights * self.motion(goal, self.pose(at))))
+            error = float(np.linalg.norm(self.weights * self.motion(goal, self.pose(at))))
             if error < left:
                 found, left = at, error
             if left < SOLVED:
@@ -165,7 +167,7 @@ class Kinematics:
         return found, left
 
     @property
-    def _weights(self) -> np.ndarray:
+    def weights(self) -> np.ndarray:
         return np.array([1.0] * 3 + [REACH_M] * len(self.turns))
 
     def _set(self, joints: np.ndarray) -> None:
@@ -242,35 +244,6 @@ def _compiled(mujoco: Any, path: Path) -> Any:
     spec.compiler.fusestatic = False  # frames of a URDF are such bodies
     spec.compiler.boundmass, spec.compiler.boundinertia = 1e-3, 1e-6
     return spec.compile()
-
-
-def bounded(normal: np.ndarray, pull: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The x (n,) of least x·normal·x / 2 - pull·x with low <= x <= high, by active sets; low <= 0 <= high.
-
-    normal: float64 (n, n), positive definite.
-    """
-    x, fixed = np.zeros_like(pull), np.zeros(len(pull), bool)
-    for _ in range(4 * len(pull)):  # more than it ever takes
-        aim, free = x.copy(), ~fixed
-        if free.any():
-            aim[free] = np.linalg.solve(normal[free][:, free], pull[free] - normal[free][:, fixed] @ x[fixed])
-        bound = np.where(aim > x, high, low)
-        out = free & ((aim > high) | (aim < low))
-        if out.any():
-            shares = np.full(len(x), np.inf)
-            shares[out] = (bound[out] - x[out]) / (aim[out] - x[out])
-            first = int(np.argmin(shares))
-            x = np.clip(x + shares[first] * (aim - x), low, high)
-            x[first], fixed[first] = bound[first], True
-            continue
-        x = aim
-        slope = pull - normal @ x
-        wrong = np.where(fixed & (low < high), np.where(x >= high, -slope, slope), 0.0)
-        worst = int(np.argmax(wrong))
-        if wrong[worst] <= 0:
-            break
-        fixed[worst] = False
-    return x
 
 
 def rotation(vector: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,21 @@ class Axis:
     lag: float | None = option(None, "how far ahead of it its target may be; empty: a quarter of its range", above=0)
     home: float = option(0.0, "where a reset takes it")
     start: float = option(0.0, "how far from home an episode starts at most, at random")
-    gripper: bool = option(False, "an action opens it (to low) or closes it (to high), instead of moving it")
+    gripper: bool = option(False, "an action opens or closes it, from end to end, instead of moving it")
+    opens: Literal["low", "high"] = option("low", "of a gripper: the end where it is open; high: LeRobot's grippers")
+
+    @property
+    def opened(self) -> float:
+        """Where a gripper is open."""
+        return self.low if self.opens == "low" else self.high
+
+    @property
+    def closed(self) -> float:
+        return self.high if self.opens == "low" else self.low
+
+    def grips(self, position: float) -> bool:
+        """Whether a gripper at `position` is nearer to closed than to open."""
+        return position > (self.low + self.high) / 2 if self.opens == "low" else position < (self.low + self.high) / 2
 
 
 @dataclass
@@ -39,6 +53,9 @@ class RealOptions:
     arm_options: dict[str, Any] = option({}, "of that arm")
     axes: dict[str, dict[str, Any]] = option(
         {}, "name: {low, high, speed, home, ...}; those of the arm that are not named stay where they are"
+    )
+    hand: dict[str, Any] = option(
+        {}, "{description, speed, ...}: actions move the hand of a joint arm; empty: they move each axis"
     )
     cameras: dict[str, dict[str, Any]] = option(
         {}, "name: {source, device, size, ...}; source arm: one that the arm's driver reads"

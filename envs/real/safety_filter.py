@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LATEST = 1.5  # periods that a command covers at most, however late it comes
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -40,6 +42,17 @@ class Limits:
             if low > high:
                 raise ValueError(f"axis '{name}': low {low:g} is above high {high:g}")
 
+    def reach(self, position: np.ndarray, period_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high), float64 (n,) each: where `Filter` sends an arm at `position` within a period at most.
+
+        As fast as it moves there already, that is; from outside of the range it only comes back.
+        """
+        low, high = np.minimum(self.low, position), np.maximum(self.high, position)
+        farthest = np.minimum(self.velocity * period_s, self.step / LATEST)
+        up = np.minimum(farthest, _into(high - position, self.acceleration, period_s) * period_s)
+        down = np.minimum(farthest, _into(position - low, self.acceleration, period_s) * period_s)
+        return position - down, position + up
+
 
 class Filter:
     """Turns requested positions into targets within `limits`, for an arm that gets a command every `period_s`.
@@ -50,8 +63,7 @@ class Filter:
 
     def __init__(self, limits: Limits, period_s: float) -> None:
         self.limits, self.period_s = limits, period_s
-        # A command that comes late still covers no more than one and a half periods.
-        self._longest_s = 1.5 * period_s
+        self._longest_s = LATEST * period_s
         self._velocity = np.minimum(limits.velocity, limits.step / self._longest_s)
         self.position: np.ndarray = np.clip(np.zeros(len(limits.low)), limits.low, limits.high)
         self.velocity: np.ndarray = np.zeros_like(self.position)

@@ -20,6 +20,7 @@ from envs.base import Common
 from envs.fake import FakeOptions
 from envs.gym import GymOptions
 from envs.real.camera_options import CameraOptions
+from envs.real.hand import HandOptions
 from envs.real.mock_arm import MockArmOptions, SO101Options
 from envs.real.options import Axis, RealOptions
 from envs.sim import SimOptions
@@ -47,6 +48,7 @@ ENV: dict[str, tuple[type, str]] = {
         "An arm in wall-clock time. `lerobot:<type>` sets `arm`; `mock` has axes and cameras of its own.",
     ),
     "an axis": (Axis, "An entry of `axes`, in the arm's own units and in seconds."),
+    "the hand": (HandOptions, "`hand`: actions move the hand of a joint arm. Its joints are `axes`, too."),
     "a camera": (CameraOptions, "An entry of `cameras`."),
     "the mock arm": (MockArmOptions, "`arm_options` of `--env mock`."),
     "the simulated SO-101": (SO101Options, "`arm_options` of `--env mock` with `arm: mock:so101`."),

@@ -64,10 +64,20 @@ def requests(rng: np.random.Generator, filter: Filter) -> Iterator[np.ndarray]:
                 yield goal
 
 
-def violations(filter: Filter, bounds: Limits, steps: int, rng: np.random.Generator, exact: bool = False) -> int:
-    """How many of `steps` commands lay outside of any of `bounds`; exact: each comes a period after the last."""
+def violations(
+    filter: Filter,
+    bounds: Limits,
+    steps: int,
+    rng: np.random.Generator,
+    exact: bool = False,
+    source: Iterator[np.ndarray] | None = None,
+) -> int:
+    """How many of `steps` commands lay outside of any of `bounds`; exact: each comes a period after the last.
+
+    source: of the requests; None: `requests`.
+    """
     time_s, found, velocity = 0.0, 0, filter.velocity.copy()
-    source = requests(rng, filter)
+    source = source or requests(rng, filter)
     for _ in range(steps):
         elapsed_s = PERIOD_S if exact else float(rng.choice([PERIOD_S, rng.uniform(0, 3 * PERIOD_S), 0.0, 1e-6]))
         time_s += elapsed_s

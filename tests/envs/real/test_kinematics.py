@@ -4,7 +4,8 @@ import arm_descriptions as arms
 import numpy as np
 import pytest
 
-from envs.real.kinematics import REACH_M, Kinematics, bounded, description, rotation, rotation_vector
+from envs.real.kinematics import REACH_M, Kinematics, description, rotation, rotation_vector
+from envs.real.least_squares import bounded
 
 
 @pytest.fixture

@@ -2,14 +2,9 @@
 
 import numpy as np
 import pytest
-from remembering_arm import PERIOD_S, Bus, Sleeping
+from real_env import real_env, sleeping
+from remembering_arm import PERIOD_S, Bus
 
-from envs.clock import Clock
-from envs.real import env as env_module
-from envs.real import guard as guard_module
-from envs.real import lost_replies, startup
-from envs.real.env import RealEnv
-from envs.real.guard import Guard
 from envs.real.options import RealOptions
 
 SPEED = 0.5
@@ -17,24 +12,9 @@ FORWARD = np.array([1.0, 0.0])
 AXES = {name: {"low": -1, "high": 1, "speed": SPEED, "acceleration": 100, "lag": 0.5} for name in "xy"}
 
 
-class InProcess:
-    """As an ArmProcess, of the same `setup`."""
-
-    def __init__(self, setup, bus):
-        self.setup, self.guard = setup, Guard(setup, bus)
-        self.axes, self.first = bus.axes, self.guard.connect()
-        self.state, self.hold, self.scene = self.guard.state, self.guard.hold, self.guard.scene
-
-    def command(self, requested):
-        return self.guard.command(requested, guard_module.time.monotonic())
-
-
 @pytest.fixture
 def now(monkeypatch):
-    now = Sleeping()
-    for module in (env_module, guard_module, lost_replies):
-        monkeypatch.setattr(module, "time", now)
-    return now
+    return sleeping(monkeypatch)
 
 
 @pytest.fixture
@@ -44,16 +24,7 @@ def bus(now):
 
 @pytest.fixture
 def env(now, bus, monkeypatch):
-    monkeypatch.setattr(startup, "make_arm", lambda kind, options: bus)
-    monkeypatch.setattr(startup, "ArmProcess", lambda setup: InProcess(setup, bus))
-    made = RealEnv(RealOptions(axes=AXES, realtime=False, coast_s=0.2, watchdog_s=0.3))
-
-    def tick(left_s):
-        now.now_s += left_s
-        made._arm.guard.tick()
-        return False
-
-    made.clock, made.paused = Clock(1 / PERIOD_S, now.monotonic, now.sleep), tick
+    made = real_env(RealOptions(axes=AXES, realtime=False, coast_s=0.2, watchdog_s=0.3), bus, now, monkeypatch)
     made.reset(seed=0)
     return made
 

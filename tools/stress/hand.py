@@ -1,0 +1,121 @@
+"""Hand actions of a joint arm: how exact they are, what they cost, and whether hostile ones lead outside of a limit.
+
+  python -m tools.stress.hand [--poses 10000] [--actions 1000000] [--seed 0]
+
+The arm is the SO-101. A reachable pose is that of joints drawn at random from their ranges; the joints found for it
+start at others. Each 10,000 hostile actions are of an arm with ranges, speeds and accelerations drawn at random; they
+become joint targets and go through the safety filter, as in envs.real.env. Every second arm gets them on time; the
+others also at the same instant, or late.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from envs.real.hand import Hand, HandActions, HandOptions
+from envs.real.kinematics import Kinematics
+from envs.real.options import Axis, limits_of
+from envs.real.safety_filter import Filter
+from tools.common.report import Report, parser
+from tools.stress.safety_filter import EACH, PERIOD_S, violations
+
+
+class Arm:
+    """An SO-101 with ranges and speeds drawn at random, its hand actions and their filter."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        kinematics = Kinematics("so101")
+        middle, half = (
+            np.rad2deg(kinematics.high + kinematics.low) / 2,
+            np.rad2deg(kinematics.high - kinematics.low) / 2,
+        )
+        low, high = middle - half * rng.uniform(0.3, 1, 5), middle + half * rng.uniform(0.3, 1, 5)
+        speed = rng.uniform(10, 120)
+        named = {
+            name: Axis(low=float(low[n]), high=float(high[n]), speed=speed, acceleration=speed * rng.uniform(1, 20))
+            for n, name in enumerate(kinematics.joints)
+        }
+        options = HandOptions("so101", speed=rng.uniform(0.02, 0.5), rotation=["roll", "pitch"])
+        hand = Hand(options, named, PERIOD_S)
+        self.actions = HandActions(hand, named, list(named), PERIOD_S)
+        self.limits = limits_of(list(named.values()), PERIOD_S)
+        self.filter = Filter(self.limits, PERIOD_S)
+        self.rest(rng.uniform(low, high))
+
+    def rest(self, position: np.ndarray) -> None:
+        self.filter.rest(position, 0.0)
+        self.actions.rest(self.filter.position, True)
+
+
+def hostile(rng: np.random.Generator, actions: HandActions, filter: Filter) -> Iterator[np.ndarray]:
+    """For ever, what becomes of actions that are random, extreme, huge, NaN, tiny, or the same for a long time."""
+    size = len(actions.meaning["names"])
+    while True:
+        kind, times = rng.integers(6), 1
+        if kind == 0:
+            action = rng.uniform(-1, 1, size)
+        elif kind == 1:
+            action = rng.choice([-1.0, 0.0, 1.0], size)
+        elif kind == 2:
+            action = rng.choice([-1e300, 1e300, -np.inf, np.inf, np.nan, 0.0], size)
+        elif kind == 3:
+            action = rng.normal(0, 1e-9, size)
+        elif kind == 4:
+            action = np.zeros(size)
+        else:
+            action, times = rng.choice([-1.0, 0.0, 1.0], size), int(rng.integers(1, 60))
+        for _ in range(times):
+            yield actions.requested(action, filter.position)
+
+
+def add_poses(report: Report, poses: int, rng: np.random.Generator) -> None:
+    arm = Kinematics("so101")
+    off, turned = np.zeros(poses), np.zeros(poses)
+    for number in range(poses):
+        goal, start = arm.pose(rng.uniform(arm.low, arm.high)), rng.uniform(arm.low, arm.high)
+        found, _ = arm.solve(goal, start, arm.low, arm.high, seed=number)
+        motion = arm.motion(goal, arm.pose(found))
+        off[number], turned[number] = np.linalg.norm(motion[:3]), np.abs(motion[3:]).max()
+    report.add(f"FK(IK) of {poses:,} reachable poses: position, median", float(np.median(off)) * 1e6, "µm")
+    report.add("position, worst", float(off.max()) * 1e6, "µm", 10)
+    report.add("roll and pitch, worst", float(turned.max()) * 1e6, "µrad", 100)
+
+
+def main() -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("--poses", type=int, default=10_000)
+    made.add_argument("--actions", type=int, default=1_000_000)
+    made.add_argument("--seed", type=int, default=0)
+    flags = made.parse_args()
+    rng = np.random.default_rng(flags.seed)
+    arms = -(-flags.actions // EACH)
+    report = Report(f"hand actions: {flags.poses:,} poses, {flags.actions:,} hostile actions to {arms} arms")
+    add_poses(report, flags.poses, rng)
+    outside, refused, took = 0, 0, list[float]()
+    for number in range(arms):
+        arm, steps = Arm(rng), min(EACH, flags.actions - number * EACH)
+        source = timed(hostile(rng, arm.actions, arm.filter), took)
+        outside += violations(arm.filter, arm.limits, steps, rng, exact=number % 2 == 0, source=source)
+        refused += arm.filter.refused
+    report.add("hostile actions: commands outside of any limit", outside, "", 0)
+    report.add("hostile actions refused for NaN", refused, "")
+    report.add("an action into joint targets, median", float(np.median(took)) * 1e3, "ms")
+    report.add("an action into joint targets, 99.9 %", float(np.quantile(took, 0.999)) * 1e3, "ms")
+    report.finish(flags.json)
+    return 1 if outside else 0
+
+
+def timed(source: Iterator[np.ndarray], took: list[float]) -> Iterator[np.ndarray]:
+    while True:
+        begun_s = time.perf_counter()
+        request = next(source)
+        took.append(time.perf_counter() - begun_s)
+        yield request
+
+
+if __name__ == "__main__":
+    sys.exit(main())
