@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import re
 import textwrap
 import types
@@ -160,6 +161,10 @@ def parse(
         )
     parser.add_argument("--help-config", action="store_true", help="list every config field and its default")
     add_flags(parser)
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what may follow: see tools.completion
+        from agent import completion
+
+        completion.answer(parser, used, env_options)
     if often:
         first, _, more = retyped(description).partition("\n")
         parser.description = f"{first}\n\nUsed most:\n{_used_most(parser, used, often)}\n{more}"
@@ -220,6 +225,11 @@ def _used_most(parser: argparse.ArgumentParser, used: list[str], names: Sequence
         start = f"  --{name + ' ' + str(value):24} "
         lines += textwrap.wrap(start + text, 118, subsequent_indent=" " * len(start))
     return "\n".join(lines) + "\n"
+
+
+def suggest(action: argparse.Action, values: Iterable[str]) -> None:
+    """Offer `values` where tab completes `action`, which takes others, too."""
+    action.completer = lambda **_: values  # type: ignore[attr-defined]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -35,6 +35,7 @@ COMMANDS = {
     "learning": ("tools.learning", "compare presets on a suite of tasks"),
     "keys": ("tools.keys", "make the keys of learner and robots"),
     "link": ("tools.link", "check the connection to the learner"),
+    "completion": ("tools.completion", "tab completion for bash, zsh and fish"),
     "bench": ("tools.bench", "benchmarks: calql bench NAME"),
 }
 
@@ -74,6 +75,10 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
 
 
 def main() -> None:
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what may follow
+        from tools import completion
+
+        sys.argv[1:] = completion.command({name: about for name, (_, about) in COMMANDS.items()}, benchmarks)
     if sys.argv[1:] == ["--version"]:
         import importlib.metadata
 

@@ -257,7 +257,8 @@ def summary(kept: list[Episode], asked: int, took_s: float, out: Path) -> str:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="NAME", help="what moves the robot: " + KINDS)
+    device = parser.add_argument("--device", metavar="NAME", help="what moves the robot: " + KINDS)
+    cli.suggest(device, (*DEVICES, LEROBOT))
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the episodes go")
 
 

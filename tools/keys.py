@@ -19,23 +19,20 @@ import sys
 from pathlib import Path
 
 from agent import cli
-from agent.commands import retyped
 from agent.spec import UserError
 from agent.wire import keys
 from agent.wire.schema import NAME
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog=retyped("python -m tools.keys"),
-        description=retyped(__doc__ or ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--robot", metavar="NAME", help="keys of the robot NAME (its --robot-name); none: the learner's"
     )
     parser.add_argument("--out", metavar="FOLDER", default="keys", help="where they go (keys)")
-    flags = parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags = cli.parse(argv, __doc__ or "", [], add_flags, prog="python -m tools.keys").flags
     if flags.robot is not None and (not NAME.fullmatch(flags.robot) or flags.robot == keys.LEARNER):
         raise UserError(f"--robot {flags.robot!r}: letters, digits, '_', '-' and '.', 64 at most, and not 'learner'")
     folder = Path(flags.out)

@@ -82,7 +82,7 @@ def show(operator: Operator, enabled: bool) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="NAME", help=", ".join(BY_A_PERSON))
+    cli.suggest(parser.add_argument("--device", metavar="NAME", help=", ".join(BY_A_PERSON)), BY_A_PERSON)
 
 
 OFTEN = ("device", "control", "speed", "dead-band")  # of the flags, first in --help
