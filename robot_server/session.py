@@ -143,6 +143,8 @@ def may_act(link: Link, robot: RobotConfig, over: Callable[[], bool], control: C
         link.save()
         return not why_not()
 
+    if control:
+        control.serve()  # what was pressed while an episode was saved, or an arm connected
     reason = why_not()
     return not over() if not reason else wait_until(resolved, reason, over)
 

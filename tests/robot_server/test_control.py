@@ -706,6 +706,14 @@ def test_after_a_stop_nothing_moves_until_a_person_releases_it(acting, control, 
     assert turns[:3] == [True] * 3 and not control.stopped and "stopped by a person" in "".join(logged())
 
 
+def test_a_stop_that_waits_unread_keeps_the_next_episode_from_beginning(acting, control, operator):
+    """It was pressed while an episode was saved, or an arm connected; the reset moved the arm before it was read."""
+    operator().socket.send(question("event", event="stop"))
+    assert control.socket.poll(20_000)
+    assert not robot_server.session.may_act(acting.link, RobotConfig(), lambda: control.stopped, control)
+    assert control.stopped
+
+
 def test_what_was_pressed_during_the_reset_is_not_this_episodes(acting, control, operator, tiny_env, monkeypatch):
     person, reset = operator(), tiny_env.reset
 
