@@ -154,6 +154,8 @@ class SuccessClassifier:
                 programs = [archive.read(entry) for entry in entries if entry.filename.endswith("data.pkl")]
                 if any(b"bytearray" in program for program in programs):  # torch allows it, of any size
                     raise ValueError("'bytearray' in it")
+                if any(entry.external_attr for entry in entries):  # torch.load reads zeros for what is called a folder
+                    raise ValueError("its table of contents is damaged")
             data = torch.load(path, map_location="cpu", weights_only=True)
             if data.get("kind") != KIND or data.get("format") != FORMAT:
                 raise ValueError("made by another program or release")

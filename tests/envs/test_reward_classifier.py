@@ -271,6 +271,14 @@ def test_every_environment_has_the_common_options_and_the_same_class_each_time()
         assert (kind().classifier, kind().after_success) == (None, None)
 
 
+def test_item_17_a_weight_that_the_table_of_contents_calls_a_folder_is_not_read_as_zeros(always, tmp_path):
+    data = bytearray((tmp_path / "always.pt").read_bytes())
+    data[data.rindex(b"PK\x01\x02", 0, data.rindex(b"/data/9")) + 38] ^= 0x10  # DOS's mark of a folder
+    (tmp_path / "flipped.pt").write_bytes(data)
+    with pytest.raises(ValueError, match=r"flipped\.pt: not a classifier .* table of contents is damaged"):
+        SuccessClassifier.load(tmp_path / "flipped.pt")
+
+
 class Bytes:
     def __reduce__(self):
         return bytearray, (10**9,)
