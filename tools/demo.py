@@ -1,6 +1,7 @@
 """The whole job on this machine: demonstrations, offline training, evaluation, online fine-tuning, evaluation, a plot.
 
   python -m tools.demo                                   # what `make demo` runs: configs/quickstart.yaml
+  python -m tools.demo --config configs/hardware/so101_mock.yaml --folder runs/so101   # a simulated SO-101
   python -m tools.demo --config configs/quickstart.yaml --config configs/presets/cql.yaml --folder runs/cql --seed 1
 
 Runs the commands that a user types, each as its own process, and shows them; fine-tuning is two processes, learner and
@@ -29,6 +30,7 @@ from tools.common.curves import task_in_words
 from tools.common.process import STOP_S, Process, free_port
 from tools.common.rollout import env_options
 from tools.common.seeds import EVALUATION_SEED, MAX_SEED, SEED_STRIDE
+from tools.evaluate import on_an_arm
 
 
 class Stage(Process):
@@ -39,10 +41,17 @@ class Stage(Process):
         super().__init__(folder, name, *command)
 
 
-def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int) -> dict[str, Any]:
+def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int, arm: str) -> dict[str, Any]:
+    """arm: the environment, where it is an arm, in wall-clock time; its own success signal judges."""
     command = ["tools.evaluate", "--ckpt", str(ckpt), "--episodes", str(episodes), "--seed", str(EVALUATION_SEED)]
-    stage = Stage(folder, f"evaluate_{name}", *command, "--workers", str(min(cores, 4)), "--json")
-    result: dict[str, Any] = json.loads(stage.output())
+    command += (
+        ["--env", arm, "--out", str(folder / f"trials_{name}"), "--verdict", "signal"]
+        if arm
+        else ["--workers", str(min(cores, 4))]
+    )
+    result: dict[str, Any] = json.loads(Stage(folder, f"evaluate_{name}", *command, "--json").output())
+    if arm:
+        result = {**result["checkpoints"][0], "return": result["checkpoints"][0]["success"]}
     low, high = result["low"], result["high"]
     print(
         f"  success {result['success']:.0%} of {episodes} episodes (95 % interval {low:.0%} to {high:.0%})\n",
@@ -114,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"--folder {folder}: {error.strerror}") from None
     cores = len(os.sched_getaffinity(0))
+    arm = arguments.env()[0] if on_an_arm(arguments.env()[0]) else ""
     seed, demos, ckpt = flags.seed, folder / "demos", folder / "offline.pt"
     print(f"{cores} cores; everything goes to {folder}/\n")
 
@@ -124,9 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     pretrain = [*configs, "--data", str(demos), "--out", str(ckpt), "--run", str(folder / "pretrain")]
     print(stage("collect", "tools.collect", *collect))
     print(stage("pretrain", "agent.pretrain", *pretrain, "--threads", str(cores), "--learner.seed", str(seed)))
-    offline = evaluate(folder, "offline", ckpt, flags.episodes, cores)
+    offline = evaluate(folder, "offline", ckpt, flags.episodes, cores, arm)
     fine_tune(folder, configs, seed, cores, arguments.section("online").env_steps)
-    online = evaluate(folder, "online", folder / "online/latest.pt", flags.episodes, cores)
+    online = evaluate(folder, "online", folder / "online/latest.pt", flags.episodes, cores, arm)
 
     episodes = read_log(folder / "online", "episode")
     last = episodes[-1]

@@ -42,6 +42,25 @@ def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path, monkeypatch, c
     assert f"success before fine-tuning {summary['offline_success']:.0%}" in capsys.readouterr().out
 
 
+def test_an_arm_is_evaluated_one_episode_at_a_time_by_its_own_signal(tmp_path, monkeypatch, capsys):
+    class Stage:
+        def __init__(self, folder, name, *command):
+            self.command = command
+
+        def output(self):
+            flags = " ".join(self.command)
+            assert (
+                flags.endswith(f"--env mock --out {tmp_path}/trials_offline --verdict signal --json")
+                and "--workers" not in flags
+            )
+            return json.dumps({"checkpoints": [{"success": 0.5, "low": 0.1, "high": 0.9, "episodes": 4}]})
+
+    monkeypatch.setattr(demo, "Stage", Stage)
+    result = demo.evaluate(tmp_path, "offline", tmp_path / "offline.pt", 4, 2, arm="mock")
+    assert (result["success"], result["return"], result["episodes"]) == (0.5, 0.5, 4)
+    assert "success 50% of 4 episodes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -120,6 +120,41 @@ def test_both_cameras_see_the_cube():
         cameras.close()
 
 
+@described
+def test_a_fault_of_the_world_is_one_of_its_bus_or_its_motors(tmp_path):
+    from envs.real.mock_so101 import OVERLOADED, SO101
+
+    world = SO101(mock_options({"socket": str(tmp_path / "w.sock"), "size": 16, "lost": 5.0, "late_s": 0.3}, "so101"))
+    try:
+        faults, first = world.bus.faults, world.bus.servos[1]
+        world.tick()
+        assert (faults.lost, faults.late, faults.late_s) == (5.0, 0.0, 0.3) and first.torque
+        assert world.measured == pytest.approx([0, -60, 60, 60, 0, 60], abs=3)
+        first.set("goal", first.ticks + 300)
+
+        def moves(fault=""):
+            world.break_(fault, 60.0)
+            before, world._advanced_s = world.measured[0], time.monotonic() - 0.09
+            world.tick()
+            return world.measured[0] - before
+
+        assert moves("late") > 1 and faults.late == 1000 and not world.bus.servos[OVERLOADED].overloaded
+        assert moves("fault") > 1 and world.bus.servos[OVERLOADED].overloaded
+        world.break_("late", 0.0)
+        first.set("goal", first.ticks + 300)
+        for _ in range(10):
+            moves("stall")
+        assert moves("stall") < 0.5 and faults.late == 0
+        moves("disconnect")
+        assert not port_of(str(tmp_path / "w.sock")).exists()
+        world.break_("disconnect", 0.0)
+        world.tick()
+        assert port_of(str(tmp_path / "w.sock")).exists()
+    finally:
+        world.close()
+    assert not calibration_of(str(tmp_path / "w.sock")).exists()
+
+
 # ---- the whole stack, in wall-clock time ----
 
 
