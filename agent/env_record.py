@@ -16,6 +16,7 @@ from typing import Any
 from agent.action_meaning import ActionMeaning, different
 from agent.spec import SpecError, UserError
 
+GUARDS = ("camera_check", "camera_reference")  # options that change nothing in what is recorded
 PLAIN = re.compile(r"sim|fake|gym:(gymnasium_robotics:)?[^:]+")  # imports nothing that the name chooses
 
 
@@ -70,7 +71,7 @@ class EnvRecord:
         mine, theirs = {**switches, **self.options}, {**switches, **other.options}
         return {
             key: f"{mine.get(key)} against {theirs.get(key)}"
-            for key in sorted({*mine, *theirs})
+            for key in sorted({*mine, *theirs}.difference(GUARDS))
             if mine.get(key) != theirs.get(key)
         }
 

@@ -95,6 +95,13 @@ class Camera:
             raise CameraError(f"camera '{self.name}': newest frame is {age_s:.2f} s old: {_frozen_line(still_s)}")
         return newest.frame
 
+    def view(self) -> tuple[int, np.ndarray]:
+        """(number of the newest frame, its crop uint8 (H, W, 3) RGB as the source sends it). Raises as `read` does."""
+        self.read()
+        newest = self._newest  # the reader swaps it at any moment
+        assert newest
+        return newest.frame.number, cv2.cvtColor(self._cropped(newest.raw), cv2.COLOR_BGR2RGB)
+
     def close(self, timeout_s: float = 2.0) -> None:
         """End the reader; returns within timeout_s. A reader that its driver does not let go of is said and left."""
         self._closing.set()
@@ -164,12 +171,16 @@ class Camera:
                 f"it sends {raw.shape[1]} x {raw.shape[0]} pixels, not {options.width} x {options.height}: "
                 "set width and height (and crop) to what it has (v4l2-ctl --list-formats-ext)"
             )
-        if options.crop:
-            top, left, rows, columns = options.crop
-            raw = raw[top : top + rows, left : left + columns]
+        raw = self._cropped(raw)
         if raw.shape[:2] != (size, size):
             raw = cv2.resize(raw, (size, size), interpolation=cv2.INTER_AREA)
         return cv2.cvtColor(raw, cv2.COLOR_BGR2RGB)
+
+    def _cropped(self, raw: np.ndarray) -> np.ndarray:
+        if not self.options.crop:
+            return raw
+        top, left, rows, columns = self.options.crop
+        return raw[top : top + rows, left : left + columns]
 
     def _keep(self, raw: np.ndarray, image: np.ndarray, arrived_s: float) -> None:
         """Raises CameraError for a frozen one, which is then opened again."""

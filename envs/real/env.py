@@ -18,11 +18,13 @@ from envs.clock import Clock
 from envs.real.actions import Actions, AxisActions
 from envs.real.arm import ArmError, State
 from envs.real.camera_options import CameraError
+from envs.real.camera_set import CameraSet
 from envs.real.hand import HandActions, read_hand
 from envs.real.lost_replies import LostReplies
 from envs.real.options import RealOptions, check, read_axis
 from envs.real.realtime import real_time
-from envs.real.startup import make_camera, start_arm
+from envs.real.start_check import StartCheck
+from envs.real.startup import start_arm
 
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
 ARRIVED = 0.02  # of an axis's range: so near is there
@@ -55,24 +57,21 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self._period_s = 1 / options.control_hz
         hand = read_hand(options, self._named)
         self.clock = Clock(options.control_hz)
-        self._cameras = {
-            name: make_camera(options, name, given) for name, given in options.cameras.items() if not _arms(given)
-        }
+        self._cameras = CameraSet(options)
+        self._start_check = StartCheck(options)
         self.realtime = self.realtime_denied = False
         self.lost_replies, self._lost = 0, LostReplies("the arm's bus")
         self._arm = start_arm(options, self._named)
         try:
             self.realtime = options.realtime and real_time()
             self.realtime_denied = options.realtime and not self.realtime
-            if self._cameras:
-                from envs.real.cameras import start_all
-
-                start_all(list(self._cameras.values()))
+            self._cameras.start()
             named, axes, period_s = self._named, self._arm.axes, self._period_s
             self._actions: Actions = (
                 HandActions(hand, named, axes, period_s) if hand else AxisActions(named, axes, period_s)
             )
             self.target = self._arm.first.position
+            self._start_check.first_state(self._named, self.target[self.action_axes])
             self._actions.rest(self.target, anew=True)
             self._steps, self._seen_s, self._held = 0, time.monotonic(), True
             first, _ = self._observe()
@@ -102,6 +101,17 @@ class RealEnv(gymnasium.Env, PacedEnv):
             "robot": self.options.arm.removeprefix("lerobot:").removeprefix("mock:").removesuffix("_follower"),
         }
 
+    @property
+    def action_axes(self) -> list[int]:
+        """Where the axes that actions move are among the arm's."""
+        return [self._arm.axes.index(name) for name in self._named]
+
+    def measure(self) -> State:
+        """The arm's newest state, now. Raises RobotFault."""
+        with self._faults():
+            self.state = self._arm.state()
+        return self.state
+
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         """Home, by way of `via`, through the safety filter; then the prompt, and a bounded random start."""
         super().reset(seed=seed)
@@ -114,6 +124,10 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self.clock.start()
             for place in [*self.options.via, {name: axis.home for name, axis in self._named.items()}]:
                 self._go(place)
+            if self._start_check.due:
+                self._rest(self._arm.hold())
+                self._start_check.at_home(self._cameras, self._arm.state, self.paused)
+                self.clock.start()
             self._rest(self._arm.scene(int(self.np_random.integers(2**31))))
             if self.options.prompt:
                 self._rest(self._arm.hold())
@@ -165,8 +179,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
     def close(self) -> None:
         """The arm is held, and let go."""
         self._arm.close()
-        for camera in self._cameras.values():
-            camera.close()
+        self._cameras.close()
         if self.realtime:
             real_time(False)
 
@@ -210,8 +223,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
         def idle(left_s: float) -> None:
             nonlocal held
-            for camera in self._cameras.values():
-                camera.read()  # one that has gone ends the step now
+            self._cameras.watch()  # one that has gone ends the step now
             if self.paused(min(left_s, LOOK_S)):
                 held = True
                 if not self._held:
@@ -226,20 +238,10 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self.lost_replies = self._lost.update(state.lost)
         if state.target is not None:  # not where it was to go when the step began
             self.target = state.target
-        observation, times = {}, [state.time_s]
-        for name, given in self.options.cameras.items():
-            if name in self._cameras:
-                frame = self._cameras[name].read()
-                observation[name] = frame.image
-                times.append(frame.time_s)
-            elif name in state.images:
-                observation[name] = _shrunk(state.images[name], int(given.get("size", 128)))
-            else:
-                there = ", ".join(state.images) or "none"
-                raise ArmError(f"camera '{name}': the arm's driver has none of that name; it has {there}")
-        observation |= {"proprio": state.position.astype(np.float32), **self._actions.states(state.position)}
+        images, times = self._cameras.read(state)
+        observation = {**images, "proprio": state.position.astype(np.float32), **self._actions.states(state.position)}
         self._seen_s = time.monotonic()
-        return observation, self._seen_s - min(times)
+        return observation, self._seen_s - min([state.time_s, *times])
 
     def _faults(self) -> _Faults:
         return _Faults(self)
@@ -269,14 +271,3 @@ class _Faults:
             env._held = True
         if isinstance(error, (RuntimeError, OSError)):
             raise RobotFault(str(error), by_itself=isinstance(error, CameraError)) from None
-
-
-def _arms(camera: Mapping[str, Any]) -> bool:
-    """Whether it is one that the arm's driver reads."""
-    return camera.get("source") == "arm"
-
-
-def _shrunk(image: np.ndarray, size: int) -> np.ndarray:
-    import cv2
-
-    return image if image.shape[:2] == (size, size) else cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

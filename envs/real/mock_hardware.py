@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from envs.real.mock_arm import WorldOptions
+from envs.real.mock_camera_faults import spoil
 
 LOG = "MOCK_LOG"
 
@@ -83,7 +84,8 @@ class Hardware:
         now_s = time.monotonic()
         if now_s - self._shot_s >= 1 / self.options.fps - 0.5 / self.tick_hz:
             self._shot_s = now_s
-            self._pending.append((now_s + self.options.camera_delay_s, self.pictures()))
+            seen = spoil(self.pictures(), self.broken)
+            self._pending.append((now_s + self.options.camera_delay_s, seen))
         while self._pending and self._pending[0][0] <= now_s:
             images = self._pending.popleft()[1]
             with self.changed:

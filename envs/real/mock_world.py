@@ -8,6 +8,11 @@ Faults:  stall            the motors do nothing, and say nothing of it
          late             its answers come `late_s` after they were asked for
          freeze:CAMERA    the camera sends the same frame again and again
          unplug:CAMERA    the camera's cable is out
+         move:CAMERA      the camera was knocked: its picture is 5 px to the right
+         rotate:CAMERA    its picture is turned by 1 degree
+         dim:CAMERA       half the brightness
+         cover:CAMERA     its lens is covered
+         swap             each camera has another's number
 
 `--env mock` starts it, and connects as to hardware: the arm (envs.real.mock_arm) and each camera by a line of its own,
 on one Unix socket. It ends when nobody has been connected for a while. With MOCK_LOG=FILE each tick is a line of JSON

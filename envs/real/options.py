@@ -86,6 +86,12 @@ class RealOptions:
     )
     reset_speed: float = option(0.5, "of a reset, as a share of each axis's speed", above=0, high=1)
     via: list[dict[str, float]] = option([], "reset: axes ({x: 0.5}) to pass on the way home, in order")
+    camera_check: Literal["warn", "refuse", "ignore"] = option(
+        "warn", "at the first reset, where a camera differs from its reference picture (tools.doctor)"
+    )
+    camera_reference: str = option(
+        "", "file of the reference pictures; empty: one for this arm in the user's data folder (~/.local/share/calql)"
+    )
     prompt: str = option("", "reset: what a person has to do before each episode; it waits for them")
 
 

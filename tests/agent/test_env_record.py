@@ -36,6 +36,13 @@ def test_differences():
     assert lift.differences(can) == {"task": "Lift against Can", "hz": "None against 5"}
 
 
+def test_guards_of_the_arm_make_no_difference():
+    """Episodes recorded before there were such options, or with another, can be continued."""
+    with_check = EnvRecord("real", {"arm": "a", "camera_check": "refuse", "camera_reference": "mine.npz"})
+    assert with_check.differences(EnvRecord("real", {"arm": "a", "camera_check": "warn"})) == {}
+    assert with_check.differences(EnvRecord("real", {"arm": "a"})) == {}
+
+
 @pytest.mark.parametrize("data", [{"name": "sim", "options": 3}, {"name": 5}])
 def test_nonsense_from_outside_is_refused_in_one_line(data):
     with pytest.raises(SpecError, match="malformed"):
