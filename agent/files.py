@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+LEAST_FREE = 5e9  # bytes: hours of two cameras at 10 Hz
 UNSYNCABLE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP}  # a folder of others, or of a strange file system
 
 
@@ -79,6 +80,12 @@ def existing(folder: str | Path) -> Path:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+def low_space(folder: str | Path) -> str:
+    """How little space is left where `folder` is, or would be; empty when there is enough. Raises OSError."""
+    free = shutil.disk_usage(existing(folder)).free
+    return f"{free / 1e9:.1f} GB free for {folder}: make room" if free < LEAST_FREE else ""
 
 
 def check_writable(folder: str | Path) -> None:

@@ -32,7 +32,7 @@ from agent import logs
 from agent.cli import Stop, parse, run
 from agent.config import LinkConfig
 from agent.env_record import EnvRecord
-from agent.files import raise_descriptor_limit
+from agent.files import low_space, raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
 from envs.base import action_meaning, paced_env
 from robot_server.config import RobotConfig
@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
+        if line := low_space(robot.spool):
+            log.warning("%s", line)
         link = connect(arguments.section("link"), robot, env, EnvRecord(name, options))
     except BaseException:
         env.close()

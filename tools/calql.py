@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": ("tools.evaluate", "success rate of a checkpoint"),
     "plot": ("tools.plot", "learning curves of runs"),
     "export-run": ("tools.export_run", "send a run's curves to W&B or trackio"),
+    "doctor": ("tools.doctor", "is this arm ready? cameras, axes, bus, disk, clock, link"),
     "rerun": ("tools.rerun", "episodes or the live robot for the Rerun viewer"),
     "learning": ("tools.learning", "compare presets on a suite of tasks"),
     "keys": ("tools.keys", "make the keys of learner and robots"),

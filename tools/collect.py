@@ -36,6 +36,7 @@ import agent.installed  # noqa: F401
 import argparse
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import signal
@@ -49,7 +50,7 @@ from agent import cli
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.data.state_statistics import StateStatistics
 from agent.env_record import EnvRecord
-from agent.files import make_folder, try_lock
+from agent.files import low_space, make_folder, try_lock
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
 from envs.base import action_meaning
@@ -64,6 +65,8 @@ from tools.recording.writer import Writer
 
 if TYPE_CHECKING:
     import gymnasium
+
+log = logging.getLogger(__name__)
 
 KINDS = ", ".join((*DEVICES, f"{LEROBOT}<type>"))
 LEAST_FOR_STATES = 5  # episodes; in fewer a goal may well stay where it is
@@ -222,6 +225,8 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
                 action_of(Command(place={}), env)
             else:
                 to_action(Command(), spec.action_dim)
+        if line := low_space(out):
+            log.warning("%s", line)
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
         origin = env_record(name, options)
         if actions := action_meaning(env):

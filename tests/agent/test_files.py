@@ -1,6 +1,7 @@
 """What a power cut may take (issue 20, item 20): nothing that was written, nor a folder that it lies in."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,12 @@ def test_a_lock_is_held_until_its_file_is_closed_and_shared_among_those_who_only
     with (tmp_path / "file").open("rb") as file:
         assert files.try_lock(file, shared=True) and not at_it(shared=True) and at_it(shared=False)
     assert not at_it(shared=False)
+
+
+def test_little_space_is_a_line(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or usage._replace(free=int(6e9)))
+    assert files.low_space(tmp_path / "not" / "there") == "" and asked == [tmp_path]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(1.5e9)))
+    assert files.low_space(tmp_path) == f"1.5 GB free for {tmp_path}: make room"

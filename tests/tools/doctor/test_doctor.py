@@ -1,0 +1,152 @@
+"""The doctor and the short check at a start, on the mock arm: real processes, its cameras, wall-clock time."""
+
+import json
+import logging
+import time
+
+import pytest
+
+import envs
+from agent.spec import UserError
+from envs.base import RobotFault
+from envs.real.camera_reference import load
+from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
+from envs.real.mock_world import send_fault
+from tools.doctor import __main__ as doctor
+
+CAMERAS = {
+    name: {"source": "mock", "size": 32, "fps": 20, "warmup_frames": 1, "max_age_s": 2.0, "frozen_s": 0.0}
+    for name in ("agentview", "robot0_eye_in_hand")
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Options of the mock arm that runs, with its reference saved; the doctor's lines of that."""
+    folder = tmp_path_factory.mktemp("world")
+    arm = {"socket": str(folder / "mock.sock")}
+    start_world({**vars(MockArmOptions()), **arm})
+    someone = MockCamera("agentview", arm["socket"], 128)
+    someone.open()  # the world ends when nobody is there
+    options = {
+        "arm_options": arm,
+        "cameras": CAMERAS,
+        "camera_reference": str(folder / "reference.npz"),
+        "watchdog_s": 1.0,  # this machine may be busy
+        "realtime": False,
+    }
+    yield options
+    someone.close()
+
+
+@pytest.fixture
+def examined(world, capsys, monkeypatch, tmp_path):
+    """examined(*flags): exit code and lines (by check) of the doctor."""
+    for module, name, less in ((doctor, "WATCH_S", 0.5), (doctor.arm, "SETTLE_S", 0.4), (doctor.arm, "JOGS", 2)):
+        monkeypatch.setattr(module, name, less)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags):
+        words = [word for key, value in world.items() for word in (f"--{key}".replace("_", "-"), json.dumps(value))]
+        words = [word.strip('"') if word.startswith('"') else word for word in words]
+        code = doctor.main(["--env", "mock", *words, "--json", *flags])
+        told = json.loads(capsys.readouterr().out)
+        assert (code == 0) == told["ok"] == all(line["ok"] for line in told["checks"])
+        assert all(bool(line["remedy"]) != line["ok"] for line in told["checks"])
+        return code, {line["check"]: line for line in told["checks"]}
+
+    return run
+
+
+@pytest.fixture
+def broken(world):
+    """broken(fault): until the end of the test."""
+    made = []
+
+    def make(fault):
+        made.append(fault)
+        send_fault(world["arm_options"]["socket"], fault, 600.0)
+        time.sleep(0.3)
+
+    yield make
+    for fault in made:
+        send_fault(world["arm_options"]["socket"], fault, 0.0)
+
+
+def test_without_a_reference_the_doctor_says_how_to_make_one_and_makes_it(examined, world):
+    code, lines = examined("--no-motion")
+    assert code == 1 and "no reference pictures" in lines["cameras"]["says"] and "axes" not in lines
+    _, lines = examined("--save-reference")
+    known = load(doctor.Path(world["camera_reference"]))
+    assert {name: each.image.shape for name, each in known.cameras.items()} == dict.fromkeys(CAMERAS, (128, 128, 3))
+    assert all(len(each.corners) >= 12 for each in known.cameras.values()) and set(known.lag) == {"x", "y", "z"}
+    beside = doctor.Path(world["camera_reference"]).with_suffix(".png")
+    assert beside.read_bytes().startswith(b"\x89PNG") and str(beside) in lines["cameras"]["says"]
+    for name in ("camera agentview", "camera robot0_eye_in_hand", "axes", "arm", "bus", "clock", "disk"):
+        assert lines[name]["ok"], lines[name]
+
+
+@pytest.mark.parametrize(
+    ("fault", "camera", "says"),
+    [
+        ("move:agentview", "agentview", "has moved"),
+        ("swap", "agentview", "swapped"),
+    ],
+)
+def test_what_happened_to_a_camera_is_found(examined, broken, fault, camera, says):
+    broken(fault)
+    code, lines = examined("--no-motion")
+    assert code == 1 and says in lines[f"camera {camera}"]["says"], lines
+    other = next(name for name in CAMERAS if name != camera)
+    assert lines[f"camera {other}"]["ok"] == (fault != "swap")
+
+
+def test_a_start_warns_once(world, broken, caplog):
+    caplog.set_level(logging.INFO, "envs")
+    broken("move:agentview")
+    env = envs.make("mock", **world)
+    try:
+        for seed in (0, 1):
+            env.reset(seed=seed)
+        lines = [record.getMessage() for record in caplog.records if record.name == "envs.real.start_check"]
+        assert len(lines) == 1 and lines[0].startswith("camera 'agentview': has moved: its picture is ")
+    finally:
+        env.close()
+
+
+def test_a_start_that_refuses_goes_on_when_the_camera_is_put_back(world, broken, logged):
+    broken("cover:agentview")
+    env = envs.make("mock", **world, camera_check="refuse")
+    try:
+        with pytest.raises(RobotFault, match=r"camera 'agentview': is black or covered") as caught:
+            env.reset(seed=0)
+        assert not caught.value.by_itself  # a person has to look
+        env.clear()
+        with pytest.raises(RobotFault, match="covered"):
+            env.reset(seed=0)
+        send_fault(world["arm_options"]["socket"], "cover:agentview", 0.0)
+        time.sleep(0.3)
+        env.clear()
+        logged()
+        env.reset(seed=0)
+        assert logged() == []
+    finally:
+        env.close()
+
+
+def test_an_arm_that_fails_does_not_hide_the_cameras(examined, broken):
+    broken("fault")
+    code, lines = examined()
+    assert code == 1 and "motor 3 overloaded" in lines["arm"]["says"]
+    assert "sends frames" in lines["camera agentview"]["says"] and lines["disk"]["ok"]
+
+
+def test_what_is_no_arm_or_no_sense_is_a_usage_error():
+    for words in (
+        ["--env", "fake"],
+        ["--env", "real"],
+        ["--env", "mock", "--cameras", "{front: {sise: 3}}"],
+        ["--env", "mock", "--save-reference", "--no-motion"],
+    ):
+        with pytest.raises(UserError):
+            doctor.main(words)
