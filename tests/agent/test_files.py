@@ -1,4 +1,4 @@
-"""What a power cut may take (issue 20, item 20): nothing that was written, nor a folder that it lies in."""
+"""What a power cut may take: nothing that was written, nor a folder that it lies in."""
 
 import os
 import shutil

@@ -860,7 +860,7 @@ def test_no_demonstrations_are_needed_without_an_offline_share(tune, episodes, t
     assert run.learner.updates > 0 and run.learner.trainer.offline is None
 
 
-# ---- a start that fails (issue 20, item 22) ----
+# ---- a start that fails ----
 
 
 @pytest.mark.parametrize("case", ["port in use", "bad keys", "other spaces", "no device", "no demonstrations", "file"])

@@ -591,7 +591,7 @@ def test_several_folders_and_single_files_are_read_together(tmp_path, demos, mak
     assert len(episodes) == 5 and len(replay) == 26 + 9 and episodes[0].observations == {}
 
 
-# ---- a start that fails (issue 20, item 22) ----
+# ---- a start that fails ----
 
 
 @pytest.mark.parametrize("case", ["no data", "bad device", "a file above"])

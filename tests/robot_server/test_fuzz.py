@@ -66,7 +66,7 @@ class Endless:
 
 
 def test_a_message_of_very_many_frames_holds_no_control_step_up(bench, episode_steps, empty):
-    """Issue 20, item 6, at the robot's end."""
+    """Endless and empty frames, at the robot's end."""
     with false_learner(bench) as (router, link, route):
         router.send_multipart([route, *[b""] * 300_000])
         router.send_multipart([route, b"not a message either"])

@@ -1,4 +1,4 @@
-"""Data that is larger than the memory: said in one line before it is loaded (issue 20, item 28)."""
+"""Data that is larger than the memory: said in one line before it is loaded."""
 
 import logging
 

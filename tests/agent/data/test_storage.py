@@ -43,7 +43,7 @@ def test_every_storage_gives_the_same_batches(tmp_path, spec, make_episode, kind
 
 
 def test_a_files_bytes_are_on_the_disk_and_gone_with_the_replay(tmp_path):
-    folder = tmp_path / "run"  # is not made (issue 20, item 22)
+    folder = tmp_path / "run"  # is not made
     column = Mapped(1000, (64, 64), np.dtype(np.uint8), folder)
     descriptor = column._file
     assert list(tmp_path.iterdir()) == []  # no name, so no crash leaves it behind

@@ -1,4 +1,4 @@
-"""Nothing in one episode or message ends a run (issue 20, items 5 and 7)."""
+"""Nothing in one episode or message ends a run."""
 
 import errno
 

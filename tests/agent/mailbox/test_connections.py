@@ -1,4 +1,4 @@
-"""What one connection may bring, and how many there may be (issue 20, items 6 and 9)."""
+"""What one connection may bring, and how many there may be."""
 
 import os
 import resource

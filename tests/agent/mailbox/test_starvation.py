@@ -1,4 +1,4 @@
-"""One robot's flood of episodes holds up neither other robots nor updates (issue 20, item 8)."""
+"""One robot's flood of episodes holds up neither other robots nor updates."""
 
 import subprocess
 import sys

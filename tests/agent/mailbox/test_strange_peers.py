@@ -1,4 +1,4 @@
-"""Peers that are not ours at the learner's socket: web pages, old protocols, idle connections (issue 20, 3 and 9)."""
+"""Peers that are not ours at the learner's socket: web pages, old protocols, idle connections."""
 
 import socket
 import time

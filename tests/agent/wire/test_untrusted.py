@@ -1,4 +1,4 @@
-"""Nesting and formatting of bytes from outside (issue 20, item 5)."""
+"""Nesting and formatting of bytes from outside."""
 
 import json
 

@@ -112,7 +112,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_questio
     assert [theirs.recv(), theirs.recv()] == [(1, "state"), (2, "state")]
 
 
-# ---- who has the arm (issue 20, item 19) ----
+# ---- who has the arm ----
 
 SETUP = Setup("mock", {}, Limits(*[np.ones(1)] * 5), 0.1, 60.0, 0.0, 0.0, np.ones(1), 0.0, realtime=False)
 HOLDER = """

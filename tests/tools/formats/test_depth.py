@@ -1,4 +1,4 @@
-"""Depth is never written as an 8-bit picture: it is left out, and the report has a line of it (issue 20, item 16)."""
+"""Depth is never written as an 8-bit picture: it is left out, and the report has a line of it."""
 
 import av
 import cv2

@@ -1,4 +1,4 @@
-"""Sources with faults: all are found before anything is written, each is one plain line (issue 20, item 27)."""
+"""Sources with faults: all are found before anything is written, each is one plain line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A disk that gets full, and a conversion that is ended: one line, and nothing that looks whole (issue 20, item 27)."""
+"""A disk that gets full, and a conversion that is ended: one line, and nothing that looks whole."""
 
 import os
 import resource

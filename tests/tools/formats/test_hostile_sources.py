@@ -1,4 +1,4 @@
-"""Demonstrations from somebody else: they may name other files, and declare more than they hold (issue 20, item 17)."""
+"""Demonstrations from somebody else: they may name other files, and declare more than they hold."""
 
 import json
 import zlib

@@ -1,4 +1,4 @@
-"""Pictures belong to the steps at whose time they were taken, whatever rows a table has lost (issue 20, item 12)."""
+"""Pictures belong to the steps at whose time they were taken, whatever rows a table has lost."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A conversion holds some megabytes of images, however many and however long the episodes are (issue 20, item 28)."""
+"""A conversion holds some megabytes of images, however many and however long the episodes are."""
 
 import subprocess
 import sys
