@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from agent.spec import UserError
+from robot_server.command import LATCHES
 from robot_server.control import Control
 from robot_server.session import REMIND_S
 from tools.devices.terminal import terminal_if_any
@@ -30,9 +31,15 @@ class Desk(Control):
         super().__init__(address)
         self._terminal = terminal_if_any()
         self.running = False
+        self._seen: dict[str, float] = {}  # what the person at the terminal knew when they pressed a key
 
     def serve(self) -> None:
+        self._seen = self._seen or self._state_now()
         super().serve()
+        self._read_keys()
+        self._seen = self._state_now()
+
+    def _read_keys(self) -> None:
         if not self._terminal:
             return
         try:
@@ -46,9 +53,17 @@ class Desk(Control):
                 self.press(event)
 
     def press(self, event: str) -> None:
-        """An event of the person at this terminal, who sees the arm as it is."""
-        if why := self._event({"event": event, **self.numbers, "seen_s": time.monotonic()}, 0.0):
+        """An event of the person at this terminal.
+
+        They saw the arm as it was when the keys were last read: a stop that has come since, and a key that waited while
+        an arm connected, are not what they meant to lift.
+        """
+        seen = self._seen if event in LATCHES else self._state_now()
+        if why := self._event({"event": event, **seen}, 0.0):
             log.info("%s: %s", event, why)
+
+    def _state_now(self) -> dict[str, float]:
+        return {**self.numbers, "seen_s": time.monotonic()}
 
     def ask(self, episode: str, given: str, stop: Callable[[], bool]) -> str:
         """The person's verdict on the episode that has ended, once they have confirmed it; '' when stop().

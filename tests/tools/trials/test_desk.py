@@ -7,7 +7,7 @@ import msgpack
 import pytest
 
 from agent.spec import UserError
-from robot_server.control_client import Operator, seen
+from robot_server.control_client import Operator, question, seen
 
 
 @pytest.fixture
@@ -40,12 +40,37 @@ def test_keys_of_the_terminal_are_events(desk, keys, key, event):
 def test_space_stops_and_only_a_capital_r_releases(desk, keys):
     keys.pressed = ["space"]
     assert desk.read().events == ("stop",) and desk.hold_reason
-    keys.pressed = ["r", "y", "enter", "p", "p"]
+    keys.pressed = ["r", "y", "enter"]
     desk.read()
     assert desk.stopped
     keys.pressed = ["R"]
     desk.read()
     assert not desk.hold_reason
+
+
+def test_a_key_releases_no_stop_that_came_after_it(desk, keys, page, logged):
+    """Item 2: it was pressed while nobody read the keys, and somebody at the page pressed STOP meanwhile."""
+    keys.pressed = ["space"]
+    desk.serve()
+    keys.pressed = ["R"]
+    page.send(question("event", event="stop"))
+    assert desk.socket.poll(20_000)
+    desk.serve()
+    assert desk.stopped and desk.numbers["stop"] == 2 and "release: Someone pressed STOP again" in "".join(logged())
+    keys.pressed = ["R"]
+    desk.serve()
+    assert not desk.stopped
+
+
+@pytest.mark.parametrize(("away_s", "released"), [(1.0, True), (3.0, False)])
+def test_a_key_that_waited_long_releases_nothing(desk, keys, monkeypatch, away_s, released):
+    keys.pressed = ["space"]
+    desk.serve()
+    now_s = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now_s + away_s)
+    keys.pressed = ["R"]
+    desk.serve()
+    assert desk.stopped != released
 
 
 def test_p_pauses_and_resumes(desk, keys):
