@@ -47,24 +47,24 @@ def teleoperate(device: Device, operator: Operator, stop: cli.Stop) -> None:
             device.reset(1.0 if action[-1] > 0 else -1.0)  # the gripper stays as it is
             command = dataclasses.replace(device.read(), events=command.events)
         if command.events:
-            state = operator.ask("state", timeout_s=0.2).get("state", {})
             command = dataclasses.replace(command, events=paused_or_not(command.events, state))
         if command.enabled or enabled or command.events:
             operator.drive(command, state)
         enabled = command.enabled
         if time.monotonic() - shown_s > SHOWN_S:
             shown_s = time.monotonic()
-            show(operator, enabled)
+            state = show(operator, enabled)
         clock.wait()
 
 
 def paused_or_not(events: tuple[str, ...], state: Mapping[str, Any]) -> tuple[str, ...]:
-    """One key pauses and goes on: which of the two, the robot knows, whoever paused it."""
+    """One key pauses and resumes: which of the two, `state` tells, the newest that the person was shown."""
     word = "resume" if state.get("paused") else "pause"
     return tuple(word if event in ("pause", "resume") else event for event in events)
 
 
-def show(operator: Operator, enabled: bool) -> None:
+def show(operator: Operator, enabled: bool) -> dict[str, Any]:
+    """Write the status line; returns the state that it shows, {} for none."""
     told = operator.ask("state", timeout_s=0.1)
     if not told:
         line = f"no robot server answers at {operator.address}"
@@ -79,6 +79,7 @@ def show(operator: Operator, enabled: bool) -> None:
         line += f" | {state.get('successes', 0)} of {state.get('episodes', 0)} succeeded"
     sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
     sys.stderr.flush()
+    return dict(told.get("state", {}))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

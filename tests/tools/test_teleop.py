@@ -89,8 +89,27 @@ def test_words_reach_the_robot_and_stop_ends_the_tool_only(arm):
 
 def test_one_key_pauses_and_goes_on_whoever_paused(arm):
     read, address = arm
-    run(Script(Command(events=("pause",)), Command(events=("pause",)), Command(events=("stop",))), address)
+    key, until_shown = Command(events=("pause",)), [Command()] * 10
+    run(Script(key, *until_shown, key, Command(events=("stop",))), address)
     assert [event for command in read for event in command.events] == ["pause", "resume"]
+
+
+def test_a_pause_that_the_person_has_not_been_shown_is_not_lifted(arm):
+    """Item 2: two people paused at the same moment, and the second key resumed."""
+    read, address = arm
+    other = Operator(address)
+
+    class Hand(Script):
+        def read(self):
+            command = super().read()
+            if command.events == ("pause",):
+                assert other.ask("event", event="pause")["paused"]
+            return command
+
+    run(Hand(Command(), Command(events=("pause",)), Command(events=("stop",))), address)
+    assert [event for command in read for event in command.events] == ["pause", "pause"]
+    assert other.ask("state")["state"]["paused"]
+    other.close()
 
 
 def test_no_key_releases_a_stop(arm, capsys):
