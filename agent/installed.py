@@ -15,6 +15,8 @@ EXTRAS = {  # of pyproject.toml, with the modules that they bring
     "sim": ("robosuite", "mujoco"),
     "record": ("av", "pyarrow", "PIL", "sdl2", "hidraw"),
     "panel": ("aiohttp",),
+    "ur": ("rtde_control", "rtde_receive"),
+    "xarm": ("xarm",),
     "realsense": ("pyrealsense2",),
     "track": ("wandb",),
     "rerun": ("rerun",),

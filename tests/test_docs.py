@@ -47,6 +47,7 @@ INTERNAL = {
     "tools.setup.cpu_lock",
     "tools.learning.peer_d3rlpy_train",
     "envs.real.arm_process",
+    "envs.real.ur_sdk",
     "tools.stress.bus_drive",
     "envs.start",
 }  # started by others

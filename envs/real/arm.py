@@ -68,11 +68,13 @@ class Arm(Protocol):
 KINDS: dict[str, tuple[str, str]] = {
     "mock": ("envs.real.mock_arm", "mock_arm"),
     "lerobot": ("envs.real.arm_lerobot", "LeRobotArm"),
+    "ur": ("envs.real.arm_ur", "URArm"),
+    "xarm": ("envs.real.arm_xarm", "XArm"),
 }
 
 
 def make_arm(kind: str, options: Mapping[str, Any]) -> Arm:
-    """kind: "mock", "mock:so101", "lerobot:<type>", or "your.module:YourArm", a class that takes `options` as keywords.
+    """kind: one of KINDS, "mock:so101", "lerobot:<type>", or "your.module:YourArm", made from `options` by name.
 
     Raises ValueError, one line, for what there is not, and what the arm's own constructor raises as ValueError.
     """

@@ -49,7 +49,7 @@ class Axis:
 
 @dataclass
 class RealOptions:
-    arm: str = option("mock", "mock, lerobot:<type>, or your.module:YourArm")
+    arm: str = option("mock", "mock, ur, xarm, lerobot:<type>, or your.module:YourArm")
     arm_options: dict[str, Any] = option({}, "of that arm")
     axes: dict[str, dict[str, Any]] = option(
         {}, "name: {low, high, speed, home, ...}; those of the arm that are not named stay where they are"

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,17 +27,15 @@ import numpy as np
 from envs.real.bus.bus import Bus, in_time
 from envs.real.bus.protocol import DYNAMIXEL, FEETECH
 from tools.common.report import machine, parser
+from tools.stress.driven import Driver, stands_after_ms
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("lerobot[feetech,dynamixel]", "h5py", "pyyaml", "gymnasium", "pyzmq", "msgpack")
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 ARMS = {
     "so101_follower": (FEETECH, [777] * 6),
     "koch_follower": (DYNAMIXEL, [1060, 1060, 1200, 1200, 1200, 1200]),
 }
-STILL_DEG = 0.5
 WATCHED_S = 2.5
-CONNECT_S = 300.0  # loading LeRobot takes its time
 
 
 def environment(folder: Path) -> Path:
@@ -55,7 +52,7 @@ def environment(folder: Path) -> Path:
     return python
 
 
-class Driven:
+class Driven(Driver):
     """An emulated bus, and a process in LeRobot's environment that drives its arm."""
 
     def __init__(
@@ -64,7 +61,6 @@ class Driven:
         protocol, models = ARMS[arm]
         self.bus = Bus(protocol, models=models, in_time=True)
         self.bus.place(180.0, goal)
-        self.events: list[dict[str, Any]] = []
         self._folder = tempfile.TemporaryDirectory()
         calibration = {
             joint: {"id": n, "drive_mode": 0, "homing_offset": 0, "range_min": 0, "range_max": 4095}
@@ -88,42 +84,7 @@ class Driven:
             "horizon": 1_000_000,
             "release_s": 1.0,
         }
-        command = [str(python), "-m", "tools.stress.bus_drive", f"lerobot:{arm}", json.dumps(options)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                self.events.append(json.loads(line))
-
-    def first(self, event: str, since_s: float = 0.0) -> dict[str, Any] | None:
-        return next((e for e in list(self.events) if e["event"] == event and e["time_s"] >= since_s), None)
-
-    def wait(self, event: str, since_s: float = 0.0, timeout_s: float = CONNECT_S) -> dict[str, Any]:
-        """Raises SystemExit, with what the driver said, when it does not come."""
-        end_s = time.monotonic() + timeout_s
-        while (found := self.first(event, since_s)) is None:
-            if time.monotonic() > end_s or (self.process.poll() is not None and event != "closed"):
-                raise SystemExit(f"no '{event}' within {timeout_s:g} s: {self.events[-3:]}")
-            time.sleep(0.02)
-        return found
-
-    def tell(self, line: str) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    @property
-    def lost(self) -> int:
-        """Replies, as the last step counted them."""
-        return next((int(e["lost"]) for e in reversed(list(self.events)) if e["event"] == "step"), 0)
-
-    def count(self, event: str, since_s: float) -> int:
-        return sum(e["event"] == event and e["time_s"] >= since_s for e in list(self.events))
+        super().__init__(python, f"lerobot:{arm}", options)
 
     def moved(self, since_s: float, until_s: float) -> np.ndarray:
         """(rows, 1 + servos): time and degrees."""
@@ -133,19 +94,10 @@ class Driven:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.kill()
         time.sleep(2.0)  # its arm's process disconnects after release_s
         self.bus.__exit__()
         self._folder.cleanup()
-
-
-def stands_after_ms(rows: np.ndarray, since_s: float) -> float | None:
-    """From when on no joint moved any more; None if one did."""
-    away = rows[np.abs(rows[:, 1:] - rows[-1, 1:]).max(axis=1) > STILL_DEG, 0]
-    if len(away) == 0:
-        return 0.0
-    return None if rows[-1, 0] - away[-1] < 1.0 else 1000 * (away[-1] - since_s)
 
 
 def faults() -> dict[str, tuple[Callable[[Bus], object], Callable[[Bus], object], float]]:
@@ -197,13 +149,7 @@ def measure(driven: Driven, name: str) -> dict[str, Any]:
     }
     mend(driven.bus)
     if fault:
-        again_s = time.monotonic()
-        for _ in range(8):
-            driven.tell("inspected")
-            time.sleep(1.0)
-            if driven.first("cleared", again_s):
-                break
-        row["resumes"] = driven.first("cleared", again_s) is not None
+        row["resumes"] = driven.resumes()
     return row
 
 
@@ -226,8 +172,7 @@ def leaves(python: Path, arm: str, how: str, torque_off: bool) -> bool:
             driven.tell("close")
             driven.wait("closed")
         else:
-            driven.process.kill()
-            driven.process.wait()
+            driven.kill()
         time.sleep(6.0)
         return all(on != torque_off for servo, on in driven.bus.torque().items() if servo != 2)
 

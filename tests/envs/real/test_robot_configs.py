@@ -34,7 +34,7 @@ def test_an_example_makes_sense(path):
 
 
 def test_there_are_examples_and_the_check_sees_mistakes(tmp_path):
-    assert {path.stem for path in ROBOTS} >= {"mock", "so101"}
+    assert {path.stem for path in ROBOTS} >= {"mock", "so101", "ur5e", "xarm6"}
     broken = tmp_path / "broken.yaml"
     broken.write_text("env: {name: mock, controlhz: 10}\n")
     with pytest.raises(UserError, match="controlhz"):
