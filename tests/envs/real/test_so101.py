@@ -12,12 +12,14 @@ import yaml
 import envs
 from envs import scripted
 from envs.base import RobotFault
+from envs.real import arm_lerobot
 from envs.real import so101_model as so101
 from envs.real.bus.client import TICKS_PER_DEGREE, Client
 from envs.real.bus.protocol import FEETECH
 from envs.real.kinematics import Kinematics, description
 from envs.real.mock_arm import SO101Options, calibration_of, mock_options, port_of
 from envs.real.mock_world import send_fault
+from envs.real.so101_arm import SO101Arm
 
 HARDWARE = Path(__file__).parents[3] / "configs" / "hardware"
 HERE = importlib.util.find_spec(so101.PACKAGE) is not None
@@ -46,6 +48,14 @@ def test_another_robot_is_refused():
         envs.make("mock", arm="mock:so10", axes=options_of("so101.yaml")["axes"])
     with pytest.raises(ValueError, match="lost is 2000"):
         mock_options({"lost": 2000}, "so101")
+
+
+def test_lerobots_driver_gets_the_port_and_the_calibration(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(arm_lerobot, "LeRobotArm", lambda kind, **options: seen.update(options, kind=kind))
+    SO101Arm(driver="lerobot", socket="/x/world.sock")  # also where MuJoCo and the description are missing
+    wanted = {"kind": "so101_follower", "port": "/x/world.port", "id": "world", "calibration_dir": "/x"}
+    assert seen == {**wanted, "use_degrees": True, "disable_torque_on_disconnect": False}
 
 
 # ---- the description and the desk, without a clock ----
