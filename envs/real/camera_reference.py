@@ -24,7 +24,7 @@ SHIFT = 0.005  # of the shorter side, and at least SHIFT_PX: a picture that has 
 SHIFT_PX = 1.0
 ROTATION_DEG = 0.5
 GAIN = 1.3  # brightness as a share of the reference's, either way
-HIDDEN = 0.4  # share of the corners that may be hidden by what has moved in the scene
+HIDDEN = 0.3  # share of the picture that may show other things than the reference
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError)  # what np.load comes up with
 SAVE = "tools.doctor --save-reference"
 BACK = f"put it back as it was; or {SAVE}, and demonstrations recorded anew"
@@ -117,7 +117,7 @@ def judge(references: Mapping[str, Reference], name: str, image: np.ndarray) -> 
     change = view.change(mine.image, mine.corners, image)
     if checked and change is None:
         return _another(references, name, image)
-    share = view.gain(mine.image, image, change)
+    share, hidden = view.light(mine.image, image, change)
     brightness = f"brightness {100 * share:.0f} %"
     if change is not None and (moved := _moved(change, image.shape)):
         return Finding(f"has moved: its picture is {moved}", BACK)
@@ -125,9 +125,8 @@ def judge(references: Mapping[str, Reference], name: str, image: np.ndarray) -> 
         return Finding(f"{brightness} of the reference's", "set light and exposure as they were (exposure: fixed)")
     if change is None:
         return Finding(f"{brightness}; shift not checked: too little stands still in its picture")
-    if change.matched < 1 - HIDDEN:
-        hidden = f"{100 * (1 - change.matched):.0f} % of what stood still in its picture is hidden or has moved"
-        return Finding(hidden, f"clear its view, wipe the lens; or {SAVE}")
+    if hidden > HIDDEN:
+        return Finding(f"{100 * hidden:.0f} % of its picture shows something else", f"clear its view; or {SAVE}")
     distance = np.hypot(change.right, change.down)
     return Finding(f"shift {distance:.1f} px, rotation {abs(change.rotation_deg):.2f} deg, {brightness}")
 

@@ -16,6 +16,8 @@ import numpy as np
 CORNERS = 400
 LEAST_CORNERS = 12  # in fewer, a wrong match may be the best one
 LEAST_MATCHED = 0.4  # share of the corners that have to agree; less is another view
+LEAST_SAME, SAME = 8, 0.6  # corners, as a number and as a share of those that agree on a motion, that have none
+SAME_PX = 0.35  # by which they may be off
 STILL_PX = 0.6  # what moves by less when the arm does stands still
 ROUND_TRIP_PX = 0.7  # a corner that is followed there and back has to come back within it
 COARSEST = 50  # px a side: in smaller pictures what moves drags along what stands beside it
@@ -24,6 +26,7 @@ FINEST = 480  # px a side; larger pictures are compared in this size
 LARGEST = 2.0  # by which a picture of the same view may be larger or smaller
 RATIO = 0.75  # Lowe's: a match has to be so much nearer than the second best
 DARK = 12  # of 255: mean of a picture that is black
+OTHER = 40  # of 255: another thing is seen there
 BRIGHT_ENOUGH = 16  # of 255: darker pixels are noise and no measure of brightness
 
 
@@ -73,21 +76,28 @@ def change(reference: np.ndarray, points: np.ndarray, image: np.ndarray) -> Chan
     moved = None
     for more_levels in (0, 2):
         there, found = _followed(before, after, points, more_levels)
-        if moved := _similarity(points[found], there[found], len(points), image.shape):
-            break
+        moved = moved or _similarity(points[found], there[found], len(points), image.shape)
+        same = found & (np.linalg.norm(there - points, axis=1) < max(SAME_PX, min(image.shape[:2]) / 1200))
+        if same.sum() >= LEAST_SAME and (moved is None or same.sum() >= SAME * moved.matched * len(points)):
+            # Where so many are at the same place to a fraction of a pixel, the rest has moved, and not the camera.
+            return _similarity(points[same], there[same], len(points), image.shape, LEAST_SAME)
     moved = moved or _far(before, after, image.shape)
     return replace(moved, right=moved.right / scale, down=moved.down / scale) if moved else None
 
 
-def gain(reference: np.ndarray, image: np.ndarray, moved: Change | None = None) -> float:
-    """Brightness of `image` as a share of the reference's: the median over the pixels that both show."""
+def light(reference: np.ndarray, image: np.ndarray, moved: Change | None = None) -> tuple[float, float]:
+    """(brightness of `image` as a share of the reference's, the median over the pixels that both show; the share of
+    those that differ by more than OTHER when that is made up for)
+    """
     before, after = _grey(reference).astype(np.float32), _grey(image).astype(np.float32)
     if moved:
         height, width = before.shape
         back = cv2.invertAffineTransform(_matrix(moved, image.shape))
         after = np.asarray(cv2.warpAffine(after, back, (width, height), borderValue=-1.0), np.float32)
     seen = (before > BRIGHT_ENOUGH) & (after >= 0)
-    return float(np.median(after[seen] / before[seen])) if seen.any() else float(after.mean() / max(before.mean(), 1))
+    gain = float(np.median(after[seen] / before[seen])) if seen.any() else float(after.mean() / max(before.mean(), 1))
+    other = np.abs(after / max(gain, 0.1) - before)[after >= 0] > OTHER
+    return gain, float(other.mean())
 
 
 def covered(reference: np.ndarray, image: np.ndarray) -> bool:
@@ -161,14 +171,17 @@ def _far(before: np.ndarray, after: np.ndarray, shape: tuple[int, ...]) -> Chang
     return _similarity(begun, ended, len(good), shape)
 
 
-def _similarity(begun: np.ndarray, ended: np.ndarray, of: int, shape: tuple[int, ...]) -> Change | None:
-    """What most of the pairs agree on; None when too few of `of` do."""
-    if len(begun) < LEAST_CORNERS:
+def _similarity(
+    begun: np.ndarray, ended: np.ndarray, of: int, shape: tuple[int, ...], least: float = 0.0
+) -> Change | None:
+    """What most of the pairs agree on; None when too few of `of` do: `least`, or what can hardly be chance."""
+    least = least or max(LEAST_CORNERS, LEAST_MATCHED * of)
+    if len(begun) < least:
         return None
     near = max(0.75, min(shape[:2]) / 400)
     matrix, inliers = cv2.estimateAffinePartial2D(begun, ended, None, cv2.RANSAC, near, 5000, 0.999, 20)
     agree = 0 if matrix is None else int(inliers.sum())
-    if matrix is None or agree < max(LEAST_CORNERS, LEAST_MATCHED * of):
+    if matrix is None or agree < least:
         return None
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if not 1 / LARGEST <= scale <= LARGEST:  # many corners that all match one

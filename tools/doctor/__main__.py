@@ -33,7 +33,7 @@ from envs.real.arm import ArmError
 from envs.real.camera_options import CameraError
 from envs.real.camera_reference import SAVE, References, load, reference_file
 from envs.real.camera_set import CameraSet
-from envs.real.options import RealOptions, check
+from envs.real.options import RealOptions, check, read_axis
 from envs.real.start_check import outside
 from tools.common.rollout import env_options
 from tools.doctor import arm, cameras, computer, recorded
@@ -82,6 +82,8 @@ def options_of(name: str, given: dict[str, Any]) -> RealOptions:
         options = dataclasses.replace(options, arm=name)
     try:
         check(options)
+        for axis, about in options.axes.items():
+            read_axis(axis, about)
     except ValueError as error:
         raise UserError(str(error)) from None
     return options
@@ -148,7 +150,9 @@ def at_home(env: RealEnv, seen_by: CameraSet, options: RealOptions, flags: argpa
         screen.add(Line(f"camera {camera}", why, "plug it in again; check its cable and the USB port's bandwidth"))
         seen_by.drop(camera)
     known = references(path, env, seen_by, watched.lag, flags.save_reference, screen)
-    if known:
+    if flags.no_motion and (away := arm.away(env)):
+        screen.add(Line("cameras", f"not compared: axis '{away}' is not at home (--no-motion)"))
+    elif known:
         seen = cameras.look(env, seen_by)
         screen.add(*cameras.compare(known.cameras, seen))
         beside = path.with_suffix(".png")

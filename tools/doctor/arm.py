@@ -49,6 +49,14 @@ def go(env: RealEnv, place: Mapping[str, float]) -> None:
             return
 
 
+def away(env: RealEnv) -> str:
+    """An axis that stands farther from home than a reference's pictures were taken; empty when none does."""
+    for (name, axis), value in zip(axes_of(env).items(), measured(env), strict=True):
+        if not axis.gripper and abs(value - axis.home) > JOG * (axis.high - axis.low):
+            return name
+    return ""
+
+
 def jogs(axes: Mapping[str, Axis]) -> list[dict[str, float]]:
     """Places around home where each axis but the grippers is somewhere else, within its limits."""
     rng, places = np.random.default_rng(0), []

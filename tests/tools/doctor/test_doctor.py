@@ -1,8 +1,11 @@
 """The doctor and the short check at a start, on the mock arm: real processes, its cameras, wall-clock time."""
 
+import contextlib
+import io
 import json
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from envs.base import RobotFault
 from envs.real.camera_reference import load
 from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
 from envs.real.mock_world import send_fault
+from envs.real.options import MOCK_AXES
 from tools.doctor import __main__ as doctor
 
 CAMERAS = {
@@ -21,69 +25,85 @@ CAMERAS = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Options of the mock arm that runs, with its reference saved; the doctor's lines of that."""
+def hardware(tmp_path_factory):
+    """Options of the mock arm, which runs; the file of its reference is not there yet."""
     folder = tmp_path_factory.mktemp("world")
     arm = {"socket": str(folder / "mock.sock")}
     start_world({**vars(MockArmOptions()), **arm})
     someone = MockCamera("agentview", arm["socket"], 128)
     someone.open()  # the world ends when nobody is there
-    options = {
+    yield {
         "arm_options": arm,
         "cameras": CAMERAS,
         "camera_reference": str(folder / "reference.npz"),
         "watchdog_s": 1.0,  # this machine may be busy
         "realtime": False,
     }
-    yield options
     someone.close()
 
 
+def examined(options, *flags):
+    """Exit code and lines (by check) of the doctor."""
+    words = ["--env", "mock", "--json", *flags]
+    for key, value in options.items():
+        words += [f"--{key.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)]
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.MonkeyPatch.context() as quick:
+        for module, name, less in ((doctor, "WATCH_S", 0.5), (doctor.arm, "SETTLE_S", 0.4), (doctor.arm, "JOGS", 2)):
+            quick.setattr(module, name, less)
+        code = doctor.main(words)
+    told = json.loads(out.getvalue())
+    assert (code == 0) == told["ok"] == all(line["ok"] for line in told["checks"])
+    assert all(bool(line["remedy"]) != line["ok"] for line in told["checks"])
+    return code, {line["check"]: line for line in told["checks"]}
+
+
+@pytest.fixture(scope="module")
+def saved(hardware):
+    """The doctor's lines when it has saved the reference."""
+    return examined(hardware, "--save-reference")[1]
+
+
 @pytest.fixture
-def examined(world, capsys, monkeypatch, tmp_path):
-    """examined(*flags): exit code and lines (by check) of the doctor."""
-    for module, name, less in ((doctor, "WATCH_S", 0.5), (doctor.arm, "SETTLE_S", 0.4), (doctor.arm, "JOGS", 2)):
-        monkeypatch.setattr(module, name, less)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*flags):
-        words = [word for key, value in world.items() for word in (f"--{key}".replace("_", "-"), json.dumps(value))]
-        words = [word.strip('"') if word.startswith('"') else word for word in words]
-        code = doctor.main(["--env", "mock", *words, "--json", *flags])
-        told = json.loads(capsys.readouterr().out)
-        assert (code == 0) == told["ok"] == all(line["ok"] for line in told["checks"])
-        assert all(bool(line["remedy"]) != line["ok"] for line in told["checks"])
-        return code, {line["check"]: line for line in told["checks"]}
-
-    return run
+def world(hardware, saved):
+    """Options of the mock arm, whose reference is saved."""
+    return hardware
 
 
 @pytest.fixture
-def broken(world):
+def broken(hardware):
     """broken(fault): until the end of the test."""
     made = []
 
     def make(fault):
         made.append(fault)
-        send_fault(world["arm_options"]["socket"], fault, 600.0)
+        send_fault(hardware["arm_options"]["socket"], fault, 600.0)
         time.sleep(0.3)
 
     yield make
     for fault in made:
-        send_fault(world["arm_options"]["socket"], fault, 0.0)
+        send_fault(hardware["arm_options"]["socket"], fault, 0.0)
 
 
-def test_without_a_reference_the_doctor_says_how_to_make_one_and_makes_it(examined, world):
-    code, lines = examined("--no-motion")
-    assert code == 1 and "no reference pictures" in lines["cameras"]["says"] and "axes" not in lines
-    _, lines = examined("--save-reference")
-    known = load(doctor.Path(world["camera_reference"]))
+def test_the_reference_is_made_with_what_stands_still(world, saved):
+    known = load(Path(world["camera_reference"]))
     assert {name: each.image.shape for name, each in known.cameras.items()} == dict.fromkeys(CAMERAS, (128, 128, 3))
     assert all(len(each.corners) >= 12 for each in known.cameras.values()) and set(known.lag) == {"x", "y", "z"}
-    beside = doctor.Path(world["camera_reference"]).with_suffix(".png")
-    assert beside.read_bytes().startswith(b"\x89PNG") and str(beside) in lines["cameras"]["says"]
+    beside = Path(world["camera_reference"]).with_suffix(".png")
+    assert beside.read_bytes().startswith(b"\x89PNG") and str(beside) in saved["cameras"]["says"]
     for name in ("camera agentview", "camera robot0_eye_in_hand", "axes", "arm", "bus", "clock", "disk"):
-        assert lines[name]["ok"], lines[name]
+        assert saved[name]["ok"], saved[name]
+
+
+def test_without_a_reference_the_doctor_says_how_to_make_one(hardware, tmp_path):
+    code, lines = examined({**hardware, "camera_reference": str(tmp_path / "none.npz")}, "--no-motion")
+    assert code == 1 and "no reference pictures" in lines["cameras"]["says"] and "axes" not in lines
+
+
+def test_without_motion_an_arm_elsewhere_is_not_compared(world, broken):
+    broken("swap")
+    elsewhere = {name: {**axis, "home": axis["high"] - axis.get("start", 0)} for name, axis in MOCK_AXES.items()}
+    _, lines = examined({**world, "axes": elsewhere}, "--no-motion")
+    assert "camera agentview" not in lines and "not compared" in lines["cameras"]["says"]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +113,9 @@ def test_without_a_reference_the_doctor_says_how_to_make_one_and_makes_it(examin
         ("swap", "agentview", "swapped"),
     ],
 )
-def test_what_happened_to_a_camera_is_found(examined, broken, fault, camera, says):
+def test_what_happened_to_a_camera_is_found(world, broken, fault, camera, says):
     broken(fault)
-    code, lines = examined("--no-motion")
+    code, lines = examined(world)
     assert code == 1 and says in lines[f"camera {camera}"]["says"], lines
     other = next(name for name in CAMERAS if name != camera)
     assert lines[f"camera {other}"]["ok"] == (fault != "swap")
@@ -134,9 +154,9 @@ def test_a_start_that_refuses_goes_on_when_the_camera_is_put_back(world, broken,
         env.close()
 
 
-def test_an_arm_that_fails_does_not_hide_the_cameras(examined, broken):
+def test_an_arm_that_fails_does_not_hide_the_cameras(hardware, broken):
     broken("fault")
-    code, lines = examined()
+    code, lines = examined(hardware)
     assert code == 1 and "motor 3 overloaded" in lines["arm"]["says"]
     assert "sends frames" in lines["camera agentview"]["says"] and lines["disk"]["ok"]
 
@@ -145,6 +165,7 @@ def test_what_is_no_arm_or_no_sense_is_a_usage_error():
     for words in (
         ["--env", "fake"],
         ["--env", "real"],
+        ["--env", "mock", "--axes", "{x: {low: 0, high: 1, home: 2}}"],
         ["--env", "mock", "--cameras", "{front: {sise: 3}}"],
         ["--env", "mock", "--save-reference", "--no-motion"],
     ):
