@@ -196,7 +196,7 @@ def first_frame(path: Path) -> np.ndarray:
 
 def main() -> int:
     made = parser(__doc__ or "")
-    made.add_argument("--sizes", type=int, nargs="+", default=[480, 128], help="pixels a side")
+    made.add_argument("--sizes", type=int, nargs="*", default=[480, 128], help="pixels a side")
     made.add_argument("--trials", type=int, default=20, help="of each fault, for each camera")
     made.add_argument("--starts", type=int, default=100, help="without a fault")
     made.add_argument("--photos", type=Path, nargs="*", default=[])
