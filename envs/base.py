@@ -51,6 +51,8 @@ class PacedEnv(Protocol):
     ask: called with the prompt of a reset; returns when that is done.
     realtime_denied: real-time scheduling was asked for, and the system does not allow it.
     lost_replies: of the arm's bus since it was started; each was bridged.
+    motors: axis -> "load" in %, "current" in mA, "temperature" in °C, as far as its motor reports them; "over", those
+    above their limit, "error" and "relaxed" where there is something to say.
     Raises RobotFault in reset, step, hold and clear.
     """
 
@@ -60,6 +62,7 @@ class PacedEnv(Protocol):
     ask: Callable[[str], object]
     realtime_denied: bool
     lost_replies: int
+    motors: Mapping[str, Mapping[str, Any]]
 
     def hold(self) -> None:
         """Stand still, until the next step."""

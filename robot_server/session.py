@@ -232,6 +232,7 @@ class Tally:
             "policy_version": self._version,
             "policy_age_s": time.monotonic() - self._since_s,
             "lost_replies": self._arm.lost_replies if self._arm else 0,
+            "motors": self._arm.motors if self._arm else {},
             "link": health,
         }
 

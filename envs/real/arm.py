@@ -26,8 +26,12 @@ class State:
 
     images: of cameras that only the arm's driver can read, uint8 (H, W, 3) RGB. Of a simulated arm, None where there is
     no such thing: success, what its world says of the task, and thing, float64 (3,), where the object is.
+    Of motors that report it: effort, "load" in % of the most that a motor gives, "current" in mA, "temperature" in
+    degrees C -> float64 (n,), the first two without sign, NaN for an axis that has none, each up to a second old;
+    errors, axis -> what its motor reports, "overload" or another word.
     By the guard: coasted, this is the last measurement, a newer one was lost; lost, replies since the process started;
-    target, float64 (n,), where the arm is sent now: what lost setpoints and holds cut off is not in it any more.
+    target, float64 (n,), where the arm is sent now: what lost setpoints and holds cut off is not in it any more;
+    relaxed, grippers that press no harder than their `squeeze`.
     """
 
     position: np.ndarray
@@ -35,6 +39,9 @@ class State:
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     success: bool | None = None
     thing: np.ndarray | None = None
+    effort: Mapping[str, np.ndarray] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    relaxed: tuple[str, ...] = ()
     coasted: bool = False
     lost: int = 0
     target: np.ndarray | None = None
@@ -44,7 +51,8 @@ class Arm(Protocol):
     """All calls come from one thread. Any of them may raise ArmError (OSError and RuntimeError mean the same).
 
     ConnectionError and TimeoutError say that a reply was lost: that is bridged for `coast_s`, by trying again; of
-    `connect`, by `disconnect` and another `connect`.
+    `connect`, by `disconnect` and another `connect`. An arm that goes on without a reply counts it in an attribute
+    `lost`, so that the time it took is bridged, too.
     """
 
     axes: tuple[str, ...]  # their names; known before `connect`

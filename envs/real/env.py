@@ -19,12 +19,13 @@ from envs.real.actions import Actions, AxisActions
 from envs.real.arm import ArmError, State
 from envs.real.camera_options import CameraError
 from envs.real.camera_set import CameraSet
+from envs.real.effort import EffortReport
 from envs.real.hand import HandActions, read_hand
 from envs.real.lost_replies import LostReplies
-from envs.real.options import RealOptions, check, read_axis
+from envs.real.options import Axis, RealOptions, check, read_axis
 from envs.real.realtime import real_time
 from envs.real.start_check import StartCheck
-from envs.real.startup import start_arm
+from envs.real.startup import effort_limits, start_arm
 
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
 ARRIVED = 0.02  # of an axis's range: so near is there
@@ -34,6 +35,7 @@ SETTLE_TIMEOUT_S = 3.0
 
 class RealEnv(gymnasium.Env, PacedEnv):
     """Observation: each camera uint8 (size, size, 3); "proprio" float32 (n,): the axes, measured, in their units; with
+    `observe`, "load" in %, "current" in mA, "temperature" in °C, float32 (k,), of the axes that have it, in order; with
     the option `hand` "ee_pos" (3,), m, and "ee_rot" (6,), two columns of its rotation matrix, in the base's frame.
     Action float32 (m,) in [-1, 1], of the axes that are named: motion, as a share of `speed`; a gripper: open, closed.
     With `hand` a step of the hand instead of those axes that are its joints.
@@ -60,6 +62,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self._cameras = CameraSet(options)
         self._start_check = StartCheck(options)
         self.realtime = self.realtime_denied = False
+        self.motors: dict[str, dict[str, Any]] = {}
         self.lost_replies, self._lost = 0, LostReplies("the arm's bus")
         self._arm = start_arm(options, self._named)
         try:
@@ -67,6 +70,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self.realtime_denied = options.realtime and not self.realtime
             self._cameras.start()
             named, axes, period_s = self._named, self._arm.axes, self._period_s
+            limits = effort_limits(options, [named.get(name, Axis()) for name in axes])
+            self._effort = EffortReport(limits, axes, options.observe, self._arm.first)
             self._actions: Actions = (
                 HandActions(hand, named, axes, period_s) if hand else AxisActions(named, axes, period_s)
             )
@@ -239,7 +244,9 @@ class RealEnv(gymnasium.Env, PacedEnv):
         if state.target is not None:  # not where it was to go when the step began
             self.target = state.target
         images, times = self._cameras.read(state)
-        observation = {**images, "proprio": state.position.astype(np.float32), **self._actions.states(state.position)}
+        self.motors = self._effort.update(state)
+        states = {**self._actions.states(state.position), **self._effort.states(state)}
+        observation = {**images, "proprio": state.position.astype(np.float32), **states}
         self._seen_s = time.monotonic()
         return observation, self._seen_s - min([state.time_s, *times])
 

@@ -28,6 +28,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from envs.real.arm import Arm, ArmError, State
+from envs.real.contact import Contact
+from envs.real.effort import EffortLimits, checked_effort
 from envs.real.lost_replies import LOST, Bridge
 from envs.real.safety_filter import Filter, Limits
 from envs.real.setpoints import Setpoints
@@ -41,8 +43,7 @@ HOLD_RETRY_S = 0.02  # between two tries to hold after an error
 class Setup:
     """kind, options: of make_arm. setpoint_hz: targets are reached in so many even steps a second; 0: at once.
 
-    lag: float64 (n,), how far ahead of the arm its target may be; one that stands there for `stuck_s` is stuck.
-    coast_s: for how long lost replies are bridged; 0: not at all.
+    lag, squeeze, stuck_s, effort: see envs.real.contact. coast_s: for how long lost replies are bridged; 0: not at all.
     """
 
     kind: str
@@ -56,6 +57,8 @@ class Setup:
     stuck_s: float
     realtime: bool = True
     coast_s: float = 0.0
+    squeeze: np.ndarray | None = None  # None: no axis grips
+    effort: EffortLimits = EffortLimits()
 
 
 class Guard:
@@ -72,8 +75,8 @@ class Guard:
         self._hold_due = False  # the driver has not answered the hold after an error yet
         self._commanded_s = 0.0
         self._way = Setpoints(setup.setpoint_hz, self.filter.position)
-        # Of each axis whose requests were too far ahead of it: since when, and where it was then.
-        self._behind_s, self._behind_at = np.full(len(setup.lag), np.nan), np.zeros(len(setup.lag))
+        squeeze = np.full(len(setup.lag), np.nan) if setup.squeeze is None else setup.squeeze
+        self._contact = Contact(arm.axes, setup.lag, setup.stuck_s, squeeze, setup.effort)
         self._bridges = {kind: Bridge(setup.coast_s) for kind in ("read", "write", "hold")}
         self._last: State | None = None
         self._grace_s = 0.0  # what lost replies took since the last command: no sign of a robot server that is away
@@ -81,7 +84,7 @@ class Guard:
     @property
     def lost(self) -> int:
         """Replies, since the start."""
-        return sum(bridge.lost for bridge in self._bridges.values())
+        return sum(bridge.lost for bridge in self._bridges.values()) + int(getattr(self.arm, "lost", 0))
 
     def connect(self) -> State:
         """A lost reply is no reason to give up. Raises the first error: later ones may be of the retry's own making."""
@@ -147,6 +150,7 @@ class Guard:
         """After an error of the driver the arm is connected again; otherwise it keeps its power: it may hang there."""
         lost, self.error, self._lost = self._lost, None, False
         self._reset_bridges()
+        self._contact.reset()
         if lost:
             with contextlib.suppress(Exception):
                 self.arm.disconnect()
@@ -206,29 +210,18 @@ class Guard:
         self._reset_bridges()
         self.filter.rest(state.position, max(self._stands_s, now_s - self.setup.period_s))
         self._way.rest(state.position, self._stands_s)
-        self._behind_s[:] = np.nan
+        self._contact.rest()
 
     def _reset_bridges(self) -> None:
         for bridge in self._bridges.values():
             bridge.reset()
 
     def _near(self, requested: np.ndarray, state: State, now_s: float) -> np.ndarray:
-        """`requested`, no farther than `lag` from where the arm is. Latches an error when an axis stands still."""
-        lag, at = self.setup.lag, state.position
-        ahead = np.where(np.isfinite(requested), np.abs(requested - at), 0.0)  # NaN is for the filter to refuse
-        behind = ahead > 0.9 * lag  # measured places are noisy
-        moves = np.abs(at - self._behind_at) > lag / 2
-        begins = behind & (np.isnan(self._behind_s) | moves)
-        self._behind_s = np.where(begins, now_s, np.where(behind, self._behind_s, np.nan))
-        self._behind_at = np.where(begins, at, self._behind_at)
-        stood_s = np.nan_to_num(now_s - self._behind_s)
-        if self.setup.stuck_s and not state.coasted and stood_s.max() >= self.setup.stuck_s:
-            axis = int(stood_s.argmax())
-            name, where = self.arm.axes[axis], f"{at[axis]:.3g} on its way to {requested[axis]:.3g}"
-            raise self._broken(
-                ArmError(f"axis '{name}' has stood still at {where} for {stood_s[axis]:.1f} s: stuck, or pushed")
-            )
-        return np.where(ahead > lag, at + np.clip(requested - at, -lag, lag), requested)
+        """As Contact.near. An arm that is stuck keeps its power when that is cleared: it may hang there."""
+        try:
+            return self._contact.near(requested, state, now_s)
+        except ArmError as error:
+            raise self._broken(error) from None
 
     def _state(self) -> State:
         """The newest measurement; when its reply is lost, the last one while that is not older than `coast_s`."""
@@ -240,7 +233,14 @@ class Guard:
 
     def _read(self, instead: Callable[[], State | None]) -> State:
         state = self._answered("read", lambda: self._measured(self.arm.state()), instead)
-        self._last = state = replace(state, lost=self.lost, target=self._way.goal.copy())
+        relaxed, target = self._contact.relaxed, self._way.goal.copy()
+        self._last = state = replace(state, lost=self.lost, target=target, relaxed=relaxed)
+        if not state.coasted:
+            try:
+                self._contact.check(state, time.monotonic())
+            except ArmError as error:
+                self._lost = bool(state.errors)  # what a motor reports ends when its torque goes off and on
+                raise self._broken(error) from None
         return state
 
     def _remembered(self) -> State | None:
@@ -253,16 +253,16 @@ class Guard:
         state = State(**{**given, "time_s": float(seen.time_s), "position": np.asarray(seen.position, np.float64)})
         if state.position.shape != (len(self.arm.axes),) or not np.isfinite(state.position).all():
             raise ArmError(f"the arm's driver reports the position {state.position}")
-        return state
+        return replace(state, **checked_effort(state, self.arm.axes))
 
     def _answered(self, kind: str, call: Callable[[], T], instead: Callable[[], T | None] = lambda: None) -> T:
         """What the driver's `call` returns, its lost replies bridged; see Bridge.call."""
         bridge, begun_s = self._bridges[kind], time.monotonic()
-        before = bridge.lost
+        before = self.lost
         try:
             return self._driver(lambda: bridge.call(call, instead))
         finally:
-            if bridge.lost != before:
+            if self.lost != before:
                 self._grace_s = min(self._grace_s + time.monotonic() - begun_s, self.setup.coast_s)
 
     def _driver(self, call: Callable[[], T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,17 @@ class Axis:
     lag: float | None = option(None, "how far ahead of it its target may be; empty: a quarter of its range", above=0)
     home: float = option(0.0, "where a reset takes it")
     start: float = option(0.0, "how far from home an episode starts at most, at random")
+    max_load: float | None = option(
+        None, "limit of its motor's load, % of the most that it gives; empty: none", above=0
+    )
+    max_current: float | None = option(None, "limit of its motor's current, mA; empty: none", above=0)
+    max_temperature: float | None = option(None, "limit of its motor's temperature, °C; empty: none", above=0)
+    squeeze: float | None = option(
+        None,
+        "how far ahead of it its target stays when it has pressed for too long; empty: with `gripper` a twentieth of "
+        "its range, else the arm is held",
+        above=0,
+    )
     gripper: bool = option(False, "an action opens or closes it, from end to end, instead of moving it")
     opens: Literal["low", "high"] = option("low", "of a gripper: the end where it is open; high: LeRobot's grippers")
 
@@ -84,6 +95,12 @@ class RealOptions:
         low=0,
         high=3600,
     )
+    overload_s: float = option(
+        1.0, "seconds that a motor may exceed its max_load, max_current or max_temperature", low=0, high=3600
+    )
+    observe: list[Literal["load", "current", "temperature"]] = option(
+        [], "figures of the motors that are observed, for those axes that have them"
+    )
     reset_speed: float = option(0.5, "of a reset, as a share of each axis's speed", above=0, high=1)
     via: list[dict[str, float]] = option([], "reset: axes ({x: 0.5}) to pass on the way home, in order")
     camera_check: Literal["warn", "refuse", "ignore"] = option(
@@ -105,6 +122,8 @@ def read_axis(name: str, given: Mapping[str, Any]) -> Axis:
         raise ValueError(
             f"axes: '{name}': home {axis.home:g} +- start {axis.start:g} is not within {axis.low:g} to {axis.high:g}"
         )
+    if axis.gripper and axis.squeeze is None:
+        return replace(axis, squeeze=(axis.high - axis.low) / 20)
     return axis
 
 

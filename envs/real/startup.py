@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from agent.options import nearest
 from envs.real.arm import ArmError, make_arm
 from envs.real.arm_process import ArmProcess
 from envs.real.camera_options import parse
+from envs.real.effort import UNITS, EffortLimits
 from envs.real.guard import Setup
 from envs.real.options import Axis, RealOptions, limits_of
 
@@ -37,11 +38,30 @@ def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
         stuck_s=options.stuck_s,
         realtime=options.realtime,
         coast_s=options.coast_s,
+        squeeze=np.array([np.nan if axis.squeeze is None else axis.squeeze for axis in every]),
+        effort=effort_limits(options, every),
     )
     try:
-        return ArmProcess(setup)
+        arm = ArmProcess(setup)
     except ArmError as error:
         raise ValueError(f"arm '{kind}': {error}") from None
+    try:
+        setup.effort.check(arm.first, axes)
+    except ValueError as error:
+        arm.close()
+        raise ValueError(f"arm '{kind}': {error}") from None
+    return arm
+
+
+def effort_limits(options: RealOptions, axes: Sequence[Axis]) -> EffortLimits:
+    """Of an arm with these `axes`, in its order."""
+    given = {figure: [getattr(axis, f"max_{figure}") for axis in axes] for figure in UNITS}
+    most = {
+        figure: np.array([np.inf if value is None else value for value in values])
+        for figure, values in given.items()
+        if any(value is not None for value in values)
+    }
+    return EffortLimits(most, options.overload_s)
 
 
 def make_camera(options: RealOptions, name: str, given: Mapping[str, Any]) -> Any:

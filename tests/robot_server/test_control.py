@@ -734,7 +734,9 @@ def test_the_socket_answers_while_the_robot_waits_for_a_learner(bench, control, 
 
 
 def test_the_tally_tells_how_it_goes(acting, control, operator):
-    tally = robot_server.session.Tally("arm", acting.link, SimpleNamespace(lost_replies=3))
+    tally = robot_server.session.Tally(
+        "arm", acting.link, SimpleNamespace(lost_replies=3, motors={"x": {"load": 12.0}})
+    )
     control.about = tally.about
     for word in ("success", "discard", ""):
         at = {1: lambda word=word: ask(control, operator(), "event", event=word)} if word else {}
@@ -742,4 +744,4 @@ def test_the_tally_tells_how_it_goes(acting, control, operator):
     state = ask(control, operator(), "state")["state"]
     assert (state["episodes"], state["successes"], state["discarded"], state["policy_version"]) == (2, 2, 1, 1)
     assert state["link"]["trouble"] == "" and state["link"]["backlog"] == 0 and state["policy_age_s"] >= 0
-    assert state["lost_replies"] == 3
+    assert state["lost_replies"] == 3 and state["motors"] == {"x": {"load": 12.0}}

@@ -107,10 +107,14 @@ def shown(default: Any) -> str:
 def values_of(hint: Any, about: types.MappingProxyType[Any, Any]) -> str:
     """Type and range, such as `number, 0 to 1`."""
     if typing.get_origin(hint) is Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
+        return choices_of(hint)
     if about.get("choices"):
         return "see meaning"
     return ", ".join([kind_of(hint), *range_of(**about.get("limits", {}))])
+
+
+def choices_of(hint: Any) -> str:
+    return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
 
 
 KINDS = {int: "integer", float: "number", bool: "`true`, `false`", str: "text", dict: "mapping", type(None): "empty"}
@@ -120,6 +124,8 @@ def kind_of(hint: Any) -> str:
     args = typing.get_args(hint)
     if typing.get_origin(hint) in (Union, types.UnionType):
         return " or ".join(kind_of(arg) for arg in args)
+    if typing.get_origin(hint) is list and typing.get_origin(args[0]) is Literal:
+        return f"list of {choices_of(args[0])}"
     if typing.get_origin(hint) is list:
         return f"list of {kind_of(args[0])}s"
     return KINDS[typing.get_origin(hint) or hint]

@@ -8,6 +8,7 @@ import select
 import termios
 import time
 import tty
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from envs.real.bus.protocol import (
     WRITE,
     Protocol,
 )
+from envs.real.bus.registers import Registers
 
 SILENCE_S = 0.02  # after which no further reply to a request comes
 TICKS_PER_DEGREE = 4096 / 360
@@ -31,7 +33,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (FEETECH, DYNAMIXEL)}
 
 
 class BusError(RuntimeError):
-    """A servo reports an error: its overload or its heat."""
+    """A servo refuses an instruction."""
 
 
 class Client:
@@ -99,11 +101,11 @@ class Client:
                 raise OSError("the port is gone: is its cable in?")
             self._buffer += read
         number, body = packet
-        error, data = body[self.protocol.width - 1], body[self.protocol.width :]
+        refused, data = body[self.protocol.width - 1] & self.protocol.refusals, body[self.protocol.width :]
         if number != servo:
             raise ConnectionError(f"servo {number} answers for servo {servo}")
-        if error:
-            raise BusError(f"servo {servo} reports the error {error:#x}")
+        if refused:
+            raise BusError(f"servo {servo} refuses an instruction: error {refused:#x}")
         return data
 
 
@@ -116,6 +118,8 @@ class BusArm:
         self._given, self._torque_off = (PROTOCOLS[protocol], port), torque_off
         self._servos = list(range(1, 1 + len(self.axes)))
         self._client: Client | None = None
+        self._motors = Registers((), self._read)
+        self._most_ma = np.ones(len(self.axes))
 
     def connect(self) -> None:
         client = self._client = Client(*self._given)
@@ -123,10 +127,33 @@ class BusArm:
         client.sync_write(dict(zip(self._servos, positions, strict=True)), "goal")
         for servo in self._servos:
             client.write(servo, "torque", 1)
+        self._motors = Registers(("current", "load", "temperature", "status"), self._read)
+        if "current_limit" in client.protocol.registers:
+            self._most_ma = np.array(client.sync_read(self._servos, "current_limit"), np.float64)
 
     def state(self) -> State:
-        ticks = self._open.sync_read(self._servos, "position")
-        return State(np.array(ticks) / TICKS_PER_DEGREE, time.monotonic())
+        client = self._open
+        raw = self._motors.update()
+        ticks = client.sync_read(self._servos, "position")
+        status = zip(self.axes, map(client.protocol.reports, raw["status"].tolist()), strict=True)
+        errors = {name: error for name, error in status if error}
+        return State(np.array(ticks) / TICKS_PER_DEGREE, time.monotonic(), effort=self._effort(raw), errors=errors)
+
+    def _read(self, name: str) -> np.ndarray:
+        return np.array(self._open.sync_read(self._servos, name))
+
+    def _effort(self, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        temperature = raw["temperature"].astype(np.float64)
+        if self._given[0] is FEETECH:
+            load = (raw["load"] & 0x3FF) / 10
+            return {"load": load, "current": 6.5 * (raw["current"] & 0x7FFF), "temperature": temperature}
+        current = np.abs(raw["current"].astype(np.int16)).astype(np.float64)
+        return {"load": 100 * current / self._most_ma, "current": current, "temperature": temperature}
+
+    @property
+    def lost(self) -> int:
+        """Replies that it has gone on without."""
+        return self._motors.lost
 
     def command(self, target: np.ndarray) -> np.ndarray:
         ticks = [round(value * TICKS_PER_DEGREE) for value in target]

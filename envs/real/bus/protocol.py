@@ -11,21 +11,24 @@ from dataclasses import dataclass
 
 PING, READ, WRITE, SYNC_READ, SYNC_WRITE = 1, 2, 3, 0x82, 0x83
 BROADCAST = 0xFE
+OVERHEATING, OVERLOAD = 0x04, 0x20  # bits of the register "status"
 
 
 @dataclass(frozen=True)
 class Protocol:
     """registers: name -> (address, bytes). width: bytes of an address and of a length. baud: as drivers open it.
 
-    overload, hot: the bits of a status packet's error byte.
+    errors: bit of the register "status" -> what it reports. refusals: bits of a reply's error byte that say that the
+    instruction was refused; latches: a servo whose status is not 0 lets go until its power is cut.
     """
 
     name: str
     model: int
     registers: Mapping[str, tuple[int, int]]
     width: int
-    overload: int
-    hot: int
+    errors: Mapping[int, str]
+    refusals: int
+    latches: bool
 
     def frame(self, servo: int, body: bytes) -> bytes:
         """The packet with `body`: an instruction and its parameters, or of a reply what `reply` gives."""
@@ -38,9 +41,13 @@ class Protocol:
         """
         raise NotImplementedError
 
-    def reply(self, error: int, data: bytes) -> bytes:
-        """The body of a status packet."""
+    def reply(self, status: int, data: bytes) -> bytes:
+        """The body of a status packet of a servo with this `status`."""
         raise NotImplementedError
+
+    def reports(self, status: int) -> str:
+        """What `status` means, in words; empty for nothing."""
+        return ", ".join(word for bit, word in self.errors.items() if status & bit)
 
     def number(self, value: int) -> bytes:
         """An address or a length."""
@@ -63,8 +70,8 @@ class _Feetech(Protocol):
             raise ConnectionError("a reply with a wrong checksum")
         return packet[2], packet[4:-1]
 
-    def reply(self, error: int, data: bytes) -> bytes:
-        return bytes([error]) + data
+    def reply(self, status: int, data: bytes) -> bytes:
+        return bytes([status]) + data
 
 
 class _Dynamixel(Protocol):
@@ -82,8 +89,8 @@ class _Dynamixel(Protocol):
             raise ConnectionError("a reply with a wrong checksum")
         return packet[4], packet[7:-2]
 
-    def reply(self, error: int, data: bytes) -> bytes:
-        return bytes([0x55, error]) + data
+    def reply(self, status: int, data: bytes) -> bytes:
+        return bytes([0x55, 0x80 if status else 0]) + data  # an alert: the register has which
 
 
 def _to_header(buffer: bytearray, header: bytes) -> None:
@@ -109,32 +116,46 @@ FEETECH = _Feetech(
         "model": (3, 2),
         "low": (9, 2),
         "high": (11, 2),
+        "overload_share": (34, 1),  # %, that an overloaded one gives
+        "overload_time": (35, 1),  # 10 ms
+        "overload_load": (36, 1),  # %
         "torque": (40, 1),
         "goal": (42, 2),
         "position": (56, 2),
-        "load": (60, 2),
+        "load": (60, 2),  # 0.1 %; bit 10: its direction
         "temperature": (63, 1),
-        "current": (69, 2),
+        "status": (65, 1),
+        "current": (69, 2),  # 6.5 mA
     },
     width=1,
-    overload=0x20,
-    hot=0x04,
+    errors={0x01: "voltage", 0x02: "encoder", OVERHEATING: "overheating", 0x08: "overcurrent", OVERLOAD: "overload"},
+    refusals=0,
+    latches=False,
 )
 DYNAMIXEL = _Dynamixel(
     name="dynamixel",
     model=1200,  # XL330-M288
     registers={
         "model": (0, 2),
+        "current_limit": (38, 2),
         "high": (48, 4),
         "low": (52, 4),
         "torque": (64, 1),
+        "status": (70, 1),
         "goal": (116, 4),
         "load": (124, 2),  # its PWM
-        "current": (126, 2),
+        "current": (126, 2),  # mA; of an XL430 its load, 0.1 %
         "position": (132, 4),
         "temperature": (146, 1),
     },
     width=2,
-    overload=0x80,  # a hardware alert, whichever
-    hot=0x80,
+    errors={
+        0x01: "voltage",
+        OVERHEATING: "overheating",
+        0x08: "encoder",
+        0x10: "electrical shock",
+        OVERLOAD: "overload",
+    },
+    refusals=0x7F,
+    latches=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.real.bus.protocol import PING, READ, WRITE, Protocol
+from envs.real.bus.protocol import OVERHEATING, OVERLOAD, PING, READ, WRITE, Protocol
 
 TICKS = 4096  # a turn
 DEGREES = 360 / TICKS
@@ -11,17 +11,29 @@ GAIN = 25.0  # 1/s: speed per degree that is left
 STALL_DEGREES = 10.0  # so far from its goal it gives all its force
 ROOM_C, HEAT_C, WARMS_S = 25.0, 60.0, 60.0  # it warms up by HEAT_C under full load, within WARMS_S
 HOT_C = 70.0
+SHARE, TIME, LOAD = 20, 200, 80  # of its protection: what it gives then, %; after how long, 10 ms; of what load, %
+FULL_CURRENT = 200  # 6.5 mA
+XL330, XL330_MOST_MA = 1200, 1750
 
 
 class Servo:
-    """number: its place on the bus. position: degrees. dead: it answers nothing. blocked: something is in its way."""
+    """number: its place on the bus. position: degrees. dead: it answers nothing. blocked: something is in its way.
+
+    temperature: degrees C. overloaded: until its torque goes off, or its power where the protocol latches.
+    """
 
     def __init__(self, protocol: Protocol, number: int, position: float = 180.0, model: int | None = None) -> None:
         self.protocol, self.number, self.position = protocol, number, position
         self.memory = bytearray(256)
         self.temperature = ROOM_C
-        self.dead = self.blocked = self.overloaded = False
+        self.dead = self.blocked = self.overloaded = self.overheated = False
+        self._pressed_s = self._way = 0.0  # in which direction its load was too much
+        for name, value in (("overload_share", SHARE), ("overload_time", TIME), ("overload_load", LOAD)):
+            if name in protocol.registers:
+                self.set(name, value)
         self.set("model", protocol.model if model is None else model)
+        if self.get("model") == XL330:
+            self.set("current_limit", XL330_MOST_MA)
         self.set("high", TICKS - 1)
         self.set("goal", self.ticks)
         self.advance(0.0)
@@ -44,31 +56,57 @@ class Servo:
 
     def advance(self, elapsed_s: float) -> None:
         """Move, and report."""
-        left = self.get("goal") * DEGREES - self.position if self.torque else 0.0
-        load = min(abs(left) / STALL_DEGREES, 1.0)
+        left = self.get("goal") * DEGREES - self.position if self.torque and not self.overheated else 0.0
+        most = self._limit("overload_share", SHARE) / 100 if self.overloaded else 1.0
+        load = min(max(left / STALL_DEGREES, -most), most)
         if not self.blocked:
             step = min(abs(left) * min(GAIN * elapsed_s, 1.0), SPEED * elapsed_s)
             self.position += step if left > 0 else -step
+        self._protect(load, elapsed_s)
         self.report(load, elapsed_s)
 
+    def _protect(self, load: float, elapsed_s: float) -> None:
+        """As its firmware does: one that is overloaded for too long gives less, until it is sent the other way."""
+        if self._way * load < 0 and not self.protocol.latches:
+            self.overloaded = False
+        high = 100 * abs(load) > self._limit("overload_load", LOAD) and not self.overloaded
+        self._pressed_s = self._pressed_s + elapsed_s if high else 0.0
+        if self._pressed_s > self._limit("overload_time", TIME) / 100:
+            self.overloaded, self._way = True, load
+        elif not self.overloaded:
+            self._way = 0.0
+
+    def _limit(self, name: str, default: int) -> int:
+        return self.get(name) if name in self.protocol.registers else default
+
     def report(self, load: float, elapsed_s: float) -> None:
-        """Warm up, and write what can be read of it. load: share of its torque."""
+        """Warm up, and write what can be read of it. load: share of its torque; below 0 it pulls back."""
         self.temperature += (ROOM_C + HEAT_C * load**2 - self.temperature) * min(elapsed_s / WARMS_S, 1.0)
+        self.overheated = self.temperature >= HOT_C or (self.overheated and self.protocol.latches)
+        if self.status and self.protocol.latches:
+            self.set("torque", 0)
         self.set("position", max(0, self.ticks))
-        self.set("load", round(1000 * load))
-        self.set("current", round(200 * load))
+        self.set("load", self._signed(round(1000 * load), 10))
+        full = self.get("current_limit") or 1000 if self.protocol.latches else FULL_CURRENT
+        self.set("current", self._signed(round(full * load), 15))
         self.set("temperature", min(255, round(self.temperature)))
+        self.set("status", self.status)
+
+    def _signed(self, value: int, bit: int) -> int:
+        """As two bytes: Feetech's have the sign in `bit`."""
+        return value & 0xFFFF if self.protocol.latches else abs(value) | (value < 0) << bit
 
     def power_lost(self) -> None:
         """What a servo forgets without power."""
         self.set("torque", 0)
         self.set("goal", self.ticks)
-        self.overloaded = False
+        self.overloaded = self.overheated = False
+        self.set("status", 0)
 
     @property
-    def error(self) -> int:
-        protocol = self.protocol
-        return (protocol.overload if self.overloaded else 0) | (protocol.hot if self.temperature >= HOT_C else 0)
+    def status(self) -> int:
+        """The register of that name."""
+        return (OVERLOAD if self.overloaded else 0) | (OVERHEATING if self.overheated else 0)
 
     def answer(self, instruction: int, given: bytes) -> bytes | None:
         """The body of its reply; None for what it does not know."""
@@ -76,13 +114,15 @@ class Servo:
         address = int.from_bytes(given[:width], "little")
         if instruction == PING:
             about = self.memory[:0] if protocol.width == 1 else self.memory[:2] + b"\x01"
-            return protocol.reply(self.error, bytes(about))
+            return protocol.reply(self.status, bytes(about))
         if instruction == READ:
             size = int.from_bytes(given[width : 2 * width], "little")
-            return protocol.reply(self.error, bytes(self.memory[address : address + size]))
+            return protocol.reply(self.status, bytes(self.memory[address : address + size]))
         if instruction == WRITE:
             self.memory[address : address + len(given) - width] = given[width:]
-            if self.overloaded and not self.torque:
-                self.overloaded = False  # as the real ones: torque off ends it
-            return protocol.reply(self.error, b"")
+            if self.status and protocol.latches:
+                self.set("torque", 0)
+            elif not self.torque:
+                self.overloaded = False
+            return protocol.reply(self.status, b"")
         return None

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import envs
+from agent.spec import Spec
 from envs.base import RobotFault
 from envs.real.bus.bus import Bus
-from envs.real.bus.client import BusError, Client
+from envs.real.bus.client import Client
 from envs.real.bus.protocol import DYNAMIXEL, FEETECH
 
 PROTOCOLS = [FEETECH, DYNAMIXEL]
@@ -86,12 +87,58 @@ def test_faults(bus, client):
     bus.servos[3].dead = True
     with pytest.raises(OSError, match="servo 3"):
         client.sync_read(SERVOS, "position")
-    bus.servos[3].dead, bus.servos[4].overloaded = False, True
-    with pytest.raises(BusError, match="servo 4"):
-        client.sync_read(SERVOS, "position")
-    bus.servos[4].overloaded, bus.servos[5].temperature = False, 80.0
-    with pytest.raises(BusError, match="servo 5"):
-        client.ping(5)
+
+
+def test_an_overloaded_servo_gives_less_until_it_is_sent_the_other_way(bus, client):
+    servo = bus.servos[2]
+    servo.blocked = True
+    client.write(2, "torque", 1)
+    client.write(2, "goal", 3000)
+    until(lambda: client.read(2, "status") == 0x20)
+    assert bus.protocol.reports(client.read(2, "status")) == "overload"
+    until(lambda: client.read(2, "load") <= 200)
+    assert client.read(1, "status") == 0
+    if bus.protocol is DYNAMIXEL:  # it has let go, and stays so until its power is cut
+        client.write(2, "torque", 1)
+        assert client.read(2, "torque") == 0 and client.read(2, "status") == 0x20
+        bus.power(False)
+        bus.power(True)
+    else:
+        client.write(2, "goal", 1000)
+    until(lambda: client.read(2, "status") == 0)
+
+
+def test_how_soon_a_servo_is_overloaded_is_written_to_it():
+    with Bus(FEETECH) as bus:
+        client = Client(FEETECH, bus.port, timeout_s=0.5)
+        client.write(1, "overload_load", 25)
+        client.write(1, "overload_time", 10)
+        for servo in (1, 2):
+            bus.servos[servo].blocked = True
+            client.write(servo, "torque", 1)
+            client.write(servo, "goal", 2048 + 46)  # 4 degrees: 40 % of its force
+        until(lambda: client.read(1, "status") == 0x20)
+        time.sleep(0.3)
+        assert client.read(2, "status") == 0 and client.read(2, "load") == pytest.approx(404, abs=10)
+        client.write(2, "goal", 2048 - 46)
+        until(lambda: client.read(2, "load") == pytest.approx(0x400 + 404, abs=10))
+        client.close()
+
+
+def test_a_hot_servo_lets_go(bus, client):
+    client.write(5, "torque", 1)
+    bus.servos[5].temperature = 80.0
+    until(lambda: bus.protocol.reports(client.read(5, "status")) == "overheating")
+    client.write(5, "goal", 3000)
+    time.sleep(0.1)
+    assert client.read(5, "position") == 2048
+    bus.servos[5].temperature = 60.0
+    if bus.protocol is DYNAMIXEL:
+        time.sleep(0.1)
+        assert client.read(5, "status") == 0x04
+        bus.power(False)
+        bus.power(True)
+    until(lambda: client.read(5, "status") == 0)
 
 
 def test_how_many_packets_are_lost_is_what_was_asked_for():
@@ -128,9 +175,7 @@ def opened(bus, **options):
         "real",
         arm="envs.real.bus.client:BusArm",
         arm_options={"port": str(bus.port), "protocol": bus.protocol.name},
-        axes=AXES,
-        realtime=False,
-        **options,
+        **{"axes": AXES, "realtime": False, **options},
     )
 
 
@@ -177,6 +222,90 @@ def test_a_dead_servo_is_a_fault_and_the_arm_stands(bus, env):
     bus.servos[3].dead = False
     env.unwrapped.clear()
     steps(env, 2)
+
+
+@pytest.mark.parametrize(("broken", "says"), [("overloaded", "overload"), ("temperature", "overheating")])
+def test_what_a_servo_reports_is_a_fault(bus, env, broken, says):
+    env.reset(seed=0)
+    steps(env, 5)
+    setattr(bus.servos[3], broken, 80.0 if broken == "temperature" else True)
+    with pytest.raises(RobotFault, match=f"axis 'c': its motor reports {says}; support the arm"):
+        steps(env, 30)
+    where = bus.history[-1][1]
+    time.sleep(0.3)
+    assert bus.history[-1][1] == pytest.approx(where, abs=0.5)
+    if broken == "temperature" or bus.protocol is DYNAMIXEL:
+        with pytest.raises(RobotFault, match=says):
+            env.unwrapped.clear()
+        bus.servos[3].temperature = 30.0
+        bus.power(False)
+        bus.power(True)
+    env.unwrapped.clear()  # its torque goes off and on
+    steps(env, 2)
+
+
+def test_a_load_that_lasts_is_a_fault_and_is_observed(bus, logged):
+    axes = {**AXES, "b": {**AXES["b"], "max_load": 60.0}}
+    env = opened(bus, axes=axes, watchdog_s=1.0, overload_s=0.5, stuck_s=0.0, observe=["load", "temperature"])
+    try:
+        observation, _ = env.reset(seed=0)
+        assert observation["load"].shape == observation["temperature"].shape == (6,)
+        assert observation["temperature"] == pytest.approx(25, abs=1)
+        assert observation["load"].min() >= 0
+        assert env.observation_space.contains(observation)
+        spec = Spec.from_spaces(env.observation_space, env.action_space)
+        assert spec.states == {"load": 6, "proprio": 6, "temperature": 6}
+        bus.servos[2].blocked = True
+        with pytest.raises(RobotFault, match=r"axis 'b': load \d+ % for 0\.\d s, above max_load 60; take off what"):
+            steps(env, 60)
+        row = env.unwrapped.motors["b"]
+        assert row["load"] > 90 and row["over"] == ["load"]
+        assert row["current"] == pytest.approx(1300 if bus.protocol is FEETECH else 1750, abs=50)
+        assert sum("axis 'b': load" in line for line in logged()) == 1
+        bus.servos[2].blocked = False
+        env.unwrapped.clear()
+        steps(env, 10)
+    finally:
+        env.close()
+
+
+def test_a_gripper_is_relaxed_before_its_servo_protects_itself(bus):
+    grip = {**AXES["f"], "max_load": 50.0, "squeeze": 1.0}
+    env = opened(bus, axes={**AXES, "f": grip}, watchdog_s=1.0, overload_s=0.5)
+    try:
+        env.reset(seed=0)
+        bus.servos[6].blocked = True
+        action = np.zeros(6, np.float32)
+        action[5] = 1.0
+        loads = []
+        for _ in range(40):  # 4 s: longer than the servo's own protection waits
+            env.step(action)
+            loads.append(bus.servos[6].get("load"))
+        assert max(loads) == 1000 and max(loads[-10:]) <= 120
+        assert env.unwrapped.motors["f"]["relaxed"] and bus.servos[6].status == 0
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"observe": ["effort"]}, "observe.* is 'effort'; it must be one of load, current, temperature"),
+        ({"axes": {**AXES, "a": {**AXES["a"], "max_load": 0}}}, "axes: 'a': max_load is 0; it must be above 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(bus, given, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        opened(bus, **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_replies_that_are_lost_cost_the_motors_figures_no_fault(bus, env):
+    env.reset(seed=0)
+    bus.faults.lost = 10
+    steps(env, 30)
+    arm = env.unwrapped
+    assert arm.lost_replies > 0 and set(arm.motors) == set("abcdef")
 
 
 def test_a_stale_goal_does_not_move_the_arm_at_connect(bus):

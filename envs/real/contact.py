@@ -1,0 +1,114 @@
+"""What happens when an arm meets something, or works too hard.
+
+The target of an axis is no farther than `lag` ahead of it. One that stands there for `stuck_s`, whose motor exceeds a
+limit for so long as is allowed, or reports an error, is a fault. A gripper (an axis with a `squeeze`) presses on things
+as its work: it is relaxed in place of that. Its target then stays no farther than `squeeze` ahead of it, until it is
+asked to go the other way. Heat, and an error other than overload, are faults of a gripper too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from envs.real.arm import ArmError, State
+from envs.real.effort import FORCES, UNITS, EffortLimits
+
+OVERLOAD = "overload"  # the one error that relaxes a gripper
+REMEDIES = {
+    "load": "take off what loads it, then release",
+    "current": "take off what loads it, then release",
+    "temperature": "let it cool, then release",
+}
+
+
+class Contact:
+    """Of the arm with these `axes`. lag, squeeze: float64 (n,), in their units; squeeze is NaN for all but grippers.
+
+    stuck_s: 0 for no limit.
+    """
+
+    def __init__(
+        self, axes: Sequence[str], lag: np.ndarray, stuck_s: float, squeeze: np.ndarray, limits: EffortLimits
+    ) -> None:
+        self._axes, self._lag, self._stuck_s, self._squeeze, self._limits = axes, lag, stuck_s, squeeze, limits
+        self._grips = np.isfinite(squeeze)
+        # Of each axis whose requests were too far ahead of it: since when, and where it was then.
+        self._behind_s, self._behind_at = np.full(len(axes), np.nan), np.zeros(len(axes))
+        self._over_s = {figure: np.full(len(axes), np.nan) for figure in UNITS}  # since when
+        self._presses = np.zeros(len(axes), bool)  # for too long
+        self._way = np.zeros(len(axes))  # the direction in which each relaxed axis presses; 0: it is not relaxed
+
+    @property
+    def relaxed(self) -> tuple[str, ...]:
+        return tuple(name for name, way in zip(self._axes, self._way, strict=True) if way)
+
+    def rest(self) -> None:
+        """The arm was held: how long it stood before does not count."""
+        self._behind_s[:] = np.nan
+
+    def reset(self) -> None:
+        """A person has inspected it: it gets all times anew, to move away from what loads it."""
+        self.rest()
+        for over_s in self._over_s.values():
+            over_s[:] = np.nan
+        self._presses[:] = False
+        self._way[:] = 0
+
+    def check(self, state: State, now_s: float) -> None:
+        """Raises ArmError, with the remedy, for what its motors report."""
+        for name, error in state.errors.items():
+            if error != OVERLOAD or not self._grips[self._axes.index(name)]:
+                raise ArmError(
+                    f"axis '{name}': its motor reports {error}; support the arm, see what loads it, then release; if "
+                    "it is reported again, switch the arm's power off and on"
+                )
+        over = self._limits.over(state)
+        over["load"] = over.get("load", False) | np.array([name in state.errors for name in self._axes])
+        self._presses[:] = False
+        for figure, high in over.items():
+            since_s = self._over_s[figure]
+            since_s[:] = np.where(high, np.where(np.isnan(since_s), now_s, since_s), np.nan)
+            long = now_s - since_s >= self._limits.for_s
+            relaxes = self._grips & (figure in FORCES)
+            self._presses |= long & relaxes
+            if (faulty := long & ~relaxes).any():
+                axis = int(faulty.argmax())
+                value, most = state.effort[figure][axis], self._limits.most[figure][axis]
+                what = f"{figure} {value:.0f} {UNITS[figure]} for {now_s - since_s[axis]:.1f} s"
+                raise ArmError(f"axis '{self._axes[axis]}': {what}, above max_{figure} {most:g}; {REMEDIES[figure]}")
+
+    def near(self, requested: np.ndarray, state: State, now_s: float) -> np.ndarray:
+        """`requested` (n,), no farther ahead of the arm than each axis may be. Raises ArmError for a stuck one."""
+        at = state.position
+        if requested.shape != at.shape:
+            return requested  # for the filter to refuse
+        ahead = np.where(np.isfinite(requested), requested - at, 0.0)  # NaN is for the filter, too
+        stood_s = self._stood_s(np.abs(ahead), at, now_s)
+        stuck = (stood_s >= self._stuck_s) & (self._stuck_s > 0) & (not state.coasted)
+        if (faulty := stuck & ~self._grips).any():
+            axis = int(np.where(faulty, stood_s, 0.0).argmax())
+            name, where = self._axes[axis], f"{at[axis]:.3g} on its way to {requested[axis]:.3g}"
+            raise ArmError(f"axis '{name}' has stood still at {where} for {stood_s[axis]:.1f} s: stuck, or pushed")
+        leash = self._leash(ahead, stuck)
+        return np.where(np.abs(ahead) > leash, at + np.clip(ahead, -leash, leash), requested)
+
+    def _stood_s(self, distance: np.ndarray, at: np.ndarray, now_s: float) -> np.ndarray:
+        """(n,): for how long each axis has stood with its target too far ahead."""
+        behind = distance > 0.9 * self._lag  # measured places are noisy
+        moves = np.abs(at - self._behind_at) > self._lag / 2
+        begins = behind & (np.isnan(self._behind_s) | moves)
+        self._behind_s = np.where(begins, now_s, np.where(behind, self._behind_s, np.nan))
+        self._behind_at = np.where(begins, at, self._behind_at)
+        return np.nan_to_num(now_s - self._behind_s)
+
+    def _leash(self, ahead: np.ndarray, stuck: np.ndarray) -> np.ndarray:
+        back = self._way * ahead < 0
+        self._way[back] = 0
+        for over_s in self._over_s.values():
+            over_s[back] = np.nan
+        begins = self._grips & (self._presses | stuck) & (self._way == 0) & ~back
+        self._way = np.where(begins, np.sign(ahead), self._way)
+        leash: np.ndarray = np.where(self._way != 0, np.minimum(self._lag, self._squeeze), self._lag)
+        return leash
