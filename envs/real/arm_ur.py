@@ -1,8 +1,9 @@
 """A Universal Robots arm (e-Series, PolyScope 5) through ur_rtde: `arm: ur`, extra [ur].
 
-Axes: the six joints, in degrees. Targets go to the controller by servoJ: its control script keeps going to the newest
-one, and stands there when no other comes. The controller must be in remote control, its arm powered, its brakes
-released: that is done at the pendant, never from here.
+Axes: the six joints, in degrees; with `gripper: robotiq` also the gripper, 0 (open) to 255 (closed). Targets go to the
+controller by servoJ: its control script keeps going to the newest one, and stands there when no other comes. The
+controller must be in remote control, its arm powered, its brakes released: that is done at the pendant, never from
+here.
 
 Protective, emergency and safeguard stops, a stopped program and a lost connection are faults. The person's Release
 after a protective stop that happened while the arm was driven from here unlocks it; one that was there before is the
@@ -19,6 +20,7 @@ import numpy as np
 
 from envs.real.arm import ArmError, State
 from envs.real.controller_probe import ANSWER_S, probe
+from envs.real.robotiq import Robotiq
 from envs.real.ur_sdk import LOOK_S, Measured, UrSdk
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
@@ -38,16 +40,18 @@ UNLOCK_S = 3.0
 
 
 class URArm:
-    """host: the controller's address. hz: states a second, 125 or 500. Raises ValueError."""
+    """host: the controller's address. hz: states a second, 125 or 500. gripper: "" or robotiq. Raises ValueError."""
 
-    axes = JOINTS
-
-    def __init__(self, host: str = "", hz: float = 125.0) -> None:
+    def __init__(self, host: str = "", hz: float = 125.0, gripper: str = "") -> None:
         if not host:
             raise ValueError("ur: arm_options: host is missing: the controller's address, such as 192.168.1.10")
         if not 100 <= hz <= 500:
             raise ValueError(f"ur: arm_options: hz {hz:g} is not within 100 to 500")
+        if gripper not in ("", "robotiq"):
+            raise ValueError(f"ur: arm_options: gripper {gripper!r} is not robotiq")
+        self.axes = JOINTS + ("gripper",) * bool(gripper)
         self._host, self._hz = host, float(hz)
+        self._gripper: Robotiq | None = None
         self._sdk: UrSdk | None = None
         self._driven = False  # from here, so that what stops it now is known to the person who releases it
 
@@ -60,6 +64,7 @@ class URArm:
             measured = self._unlock(self._sdk)
         if stop := stopped(measured):
             raise ArmError(f"ur: {stop}")
+        self._gripper = Robotiq(self._host) if len(self.axes) > len(JOINTS) else None
         self._sdk.control()
         self._driven = True
 
@@ -67,12 +72,15 @@ class URArm:
         measured = self._connected().news()
         if stop := stopped(measured, of_program=True):
             raise ArmError(f"ur: {stop}")
-        return State(np.degrees(measured.q), time.monotonic())
+        joints = np.degrees(measured.q)
+        return State(np.append(joints, self._gripper.position()) if self._gripper else joints, time.monotonic())
 
     def command(self, target: np.ndarray) -> np.ndarray:
-        if not self._connected().servo([float(angle) for angle in np.radians(target)]):
+        if not self._connected().servo([float(angle) for angle in np.radians(target[: len(JOINTS)])]):
             self.state()  # raises why
             raise ArmError("ur: the controller's program refused the target")
+        if self._gripper:
+            self._gripper.move(target[-1])
         return target
 
     def hold(self) -> None:
@@ -89,9 +97,10 @@ class URArm:
         self._close()
 
     def _close(self) -> None:
-        if self._sdk:
-            self._sdk.close()
-        self._sdk = None
+        for part in (self._gripper, self._sdk):
+            if part:
+                part.close()
+        self._gripper = self._sdk = None
 
     def _connected(self) -> UrSdk:
         if self._sdk is None:

@@ -103,6 +103,23 @@ def test_a_target_that_is_not_followed_by_another_stays_the_target(arm, controll
 
 
 @needs_sdk
+def test_a_gripper_is_the_last_axis(controller):
+    made = make_arm(KIND, {"host": HOST, "gripper": "robotiq"})
+    assert made.axes[-1] == "gripper" and len(made.axes) == 7
+    try:
+        patient(made.connect)
+        target = seen(made).copy()
+        target[-1] = 120
+        patient(made.command, target)
+        until(lambda: seen(made)[-1] == 120)
+        patient(made.hold)
+        assert seen(made) == pytest.approx(target, abs=0.2)
+    finally:
+        made.disconnect()
+    assert len(make_arm(KIND, {"host": HOST}).axes) == 6
+
+
+@needs_sdk
 def test_without_the_arms_process_the_arm_is_stopped(arm, controller):
     target = swing(arm, 1.0)
     patient(arm.command, target + [10, 0, 0, 0, 0, 0])
@@ -203,6 +220,8 @@ def test_what_the_options_and_the_address_must_be():
         make_arm(KIND, {})
     with pytest.raises(ValueError, match="hz 5 is not within"):
         make_arm(KIND, {"host": HOST, "hz": 5})
+    with pytest.raises(ValueError, match="gripper 'claw' is not robotiq"):
+        make_arm(KIND, {"host": HOST, "gripper": "claw"})
     with pytest.raises(ArmError, match="port 30004: Connection refused"):
         make_arm(KIND, {"host": NOBODY}).connect()
 

@@ -2,10 +2,10 @@
 
   python -m tools.stress.arms.ur --host 127.0.0.21
 
-Dashboard (29999), script upload (30003) and RTDE (30004: protocol 2, input and output recipes). The uploaded control
-script is not interpreted: what its main loop does with the commands that the arm's class sends is done here, and a
-script that lacks the lines which that rests on is refused. A protective stop ends the program, or pauses it
-(`protective_stop paused`). Faults and `report`: a line each on standard input.
+Dashboard (29999), script upload (30003), RTDE (30004: protocol 2, input and output recipes) and a Robotiq gripper's
+URCap (63352). The uploaded control script is not interpreted: what its main loop does with the commands that the arm's
+class sends is done here, and a script that lacks the lines which that rests on is refused. A protective stop ends the
+program, or pauses it (`protective_stop paused`). Faults and `report`: a line each on standard input.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tools.stress.arms.controller import Controller, Handler, Joints, main
 
 VERSION = (5, 12, 4, 0)
 HOME = [0.0, -90.0, 90.0, -90.0, -90.0, 0.0]  # degrees
+GRIPPER_SPEED = 450  # of its 255 units, a second: 85 mm at 150 mm/s
 MAX_SPEED = math.radians(180.0)  # a second, of each joint (UR5e)
 STOPPED, PLAYING, PAUSED = 1, 2, 4  # runtime_state
 POWER_OFF, RUNNING = 3, 7  # robot_mode
@@ -57,6 +58,8 @@ class URController(Controller):
         self.runtime, self.mode, self.safety = STOPPED, RUNNING, NORMAL
         self.remote = True
         self.scripts = 0
+        self.gripper = {"STA": 3, "FLT": 0, "POS": 3, "PRE": 3, "SPE": 0, "FOR": 0, "GTO": 0, "ACT": 1, "OBJ": 3}
+        self.blocked_at = 255  # where it meets a thing
         self._servoing = self._executed = False
         self._protective_s = 0.0
         self._begun_s = time.monotonic()
@@ -65,16 +68,24 @@ class URController(Controller):
             "emergency_stop": self._emergency_stop,
             "safeguard_stop": self._safeguard_stop,
             "stop_program": self._stop_program,
+            "gripper": self._gripper_is,
+            "thing": lambda at: setattr(self, "blocked_at", int(at)),
             "local": lambda: setattr(self, "remote", False),
             "mend": self._mend,
             "forget_stop": lambda: setattr(self, "_protective_s", 0.0),  # as if 5 s had passed
         }
 
     def servers(self) -> dict[int, Handler]:
-        return {29999: self._dashboard, 30003: self._script, 30004: self._rtde}
+        return {29999: self._dashboard, 30003: self._script, 30004: self._rtde, 63352: self._robotiq}
 
     def report(self) -> dict[str, Any]:
-        return {**super().report(), "runtime": self.runtime, "scripts": self.scripts, "servoing": self._servoing}
+        return {
+            **super().report(),
+            "runtime": self.runtime,
+            "scripts": self.scripts,
+            "servoing": self._servoing,
+            "gripper": self.gripper,
+        }
 
     def _stop_program(self) -> None:
         self.runtime, self._servoing = STOPPED, False
@@ -97,7 +108,12 @@ class URController(Controller):
         self.safety, self.mode, self.remote = NORMAL, RUNNING, True
 
     def tick(self) -> None:
-        """One turn of the control script's main loop."""
+        """One turn of the control script's main loop, and the gripper's."""
+        at, to = self.gripper["POS"], min(self.gripper["PRE"], self.blocked_at)
+        most = max(1, round(GRIPPER_SPEED / self.hz))
+        if self.gripper["GTO"]:
+            self.gripper["POS"] = at + max(-most, min(most, to - at))
+            self.gripper["OBJ"] = 0 if self.gripper["POS"] != to else 3 if to == self.gripper["PRE"] else 2
         if self.runtime != PLAYING:
             return
         command = int(self.registers["input_int_register_0"])
@@ -148,6 +164,21 @@ class URController(Controller):
             return "Protective stop releasing"
         self.unknown.append(f"dashboard: {asked}")
         return f"could not understand: {asked}"
+
+    def _gripper_is(self, name: str, value: str) -> None:
+        self.gripper[name] = int(value)
+
+    async def _robotiq(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            await self.link()
+            word, *given = line.decode().split()
+            if word == "GET":
+                value = "?" if self.mode != RUNNING else self.gripper.get(given[0], "?")
+                writer.write(f"{given[0]} {value}\n".encode())
+                continue
+            for name, text in zip(given[::2], given[1::2], strict=True):
+                self.gripper["PRE" if name == "POS" else name] = int(text)
+            writer.write(b"ack")
 
     async def _script(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         text = b""
