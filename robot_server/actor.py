@@ -16,7 +16,7 @@ from agent.spec import Observation, Spec, Transition, UserError, plural
 from agent.verdict import outcome
 from envs.base import paced_env
 from envs.clock import Clock, natural_hz
-from robot_server.command import ENDINGS, Command, action_of
+from robot_server.command import ENDINGS, Command, action_of, layout_if_any
 from robot_server.control import Control
 from robot_server.stepper import Stepper
 
@@ -173,6 +173,7 @@ class Running:
         self.clock.start()
         self.over = self.cut = self.stop()
         if control:
+            control.layout = layout_if_any(self.env)
             control.step_s = 1 / (hz or self.real_time.hz)
             control.drop_events()  # what was pressed during the reset was meant for the episode before
             control.running = True

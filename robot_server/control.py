@@ -38,7 +38,7 @@ from agent.wire.arrays import declare
 from agent.wire.bad_messages import Faults
 from agent.wire.frames import Frames
 from agent.wire.untrusted import WireError
-from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, WITH_GRIPPER, Command, Device
+from robot_server.command import ENDINGS, EVENTS, GRIPPER, LATCHES, LAYOUTS, STILL, Command, Device
 from robot_server.control_address import bind
 from robot_server.control_client import plain, read_map
 
@@ -136,8 +136,9 @@ class Control(Device):
         self._observation, self._status = observation, status
         self._number, self._at_s = self._number + 1, time.time()
         action = status.get("action")
-        if action is not None and len(action) in WITH_GRIPPER and not self.command.enabled:
-            self.reset(float(np.sign(action[-1])))
+        layout = self.layout or tuple(LAYOUTS.get(0 if action is None else len(action), ()))
+        if action is not None and GRIPPER in layout and not self.command.enabled:
+            self.reset(float(np.sign(action[layout.index(GRIPPER)])))
 
     def reset(self, gripper: float = -1.0) -> None:
         """The gripper is there, whatever who drives had asked for."""
@@ -286,6 +287,7 @@ class Control(Device):
             "paused": self.paused,
             "fault": self.fault,
             "driven": driven,
+            "motions": self.layout,
             "gripper": self.command.gripper,
             **self.about(),
         }

@@ -54,7 +54,7 @@ from agent.files import low_space, make_folder, try_lock
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
 from envs.base import action_meaning
-from robot_server.command import Command, Device, action_of, to_action
+from robot_server.command import Command, Device, action_of, idle_keys, layout
 from tools.common.rollout import Act, env_options, env_record, make_env, rollout
 from tools.devices.scripted import Scripted
 from tools.devices.table import DEVICES, LEROBOT, known, opened
@@ -218,13 +218,13 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
         spec = Spec.from_spaces(env.observation_space, env.action_space)
         display = Display(config.view)
-        device = opened(device_name, env, config)
+        device, no_use = opened(device_name, env, config), ""
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))
             if device_name.startswith(LEROBOT):  # refused now, if at all
                 action_of(Command(place={}), env)
             else:
-                to_action(Command(), spec.action_dim)
+                no_use = idle_keys(layout(env))
         if line := low_space(out):
             log.warning("%s", line)
         first = stack.enter_context(recording_folder(out))  # after what may be refused: it makes the folder
@@ -241,7 +241,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         if isinstance(device, Scripted):
             by_program(env, device, session, stop)
         else:
-            print(device.keys, file=sys.stderr)
+            print("\n".join(filter(None, [device.keys, no_use])), file=sys.stderr)
             by_hand(env, device, display, session, config, stop)
     print(summary(session.kept, config.episodes, time.monotonic() - start_s, out))
     if len(session.kept) >= LEAST_FOR_STATES and (line := states.report()):

@@ -24,7 +24,7 @@ from typing import Any
 from agent import cli
 from agent.spec import UserError
 from envs.clock import Clock
-from robot_server.command import Device
+from robot_server.command import Device, idle_keys
 from robot_server.control_address import find
 from robot_server.control_client import Operator
 from tools.devices.table import BY_A_PERSON, LEROBOT, opened_for_a_person
@@ -100,7 +100,8 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(device))
         operator = stack.enter_context(contextlib.closing(Operator(find(arguments))))
-        print(device.keys, file=sys.stderr)
+        motions = operator.ask("state", timeout_s=0.5).get("state", {}).get("motions")
+        print("\n".join(filter(None, [device.keys, idle_keys(motions) if motions else ""])), file=sys.stderr)
         stop = stack.enter_context(cli.Stop())
         try:
             teleoperate(device, operator, stop)

@@ -18,7 +18,7 @@ from robot_server import actor
 from robot_server import control as control_module
 from robot_server import control_client as operator_module
 from robot_server.actor import run_episode
-from robot_server.command import LAYOUTS, STILL, Command, to_action
+from robot_server.command import STILL, Command, action_of, idle_keys, layout
 from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.control_address import key_path, read_key
@@ -386,13 +386,58 @@ def test_answers_are_checked():
             answer(frames)
 
 
-@pytest.mark.parametrize("size", sorted(LAYOUTS))
-def test_actions_of_each_size(size):
+def env_of(size, names=()):
+    """As much of an environment as `layout` asks about; names: of its action's numbers, where it states them."""
+    given = {"action_meaning": {"names": list(names)}}
+    return SimpleNamespace(action_space=SimpleNamespace(shape=(size,)), get_wrapper_attr=given.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("size", "names", "expected"),
+    [
+        (7, (), "1234560"),
+        (6, (), "123456"),
+        (4, (), "1230"),
+        (3, (), "123"),
+        (2, (), "12"),
+        (7, ("x", "y", "z", "rx", "ry", "rz", "gripper"), "1234560"),
+        (6, ("x", "y", "z", "roll", "pitch", "gripper"), "123450"),
+        (5, ("x", "y", "z", "pitch", "gripper"), "12350"),
+        (4, ("x", "y", "z", "roll"), "1234"),
+        (4, ("base", "shoulder", "elbow", "gripper"), "1230"),  # joints: by their number, as ever
+        (4, ("x", "y", "z"), "1230"),
+    ],
+)
+def test_each_number_of_an_action_gets_its_motion(size, names, expected):
     command = Command(np.arange(1, 7, dtype=np.float32) / 10, gripper=1.0)
-    expected = {7: "1234560", 6: "123456", 4: "1230", 3: "123", 2: "12"}[size]
-    assert [round(number * 10) % 10 for number in to_action(command, size).tolist()] == [int(each) for each in expected]
+    action = action_of(command, env_of(size, names))
+    assert action.dtype == np.float32
+    assert [round(number * 10) % 10 for number in action.tolist()] == [int(each) for each in expected]
+
+
+def test_actions_that_no_device_drives_are_refused_but_for_standing_still():
+    moving = Command(np.ones(6, np.float32))
     with pytest.raises(UserError, match="not 26"):
-        to_action(command, 26)
+        action_of(moving, env_of(26))
+    with pytest.raises(UserError, match="not 5"):
+        layout(env_of(5, ("x", "y", "z", "pitch", "finger")))
+    assert not action_of(Command(), env_of(26)).any()
+
+
+def test_what_an_action_lacks_is_named():
+    assert idle_keys(layout(env_of(7))) == ""
+    assert idle_keys(layout(env_of(5, ("x", "y", "z", "pitch", "gripper")))).endswith(": roll, turn left and right")
+    assert idle_keys(layout(env_of(3))).endswith(": roll, pitch, turn left and right, the gripper")
+
+
+def test_the_page_is_told_what_moves_and_where_the_gripper_is(control):
+    control.layout = (0, 1, 2, 4, 6)
+    control.show({}, {"action": [0.0, 0, 0, -1, 1]})
+    state = control.state()
+    assert list(state["motions"]) == [0, 1, 2, 4, 6] and state["gripper"] == 1
+    control.layout = (0, 1, 2)
+    control.show({}, {"action": [0.0, 0, -1]})
+    assert control.state()["gripper"] == 1
 
 
 # In an episode --------------------------------------------------------------------------------------------------------

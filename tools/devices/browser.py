@@ -53,6 +53,14 @@ class Browser(Device):
     def step_s(self, seconds: float) -> None:
         self._control.step_s = seconds
 
+    @property
+    def layout(self) -> tuple[int, ...]:
+        return self._control.layout
+
+    @layout.setter
+    def layout(self, layout: tuple[int, ...]) -> None:
+        self._control.layout = layout
+
     def read(self) -> Command:
         if self._panel.poll() is not None:
             raise UserError("device 'browser': the page's process has exited")

@@ -14,7 +14,7 @@ from agent.spec import Episode, Observation, Spec, Transition, UserError
 from agent.verdict import with_verdict
 from envs.base import paced_env
 from envs.clock import Clock, natural_hz
-from robot_server.command import ENDINGS, Command, Device, action_of
+from robot_server.command import ENDINGS, Command, Device, action_of, layout_if_any
 from robot_server.stepper import ObservationFault, Stepper
 from tools.recording.config import CollectConfig
 
@@ -67,7 +67,7 @@ class Recorder:
         self._seen: Observation = {}  # at the end of the last episode
         if self._arm:
             self._arm.ask = self._prompt
-        device.step_s = 1 / self._clock.hz
+        device.step_s, device.layout = 1 / self._clock.hz, layout_if_any(env)
 
     def record(self, seed: int, ready: Callable[[], None] = lambda: None) -> Take:
         """One episode from env.reset(seed); `ready()` is called after the reset, before anything can move, and before

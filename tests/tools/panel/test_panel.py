@@ -188,6 +188,19 @@ def test_what_the_page_shows(arm, page):
 
 
 @by_browser
+def test_the_page_offers_what_the_robots_actions_have(arm, page):
+    assert all(page.is_visible(name) for name in ("#pad-z", "#pad-tip", "#gripper"))
+    arm.control.layout = (0, 1, 2, 4)
+    page.wait_for_selector("#gripper", state="hidden")
+    parts = page.evaluate(
+        "[...document.querySelectorAll('.pads span')].map((part) => [part.textContent, !part.hidden])"
+    )
+    assert parts == [["lift", True], ["turn", False], ["pitch", True], ["roll", False]]
+    arm.control.layout = (0, 1, 2)
+    page.wait_for_selector("#pad-tip", state="hidden")
+
+
+@by_browser
 def test_words_and_a_latched_stop(arm, page):
     for button in ("Success", "Failure", "End", "Discard", "Pause"):
         page.click(f"#words >> text={button}")

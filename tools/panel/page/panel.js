@@ -363,6 +363,7 @@ function show({ away, refused, late, state, vectors }) {
     ["arm's bus", state.lost_replies ? `${state.lost_replies} replies lost` : ""],
     ["page late", late ? `${late} commands came too late to drive by` : ""],
   ]);
+  showMotions(state.motions ?? []);
   showDriving();
   list("vectors", Object.entries(vectors).map(([name, numbers]) => [name, numbers.join("  ")]));
 }
@@ -370,6 +371,12 @@ function show({ away, refused, late, state, vectors }) {
 function showAlert(text) {
   $("alert").textContent = text;
   $("alert").hidden = !text;
+}
+
+function showMotions(motions) { // only what the robot's actions have; all of it where that is not known
+  for (const part of document.querySelectorAll("[data-motion]")) {
+    part.hidden = motions.length > 0 && !part.dataset.motion.split(" ").some((number) => motions.includes(Number(number)));
+  }
 }
 
 function showDriving() {
