@@ -111,6 +111,13 @@ def idle_keys(layout: Sequence[int]) -> str:
     return f"not in this robot's actions: {', '.join(words)}" if words else ""
 
 
+def gripper_of(action: Sequence[float] | np.ndarray | None, layout: Sequence[int]) -> float | None:
+    """-1 or 1: what `action` asks of the gripper; None of an action without one, or that is none."""
+    size = 0 if action is None else len(action)
+    layout = layout if len(layout) == size else LAYOUTS.get(size, ())
+    return None if action is None or GRIPPER not in layout else float(np.sign(action[layout.index(GRIPPER)]))
+
+
 def action_of(command: Command, env: gymnasium.Env) -> np.ndarray:
     """float32 (A,) in [-1, 1] for `env` (a gymnasium.Env). Raises UserError for an env that cannot be driven so."""
     if command.place is not None:

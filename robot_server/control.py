@@ -38,7 +38,7 @@ from agent.wire.arrays import declare
 from agent.wire.bad_messages import Faults
 from agent.wire.frames import Frames
 from agent.wire.untrusted import WireError
-from robot_server.command import ENDINGS, EVENTS, GRIPPER, LATCHES, LAYOUTS, STILL, Command, Device
+from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, Command, Device, gripper_of
 from robot_server.control_address import bind
 from robot_server.control_client import plain, read_map
 
@@ -135,10 +135,8 @@ class Control(Device):
         """What is seen and done now. Keeps `observation`, whose arrays must not change any more."""
         self._observation, self._status = observation, status
         self._number, self._at_s = self._number + 1, time.time()
-        action = status.get("action")
-        layout = self.layout or tuple(LAYOUTS.get(0 if action is None else len(action), ()))
-        if action is not None and GRIPPER in layout and not self.command.enabled:
-            self.reset(float(np.sign(action[layout.index(GRIPPER)])))
+        if not self.command.enabled and (gripper := gripper_of(status.get("action"), self.layout)) is not None:
+            self.reset(gripper)
 
     def reset(self, gripper: float = -1.0) -> None:
         """The gripper is there, whatever who drives had asked for."""

@@ -12,7 +12,7 @@ its boundary stops there, and comes back with the first step that leads back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -200,14 +200,15 @@ class HandActions:
         return self._hand.rad(target[self._places])
 
     def _plan(self, joints: np.ndarray, motion: np.ndarray) -> np.ndarray:
-        """The joints, rad, for the hand's target moved by `motion` from where it is; keeps what that reaches."""
-        found = self._found(joints, motion)
-        for less in (self._along(joints, motion), np.zeros_like(motion)):
+        """The joints, rad, for the hand's target moved by `motion`, or by less of it."""
+        for less in self._less_and_less(joints, motion):
+            found = self._found(joints, less)
             if self._clear(found, joints):
-                break
-            motion, found = less, self._found(joints, less)
-        if not self._clear(found, joints):
-            return joints
+                return self._kept(found, less)
+        return joints
+
+    def _kept(self, found: np.ndarray, motion: np.ndarray) -> np.ndarray:
+        """`found`, with the hand's target moved by what of `motion` that reaches."""
         goal = self._moved(motion)
         left = self._kinematics.motion(goal, self._kinematics.pose(found))
         dropped = np.where(left * motion > 0, np.sign(left) * np.minimum(abs(left), abs(motion)), 0.0)
@@ -230,10 +231,12 @@ class HandActions:
         clear = self._kinematics.clearance(found)
         return clear >= CLEAREST or clear >= self._kinematics.clearance(joints)
 
-    def _along(self, joints: np.ndarray, motion: np.ndarray) -> np.ndarray:
-        """`motion` without what the joints can do least, and with nothing that it did not ask for."""
+    def _less_and_less(self, joints: np.ndarray, motion: np.ndarray) -> Iterator[np.ndarray]:
+        """`motion`, then what of it does not lead into the nearest singularity, then none."""
+        yield motion
         weighted = self._kinematics.weights * motion
         weakest = np.linalg.svd(self._kinematics.weights[:, None] * self._kinematics.jacobian(joints))[0][:, -1]
-        asked = abs(weighted) * weakest
+        asked = abs(weighted) * weakest  # nothing comes in that was not asked for
         share = (weakest @ weighted) / max(float(weakest @ asked), np.finfo(float).tiny)
-        return np.asarray((weighted - asked * share) / self._kinematics.weights)
+        yield (weighted - asked * share) / self._kinematics.weights
+        yield np.zeros_like(motion)

@@ -54,7 +54,7 @@ def description(name: str) -> Path:
 class Kinematics:
     """joints: those between base and hand, in order, n of them. low, high: float64 (n,), rad, their ranges there (0 and
     0 where the description has none). turns: what the numbers of a turn are: rx ry rz (about the base's axes), or some
-    of roll and pitch.
+    of roll and pitch. weights: (3 + k,), what m and rad of a motion weigh.
 
     Raises ValueError, one line, for a description that cannot be read, without a `frame` (a site, or a body), or of an
     arm of another kind.
@@ -82,6 +82,7 @@ class Kinematics:
         self._angles = np.zeros((0, 6))
         if not self.free:
             self.turns, self._angles = self._turns(path)
+        self.weights = np.array([1.0] * 3 + [REACH_M] * len(self.turns))
 
     def pose(self, joints: np.ndarray) -> Pose:
         """Of the hand, with `joints` (n,) in rad."""
@@ -134,8 +135,9 @@ class Kinematics:
                 break
             motion = scale[:, None] * self.jacobian(at)
             normal, pull = motion.T @ motion, motion.T @ off
-            change = bounded(normal + damping**2 * np.eye(len(at)), pull, low - at, high - at)
-            moved = np.clip(at + change, low, high)
+            normal.flat[:: len(at) + 1] += damping**2
+            change = bounded(normal, pull, low - at, high - at)
+            moved = np.minimum(np.maximum(at + change, low), high)
             left = scale * self.motion(goal, self.pose(moved))
             if left @ left < off @ off:
                 done = left @ left > (1 - STALLED) * (off @ off)
@@ -166,10 +168,6 @@ class Kinematics:
             start = rng.uniform(low, high)
         return found, left
 
-    @property
-    def weights(self) -> np.ndarray:
-        return np.array([1.0] * 3 + [REACH_M] * len(self.turns))
-
     def _set(self, joints: np.ndarray) -> None:
         self._data.qpos[self._places] = joints
         self._mujoco.mj_kinematics(self._model, self._data)
@@ -186,7 +184,7 @@ class Kinematics:
         shift, turn = np.zeros((2, 3, self._model.nv))
         self._mujoco.mj_comPos(self._model, self._data)
         self._mujoco.mj_jac(self._model, self._data, shift, turn, self._position(), self._body)
-        return np.vstack([shift[:, self._dofs], turn[:, self._dofs] if self.free else self._angles])
+        return np.concatenate([shift[:, self._dofs], turn[:, self._dofs] if self.free else self._angles])
 
     def _frame(self, path: Path, frame: str) -> tuple[int, int]:
         """(site or -1, body)"""

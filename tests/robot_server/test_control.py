@@ -435,6 +435,7 @@ def test_the_page_is_told_what_moves_and_where_the_gripper_is(control):
     control.show({}, {"action": [0.0, 0, 0, -1, 1]})
     state = control.state()
     assert list(state["motions"]) == [0, 1, 2, 4, 6] and state["gripper"] == 1
+    control.show({}, {"action": []})  # before the first motion
     control.layout = (0, 1, 2)
     control.show({}, {"action": [0.0, 0, -1]})
     assert control.state()["gripper"] == 1

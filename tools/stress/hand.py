@@ -94,7 +94,8 @@ def main() -> int:
     rng = np.random.default_rng(flags.seed)
     arms = -(-flags.actions // EACH)
     report = Report(f"hand actions: {flags.poses:,} poses, {flags.actions:,} hostile actions to {arms} arms")
-    add_poses(report, flags.poses, rng)
+    if flags.poses:
+        add_poses(report, flags.poses, rng)
     outside, refused, took = 0, 0, list[float]()
     for number in range(arms):
         arm, steps = Arm(rng), min(EACH, flags.actions - number * EACH)
@@ -103,6 +104,7 @@ def main() -> int:
         refused += arm.filter.refused
     report.add("hostile actions: commands outside of any limit", outside, "", 0)
     report.add("hostile actions refused for NaN", refused, "")
+    took = took or [np.nan]
     report.add("an action into joint targets, median", float(np.median(took)) * 1e3, "ms")
     report.add("an action into joint targets, 99.9 %", float(np.quantile(took, 0.999)) * 1e3, "ms")
     report.finish(flags.json)

@@ -2,31 +2,42 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import envs
 from agent import cli
 from agent.spec import UserError
 from envs.real.camera_options import parse
+from envs.real.hand import CLEAREST, read_hand
 from envs.real.options import check, limits_of, read_axis
 from tools.common.rollout import env_options
 
 HARDWARE = Path(__file__).parents[3] / "configs" / "hardware"
-ROBOTS = [path for path in sorted(HARDWARE.glob("*.yaml")) if "\nenv:" in path.read_text()]
+HAND = HARDWARE / "so101_hand.yaml"  # after another
+ROBOTS = [(path,) for path in sorted(HARDWARE.glob("*.yaml")) if "\n  name:" in path.read_text()]
+ROBOTS += [(HARDWARE / name, HAND) for name in ("so101.yaml", "so101_mock.yaml")]
 
 
-def read(path):
+def read(*paths):
     sections = ["robot", "link", "network", "calql", "offline", "online", "learner", "collect"]
-    return cli.parse(["--config", str(path)], "", sections, lambda parser: None, env_options, prog="test").env()
+    words = [word for path in paths for word in ("--config", str(path))]
+    return cli.parse(words, "", sections, lambda parser: None, env_options, prog="test").env()
 
 
-@pytest.mark.parametrize("path", ROBOTS, ids=lambda path: path.stem)
-def test_an_example_makes_sense(path):
-    name, given = read(path)
+@pytest.mark.parametrize("paths", ROBOTS, ids=lambda paths: paths[-1].stem)
+def test_an_example_makes_sense(paths):
+    name, given = read(*paths)
     options = envs.options(name)(**given)
     check(options)
     axes = {axis: read_axis(axis, given) for axis, given in options.axes.items()}
     limits_of(list(axes.values()), 1 / options.control_hz).check(list(axes))
+    hand = read_hand(options, axes)
+    assert (hand is None) == (HAND not in paths)
+    if hand:  # where a reset takes it is within its workspace, and can be left
+        home = hand.rad(np.array([axes[axis].home for axis in hand.axes]))
+        place, (low, high) = hand.kinematics.pose(home).position, hand.workspace
+        assert (low < place).all() and (place < high).all() and hand.kinematics.clearance(home) > 2 * CLEAREST
     assert any(axis.start for axis in axes.values())
     for camera, about in options.cameras.items():
         if about.get("source") != "mock":
@@ -34,7 +45,7 @@ def test_an_example_makes_sense(path):
 
 
 def test_there_are_examples_and_the_check_sees_mistakes(tmp_path):
-    assert {path.stem for path in ROBOTS} >= {"mock", "so101", "ur5e", "xarm6"}
+    assert {paths[0].stem for paths in ROBOTS} >= {"mock", "so101", "ur5e", "xarm6"}
     broken = tmp_path / "broken.yaml"
     broken.write_text("env: {name: mock, controlhz: 10}\n")
     with pytest.raises(UserError, match="controlhz"):
