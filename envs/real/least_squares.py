@@ -11,9 +11,10 @@ def bounded(normal: np.ndarray, pull: np.ndarray, low: np.ndarray, high: np.ndar
     normal: float64 (n, n), positive definite.
     """
     x = np.linalg.solve(normal, pull)
-    if (x >= low).all() and (x <= high).all():
+    fixed = (x < low) | (x > high)
+    if not fixed.any():
         return np.asarray(x)
-    x, fixed = np.zeros_like(pull), np.zeros(len(pull), bool)
+    x = np.clip(x, low, high)
     for _ in range(4 * len(pull)):  # more than it ever takes
         aim, free = x.copy(), ~fixed
         if free.any():

@@ -28,7 +28,11 @@ class SO101LiftExpert(LiftExpert):
         return np.array(self.env.real.state.thing)
 
     def towards(self, target: np.ndarray, hand: np.ndarray, grip: float) -> np.ndarray:
-        """All joints arrive at the same time, so that the hand's way is nearly straight."""
+        """All joints arrive at the same time, so that the hand's way is nearly straight, or the hand itself moves."""
+        if self.env.real.options.hand:
+            place = dict(zip("xyz", target + self.env.sag))
+            gripper = self.env.high[5] if grip == OPEN else self.env.low[5]
+            return np.asarray(self.env.real.towards({**place, "pitch": PITCH, "gripper": gripper}))
         view, now = self.env, np.array(self.env.real.target)
         way = target - hand
         aim = hand + way * min(1.0, STRIDE_M / max(float(np.linalg.norm(way)), 1e-9))

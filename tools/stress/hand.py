@@ -80,9 +80,9 @@ def add_poses(report: Report, poses: int, rng: np.random.Generator) -> None:
         found, _ = arm.solve(goal, start, arm.low, arm.high, seed=number)
         motion = arm.motion(goal, arm.pose(found))
         off[number], turned[number] = np.linalg.norm(motion[:3]), np.abs(motion[3:]).max()
-    report.add(f"FK(IK) of {poses:,} reachable poses: position, median", float(np.median(off)) * 1e6, "µm")
-    report.add("position, worst", float(off.max()) * 1e6, "µm", 10)
-    report.add("roll and pitch, worst", float(turned.max()) * 1e6, "µrad", 100)
+    report.add(f"FK(IK) of {poses:,} reachable poses: position, median", float(np.median(off)) * 1e9, "nm")
+    report.add("position, worst", float(off.max()) * 1e9, "nm", 1000)
+    report.add("roll and pitch, worst", float(turned.max()) * 1e9, "nrad", 1000)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from envs.real.kinematics import Kinematics, description
 from envs.real.mock_arm import SO101Options, calibration_of, mock_options, port_of
 from envs.real.mock_world import send_fault
 from envs.real.so101_arm import SO101Arm
+from envs.real.so101_expert import PITCH, SO101LiftExpert
 
 HARDWARE = Path(__file__).parents[3] / "configs" / "hardware"
 HERE = importlib.util.find_spec(so101.PACKAGE) is not None
@@ -56,6 +58,19 @@ def test_lerobots_driver_gets_the_port_and_the_calibration(monkeypatch):
     SO101Arm(driver="lerobot", socket="/x/world.sock")  # also where MuJoCo and the description are missing
     wanted = {"kind": "so101_follower", "port": "/x/world.port", "id": "world", "calibration_dir": "/x"}
     assert seen == {**wanted, "use_degrees": True, "disable_torque_on_disconnect": False}
+
+
+def test_the_expert_moves_the_hand_where_actions_do():
+    axes, asked = options_of("so101.yaml")["axes"], {}
+    options = SimpleNamespace(axes=axes, hand={"description": "so101"}, control_hz=10.0)
+    state = SimpleNamespace(position=np.array([0, -60.0, 60, 60, 0, 60]), thing=np.zeros(3))
+    real = SimpleNamespace(options=options, state=state, target=state.position)
+    real.towards = lambda position: np.full(6, asked.update(position) or 0.5)
+    expert = SO101LiftExpert(real, 0.0, 0.0, 0.0, np.random.default_rng(0))
+    assert (expert.towards(np.array([0.2, 0.1, 0.05]), np.zeros(3), scripted.CLOSE) == 0.5).all()
+    assert asked == {"x": 0.2, "y": 0.1, "z": 0.05, "pitch": PITCH, "gripper": axes["gripper"]["low"]}
+    expert.towards(np.zeros(3), np.zeros(3), scripted.OPEN)
+    assert asked["gripper"] == axes["gripper"]["high"]
 
 
 # ---- the description and the desk, without a clock ----
