@@ -31,6 +31,8 @@ LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
 ARRIVED = 0.02  # of an axis's range: so near is there
 RELAXED_TOLERANCE = 5  # times as far off is near enough after SETTLE_TIMEOUT_S
 SETTLE_TIMEOUT_S = 3.0
+STANDS, STOOD_S = 0.01, 0.4  # an axis that moves by less than that share of its range for so long stands
+STAND_TIMEOUT_S = 1.0
 
 
 class RealEnv(gymnasium.Env, PacedEnv):
@@ -130,6 +132,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             for place in [*self.options.via, {name: axis.home for name, axis in self._named.items()}]:
                 self._go(place)
             if self._start_check.due:
+                self._settle(place)  # grippers too: a camera at the wrist sees them
                 self._rest(self._arm.hold())
                 self._start_check.at_home(self._cameras, self._arm.state, self.paused)
                 self.clock.start()
@@ -194,9 +197,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
     def _go(self, place: Mapping[str, float]) -> None:
         """Move the named axes there, evenly. Raises ArmError when it does not arrive."""
-        goal = self.target.copy()
-        for name, value in place.items():
-            goal[self._arm.axes.index(name)] = value
+        goal = self._goal(place)
         named = [self._named.get(name) for name in self._arm.axes]
         speed = np.array([axis.speed if axis else np.inf for axis in named])
         # A gripper may have something between its fingers.
@@ -221,6 +222,25 @@ class RealEnv(gymnasium.Env, PacedEnv):
             axis = int(np.argmax(off))
             where = f"{goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
             raise ArmError(f"axis '{self._arm.axes[axis]}' does not reach {where}")
+
+    def _settle(self, place: Mapping[str, float]) -> None:
+        """Command the arm to `place`, where it is but for grippers, until all of it stands; STAND_TIMEOUT_S at most."""
+        goal, named = self._goal(place), [self._named.get(name) for name in self._arm.axes]
+        moves = STANDS * np.array([axis.high - axis.low if axis else np.inf for axis in named])
+        seen: list[np.ndarray] = []
+        while len(seen) * self._period_s < STAND_TIMEOUT_S:
+            _, self.target, state = self._arm.command(goal)
+            self._held = False
+            seen.append(state.position)
+            newest = seen[-1 - int(np.ceil(STOOD_S / self._period_s)) :]
+            if self._wait() or (len(newest) < len(seen) and np.all(np.ptp(newest, axis=0) < moves)):
+                return
+
+    def _goal(self, place: Mapping[str, float]) -> np.ndarray:
+        goal: np.ndarray = self.target.copy()
+        for name, value in place.items():
+            goal[self._arm.axes.index(name)] = value
+        return goal
 
     def _wait(self) -> bool:
         """Until the deadline; whether the arm had to be held meanwhile."""

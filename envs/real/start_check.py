@@ -1,7 +1,8 @@
 """What is checked by itself when an arm's environment starts: the short form of tools.doctor.
 
 The first state against the limits, and each camera against its reference picture when the arm is at home for the first
-time. That takes about half a second, and once a process. `camera_check` says whether the arm starts in spite of it.
+time, grippers too. That takes about a second, once a process. `camera_check` says whether the arm starts in spite of
+it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from real_env import real_env, sleeping
+from remembering_arm import Arm
 
 from envs.real.arm import ArmError, State
 from envs.real.camera_reference import Reference, References, save
@@ -117,3 +119,26 @@ def test_a_camera_that_sends_too_few_frames_is_not_waited_for():
     begun_s = time.monotonic()
     assert cameras.look(state, time.sleep)["slow"].max() == 9
     assert time.monotonic() - begun_s > 0.5
+
+
+class Slow(Arm):
+    """Its gripper, y, is under way for a second."""
+
+    def command(self, target):
+        sent = super().command(target)
+        self.at = np.array([sent[0], self.now.now_s - 100.0 if self.now.now_s < 101.0 else sent[1]])
+        return sent
+
+
+def test_the_cameras_are_compared_when_gripper_and_arm_stand(options, monkeypatch):
+    now = sleeping(monkeypatch)
+    axes = {"x": {"low": -1, "high": 1, "speed": 5}, "y": {"low": 0, "high": 1, "speed": 9, "home": 1, "gripper": True}}
+    given = options(axes=axes, realtime=False)
+    given.cameras = {}
+    env = real_env(given, Slow(now), now, monkeypatch)
+    stood = []
+    env._start_check = SimpleNamespace(
+        due=True, at_home=lambda cameras, state, wait: stood.append((now.now_s, state().position.tolist()))
+    )
+    env.reset(seed=0)
+    assert len(stood) == 1 and 101.0 < stood[0][0] < 102.0 and stood[0][1] == [0.0, 1.0]
