@@ -97,3 +97,24 @@ def test_limits_that_make_no_sense_are_named(bad, says):
     given = {"low": 0.0, "high": 1.0, "step": 0.1, "velocity": 1.0, "acceleration": 1.0, **bad}
     with pytest.raises(ValueError, match=f"axis 'x': .*{says}|axis 'x': {says}"):
         Limits(**{key: np.array([value]) for key, value in given.items()}).check(["x"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_reach_is_as_far_as_an_arm_that_moves_already_is_sent(seed):
+    rng = np.random.default_rng(seed)
+    bounds = limits(rng)
+    filter, time_s, shortest = Filter(bounds, PERIOD_S), 0.0, np.inf
+    filter.rest(rng.uniform(bounds.low, bounds.high), time_s)
+    goal = bounds.high + 1
+    for number in range(400):
+        if number % 40 == 0:
+            goal = np.where(rng.random(len(goal)) < 0.5, bounds.low - 1, bounds.high + 1)
+        low, high = bounds.reach(filter.position, PERIOD_S)
+        time_s += PERIOD_S
+        target = filter.target(goal, time_s)
+        assert (target >= low - 1e-12).all() and (target <= high + 1e-12).all()
+        shortest = min(shortest, np.abs(target - np.where(goal > target, high, low)).max())
+    assert shortest < 1e-9  # it is not farther than that
+    outside = bounds.high + 0.5
+    low, high = bounds.reach(outside, PERIOD_S)
+    assert (high == outside).all() and (low < outside).all()
