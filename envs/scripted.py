@@ -1,4 +1,4 @@
-"""Scripted experts that look at the simulator's state: for demonstrations, with noise and failures on purpose."""
+"""Scripted experts that look at the simulator's state: for demonstrations, with noise and deliberate failures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Expert(Protocol):
 
 
 def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0, retry_rate: float = 0.0) -> Expert:
-    """An expert for `env`. noise: standard deviation added to its actions; failure_rate: share of spoilt episodes;
-    retry_rate: of the others, share whose first grasp misses on purpose, before a second attempt.
+    """An expert for `env`. noise: standard deviation added to its actions; failure_rate: share of deliberate failures;
+    retry_rate: of the others, share whose first grasp misses deliberately, before a second attempt.
 
     Raises ValueError when there is none for this environment or its robot, or when it makes no second attempts.
     """
@@ -56,7 +56,7 @@ def _arm_expert(real: Any) -> type[_Scripted]:
 
 
 class _Scripted:
-    """Adds noise to `plan`, and decides at reset whether, and how, the episode is spoilt."""
+    """Adds noise to `plan`, and decides at reset whether, and how, the episode fails."""
 
     misses: tuple[str, ...] = ()  # the failures that a second attempt can follow
 

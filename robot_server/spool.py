@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def left_behind(folder: Path, spec: Spec, robot: str) -> Iterator[Outgoing]:
     """Episodes of `robot` in `folder`, oldest first; half ones, which have a journal only, are cut short.
 
-    What is another robot's or does not fit stays there, what is damaged is set aside; all named.
+    What is another robot's or does not fit stays there, what is damaged is moved away; all is logged.
     """
     before = re.compile(rf"\.{re.escape(robot)}-[0-9a-f]{{8}}-\d+{re.escape(SUFFIX)}\.\d+\.part")  # of earlier releases
     for path in folder.glob(".*.part"):

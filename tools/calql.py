@@ -16,7 +16,7 @@ from agent import commands
 
 EPILOG = "`calql NAME --help` says more. `calql bench` lists the benchmarks."
 COMMANDS = {
-    "demo": ("tools.demo", "the whole job on this machine, without a robot: 10 to 15 minutes"),
+    "demo": ("tools.demo", "the whole job on this machine, without a robot: 10 minutes or more"),
     "collect": ("tools.collect", "record demonstrations"),
     "inspect": ("tools.inspect", "summarise and check recorded episodes"),
     "replay": ("tools.replay", "write episodes as videos, or repeat their actions"),

@@ -9,7 +9,7 @@ they come from the same environment with the same options. Episode k starts from
 restart, so a collection done in two goes equals one done at once. Failed episodes are kept too.
 
 Devices:  scripted     an expert program; moves only a simulated robot.
-                       --noise 0.3 makes its actions noisy, --failure-rate 0.5 spoils half of its episodes on purpose,
+                       --noise 0.3 makes its actions noisy, --failure-rate 0.5 makes half of its episodes fail,
                        --retry-rate 0.5 lets it miss once in half of the others before it tries again
           keyboard     the terminal's keys, also over ssh
           gamepad      any that SDL knows
@@ -185,7 +185,7 @@ def by_hand(
     said = 0
 
     def settle() -> None:
-        """An episode is said to be kept when it is on the disk."""
+        """Report each episode that is on the disk by now."""
         nonlocal said
         session.writer.settle(stop, display.say)
         for number, episode in enumerate(session.kept[said:], session.first + said):

@@ -3,7 +3,7 @@
   python -m tools.convert demos/lift --to robomimic --out lift.hdf5       ours -> theirs
   python -m tools.convert recordings/demo.hdf5 --out demos/lift_human     theirs -> ours
 
-Formats:  episodes   a folder of our own episode files (what --to means where nothing is said)
+Formats:  episodes   a folder of our own episode files (what --to means by default)
           robomimic  one HDF5 file
           robosuite  raw recordings of its collect_human_demonstrations (reads only). Their states are set into today's
                      model and rendered anew; options of the simulator are flags (--image-size 84, --cameras agentview)

@@ -48,7 +48,7 @@ class Checkpoint:
     agent: dict[str, Any]  # CalQL.state_dict()
     counters: dict[str, int] = field(default_factory=dict)  # offline_updates, updates, env_steps, version, ...
     generators: dict[str, torch.Tensor] = field(default_factory=dict)  # random state of what samples
-    run: str = ""  # identity of the online run, whose first 8 digits are said to robots; the others are its secret
+    run: str = ""  # identity of the online run, whose first 8 digits robots are told; the others are its secret
 
     def save(self, path: str | Path) -> None:
         """Write to `path`: an old file there stays until the new one is whole and on the disk. Raises NotSaved."""

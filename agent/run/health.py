@@ -98,7 +98,7 @@ class Health:
 
     def episode(self, success: bool) -> None:
         """Success is gone when its rate is surely below the best so far: in 400 episodes of a rate that stays as it is,
-        this is said of one run in twenty at most.
+        one run in twenty warns at most.
         """
         self._recent.append(success)
         self._failed = 0 if success else self._failed + 1

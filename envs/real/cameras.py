@@ -1,6 +1,6 @@
 """Cameras of a real robot: a thread per camera keeps its newest frame, and `Camera.read` never waits for one.
 
-A camera whose frames stop, or stay the same to the last byte, is said and not shown: `read` raises until it is back.
+A camera whose frames stop, or stay the same to the last byte, is not shown: `read` raises until it is back.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Camera:
         return newest.frame.number, cv2.cvtColor(self._cropped(newest.raw), cv2.COLOR_BGR2RGB)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """End the reader; returns within timeout_s. A reader that its driver does not let go of is said and left."""
+        """End the reader; returns within timeout_s. A reader that its driver does not let go of is logged and left."""
         self._closing.set()
         if self.thread.ident and self.thread is not threading.current_thread():
             self.thread.join(timeout_s)

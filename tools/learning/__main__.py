@@ -6,7 +6,7 @@
   python -m tools.learning.report runs/learning/lift            # the table and the plots, also of a part
 
 A run's result is RESULTS/<task>-<preset>-<seed>.json (RESULTS: --out, or runs/learning/<suite>): it is never computed
-again while it is there. Everything else, RESULTS/work and RESULTS/data, is what a slice goes on from; a run's own part
+again while it is there. Everything else, RESULTS/work and RESULTS/data, is what the next slice resumes; a run's part
 goes when its result is there (--keep leaves it). Presets that change nothing offline share the offline training, which
 goes at the end of a call after which no run of the suite needs it.
 
@@ -152,7 +152,7 @@ def run_all(
 
 
 def forget_offline_parts(suite: Suite, jobs: list[Job], root: Path) -> None:
-    """Delete those of these jobs that no run of the suite without a result goes on from, unless one is to be kept."""
+    """Delete those of these jobs that no unfinished run of the suite needs, unless one is to be kept."""
 
     def places(jobs: list[Job]) -> set[Path]:
         data = {job: learning_data.place(root, suite, job.task, job.seed) for job in jobs}
@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     root = flags.out or Path("runs/learning") / Path(flags.suite).stem
     jobs = wanted(suite, {"tasks": flags.tasks, "presets": flags.presets}, have, root)
     for job in jobs:
-        settings(job.configs)  # what is wrong with one is said before anything begins
+        settings(job.configs)  # a wrong one is reported before anything begins
     threads = max(1, len(os.sched_getaffinity(0)) // flags.parallel)
     stop = threading.Event()
     if flags.minutes:

@@ -1,7 +1,7 @@
 """One learning run, by the commands that users type: offline training, fine-tuning by two processes, evaluations.
 
-Every stage can be stopped and gone on with: what is done already is found in its folder, and so is what it is made of:
-with other settings it is refused, not gone on with. Offline training and its evaluation have a folder of their own:
+Every stage can be stopped and resumed: its folder has what is done already, and its settings: with other settings it is
+refused. Offline training and its evaluation have a folder of their own:
 runs that differ in nothing that these depend on share it. The result is one JSON file; `run` says what is in it.
 """
 

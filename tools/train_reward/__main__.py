@@ -5,9 +5,9 @@
   python -m tools.train_reward demos/reward --out reward.pt
   python -m robot_server --env sim --classifier reward.pt                  # from then on it judges and pays
 
-A frame's label is the word on success after the step that led to it. Record successes that go on for some steps
+A frame's label is the success signal of the step that led to it. Record successes that continue for some steps
 (--after-success, where the environment can), failures, and whatever nearly looks like a success; cameras and image
-sizes as the policy will have them. A person's word is about an episode's last frame only: hold still for half a second
+sizes as the policy will have them. A person's verdict labels an episode's last frame only: hold still for half a second
 before it, and say --end-frames 5. Folders of a run (runs/a/episodes) can be taken along.
 
 Episodes, not frames, are split in three, successes and failures alike: most to train on; some from which the threshold

@@ -78,7 +78,7 @@ class Report:
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def say(self, line: str) -> None:
-        """`line`, once however often it is said."""
+        """`line`, once however often it is added."""
         if line not in self.lines:
             self.lines.append(line)
 
