@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,6 +79,22 @@ def paced_env(env: gymnasium.Env) -> PacedEnv | None:
     """The paced environment that `env` (a gymnasium.Env) is or wraps; None for a simulation."""
     inner: Any = env.unwrapped
     return inner if getattr(inner, "paced", False) else None
+
+
+def while_closing(
+    env: gymnasium.Env, stopped: Callable[[], bool], wait: Callable[[float], object] = time.sleep
+) -> None:
+    """From now on a real arm that `env` closes is not parked, or no farther, once it is `stopped`.
+
+    wait: called with seconds, again and again meanwhile.
+    """
+    if (arm := paced_env(env)) is not None:
+
+        def paused(left_s: float) -> bool:
+            wait(left_s)
+            return stopped()
+
+        arm.paused = paused
 
 
 def clipped(action: Any, size: int) -> np.ndarray:

@@ -24,6 +24,7 @@ import agent.installed  # noqa: F401
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ from agent.config import LinkConfig
 from agent.env_record import EnvRecord
 from agent.files import low_space, raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
-from envs.base import action_meaning, paced_env
+from envs.base import action_meaning, paced_env, while_closing
 from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.control_address import bound
@@ -76,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
                 act(env, link, robot, stop, control)
         finally:
             stop.closing()
+            serve = control.wait if control else time.sleep
+            while_closing(env, lambda: stop.at_once or bool(control and control.hold_reason), serve)
             try:
                 env.close()  # first: a robot must not wait for the network to be let go
             finally:

@@ -53,7 +53,7 @@ from agent.env_record import EnvRecord
 from agent.files import low_space, make_folder, try_lock
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
-from envs.base import action_meaning
+from envs.base import action_meaning, while_closing
 from robot_server.command import Command, Device, action_of, idle_keys, layout
 from tools.common.rollout import Act, env_options, env_record, make_env, rollout
 from tools.devices.scripted import Scripted
@@ -221,6 +221,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         device, no_use = opened(device_name, env, config), ""
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))
+            stack.callback(while_closing, env, lambda: bool(device.hold_reason))
             if device_name.startswith(LEROBOT):  # refused now, if at all
                 action_of(Command(place={}), env)
             else:

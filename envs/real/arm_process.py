@@ -8,41 +8,43 @@ multiprocessing.connection (the two are one program). Asked is always by the rob
   hold                  -> State             the arm stands still, until the next command
   scene seed            -> State             for arms that can rearrange the scene (reset_scene)
   clear                 -> State             a person has looked: go on after an error
+  park                  -> str               lead it to the pose `park`; why it is not there; any message stops it
   close                 -> nothing           hold, disconnect, end
 
 or the answer is an Exception. Each question has a number, which its answer repeats; nothing is asked twice. When the
 robot server has gone the arm is held at once, for `release_s`, or until the next robot server takes it over; then it is
-disconnected.
+disconnected. One that was moving when the robot server ended is parked before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from envs.real.arm import ArmError, State, make_arm
+from envs.real.claim import Claim
 from envs.real.guard import Guard, Setup
+from envs.real.park import park
 from envs.real.realtime import real_time
-from envs.runtime import runtime_folder
 from envs.start import module_command
 
-NOTICE_S = 1.0  # within which a process notices that its robot server has gone
-LET_GO_S = 10.0  # within which it lets the arm go when it is told to
 CONNECT_S = 60.0  # an arm may take so long to get ready
+PARK_S = 60.0  # or to be parked
+LOOK_S = 0.02  # while it is being parked, between two looks at who may stop it
+
+
+log = logging.getLogger(__name__)
 
 
 def serve(connection: Connection, guard: Guard, claim: Claim) -> None:
@@ -53,13 +55,16 @@ def serve(connection: Connection, guard: Guard, claim: Claim) -> None:
         "scene": guard.scene,
         "hold": guard.hold,
         "clear": guard.clear,
+        "park": lambda: parked(connection, guard),
     }
+    moving = False  # the robot server's last word was not that the arm is to stand
     while True:
         try:
             if connection.poll(guard.wait_s):
                 number, word, *arguments = connection.recv()
                 if word == "close":
                     return
+                moving = word == "command" or (moving and word == "state")
                 try:
                     answer = handlers[word](*arguments)
                 except Exception as error:
@@ -68,17 +73,40 @@ def serve(connection: Connection, guard: Guard, claim: Claim) -> None:
         except (EOFError, ConnectionError):
             with contextlib.suppress(ArmError):
                 guard.hold()
-            alone(guard, claim)
+            alone(guard, claim, moving)
             return
         guard.tick()
 
 
-def alone(guard: Guard, claim: Claim) -> None:
-    """Hold for `release_s`, or until SIGTERM, or until the next robot server takes the arm over."""
+def parked(connection: Connection, guard: Guard) -> str:
+    """Park the arm while the robot server waits: its next message stops that, its end does not."""
+    gone = False
+
+    def stopped(timeout_s: float) -> bool:
+        nonlocal gone
+        try:
+            if not gone and connection.poll(timeout_s):
+                connection.recv()
+                return True
+        except (EOFError, ConnectionError):
+            gone = True
+        time.sleep(timeout_s if gone else 0.0)
+        return False
+
+    return park(guard, stopped)
+
+
+def alone(guard: Guard, claim: Claim, moving: bool) -> None:
+    """Hold for `release_s`, or until SIGTERM, or until the next robot server takes the arm over; then it is parked.
+
+    One that was not `moving` is not parked: a person may have stopped it, or work beside it.
+    """
     release_s = guard.setup.release_s
     claim.say({"pid": os.getpid(), "alone": True})
+    parks = moving and guard.setup.park is not None
     print(
-        f"the robot server has exited: the arm is held for {release_s:g} s, then released (kill {os.getpid()}: now)",
+        f"the robot server has exited: the arm is held for {release_s:g} s, then {'parked and ' * parks}released "
+        f"(kill {os.getpid()}: released now)",
         file=sys.stderr,
         flush=True,
     )
@@ -86,69 +114,14 @@ def alone(guard: Guard, claim: Claim) -> None:
     while (left_s := end_s - time.monotonic()) > 0:
         time.sleep(min(left_s, guard.wait_s))
         guard.tick()  # a hold that was not answered
+    if parks and (why := park(guard, wait)):
+        print(f"the arm is not parked, and released where it is: {why}", file=sys.stderr, flush=True)
 
 
-class Claim:
-    """That this process, and no other of this user, drives the arm of `setup`: a locked file, let go when it ends.
-
-    The file is in the runtime folder, which nobody else can enter. Takes the arm over from a process that was left
-    alone with it. Raises ValueError when another one drives it, or when the file cannot be opened.
-    """
-
-    def __init__(self, setup: Setup) -> None:
-        which = zlib.crc32(json.dumps([setup.kind, setup.options], sort_keys=True, default=str).encode())
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(runtime_folder() / f"arm-{which:08x}.lock", flags, 0o600)
-        except OSError as error:
-            raise ValueError(f"arm '{setup.kind}': no lock: {error}") from None
-        self._file = os.fdopen(handle, "r+")
-        begun_s = time.monotonic()
-        while not self._locked():
-            holder = self._read()
-            if holder.get("alone"):
-                _end(holder)
-            if time.monotonic() - begun_s > (LET_GO_S if holder.get("alone") else NOTICE_S):
-                raise ValueError(f"arm '{setup.kind}': another process ({holder.get('pid', 'unknown')}) drives it")
-            time.sleep(0.05)
-        self.say({"pid": os.getpid(), "alone": False})
-
-    def _locked(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _read(self) -> dict[str, Any]:
-        self._file.seek(0)
-        try:
-            return dict(json.loads(self._file.read()))
-        except (ValueError, TypeError):
-            return {}  # it is being written
-
-    def say(self, holder: dict[str, Any]) -> None:
-        """Write who holds the arm; with when its process began, since another may get its number."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(json.dumps({**holder, "started": _started(os.getpid())}))
-        self._file.flush()
-
-
-def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty when there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _end(holder: dict[str, Any]) -> None:
-    """SIGTERM to the process that wrote `holder`, and to no other that has its number now."""
-    pid, started = holder.get("pid"), holder.get("started")
-    if isinstance(pid, int) and pid > 1 and started and _started(pid) == started:
-        with contextlib.suppress(OSError):  # it has just ended
-            os.kill(pid, signal.SIGTERM)
+def wait(timeout_s: float) -> bool:
+    """Nobody is there who could stop it, except by SIGTERM."""
+    time.sleep(timeout_s)
+    return False
 
 
 def main() -> None:
@@ -184,6 +157,7 @@ class ArmProcess:
 
     def __init__(self, setup: Setup, timeout_s: float = 1.0) -> None:
         self._timeout_s, self._number = timeout_s, 0
+        self._parks, self._moved = setup.park is not None, False
         ours, theirs = socket.socketpair()
         words = module_command("envs.real.arm_process", theirs.fileno())
         # A session of its own: what kills the robot server's group must not kill what holds the arm.
@@ -199,6 +173,7 @@ class ArmProcess:
 
     def command(self, requested: np.ndarray) -> tuple[np.ndarray, np.ndarray, State]:
         """(the target before, the one that left the filter now, the state before). Raises ArmError."""
+        self._moved = True
         begun, target, state = self._ask("command", requested, time.monotonic())
         return begun, target, state
 
@@ -218,10 +193,46 @@ class ArmProcess:
         """A person has looked. Raises ArmError when the trouble is still there."""
         return self._state("clear", timeout_s=CONNECT_S)
 
-    def close(self) -> None:
+    def close(self, paused: Callable[[float], bool] = wait) -> None:
+        """Park the arm if it has moved and has a place for that, hold it, and let it go.
+
+        paused: waits for so long; whether the arm must not move. One that is stopped on its way there is held for
+        `release_s` before it is let go; after a second Ctrl-C, too.
+        """
+        try:
+            released = not (self._moved and self._parks) or self._park(paused)
+        except KeyboardInterrupt:
+            self._leave(False)
+            raise
+        self._leave(released)
+
+    def _park(self, paused: Callable[[float], bool]) -> bool:
+        """Whether the arm may be let go now: it is parked, or stood all the time."""
+        if paused(0.0):
+            log.warning("the arm is not parked: a person has stopped or paused it")
+            return True
+        log.info("the arm is being parked; Ctrl-C stops it")
+        self._number += 1
+        end_s = time.monotonic() + PARK_S
+        try:
+            self._connection.send((self._number, "park"))
+            while not self._connection.poll(0):
+                if paused(LOOK_S) or time.monotonic() > end_s:
+                    return False
+            why = self._answer(self._timeout_s)
+        except (ArmError, OSError) as error:
+            why = str(error)
+        if why:
+            log.warning("the arm is not parked: %s", why)
+        return not why
+
+    def _leave(self, released: bool) -> None:
+        """Held from now on, and let go at once or after `release_s`."""
         with contextlib.suppress(OSError, ValueError):
-            self._connection.send((0, "close"))
+            self._connection.send((0, "close" if released else "hold"))
         self._connection.close()  # the arm is held now, whatever happens
+        if not released:
+            return
         try:
             self._process.wait(10.0)
         except subprocess.TimeoutExpired:

@@ -185,8 +185,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
         return self._actions.towards(position, self.target)
 
     def close(self) -> None:
-        """The arm is held, and let go."""
-        self._arm.close()
+        """The arm is parked, where it has `park` and is not `paused`; then it is held, and let go."""
+        self._arm.close(self.paused)
         self._cameras.close()
         if self.realtime:
             real_time(False)

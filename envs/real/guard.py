@@ -12,9 +12,7 @@ none has been answered for `coast_s` (see Bridge.call); then, and at once for an
   within `lag` of what was really measured. Motion after a hold starts from a new measurement only.
 - A lost write is repeated only once, before it is an error. Otherwise the newest target comes next, planned from what
   was sent before: later, without a jump.
-- A lost hold is repeated. Meanwhile the motors stand at the last setpoint that they got.
-
-After an error the hold is repeated too, whatever the driver raised for it, until it is answered.
+- A lost hold is repeated; after an error any is that fails. Meanwhile the motors stand at the last setpoint they got.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from envs.real.arm import Arm, ArmError, State
 from envs.real.contact import Contact
 from envs.real.effort import EffortLimits, checked_effort
 from envs.real.lost_replies import LOST, Bridge
+from envs.real.park import Park
 from envs.real.safety_filter import Filter, Limits
 from envs.real.setpoints import Setpoints
 
@@ -59,6 +58,7 @@ class Setup:
     coast_s: float = 0.0
     squeeze: np.ndarray | None = None  # None: no axis grips
     effort: EffortLimits = EffortLimits()
+    park: Park | None = None
 
 
 class Guard:
@@ -120,7 +120,7 @@ class Guard:
         begun = self.filter.position
         target = self.filter.target(self._near(requested, state, now_s), now_s)
         self._way.lead(target, self.filter.elapsed_s, now_s)
-        self._held, self._commanded_s = False, min(sent_s, now_s)  # the watchdog's time runs from when it was sent
+        self._held, self._commanded_s = False, min(sent_s, now_s)  # the watchdog's time runs from it
         self._send()
         return begun, self._way.goal, state
 
@@ -140,6 +140,17 @@ class Guard:
             raise self.error
         self._answered("hold", self.arm.hold)
         return self._rest(self._measure())
+
+    def proceed(self) -> np.ndarray:
+        """Continue from the last target (n,), returned: held, it may have sagged. Not if it is farther than `lag`."""
+        if self.error:
+            raise self.error
+        state, now_s = self._measure(), time.monotonic()
+        if self._held:
+            near = np.abs(self._way.goal - state.position) <= self.setup.lag
+            self._stand(replace(state, position=self._way.goal) if near.all() else state, now_s)
+            self._held, self._commanded_s = False, now_s
+        return np.copy(self._way.goal)
 
     def scene(self, seed: int) -> State:
         if rearrange := getattr(self.arm, "reset_scene", None):
@@ -205,10 +216,11 @@ class Guard:
         return replace(state, target=self._way.goal.copy())
 
     def _stand(self, state: State, now_s: float) -> None:
-        """It is measured anew while it stands; what comes next covers no more than one period."""
+        """It is measured anew while it stands. The next command covers one period; without setpoints no more time."""
         self._hold_due = False
         self._reset_bridges()
-        self.filter.rest(state.position, max(self._stands_s, now_s - self.setup.period_s))
+        begin_s = now_s - self.setup.period_s
+        self.filter.rest(state.position, begin_s if self.setup.setpoint_hz else max(begin_s, self._stands_s))
         self._way.rest(state.position, self._stands_s)
         self._contact.rest()
 

@@ -109,6 +109,9 @@ class RealOptions:
     camera_reference: str = option(
         "", "file of the reference pictures; empty: one for this arm in the user's data folder (~/.local/share/calql)"
     )
+    park: dict[str, float] = option(
+        {}, "axes ({x: 0.5}) and where they go before the arm is let go; empty: it is let go where it is"
+    )
     prompt: str = option("", "reset: what a person has to do before each episode; it waits for them")
 
 
@@ -147,12 +150,12 @@ def check(options: RealOptions) -> None:
         )
     hz = options.control_hz
     check_range(f"watchdog_s (at {hz:g} Hz)", options.watchdog_s, PERIODS / hz, max(1.0, LONGEST / hz))
-    for place in options.via:
+    for key, place in [*(("via", place) for place in options.via), ("park", options.park)]:
         if not isinstance(place, Mapping) or not set(place) <= set(options.axes):
-            raise ValueError(f"via: {place!r}: expected axes of {', '.join(options.axes)} and where they go")
+            raise ValueError(f"{key}: {place!r}: expected axes of {', '.join(options.axes)} and where they go")
         for name, value in place.items():
             axis = read_axis(name, options.axes[name])
-            check_range(f"via: {name}", converted(value, float, f"via: {name}"), axis.low, axis.high)
+            check_range(f"{key}: {name}", converted(value, float, f"{key}: {name}"), axis.low, axis.high)
 
 
 MOCK_AXES = {

@@ -14,6 +14,9 @@ from envs.real.camera_options import parse
 from envs.real.effort import UNITS, EffortLimits
 from envs.real.guard import Setup
 from envs.real.options import Axis, RealOptions, limits_of
+from envs.real.park import Park
+
+NEAR = 0.05  # of an axis's range: so near to its place it is parked; arms sag
 
 
 def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
@@ -40,6 +43,7 @@ def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
         coast_s=options.coast_s,
         squeeze=np.array([np.nan if axis.squeeze is None else axis.squeeze for axis in every]),
         effort=effort_limits(options, every),
+        park=parking(options, axes, every) if options.park else None,
     )
     try:
         arm = ArmProcess(setup)
@@ -62,6 +66,16 @@ def effort_limits(options: RealOptions, axes: Sequence[Axis]) -> EffortLimits:
         if any(value is not None for value in values)
     }
     return EffortLimits(most, options.overload_s)
+
+
+def parking(options: RealOptions, names: Sequence[str], axes: list[Axis]) -> Park:
+    """names: of the arm's axes, which are `axes`; one that actions do not move stays where it is."""
+    return Park(
+        position=np.array([float(options.park.get(name, np.nan)) for name in names]),
+        speed=np.array([axis.speed * options.reset_speed for axis in axes]),
+        near=np.array([NEAR * (axis.high - axis.low) if not axis.gripper else np.inf for axis in axes]),
+        grippers=np.array([axis.gripper for axis in axes]),
+    )
 
 
 def make_camera(options: RealOptions, name: str, given: Mapping[str, Any]) -> Any:

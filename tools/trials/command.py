@@ -17,6 +17,7 @@ from agent.cli import Stop
 from agent.env_record import EnvRecord
 from agent.files import raise_descriptor_limit, written
 from agent.spec import UserError, plural
+from envs.base import while_closing
 from envs.reward_classifier import one_thread
 from robot_server.actor import Acting
 from robot_server.config import RobotConfig
@@ -104,6 +105,7 @@ def _run(ledger: Ledger, env_name: str, options: dict[str, Any], other_actions: 
             env = stack.enter_context(contextlib.closing(envs.make(env_name, **options)))
         except ValueError as error:
             raise UserError(f"environment '{env_name}': {error}") from None
+        stack.callback(while_closing, env, lambda: stop.at_once or bool(desk.hold_reason), desk.wait)
         stack.callback(stop.closing)
         for name, checkpoint in zip(ledger.settings.names, loaded):
             if elsewhere := check_fits(checkpoint, name, env, env_name, options, other_actions):

@@ -11,7 +11,8 @@ from multiprocessing import Pipe
 import numpy as np
 import pytest
 
-from envs.real import arm_process, mock_arm
+from envs.real import claim as claims
+from envs.real import mock_arm
 from envs.real.arm import ArmError, State
 from envs.real.arm_process import ArmProcess, serve
 from envs.real.guard import Guard, Setup
@@ -127,29 +128,29 @@ time.sleep(60)
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(arm_process, "LET_GO_S", 0.3)
-    monkeypatch.setattr(arm_process, "NOTICE_S", 0.3)
+    monkeypatch.setattr(claims, "LET_GO_S", 0.3)
+    monkeypatch.setattr(claims, "NOTICE_S", 0.3)
     return tmp_path
 
 
 def test_item_19_the_lock_is_in_a_folder_that_nobody_else_can_enter(temporary):
-    arm_process.Claim(SETUP)
+    claims.Claim(SETUP)
     (lock,) = temporary.rglob("*.lock")
     assert stat.S_IMODE(lock.parent.stat().st_mode) == 0o700 and stat.S_IMODE(lock.stat().st_mode) == 0o600
     assert mock_arm.MockArmOptions().socket == str(lock.parent / "mock-arm.sock")
 
 
 def test_item_19_a_link_is_not_followed(temporary):
-    arm_process.Claim(SETUP)
+    claims.Claim(SETUP)
     (lock,) = temporary.rglob("*.lock")
     lock.unlink()
     (temporary / "theirs").write_text("do not empty this")
     lock.symlink_to(temporary / "theirs")
     with pytest.raises(ValueError, match="arm 'mock': no lock"):
-        arm_process.Claim(SETUP)
+        claims.Claim(SETUP)
     lock.parent.rename(temporary / "elsewhere")
     lock.parent.symlink_to(temporary / "elsewhere")
-    for refused in (lambda: arm_process.Claim(SETUP), lambda: mock_arm.mock_options({})):
+    for refused in (lambda: claims.Claim(SETUP), lambda: mock_arm.mock_options({})):
         with pytest.raises(ValueError, match="not a folder of this user alone"):
             refused()
     assert (temporary / "theirs").read_text() == "do not empty this"
@@ -158,23 +159,23 @@ def test_item_19_a_link_is_not_followed(temporary):
 @pytest.mark.parametrize("started", ["another", None, "its own"])
 def test_item_19_only_the_process_that_was_left_alone_with_the_arm_gets_the_signal(temporary, started):
     """A number in a file may be another process's by now: only with its start time does it name one."""
-    arm_process.Claim(SETUP)
+    claims.Claim(SETUP)
     (lock,) = temporary.rglob("*.lock")
     with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout.readline() == b"locked\n"
             with subprocess.Popen(["sleep", "60"]) as stranger:
-                said = {"another": "1", None: None, "its own": arm_process._started(holder.pid)}[started]
+                said = {"another": "1", None: None, "its own": claims._started(holder.pid)}[started]
                 pid = holder.pid if started == "its own" else stranger.pid
                 lock.write_text(json.dumps({"pid": pid, "alone": True, "started": said}))
                 try:
                     if started == "its own":
-                        arm_process.Claim(SETUP)
+                        claims.Claim(SETUP)
                         assert holder.wait(10) == -15
                         assert json.loads(lock.read_text())["pid"] == os.getpid()
                     else:
                         with pytest.raises(ValueError, match=f"another process .{pid}. drives it"):
-                            arm_process.Claim(SETUP)
+                            claims.Claim(SETUP)
                     assert stranger.poll() is None
                 finally:
                     stranger.kill()
