@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from agent import pretrain
+from agent import learner, pretrain
 from agent.action_meaning import ActionMeaning
 from agent.data.episode_file import write_episode
 from agent.env_record import EnvRecord, agreed, meaning_of_episode
@@ -159,6 +159,15 @@ def test_the_meaning_is_kept_in_the_checkpoint_and_compared_when_it_is_resumed(f
     assert start.env.to_dict() == {"actions": JOINTS.to_dict()}
     with pytest.raises(UserError, match=r"range: a -89 to 89 against -8\.9 to 8\.9"):
         train(folder("b", {"env": env(dataclasses.replace(JOINTS, low=(-8.9, 0), high=(8.9, 50)))}), resume=True)
+
+
+def test_a_run_refuses_demonstrations_whose_actions_mean_something_else(folder, train, tmp_path, tiny_flags):
+    train(folder("a", {"env": env(JOINTS)}))
+    start = ["--ckpt", tmp_path / "offline.pt", "--run", tmp_path / "online", "--address", "tcp://127.0.0.1:0"]
+    words = [*start, "--offline.data", folder("b", {"env": env(STEPS)}), *tiny_flags]
+    with pytest.raises(UserError, match=r"the checkpoint and .*/b: .* mean different things: kind: absolute against"):
+        learner.main(list(map(str, words)))
+    assert not (tmp_path / "online").exists()
 
 
 def test_one_episode_among_thousands_is_compared():

@@ -195,6 +195,21 @@ def test_bad_messages_from_the_learner_do_not_stop_the_robot(bench, episode_step
         bench.close(link)
 
 
+def test_an_error_nobody_foresaw_drops_one_message_only(bench, monkeypatch, caplog):
+    mailbox, link = bench.pair()
+
+    def fail(message):
+        raise RecursionError("too\ndeep")
+
+    monkeypatch.setattr(link, "_on_pace", fail)
+    mailbox.pace(5.0)
+    bench.turn(lambda: link.counts["PACE"])
+    mailbox.done()
+    bench.turn(lambda: link.done)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "unexpected RecursionError at test_link.py" in line and "\n" not in line
+
+
 def test_an_endless_hold_is_bounded(bench):
     mailbox, link = bench.pair()
     mailbox.pace(1e9)
