@@ -24,6 +24,7 @@ import numpy as np
 
 from agent.options import nearest
 from envs.real.arm import ArmError, State
+from envs.real.lerobot_motors import LeRobotMotors
 from envs.real.lost_replies import LOST
 
 SUFFIX = ".pos"
@@ -44,6 +45,8 @@ class LeRobotArm:
         if not self._keys:
             raise ValueError(f"arm 'lerobot:{kind}': its actions are not numbers: {self.robot.action_features}")
         self.axes = tuple(key.removesuffix(SUFFIX) for key in self._keys)
+        self._motors: LeRobotMotors | None = None
+        self._lost = 0  # of the sessions before
 
     def connect(self) -> None:
         robot = self.robot
@@ -57,15 +60,24 @@ class LeRobotArm:
             raise ConnectionError(" ".join(str(error).split()) or type(error).__name__) from None
         if not calibrated:
             raise ArmError(f"lerobot:{self._kind} is not calibrated: lerobot-calibrate --robot.type={self._kind} ...")
+        self._lost = self.lost
+        bus = getattr(robot, "bus", None)
+        self._motors = LeRobotMotors(bus, self.axes, self._asked) if bus is not None else None
+
+    @property
+    def lost(self) -> int:
+        """Replies that it has gone on without."""
+        return self._lost + (self._motors.lost if self._motors else 0)
 
     def state(self) -> State:
+        effort, errors = self._motors.update() if self._motors else ({}, {})
         seen = self._asked(self.robot.get_observation)
         missing = [key for key in self._keys if key not in seen]
         if missing:
             raise ArmError(f"lerobot:{self._kind} does not observe {', '.join(missing)}, which it is commanded in")
         position = np.array([float(seen[key]) for key in self._keys])
         images = {key: value for key, value in seen.items() if isinstance(value, np.ndarray) and value.ndim == 3}
-        return State(position, time.monotonic(), images)
+        return State(position, time.monotonic(), images, effort=effort, errors=errors)
 
     def command(self, target: np.ndarray) -> np.ndarray:
         sent = self._asked(self.robot.send_action, dict(zip(self._keys, map(float, target), strict=True)))

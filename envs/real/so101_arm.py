@@ -99,6 +99,11 @@ class SO101Arm:
     def hold(self) -> None:
         self._arm.hold()
 
+    @property
+    def lost(self) -> int:
+        """Replies that its driver has gone on without."""
+        return int(getattr(self._arm, "lost", 0))
+
     def reset_scene(self, seed: int) -> None:
         """Puts the cube somewhere else, as a person would between two episodes."""
         self._ask("scene", seed)

@@ -67,7 +67,8 @@ def drive(env: Any, lines: SimpleQueue[str]) -> None:
                 fresh = False
             push = np.sin(2 * np.pi * time.monotonic() / 4.0)  # 4 s there and back
             info = env.step(np.full(env.action_space.shape, push, np.float32))[4]
-            say("step", coasted=info["coasted"], lost=arm.lost_replies)
+            relaxed = [name for name, row in arm.motors.items() if row.get("relaxed")]
+            say("step", coasted=info["coasted"], lost=arm.lost_replies, relaxed=relaxed)
             if not lines.empty() and lines.get() == "close":
                 return
         except RobotFault as fault:

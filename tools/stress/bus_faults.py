@@ -76,9 +76,9 @@ class Driven(Driver):
                 "disable_torque_on_disconnect": torque_off,
             },
             "axes": {
-                joint: {"low": -60, "high": 60, "speed": 30, "lag": 15}
+                joint: {"low": -60, "high": 60, "speed": 30, "lag": 15, "max_load": 80, "max_temperature": 60}
                 if joint != "gripper"
-                else {"low": 20, "high": 80, "speed": 30, "lag": 30, "home": 50}
+                else {"low": 20, "high": 80, "speed": 30, "lag": 15, "home": 50, "max_load": 20, "squeeze": 0.3}
                 for joint in JOINTS
             },
             "horizon": 1_000_000,
@@ -117,11 +117,26 @@ def faults() -> dict[str, tuple[Callable[[Bus], object], Callable[[Bus], object]
         "1 % corrupted": (set_("corrupted", 10), set_("corrupted", 0), 20.0),
         "1 % 80 ms late": (set_("late", 10), set_("late", 0), 20.0),
         "one servo dead": (servo(3, "dead", True), servo(3, "dead", False), WATCHED_S),
-        "one servo overloaded": (servo(3, "overloaded", True), servo(3, "overloaded", False), WATCHED_S),
-        "one servo at 80 C": (servo(2, "temperature", 80.0), servo(2, "temperature", 30.0), WATCHED_S),
+        "one servo overloaded": (servo(3, "overloaded", True), restarted, WATCHED_S),
+        "one servo at 80 C": (servo(2, "temperature", 80.0), cooled, WATCHED_S),
+        "one servo at 65 C": (servo(2, "temperature", 65.0), servo(2, "temperature", 30.0), WATCHED_S),
+        "one joint blocked": (servo(2, "blocked", True), servo(2, "blocked", False), 5.0),
+        "gripper blocked": (servo(6, "blocked", True), servo(6, "blocked", False), 8.0),
         "power lost, and back": (lambda bus: bus.power(False), lambda bus: bus.power(True), WATCHED_S),
         "unplugged, and back": (lambda bus: bus.unplug(), lambda bus: bus.plug(), WATCHED_S),
     }
+
+
+def restarted(bus: Bus) -> None:
+    """A Dynamixel servo goes on after its power was cut; a Feetech one, connected anew, by itself."""
+    if bus.protocol.latches:
+        bus.power(False)
+        bus.power(True)
+
+
+def cooled(bus: Bus) -> None:
+    bus.servos[2].temperature = 30.0
+    restarted(bus)
 
 
 def measure(driven: Driven, name: str) -> dict[str, Any]:
@@ -147,6 +162,8 @@ def measure(driven: Driven, name: str) -> dict[str, Any]:
         "stood_ms": None if stood_ms is None else round(stood_ms),
         "operator": fault["line"] if fault else "",
     }
+    if relaxed := [e for e in list(driven.events) if e.get("relaxed") and e["time_s"] >= since_s]:
+        row["relaxed_ms"] = round(1000 * (relaxed[0]["time_s"] - since_s))
     mend(driven.bus)
     if fault:
         row["resumes"] = driven.resumes()

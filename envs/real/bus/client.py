@@ -118,7 +118,7 @@ class BusArm:
         self._given, self._torque_off = (PROTOCOLS[protocol], port), torque_off
         self._servos = list(range(1, 1 + len(self.axes)))
         self._client: Client | None = None
-        self._motors = Registers((), self._read)
+        self._motors, self._lost = Registers((), self._read), 0  # lost in the sessions before
         self._most_ma = np.ones(len(self.axes))
 
     def connect(self) -> None:
@@ -127,6 +127,7 @@ class BusArm:
         client.sync_write(dict(zip(self._servos, positions, strict=True)), "goal")
         for servo in self._servos:
             client.write(servo, "torque", 1)
+        self._lost = self.lost
         self._motors = Registers(("current", "load", "temperature", "status"), self._read)
         if "current_limit" in client.protocol.registers:
             self._most_ma = np.array(client.sync_read(self._servos, "current_limit"), np.float64)
@@ -153,7 +154,7 @@ class BusArm:
     @property
     def lost(self) -> int:
         """Replies that it has gone on without."""
-        return self._motors.lost
+        return self._lost + self._motors.lost
 
     def command(self, target: np.ndarray) -> np.ndarray:
         ticks = [round(value * TICKS_PER_DEGREE) for value in target]

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 import fake_lerobot
 import numpy as np
 import pytest
+from remembering_arm import Now
 
 from envs.real.arm import ArmError, make_arm
+from envs.real.bus import registers
+from envs.real.lerobot_motors import LeRobotMotors
 
 
 @pytest.fixture(autouse=True)
@@ -187,3 +190,115 @@ def test_a_port_that_is_gone_asks_for_the_cable(on_a_bus, monkeypatch, error):
     for call in (on_a_bus.state, lambda: on_a_bus.command(np.zeros(2))):
         with pytest.raises(ArmError, match=r"so9_follower: its port does not work \(.*Input/output.*is its cable in\?"):
             call()
+
+
+class Register:
+    """A bus with registers, of motors of these models."""
+
+    tables = {
+        "sts3215": {"Present_Load", "Present_Current", "Present_Temperature", "Status"},
+        "scs0009": {"Present_Load", "Present_Temperature", "Status"},
+        "xl330-m288": {"Present_Current", "Present_Temperature", "Hardware_Error_Status", "Current_Limit"},
+    }
+    tables["xl430-w250"] = tables["xl330-m288"]
+    model_ctrl_table = tables
+
+    def __init__(self, values, *models):
+        self.values, self.lost, self.reads = values, set(), []
+        self.motors = {name: SimpleNamespace(model=model) for name, model in zip(("pan", "lift"), models, strict=True)}
+
+    def sync_read(self, register, motors, *, normalize, num_retry=0):
+        assert normalize is False and register in self.values
+        self.reads.append(register)
+        if register in self.lost:
+            raise ConnectionError("There is no status packet!")
+        return dict(zip(motors, self.values[register], strict=True))
+
+    def read(self, register, motor, *, normalize, num_retry=0):
+        assert register == "Current_Limit" and motor == "lift"
+        return 1750
+
+
+@pytest.fixture
+def now(monkeypatch):
+    now = Now()
+    monkeypatch.setattr(registers, "time", now)
+    return now
+
+
+def motors(bus):
+    return LeRobotMotors(bus, ("pan", "elbow", "lift"), lambda call: call())
+
+
+def test_feetech_motors_report_load_current_temperature_and_errors(now):
+    values = {
+        "Present_Load": [1024 + 250, -120],
+        "Present_Current": [0x8000 + 100, 10],
+        "Present_Temperature": [31, 62],
+    }
+    made = motors(Register({**values, "Status": [0, 0x24]}, "sts3215", "sts3215"))
+    effort, errors = made.update()
+    assert effort["load"] == pytest.approx(
+        [25.0, np.nan, 12.0], nan_ok=True
+    )  # signs that LeRobot did not, and did decode
+    assert effort["current"] == pytest.approx([650, np.nan, 65], nan_ok=True)
+    assert effort["temperature"] == pytest.approx([31, np.nan, 62], nan_ok=True)
+    assert errors == {"lift": "overheating, overload"}
+
+
+def test_dynamixel_motors_report_current_or_load(now):
+    values = {"Present_Current": [-305, -875], "Present_Temperature": [31, 32], "Hardware_Error_Status": [0x20, 0]}
+    effort, errors = motors(Register(values, "xl430-w250", "xl330-m288")).update()
+    assert effort["load"] == pytest.approx([30.5, np.nan, 50.0], nan_ok=True)
+    assert effort["current"] == pytest.approx([np.nan, np.nan, 875], nan_ok=True)
+    assert errors == {"pan": "overload"}
+
+
+def test_a_register_that_not_all_motors_have_is_not_read(now):
+    bus = Register({"Present_Load": [1, 1], "Present_Temperature": [1, 1], "Status": [0, 0]}, "scs0009", "sts3215")
+    effort, _ = motors(bus).update()
+    assert set(effort) == {"load", "temperature"}
+
+
+def test_one_register_is_read_at_a_time(now):
+    values = {"Present_Load": [0, 0], "Present_Current": [0, 0], "Present_Temperature": [0, 0], "Status": [0, 0]}
+    bus = Register(values, "sts3215", "sts3215")
+    made = motors(bus)
+    made.update()
+    assert sorted(bus.reads) == sorted(values)  # all at first
+    bus.reads.clear()
+    for _ in range(8):
+        now.now_s += 0.05
+        made.update()
+    assert len(bus.reads) == len(set(bus.reads)) == 4
+    now.now_s += 3.0
+    bus.reads.clear()
+    made.update()
+    assert len(bus.reads) == 4  # all after a pause
+
+
+def test_a_lost_register_keeps_its_last_value_and_is_counted(now):
+    bus = Register({"Present_Load": [100, 0], "Present_Temperature": [1, 1], "Status": [0, 0]}, "scs0009", "scs0009")
+    made = motors(bus)
+    bus.lost.add("Status")
+    with pytest.raises(ConnectionError):  # nothing is known of it yet
+        made.update()
+    bus.lost.clear()
+    made.update()
+    bus.lost |= set(bus.values)
+    bus.reads.clear()
+    for _ in range(19):
+        now.now_s += 0.1
+        effort, _ = made.update()
+    assert effort["load"][0] == 10.0 and made.lost == len(bus.reads) == 2  # it has cost time: the next after a second
+
+
+def test_an_arm_on_a_bus_reports_its_motors():
+    made = arm()
+    made.robot.bus = Register(
+        {"Present_Load": [900, 0], "Present_Temperature": [31, 62], "Status": [0, 4]}, *["scs0009"] * 2
+    )
+    made.robot.bus.ping = made.robot.bus.write = made.robot.bus.enable_torque = lambda *_, **__: None
+    made.connect()
+    state = made.state()
+    assert state.effort["load"].tolist() == [90.0, 0.0] and state.errors == {"lift": "overheating"} and made.lost == 0

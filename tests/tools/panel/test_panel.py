@@ -787,3 +787,20 @@ def test_a_taken_address_is_a_user_error(start_panel, arm, capsys):
     port = re.search(r":(\d+)/", start_panel(arm.control.address))[1]
     with pytest.raises(panel.UserError, match="in use"):
         command.main(["--robot", arm.control.address, "--listen", f"127.0.0.1:{port}"])
+
+
+@by_browser
+def test_motors_have_a_line_each_and_red_where_one_is_above_its_limit(arm, page):
+    assert page.locator("#motors-card").is_hidden()
+    motors = {
+        "elbow": {"load": 91.4, "current": 650.0, "temperature": 41.0, "over": ["load"]},
+        "wrist": {"temperature": 30.0},
+        "gripper": {"load": 12.0, "relaxed": True},
+        "base": {"load": 0.0, "error": "overload"},
+    }
+    arm.control.about = lambda: {"robot": "arm1", "motors": motors}
+    page.locator("#motors dt", has_text="base").wait_for(timeout=60_000)
+    assert page.locator("#motors dt").all_text_contents() == ["elbow", "wrist", "gripper", "base"]
+    lines = ["91 %  650 mA  41 °C", "30 °C", "12 %  relaxed", "0 %  overload"]
+    assert page.locator("#motors dd").all_text_contents() == lines
+    assert page.locator("#motors dd.bad").all_text_contents() == [lines[0], lines[3]]

@@ -320,6 +320,11 @@ function list(id, entries) {
   $(id).replaceChildren(...parts);
 }
 
+const UNITS = { load: "%", current: "mA", temperature: "°C" };
+const effort = (row) => [
+  ...Object.entries(UNITS).filter(([figure]) => figure in row).map(([figure, unit]) => `${Math.round(row[figure])} ${unit}`),
+  row.error, row.relaxed && "relaxed",
+].filter(Boolean).join("  ");
 const ms = (seconds) => seconds === undefined ? undefined : `${Math.round(seconds * 1000)} ms`;
 const WHAT = {
   stopped: "stopped", paused: "paused", driven: "a person drives", held: "held: the driver is silent", acting: "policy acts",
@@ -364,6 +369,9 @@ function show({ away, refused, late, state, vectors }) {
     ["page late", late ? `${late} commands came too late to drive by` : ""],
   ]);
   showMotions(state.motions ?? []);
+  const motors = Object.entries(state.motors ?? {});
+  $("motors-card").hidden = !motors.length;
+  list("motors", motors.map(([axis, row]) => [axis, effort(row), Boolean(row.over || row.error)]));
   showDriving();
   list("vectors", Object.entries(vectors).map(([name, numbers]) => [name, numbers.join("  ")]));
 }
