@@ -303,6 +303,19 @@ def test_bad_messages_are_counted_and_change_nothing(control, operator, name):
     assert ask(control, person, "state")["state"]["driven"] == ""
 
 
+def test_an_error_nobody_foresaw_drops_one_message_only(control, operator, monkeypatch):
+    person = operator()
+
+    def fail():
+        raise RecursionError("too deep")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(control, "state", fail)
+        person.socket.send(question("state"))
+        until(control, lambda: control.faults.counts["state"])
+    assert ask(control, person, "event", event="stop")["stopped"] and control.faults.counts == {"state": 1}
+
+
 def test_the_dead_mans_switch_counts_from_when_a_command_was_sent(control, operator, monkeypatch):
     fresh_for(monkeypatch, 60.0)
     operator().socket.send(question("drive", motion=[1] * 6, gripper=0, enabled=True, sent_s=time.monotonic() - 50))
