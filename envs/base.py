@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import gymnasium
 
 MAX_IMAGE_SIZE = 2048  # pixels a side
+RESET_TASK = "reset_task"  # option of Env.reset: this episode's task is to put the scene back, from where all is now
 
 
 Observation = dict[str, np.ndarray]

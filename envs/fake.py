@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from agent.options import option
-from envs.base import MAX_IMAGE_SIZE, Info, Observation, clipped
+from envs.base import MAX_IMAGE_SIZE, RESET_TASK, Info, Observation, clipped
 
 STEP = 0.25  # distance per step of an action of 1; the arena is [-1, 1]^2
 LOG = "FAKE_ENV_LOG"
@@ -29,6 +29,7 @@ class FakeOptions:
     horizon: int = option(20, "steps after which an episode is truncated", low=1)
     step_ms: float = option(0.0, "wall-clock time that a step takes", low=0, high=1e6)
     reach: float = option(0.12, "how near is there; with 0 no episode succeeds", low=0, high=2)
+    reset_task: bool = option(False, "the task is to go back to the middle, from where the last episode ended")
 
 
 class FakeEnv(gymnasium.Env):
@@ -37,6 +38,7 @@ class FakeEnv(gymnasium.Env):
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
+    has_reset_task = True
     action_meaning = {"kind": "delta", "quantity": "position", "low": [-STEP] * 2, "high": [STEP] * 2}
 
     def __init__(self, options: FakeOptions) -> None:
@@ -60,8 +62,15 @@ class FakeEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
-        self.position, self.velocity = self.np_random.uniform(-0.3, 0.3, 2), np.zeros(2)
-        self.target = self.np_random.choice([-1, 1], 2) * self.np_random.uniform(0.4, 0.9, 2)
+        start = self.np_random.uniform(-0.3, 0.3, 2)
+        target = self.np_random.choice([-1, 1], 2) * self.np_random.uniform(0.4, 0.9, 2)
+        if (options or {}).get(RESET_TASK):
+            self.target = np.zeros(2)
+        elif self.options.reset_task:  # alone: the last episode of the task is made up
+            self.position, self.target = target, np.zeros(2)
+        else:
+            self.position, self.target = start, target
+        self.velocity = np.zeros(2)
         self._steps = 0
         observation = self._observation()
         self._note(observation, seed=seed)

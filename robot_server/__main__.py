@@ -9,6 +9,9 @@ episode), and delivers what it collected when the learner is back. It stops acti
 when the spool folder holds --spool-gb or cannot be written. --address says where the learner is, --robot-name which of
 several robots this one is.
 
+--reset-address: a second learner trains a policy that puts the scene back. The two take turns, and each learner gets
+the episodes of its own policy.
+
 tools.panel and tools.teleop, on this computer, show what it does and let a person drive, pause and stop it (--control):
 after a stop it moves nothing until a person releases it on the page.
 
@@ -35,7 +38,7 @@ from agent.config import LinkConfig
 from agent.env_record import EnvRecord
 from agent.files import low_space, raise_descriptor_limit
 from agent.spec import Spec, UserError, plural
-from envs.base import action_meaning, paced_env, while_closing
+from envs.base import RESET_TASK, action_meaning, paced_env, while_closing
 from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.control_address import bound
@@ -62,10 +65,11 @@ def main(argv: list[str] | None = None) -> int:
         env = envs.make(name, **options)
     except ValueError as error:
         raise UserError(str(error)) from None
+    links: list[Link] = []
     try:
         if line := low_space(robot.spool):
             log.warning("%s", line)
-        link = connect(arguments.section("link"), robot, env, EnvRecord(name, options))
+        links += connect(arguments.section("link"), robot, env, EnvRecord(name, options))
     except BaseException:
         env.close()
         raise
@@ -74,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             with contextlib.suppress(KeyboardInterrupt):  # asked twice: not even what it waits for is awaited
                 control = open_control(robot, moves=paced_env(env) is not None)
-                act(env, link, robot, stop, control)
+                act(env, links[0], robot, stop, control, *links[1:])
         finally:
             stop.closing()
             serve = control.wait if control else time.sleep
@@ -86,10 +90,11 @@ def main(argv: list[str] | None = None) -> int:
                     if control:
                         control.close()
                 finally:
-                    lost = finish(link, lambda: stop.at_once)
-    return (
-        1 if lost else stop.exit_code if robot.episodes and not link.done else 0
-    )  # without --episodes it has no other end
+                    lost = sum([finish(link, lambda: stop.at_once) for link in links])
+    if lost:
+        return 1
+    ended = any(link.done for link in links)
+    return stop.exit_code if robot.episodes and not ended else 0  # without --episodes it has no other end
 
 
 def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
@@ -110,14 +115,25 @@ def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
     return control
 
 
-def connect(config: LinkConfig, robot: RobotConfig, env: gymnasium.Env, record: EnvRecord) -> Link:
+def connect(config: LinkConfig, robot: RobotConfig, env: gymnasium.Env, record: EnvRecord) -> list[Link]:
+    """The link to the learner, and that to the reset policy's learner, if there is one. Raises UserError."""
     spec = Spec.from_spaces(env.observation_space, env.action_space)
     if actions := action_meaning(env):
         rate = {"control_hz": robot.hz} if robot.hz else {}
         record = dataclasses.replace(record, actions={**rate, **actions})
-    return Link(
-        config.address, spec, robot.robot_name, record, robot.spool, robot.spool_gb, config.insecure, config.keys
-    )
+
+    def link(address: str, record: EnvRecord, spool: str) -> Link:
+        return Link(address, spec, robot.robot_name, record, spool, robot.spool_gb, config.insecure, config.keys)
+
+    if not robot.reset_address:
+        return [link(config.address, record, robot.spool)]
+    if not getattr(env.unwrapped, "has_reset_task", False):
+        raise UserError(f"robot.reset_address: --env {record.name} has no reset task; only real arms have, and fake")
+    if robot.reset_address == config.address:
+        raise UserError(f"robot.reset_address is the learner's own, {config.address}: the reset policy has another")
+    resets = dataclasses.replace(record, options={**record.options, RESET_TASK: True})
+    second = link(robot.reset_address, resets, f"{robot.spool}-reset")
+    return [link(config.address, record, robot.spool), second]
 
 
 def finish(link: Link, at_once: Callable[[], bool]) -> int:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from agent.spec import Observation, Spec, Transition, UserError, plural
+from agent.spec import Observation, Transition, UserError, plural
 from agent.verdict import outcome
 from envs.base import paced_env
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, action_of, layout_if_any
 from robot_server.control import Control
 from robot_server.stepper import Stepper
+from robot_server.waiting import Pauses, Prompt, StepSink, hold_for_learner, pause
 
 if TYPE_CHECKING:
     import gymnasium
-
-SAY_S = 0.5  # a shorter hold is not worth a line: a driver's connection that stutters makes many
 
 log = logging.getLogger(__name__)
 
@@ -36,41 +34,13 @@ class Acting(Protocol):
     def load_weights(self, weights: dict[str, np.ndarray]) -> None: ...
 
 
-class StepSink(Protocol):
-    """Where the steps of an episode go, and the newest weights come from: what is needed of robot_server.link.Link."""
-
-    spec: Spec
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def hold_s(self) -> float: ...
-
-    @property
-    def backlog(self) -> int: ...
-
-    def begin(self, meta: Mapping[str, Any] | None = None) -> int: ...
-
-    def send(self, transition: Transition) -> None: ...
-
-    def cut(self, observation: Observation | None = None, ending: str = "") -> None: ...
-
-    def save(self) -> None: ...
-
-    def pump(self) -> None: ...
-
-    def wait(self, timeout_s: float) -> None: ...
-
-    def newest_weights(self) -> tuple[int, dict[str, np.ndarray]] | None: ...
-
-
 @dataclass(frozen=True)
 class Summary:
     """One episode. policy_version: of its last step. cut: it was stopped before its own end.
 
     ending: one of command.ENDINGS, if a person ended it. by_hand: steps of a person. true_success: the environment's
-    own success, where a classifier judges in its place.
+    own success, where a classifier judges in its place. person_s: seconds that a person drove, or the reset waited for
+    one, prompts times.
     """
 
     number: int
@@ -82,6 +52,8 @@ class Summary:
     ending: str = ""
     by_hand: int = 0
     true_success: bool | None = None
+    person_s: float = 0.0
+    prompts: int = 0
 
     def __str__(self) -> str:
         outcome = "success" if self.success else "cut short" if self.cut else "failure"
@@ -105,8 +77,10 @@ def run_episode(
     stop: Callable[[], bool] = lambda: False,
     max_backlog: float = math.inf,
     control: Control | None = None,
+    reset_options: dict[str, Any] | None = None,
 ) -> Summary:
     """One episode of `env` (a gymnasium.Env), reset with `seed`. clock: the env's own, if that is a real arm.
+    reset_options: of that reset.
 
     The learner being away changes nothing, the policy stays the last one; but a simulation (no clock.hz) waits once
     more than `max_backlog` steps have not been sent. When `stop()` turns true, the step under way becomes the last,
@@ -119,11 +93,11 @@ def run_episode(
     ObservationFault for an observation or reward that is not finite: the episode ends, truncated, before it.
     """
     episode = Running(env, policy, link, clock, deterministic, stop, control)
-    episode.reset(seed)
+    episode.reset(seed, reset_options)
     try:
         while not episode.over:
             if not clock.hz:
-                _hold(link, stop, max_backlog, control)
+                hold_for_learner(link, stop, max_backlog, control)
             swap(policy, link)
             command = control.read() if control else None
             if command and episode.interrupted(command):
@@ -152,6 +126,7 @@ class Running:
         self.arm = paced_env(env)
         self.stepper = Stepper(env, link.spec)
         self.real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
+        self.prompt = Prompt(link, control, stop)
         self.number = self.by_hand = 0
         self.over = self.cut = False
         self.moved = False  # a person moved the arm in the last step
@@ -160,16 +135,17 @@ class Running:
         self.successes: list[bool] = []
         self.true_success: bool | None = None
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, options: dict[str, Any] | None = None) -> None:
         """Reset the env, and begin the episode."""
         link, control, hz = self.link, self.control, self.clock.hz
         swap(self.policy, link)
         if self.arm:
-            self.arm.paused, self.arm.ask = Pauses(link, control, self.stop), Prompt(link, control, self.stop)
-        self.observation = self.stepper.reset(seed)
+            self.arm.paused, self.arm.ask = Pauses(link, control, self.stop), self.prompt
+        self.observation = self.stepper.reset(seed, options)
         if self.arm:
             self.arm.paused = Pauses(link, control)
-        self.number = link.begin({"seed": seed, **({"fps": hz} if hz else {})})
+        asked = {"prompted_s": round(self.prompt.waited_s, 1)} if self.prompt.count else {}
+        self.number = link.begin({"seed": seed, **({"fps": hz} if hz else {}), **asked})
         self.clock.start()
         self.over = self.cut = self.stop()
         if control:
@@ -187,7 +163,7 @@ class Running:
         if paused:
             if self.arm:
                 self.arm.hold()
-            _pause(control, self.link, self.clock, self.stop)
+            pause(control, self.link, self.clock, self.stop)
         if self.ending or (paused and self.stop()):
             if self.arm and control.stopped:
                 self.arm.hold()
@@ -257,39 +233,17 @@ class Running:
         rewards, successes = np.array(self.rewards), np.array(self.successes, bool)
         given, successful = outcome(self.ending if steps else "", rewards, successes)
         figures = (self.number, steps, float(given.sum()), bool(successful.any()))
-        return Summary(*figures, self.link.version, self.cut, self.ending, self.by_hand, self.true_success)
-
-
-class Pauses:
-    """What a real arm asks while a step or a reset takes its time: whether it is to be held now."""
-
-    def __init__(self, link: StepSink, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
-        self._link, self._control, self._stop = link, control, stop
-
-    def __call__(self, left_s: float) -> bool:
-        """Gives the time to link and operator. Raises KeyboardInterrupt when `stop()`."""
-        if self._stop():
-            raise KeyboardInterrupt
-        self._link.wait(min(left_s, 0.01))
-        if self._control:
-            self._control.serve()
-        return bool(self._control and self._control.hold_reason)
-
-
-class Prompt:
-    """What a reset asks a person to do: they say that it is done by "resume", or without a page in the terminal."""
-
-    def __init__(self, link: StepSink, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
-        self._control, self._pauses = control, Pauses(link, control, stop)
-
-    def __call__(self, prompt: str) -> None:
-        if not self._control:
-            input(f"{prompt} (Enter) ")
-            return
-        log.info("%s (then press Resume in the panel)", prompt)
-        self._control.latch_pause()
-        while self._pauses(0.05):
-            pass
+        person_s = self.prompt.waited_s + self.by_hand / (self.clock.hz or self.real_time.hz)
+        return Summary(
+            *figures,
+            self.link.version,
+            self.cut,
+            self.ending,
+            self.by_hand,
+            self.true_success,
+            person_s,
+            self.prompt.count,
+        )
 
 
 def swap(policy: Acting, link: StepSink) -> None:
@@ -299,23 +253,3 @@ def swap(policy: Acting, link: StepSink) -> None:
             policy.load_weights(newest[1])
         except ValueError as error:  # acting on with old weights would look like a policy that does not learn
             raise UserError(f"weights of version {newest[0]} do not fit the learner's own network: {error}") from None
-
-
-def _hold(link: StepSink, stop: Callable[[], bool], max_backlog: float, control: Control | None) -> None:
-    """Simulation only: wait while the learner asks for it or takes no steps: data must not run ahead of learning."""
-    while ((hold_s := link.hold_s) > 0 or link.backlog > max_backlog) and not stop():
-        link.wait(min(hold_s or 0.1, 0.1))
-        if control:
-            control.serve()
-
-
-def _pause(control: Control, link: StepSink, clock: Clock, stop: Callable[[], bool]) -> None:
-    """Until a person lets go on, or ends the episode, or `stop()`."""
-    say_s: float = time.monotonic() + SAY_S
-    while control.hold_reason and not control.waiting and not stop():
-        if time.monotonic() >= say_s:
-            log.info("%s: held between two steps", control.hold_reason)
-            say_s = math.inf
-        link.pump()
-        control.wait(0.02)
-    clock.start()

@@ -24,6 +24,9 @@ class RobotConfig:
     while_away: Literal["act", "wait"] = option(
         "act", "while the learner is away: act with the last policy, or finish the episode and wait"
     )
+    reset_address: str = option(
+        "", "address of a second learner, whose policy puts the scene back after each episode; empty: none"
+    )
     control: str = option(
         "auto",
         "the operator's socket (tools.panel, tools.teleop), on this computer: auto (ipc, named after the robot), "

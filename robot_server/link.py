@@ -46,7 +46,8 @@ class Link:
     env: recorded with every episode. spool: folder for what is not delivered, spool_gb: how much may be there (see
     `full`). keys: folder with this robot's keys, see agent.wire.keys.
     counts: bad messages by kind. clock: of the control loop; how well it keeps its deadlines is reported. heard_s:
-    time.monotonic() of the learner's last message. done: the learner said that its run is over.
+    time.monotonic() of the learner's last message. done: the learner said that its run is over. beside: a second
+    robot's end in this process, which is served while this one waits.
     Raises UserError for an impossible address or name, one that is refused, or a key that is missing.
     """
 
@@ -69,6 +70,7 @@ class Link:
         self.boot = secrets.token_hex(4)
         self.clock: Clock | None = None
         self.done = False
+        self.beside: Link | None = None
         self.outbox = Outbox(self.spool, spec, robot_name, self.boot, spool_gb * 1e9)
         self.handshake = Handshake(address, robot_name, self.boot, spec, self.env)
         self.weights = WeightsPuller()
@@ -185,6 +187,8 @@ class Link:
 
     def wait(self, timeout_s: float) -> None:
         """Pump, and return when something has arrived or the time is over."""
+        if self.beside:
+            self.beside.pump()
         self.pump()
         if self.connection.wait(timeout_s):
             self.pump()

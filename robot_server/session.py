@@ -7,21 +7,22 @@ import itertools
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import Stop, build
 from agent.config import NetworkConfig
 from agent.wire.bad_messages import shown
-from envs.base import PacedEnv, RobotFault, paced_env
+from envs.base import RESET_TASK, PacedEnv, RobotFault, paced_env
 from envs.clock import Clock
-from robot_server.actor import Acting, StepSink, Summary, run_episode, swap
+from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.link import Link
 from robot_server.stepper import ObservationFault
+from robot_server.tally import Tally
+from robot_server.waiting import StepSink
 
 if TYPE_CHECKING:
     import gymnasium
@@ -34,64 +35,145 @@ SETTLE_S = 3.0  # between two reasons to wait
 AWAY_S = 10.0  # a learner not heard of for so long is away, or in a very long update
 
 
-def act(env: gymnasium.Env, link: Link, robot: RobotConfig, stop: Stop, control: Control | None = None) -> None:
-    """Wait for the learner and its policy, then run episodes until `stop` or the number asked for."""
-    tally = Tally(robot.robot_name, link, paced_env(env))
-    if control:
-        control.about = tally.about
+@dataclass
+class Player:
+    """A policy, the link to the learner that trains it, and what its episodes ask of the environment's reset."""
 
-    def over() -> bool:
-        return stop() or link.done
+    link: Link
+    policy: Acting
+    reset_options: dict[str, Any] | None = None
 
-    policy = first_policy(link, robot, over, control)
-    arm = paced_env(env)
-    clock = link.clock = arm.clock if arm else Clock(robot.hz)
-    if arm and arm.realtime_denied:
-        log.warning("no real-time scheduling (ulimit -r): other work on this machine can make a step late")
 
-    faults = 0  # episodes in a row that the observations ended
-    first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
-    for number in range(robot.episodes) if robot.episodes else itertools.count():
-        if policy is None or not may_act(link, robot, over, control):
-            break
-        seed = first_seed + number
+class Session:
+    """Runs episodes of `env` one after the other, and waits where something is the matter."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        link: Link,
+        robot: RobotConfig,
+        over: Callable[[], bool],
+        control: Control | None,
+    ) -> None:
+        self.env, self.robot, self.over, self.control = env, robot, over, control
+        self.arm = paced_env(env)
+        self.clock = self.arm.clock if self.arm else Clock(robot.hz)
+        self.tally = Tally(robot.robot_name, link, self.arm)
+        self.faults = 0  # episodes in a row that the observations ended
+        if control:
+            control.about = self.tally.about
+
+    def episode(self, player: Player, seed: int) -> Summary | None:
+        """One episode; None for one that a fault ended. Raises ObservationFault for a simulation that keeps failing."""
+        link, robot = player.link, self.robot
         try:
             summary = run_episode(
-                env,
-                policy,
+                self.env,
+                player.policy,
                 link,
-                clock,
+                self.clock,
                 seed,
                 robot.deterministic,
-                lambda: over() or bool(link.full),
+                lambda: self.over() or bool(link.full),
                 robot.max_backlog_steps,
-                control,
+                self.control,
+                player.reset_options,
             )
         except RobotFault as fault:
-            cleared(fault, arm, link, control, over)
-            continue
+            self.wait_for_release(fault, link)
+            return None
         except ObservationFault as fault:
-            faults += 1
-            if clock.hz:  # something moves in wall-clock time: a person has to look
-                if arm:
+            self.faults += 1
+            if self.clock.hz:  # something moves in wall-clock time: a person has to look
+                if self.arm:
                     with contextlib.suppress(RobotFault):  # it is held then, too
-                        arm.hold()
-                cleared(RobotFault(str(fault)), arm, link, control, over)
-            elif faults == FAULTS_IN_A_ROW:
+                        self.arm.hold()
+                self.wait_for_release(RobotFault(str(fault)), link)
+            elif self.faults == FAULTS_IN_A_ROW:
                 raise
             else:
                 log.warning("the episode ends: %s", fault)
-            continue
-        faults = 0
+            return None
+        self.faults = 0
         if summary.steps:
+            log.info("%s%s", "reset " if player.reset_options else "", str(summary).strip())
+        return summary
+
+    def wait_for_release(self, fault: RobotFault, link: StepSink) -> None:
+        began = time.monotonic()
+        cleared(fault, self.arm, link, self.control, self.over)
+        if not fault.by_itself:
+            self.tally.person_s += time.monotonic() - began
+
+    def may_act(self, link: Link) -> bool:
+        """See the function of that name; waiting for a release or Resume is a person's time."""
+        waits = bool(self.control and self.control.hold_reason)
+        began = time.monotonic()
+        may = may_act(link, self.robot, self.over, self.control)
+        if waits:
+            self.tally.person_s += time.monotonic() - began
+        return may
+
+
+def act(
+    env: gymnasium.Env,
+    link: Link,
+    robot: RobotConfig,
+    stop: Stop,
+    control: Control | None = None,
+    reset_link: Link | None = None,
+) -> None:
+    """Wait for the learner and its policy, then run episodes until `stop` or the number asked for.
+
+    reset_link: to the learner of a policy that resets the scene: after each episode that policy has one, too.
+    """
+    links = [link, reset_link] if reset_link else [link]
+    if reset_link:
+        link.beside, reset_link.beside = reset_link, link
+
+    def over() -> bool:
+        return stop() or any(each.done for each in links)
+
+    session = Session(env, link, robot, over, control)
+    players = first_policies(links, robot, over, control)
+    for each in links:
+        each.clock = session.clock
+    if session.arm and session.arm.realtime_denied:
+        log.warning("no real-time scheduling (ulimit -r): other work on this machine can make a step late")
+
+    tally = session.tally
+    first_seed = int.from_bytes(os.urandom(4), "big") >> 1 if robot.seed is None else robot.seed
+    for number in range(robot.episodes) if robot.episodes else itertools.count():
+        if not players or not session.may_act(link):
+            break
+        summary = session.episode(players[0], first_seed + number)
+        if summary and summary.steps:
             tally.count(summary)
-            log.info("%s", str(summary).strip())
-    if link.done:
+        for player in players[1:]:
+            if session.may_act(player.link):
+                summary = session.episode(player, first_seed + number)
+                if summary and summary.steps:
+                    tally.count_reset(summary)
+    if any(each.done for each in links):
         print("the learner's run is over", flush=True)
-    if clock.hz:
-        print(clock, flush=True)
+    if session.clock.hz:
+        print(session.clock, flush=True)
     if tally.classified:
         print(tally.verdicts(), flush=True)
+    if tally.person_s or tally.resets:
+        print(tally.person(), flush=True)
+
+
+def first_policies(
+    links: list[Link], robot: RobotConfig, over: Callable[[], bool], control: Control | None
+) -> list[Player]:
+    """One of each link, the second resets the scene; [] when asked to stop before all have come."""
+    players = []
+    for number, link in enumerate(links):
+        if (policy := first_policy(link, robot, over, control)) is None:
+            return []
+        players.append(Player(link, policy, {RESET_TASK: True} if number else None))
+    return players
 
 
 def cleared(
@@ -186,55 +268,6 @@ def first_policy(
         return None
     swap(policy, link)
     return policy
-
-
-LINK_HEALTH = {  # name for the operator's page -> attribute of the link
-    "trouble": "connection_error",
-    "unkept": "unsaved",
-    "reconnects": "connection.reconnects",
-    "round_trip_s": "sender.round_trip_s",
-    **{name: name for name in ("address", "run", "full", "backlog", "silent_s")},
-}
-
-
-class Tally:
-    """What the operator's socket tells besides the running episode."""
-
-    def __init__(self, name: str, link: Link, arm: PacedEnv | None = None) -> None:
-        self._name, self._link, self._arm = name, link, arm
-        self.episodes = self.successes = self.discarded = 0
-        # episodes, by the classifier's verdict and the environment's
-        self.classified: Counter[tuple[bool, bool]] = Counter()
-        self._version, self._since_s = 0, time.monotonic()
-
-    def count(self, summary: Summary) -> None:
-        self.discarded += summary.ending == "discard"
-        self.episodes += summary.ending != "discard"
-        self.successes += summary.success and summary.ending != "discard"
-        if summary.true_success is not None:
-            self.classified[summary.success, summary.true_success] += 1
-
-    def verdicts(self) -> str:
-        right, wrong, missed = (self.classified[words] for words in ((True, True), (True, False), (False, True)))
-        called = f"{right + wrong} of {self.classified.total()} episodes called a success, {wrong} of them wrongly"
-        return f"classifier: {called}; {missed} successes missed"
-
-    def about(self) -> dict[str, Any]:
-        link = self._link
-        if link.version != self._version:
-            self._version, self._since_s = link.version, time.monotonic()
-        health = {name: attrgetter(path)(link) for name, path in LINK_HEALTH.items()}
-        return {
-            "robot": self._name,
-            "episodes": self.episodes,
-            "successes": self.successes,
-            "discarded": self.discarded,
-            "policy_version": self._version,
-            "policy_age_s": time.monotonic() - self._since_s,
-            "lost_replies": self._arm.lost_replies if self._arm else 0,
-            "motors": self._arm.motors if self._arm else {},
-            "link": health,
-        }
 
 
 def wait_until(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import robot_server.session
+import robot_server.tally
 from agent.spec import SpecError, UserError
 from envs.clock import Clock
 from envs.reward_classifier import ClassifierReward, SuccessClassifier, network
@@ -248,7 +249,7 @@ def test_what_a_classifier_calls_a_success_is_sent_and_what_truly_was_one_is_sai
 ):
     mailbox, link = bench_pair
     offer(bench, mailbox, link, 1)
-    tally = robot_server.session.Tally("robot", link)
+    tally = robot_server.tally.Tally("robot", link)
     said = []
     for answer in (9.0, -9.0):
         net = network({"front": (8, 8, 3)})

@@ -11,6 +11,7 @@ import zmq
 
 import robot_server.__main__
 import robot_server.session
+import robot_server.tally
 from agent.spec import UserError
 from agent.wire.arrays import WireError
 from envs.clock import Clock
@@ -633,7 +634,7 @@ def test_a_verdict_covers_successes_that_were_sent_before_it(
     assert episode.rewards.tolist() == rewards and episode.meta["seed"] == 0
     assert summary.success == episode.succeeded == (word != "failure")
     assert summary.episode_return == episode.episode_return == sum(rewards)
-    tally = robot_server.session.Tally("robot", acting.link)
+    tally = robot_server.tally.Tally("robot", acting.link)
     tally.count(summary)
     assert (tally.episodes, tally.successes) == (1, int(word != "failure"))
 
@@ -793,9 +794,7 @@ def test_the_socket_answers_while_the_robot_waits_for_a_learner(bench, control, 
 
 
 def test_the_tally_tells_how_it_goes(acting, control, operator):
-    tally = robot_server.session.Tally(
-        "arm", acting.link, SimpleNamespace(lost_replies=3, motors={"x": {"load": 12.0}})
-    )
+    tally = robot_server.tally.Tally("arm", acting.link, SimpleNamespace(lost_replies=3, motors={"x": {"load": 12.0}}))
     control.about = tally.about
     for word in ("success", "discard", ""):
         at = {1: lambda word=word: ask(control, operator(), "event", event=word)} if word else {}

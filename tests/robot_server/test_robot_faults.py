@@ -6,8 +6,8 @@ import pytest
 
 from envs.base import RobotFault
 from robot_server import session
-from robot_server.actor import Pauses, Prompt
 from robot_server.control import Control
+from robot_server.waiting import Pauses, Prompt
 
 STUCK = RobotFault("axis 'x' stands")
 CAMERA = RobotFault("camera 'top': its newest frame is old", by_itself=True)
