@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.base import Info, Observation, PacedEnv, RobotFault, is_flag
+from envs.base import RESET_TASK, Info, Observation, PacedEnv, RobotFault, is_flag
 from envs.clock import Clock
 from envs.real.actions import Actions, AxisActions
 from envs.real.arm import ArmError, State
@@ -23,6 +23,7 @@ from envs.real.effort import EffortReport
 from envs.real.hand import HandActions, read_hand
 from envs.real.lost_replies import LostReplies
 from envs.real.options import Axis, RealOptions, check, read_axis
+from envs.real.ready import Ready
 from envs.real.realtime import real_time
 from envs.real.start_check import StartCheck
 from envs.real.startup import effort_limits, start_arm
@@ -51,6 +52,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": []}
+    has_reset_task = True
 
     def __init__(self, options: RealOptions) -> None:
         self.options, self.task_name = options, str(options.arm_options.get("task", options.arm))
@@ -61,6 +63,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self._period_s = 1 / options.control_hz
         hand = read_hand(options, self._named)
         self.clock = Clock(options.control_hz)
+        self._ready = Ready(options.ready) if options.ready else None  # before an arm is started
+        self.resetting = options.reset_task
         self._cameras = CameraSet(options)
         self._start_check = StartCheck(options)
         self.realtime = self.realtime_denied = False
@@ -97,6 +101,12 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self.observation_space = gymnasium.spaces.Dict(boxes)
         self._size = len(self._actions.meaning["names"])
         self.action_space = gymnasium.spaces.Box(-1, 1, (self._size,), np.float32)
+        if self._ready:
+            try:
+                self._ready.check(self.observation_space)
+            except ValueError:
+                self.close()
+                raise
 
     @property
     def action_meaning(self) -> dict[str, Any]:
@@ -120,32 +130,28 @@ class RealEnv(gymnasium.Env, PacedEnv):
         return self.state
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
-        """Home, by way of `via`, through the safety filter; then the prompt, and a bounded random start."""
+        """Home, by way of `via`, through the safety filter; then the prompt, and a bounded random start.
+
+        options: {"reset_task": True}: the arm stays where it is, and this episode's task is to put the scene back.
+        """
         super().reset(seed=seed)
-        self._steps = 0
-        start = {
-            name: axis.home + self.np_random.uniform(-axis.start, axis.start) for name, axis in self._named.items()
-        }
+        self.resetting = bool((options or {}).get(RESET_TASK, self.options.reset_task))
+        if not self.resetting:  # else the gripper keeps what it holds
+            self._steps = 0
         with self._faults():
             self._rest(self._arm.hold())
             self.clock.start()
-            for place in [*self.options.via, {name: axis.home for name, axis in self._named.items()}]:
-                self._go(place)
-            if self._start_check.due:
-                self._settle(place)  # grippers too: a camera at the wrist sees them
-                self._rest(self._arm.hold())
-                self._start_check.at_home(self._cameras, self._arm.state, self.paused)
-                self.clock.start()
-            self._rest(self._arm.scene(int(self.np_random.integers(2**31))))
-            if self.options.prompt:
-                self._rest(self._arm.hold())
-                self.ask(self.options.prompt)
-                self.clock.start()
-            self._go(start)
+            if not self.resetting:
+                self._home()
+            elif self.options.reset_task and self.options.prompt:  # no policy has made the scene that is to be put back
+                self._ask(self.options.prompt)
             self._rest(self._arm.hold())
             self.clock.start()
             self._wait()
             observation, age_s = self._observe()
+        self._steps = 0
+        if self._ready:
+            self._ready.begin()
         return observation, {"success": False, "observation_age_s": age_s, "coasted": self.state.coasted}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, Info]:
@@ -161,6 +167,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
             observation, age_s = self._observe()
         self._steps += 1
         success = is_flag(self.state.success) and bool(self.state.success)
+        if self.resetting:
+            success = bool(self._ready and self._ready.shown(observation))
         truncated = not success and self._steps >= self.options.horizon
         info = {
             "success": success,
@@ -194,6 +202,31 @@ class RealEnv(gymnasium.Env, PacedEnv):
     def _rest(self, state: State) -> None:
         self.target, self._held = state.position.copy(), True
         self._actions.rest(self.target, anew=self._steps == 0)
+
+    def _home(self) -> None:
+        """Home, the scene put back, and a bounded random start."""
+        start = {
+            name: axis.home + self.np_random.uniform(-axis.start, axis.start) for name, axis in self._named.items()
+        }
+        for place in [*self.options.via, {name: axis.home for name, axis in self._named.items()}]:
+            self._go(place)
+        if self._start_check.due:
+            self._settle(place)  # grippers too: a camera at the wrist sees them
+            self._rest(self._arm.hold())
+            self._start_check.at_home(self._cameras, self._arm.state, self.paused)
+            self.clock.start()
+        self._rest(self._arm.scene(int(self.np_random.integers(2**31))))
+        if self._ready:
+            self._rest(self._arm.hold())
+            self._ready.ensure(lambda: self._observe()[0], self._ask, self.options.prompt)
+        elif self.options.prompt:
+            self._ask(self.options.prompt)
+        self._go(start)
+
+    def _ask(self, prompt: str) -> None:
+        self._rest(self._arm.hold())
+        self.ask(prompt)
+        self.clock.start()
 
     def _go(self, place: Mapping[str, float]) -> None:
         """Move the named axes there, evenly. Raises ArmError when it does not arrive."""

@@ -113,6 +113,10 @@ class RealOptions:
         {}, "axes ({x: 0.5}) and where they go before the arm is let go; empty: it is let go where it is"
     )
     prompt: str = option("", "reset: what a person has to do before each episode; it waits for them")
+    ready: str = option(
+        "", "file of tools.train_reward: where the cameras show a scene that is ready, a reset asks nobody"
+    )
+    reset_task: bool = option(False, "the task is to put the scene back: an episode begins where the arm is")
 
 
 def read_axis(name: str, given: Mapping[str, Any]) -> Axis:

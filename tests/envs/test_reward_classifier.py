@@ -8,26 +8,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from classifier_file import CAMERA, write
 from gymnasium.utils.env_checker import check_env
 
 import envs
 import envs.scripted
 from envs.reward_classifier import KofN, SuccessClassifier, network
 from tools.train_reward.training import save
-
-CAMERA = {"top": (24, 24, 3)}
-
-
-def write(path, answer=0.0, cameras=CAMERA, **rule):
-    """A classifier's file; `answer` is the logit that it gives whatever it sees."""
-    torch.manual_seed(0)
-    net = network(cameras)
-    if answer:
-        with torch.no_grad():
-            net.head[-1].weight.zero_()
-            net.head[-1].bias.fill_(answer)
-    save(SuccessClassifier(net, cameras, **rule), path)
-    return str(path)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import robot_server.tally
 from agent.spec import UserError
 from agent.wire.arrays import WireError
 from envs.clock import Clock
-from robot_server import actor
 from robot_server import control as control_module
 from robot_server import control_client as operator_module
 from robot_server.actor import run_episode
@@ -527,7 +526,7 @@ def test_a_hold_that_lasts_is_said_once(acting, control, operator, monkeypatch, 
             person.socket.send(lifting(control, "resume"))
 
     monkeypatch.setattr(control, "wait", go_on)
-    monkeypatch.setattr(actor, "SAY_S", 0.0)
+    monkeypatch.setattr("robot_server.waiting.SAY_S", 0.0)
     acting({1: lambda: ask(control, person, "event", event="pause")})
     assert "".join(logged()).count("paused by a person: held between two steps") == 1
 

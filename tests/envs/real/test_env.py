@@ -9,11 +9,13 @@ import time
 
 import numpy as np
 import pytest
+from classifier_file import write
 
 import envs
 from envs.real.mock_arm import MockArmOptions, MockCamera, start_world
 from envs.real.mock_world import send_fault
 from envs.real.options import MOCK_AXES
+from envs.real.ready import Ready
 
 SIZE = 48
 VIEWS = ("agentview", "robot0_eye_in_hand")
@@ -276,3 +278,36 @@ def test_its_actions_are_steps_of_at_most_its_speed(shared):
     assert (stated["kind"], stated["control_hz"], stated["robot"]) == ("delta", 10.0, "mock")
     reach = [axis["speed"] / 10 if not axis.get("gripper") else 1.0 for axis in MOCK_AXES.values()]
     assert stated["names"] == list(MOCK_AXES) and stated["high"] == pytest.approx(reach)
+
+
+def test_a_reset_asks_a_person_only_while_the_scene_is_not_ready(world, shared, tmp_path):
+    shared.close()  # one process drives the arm
+    cameras = {VIEWS[0]: (SIZE, SIZE, 3)}
+    always = Ready(write(tmp_path / "always.pt", 9.0, cameras, k=2, n=2))
+    asked = []
+    env = world.env(horizon=50, ready=write(tmp_path / "never.pt", -9.0, cameras))
+    try:
+        env.unwrapped.ask = asked.append
+        env.reset(seed=3)
+        assert len(asked) == 2 and asked[0] == "put the scene back" and "still" in asked[1]  # then the person is right
+
+        env.unwrapped._ready = always
+        env.reset(seed=3)
+        assert len(asked) == 2
+        for _ in range(8):
+            seen, *_ = env.step(FORWARD)
+        before = seen["proprio"][:3]
+        observation, info = env.reset(seed=4, options={"reset_task": True})
+        assert np.abs(observation["proprio"][:3] - before).max() < 0.03 and not info["success"]  # it stays where it is
+        assert [env.step(STILL)[1:3] for _ in range(2)] == [(0.0, False), (1.0, True)]  # two of two frames
+
+        observation, _ = env.reset(seed=5)  # and home again
+        assert abs(observation["proprio"][0] - MOCK_AXES["x"]["home"]) < 0.05
+        assert env.step(STILL)[1:3] == (0.0, False)  # the task's own success, not that of the scene
+    finally:
+        env.close()
+
+
+def test_a_ready_classifier_of_other_cameras_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="camera 'top', which the environment has not"):
+        world.env(ready=write(tmp_path / "top.pt"))
