@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 
-from tqdm import tqdm
-
 PACKAGES = ("agent", "robot_server", "envs", "tools")
 DATE = "%Y-%m-%d %H:%M:%S"
 
@@ -35,6 +33,8 @@ class _Handler(logging.Handler):
             print(record.getMessage(), flush=True)
             return
         try:
+            from tqdm import tqdm  # not for --help, or an error in a flag
+
             tqdm.write(self.format(record), file=sys.stderr)
             sys.stderr.flush()
         except Exception:  # neither a terminal that has closed nor an odd argument may stop what is logged

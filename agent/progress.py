@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from agent import logs
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LINE_EVERY_S = 10.0
 
@@ -30,6 +32,8 @@ class Progress:
         if self._first is None:
             self._first = done
             if sys.stderr.isatty() and logs.configured():
+                from tqdm import tqdm
+
                 self._bar = tqdm(
                     total=self.total, initial=done, desc=self.label, unit=f" {self.unit}", file=sys.stderr,
                     dynamic_ncols=True,
@@ -51,6 +55,8 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
+        from tqdm import tqdm
+
         self._last_line = time.monotonic()
         elapsed_s = self._last_line - self._start
         rate = (self._done - (self._first or 0)) / max(elapsed_s, 1e-9)

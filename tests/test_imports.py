@@ -84,7 +84,7 @@ def loaded_by(statement):
 
 
 HEAVY = {"torch", "torchvision", "h5py", "robosuite", "mujoco", "gymnasium", "cv2", "matplotlib", "tensorboard"}
-SLOW = {*HEAVY - {"h5py", "cv2"}, "scipy", "aiohttp", "argcomplete", "pyarrow", "av", "PIL"}
+SLOW = {*HEAVY - {"h5py", "cv2"}, "scipy", "aiohttp", "argcomplete", "tqdm", "pyarrow", "av", "PIL"}
 
 
 @pytest.mark.parametrize(
