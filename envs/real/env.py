@@ -6,8 +6,9 @@ deadlines are absolute, so that errors do not add up.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium
@@ -25,12 +26,12 @@ from envs.real.lost_replies import LostReplies
 from envs.real.options import Axis, RealOptions, check, read_axis
 from envs.real.ready import Ready
 from envs.real.realtime import real_time
+from envs.real.route import Route
 from envs.real.start_check import StartCheck
 from envs.real.startup import effort_limits, start_arm
 
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
 ARRIVED = 0.02  # of an axis's range: so near is there
-RELAXED_TOLERANCE = 5  # times as far off is near enough after SETTLE_TIMEOUT_S
 SETTLE_TIMEOUT_S = 3.0
 STANDS, STOOD_S = 0.01, 0.4  # an axis that moves by less than that share of its range for so long stands
 STAND_TIMEOUT_S = 1.0
@@ -86,27 +87,23 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._actions.rest(self.target, anew=True)
             self._steps, self._seen_s, self._held = 0, time.monotonic(), True
             first, _ = self._observe()
+            boxes: dict[str, gymnasium.Space[Any]] = {
+                name: gymnasium.spaces.Box(0, 255, value.shape, np.uint8)
+                if value.ndim == 3
+                else gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
+                for name, value in first.items()
+            }
+            self.observation_space = gymnasium.spaces.Dict(boxes)
+            if self._ready:
+                self._ready.check(self.observation_space)
         except (ArmError, RuntimeError) as error:
             self.close()
             raise ValueError(str(error)) from None
         except BaseException:
             self.close()
             raise
-        boxes: dict[str, gymnasium.Space[Any]] = {
-            name: gymnasium.spaces.Box(0, 255, value.shape, np.uint8)
-            if value.ndim == 3
-            else gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
-            for name, value in first.items()
-        }
-        self.observation_space = gymnasium.spaces.Dict(boxes)
         self._size = len(self._actions.meaning["names"])
         self.action_space = gymnasium.spaces.Box(-1, 1, (self._size,), np.float32)
-        if self._ready:
-            try:
-                self._ready.check(self.observation_space)
-            except ValueError:
-                self.close()
-                raise
 
     @property
     def action_meaning(self) -> dict[str, Any]:
@@ -230,30 +227,21 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
     def _go(self, place: Mapping[str, float]) -> None:
         """Move the named axes there, evenly. Raises ArmError when it does not arrive."""
-        goal = self._goal(place)
         named = [self._named.get(name) for name in self._arm.axes]
         speed = np.array([axis.speed if axis else np.inf for axis in named])
         # A gripper may have something between its fingers.
         near = np.array([ARRIVED * (axis.high - axis.low) if axis and not axis.gripper else np.inf for axis in named])
         stride = speed * self.options.reset_speed * self._period_s
-        needed = int(np.ceil(np.max(np.abs(goal - self.target) / stride, initial=0))) or 1
-        limit = left = int(SETTLE_TIMEOUT_S / self._period_s)  # periods without coming nearer
-        begun, done, closest = self.target.copy(), 0, np.inf
-        while done < needed or left > 0:
-            done = min(done + 1, needed)
-            _, self.target, state = self._arm.command(begun + (goal - begun) * done / needed)
+        route = Route(self.target, self._goal(place), stride, near, int(SETTLE_TIMEOUT_S / self._period_s))
+        while not route.over:
+            _, self.target, state = self._arm.command(route.next())
             self._held = False
-            off = np.abs(state.position - goal) / near
-            if done == needed and np.all(off <= 1):
+            if route.arrived(state.position):
                 return
-            nears = off.max() < closest - 0.5
-            left, closest = (limit, off.max()) if nears else (left - 1, closest)
             while self._wait():  # a person has stopped or paused it: from here again, when they let go
-                done, begun, closest = 0, self.target.copy(), np.inf
-                needed = int(np.ceil(np.max(np.abs(goal - begun) / stride, initial=0))) or 1
-        if np.any(off > RELAXED_TOLERANCE):  # arms sag, and touch things; this is neither
-            axis = int(np.argmax(off))
-            where = f"{goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
+                route.restart(self.target)
+        if (axis := route.missed()) is not None:
+            where = f"{route.goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
             raise ArmError(f"axis '{self._arm.axes[axis]}' does not reach {where}")
 
     def _settle(self, place: Mapping[str, float]) -> None:
@@ -303,31 +291,21 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self._seen_s = time.monotonic()
         return observation, self._seen_s - min([state.time_s, *times])
 
-    def _faults(self) -> _Faults:
-        return _Faults(self)
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """What goes wrong with an arm or a camera holds the arm and becomes a RobotFault."""
+        try:
+            yield
+        except BaseException as error:
+            try:
+                self._rest(self._arm.hold())
+            except (ArmError, OSError):
+                self._held = True
+            if isinstance(error, (RuntimeError, OSError)):
+                raise RobotFault(str(error), by_itself=isinstance(error, CameraError)) from None
+            raise
 
 
 def _sleep(left_s: float) -> bool:
     time.sleep(left_s)
     return False
-
-
-class _Faults:
-    """What goes wrong with an arm or a camera holds the arm and becomes a RobotFault."""
-
-    def __init__(self, env: RealEnv) -> None:
-        self._env = env
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        env = self._env
-        try:
-            env._rest(env._arm.hold())
-        except (ArmError, OSError):
-            env._held = True
-        if isinstance(error, (RuntimeError, OSError)):
-            raise RobotFault(str(error), by_itself=isinstance(error, CameraError)) from None
