@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from agent import cli, commands
 from agent.config import FIXED_AFTER_START, NETWORK_FIELDS, Changes, RunConfig, changes
-from agent.data.episode_file import episode_paths, read_head
 from agent.env_record import EnvRecord
 from agent.files import check_writable
 from agent.run.files import check_file, run_folder
@@ -123,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     if flags.resume:
         check_file(flags.resume)
     elif data := flags.data or arguments.section("offline").data:
+        from agent.data.episode_file import episode_paths
+
         episode_paths(data)
     from agent.run import checkpoint  # loads torch: not before what is cheap to check has been
 
@@ -144,6 +145,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report_other_env(asked: Mapping[str, Any], data: Sequence[str]) -> None:
     """Log what section `env` of --config says differently from the demonstrations, whose environment is used."""
+    from agent.data.episode_file import episode_paths, read_head
+
     recorded = EnvRecord.of_episode(read_head(episode_paths(data)[0])[1])
     if not asked or not recorded.name:
         return

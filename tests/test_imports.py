@@ -146,6 +146,7 @@ def test_commands_check_their_files_before_they_load_what_is_slow(module, words)
     )
     loaded = loaded_by(source)
     assert module in loaded and not loaded & SLOW
+    assert "h5py" not in loaded or not module.startswith("agent.") or "--data" in words
 
 
 HELP = """
