@@ -41,11 +41,11 @@ class Stage(Process):
         super().__init__(folder, name, *command)
 
 
-def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int, arm: str) -> dict[str, Any]:
-    """arm: the environment, where it is an arm, in wall-clock time; its own success signal judges."""
+def evaluate(folder: Path, name: str, ckpt: Path, episodes: int, cores: int, arm: list[str]) -> dict[str, Any]:
+    """arm: the configs of an arm, which no checkpoint names, in wall-clock time; its own success signal judges."""
     command = ["tools.evaluate", "--ckpt", str(ckpt), "--episodes", str(episodes), "--seed", str(EVALUATION_SEED)]
     command += (
-        ["--env", arm, "--out", str(folder / f"trials_{name}"), "--verdict", "signal"]
+        [*arm, "--out", str(folder / f"trials_{name}"), "--verdict", "signal"]
         if arm
         else ["--workers", str(min(cores, 4))]
     )
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"--folder {folder}: {error.strerror}") from None
     cores = len(os.sched_getaffinity(0))
-    arm = arguments.env()[0] if on_an_arm(arguments.env()[0]) else ""
+    arm = configs if on_an_arm(arguments.env()[0]) else []
     seed, demos, ckpt = flags.seed, folder / "demos", folder / "offline.pt"
     print(f"{cores} cores; everything goes to {folder}/\n")
 

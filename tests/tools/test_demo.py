@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import tools.evaluate
+from agent.env_record import EnvRecord
 from agent.run import checkpoint
 from agent.run.records import read_log
 from agent.spec import UserError
@@ -44,19 +46,26 @@ def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path, monkeypatch, c
 
 def test_an_arm_is_evaluated_one_episode_at_a_time_by_its_own_signal(tmp_path, monkeypatch, capsys):
     class Stage:
+        """tools.evaluate, up to the arm."""
+
         def __init__(self, folder, name, *command):
             self.command = command
 
         def output(self):
-            flags = " ".join(self.command)
-            assert (
-                flags.endswith(f"--env mock --out {tmp_path}/trials_offline --verdict signal --json")
-                and "--workers" not in flags
-            )
+            assert tools.evaluate.main([*self.command[1:]]) == 0
             return json.dumps({"checkpoints": [{"success": 0.5, "low": 0.1, "high": 0.9, "episodes": 4}]})
 
+    def on_arm(arguments, name, options):
+        flags = arguments.flags
+        assert (name, options["arm"], options["axes"]["gripper"]["high"]) == ("mock", "mock:so101", 60)
+        assert (flags.out, flags.verdict, flags.episodes, flags.workers) == (tmp_path / "trials_x", "signal", 4, 1)
+        return 0
+
     monkeypatch.setattr(demo, "Stage", Stage)
-    result = demo.evaluate(tmp_path, "offline", tmp_path / "offline.pt", 4, 2, arm="mock")
+    monkeypatch.setattr(tools.evaluate, "main_on_arm", on_arm)
+    monkeypatch.setattr(tools.evaluate, "recorded_env", lambda flags: EnvRecord("mock", {"arm": "another"}))
+    configs = ["--config", str(ROOT / "configs" / "hardware" / "so101_mock.yaml")]
+    result = demo.evaluate(tmp_path, "x", tmp_path / "offline.pt", 4, 2, arm=configs)
     assert (result["success"], result["return"], result["episodes"]) == (0.5, 0.5, 4)
     assert "success 50% of 4 episodes" in capsys.readouterr().out
 
