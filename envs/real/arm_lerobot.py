@@ -28,6 +28,7 @@ from envs.real.lerobot_motors import LeRobotMotors
 from envs.real.lost_replies import LOST
 
 SUFFIX = ".pos"
+SILENCE_S, SILENCES = 0.01, 3  # after a silence no further reply comes; so many are awaited
 RETRIES = 2  # of what is asked once, at connect and disconnect
 
 
@@ -87,8 +88,7 @@ class LeRobotArm:
         try:
             return call(*given)
         except LOST:
-            with contextlib.suppress(Exception):
-                self.robot.bus.port_handler.ser.reset_input_buffer()
+            drain(getattr(self.robot, "bus", None))
             raise
         except (OSError, termios.error) as error:
             raise ArmError(f"lerobot:{self._kind}: its port does not work ({error}); is its cable in?") from None
@@ -110,6 +110,18 @@ class LeRobotArm:
                     with contextlib.suppress(Exception):
                         bus.disable_torque(motor, num_retry=RETRIES)
             bus.disconnect(False)
+
+
+def drain(bus: Any) -> None:
+    """Discard what comes too late at LeRobot's `bus`: it would be taken for the reply to the next request."""
+    with contextlib.suppress(Exception):  # no such bus
+        port = bus.port_handler.ser
+        port.reset_input_buffer()
+        for _ in range(SILENCES):
+            time.sleep(SILENCE_S)
+            if not port.in_waiting:
+                break
+            port.reset_input_buffer()
 
 
 def prepare(bus: Any) -> None:

@@ -28,13 +28,12 @@ import numpy as np
 from envs.real.arm import Arm, ArmError, State
 from envs.real.contact import Contact
 from envs.real.effort import EffortLimits, checked_effort
-from envs.real.lost_replies import LOST, Bridge
+from envs.real.lost_replies import CONNECT_TRIES, LOST, Bridge
 from envs.real.park import Park
 from envs.real.safety_filter import Filter, Limits
 from envs.real.setpoints import Setpoints
 
 T = TypeVar("T")
-CONNECT_TRIES = 3  # connecting takes many replies
 HOLD_RETRY_S = 0.02  # between two tries to hold after an error
 
 

@@ -66,9 +66,19 @@ class LeRobotMotors:
         return effort, errors
 
     def _column(self, register: str) -> np.ndarray:
-        """float64 (n,), NaN for axes that are no motors of the bus."""
-        values: Mapping[str, int] = self._read(lambda: self._bus.sync_read(register, self._names, normalize=False))
+        """float64 (n,), NaN for axes that are no motors of the bus. An error counts if it is read twice.
+
+        A late reply to another request, such as the temperature's, may be taken for that of the first read.
+        """
+        values = self._values(register)
+        if register in STATUS and any(values.values()):
+            again = self._values(register)
+            values = {name: int(value) & int(again.get(name, 0)) for name, value in values.items()}
         return np.array([float(values.get(axis, np.nan)) for axis in self._axes])
+
+    def _values(self, register: str) -> Mapping[str, int]:
+        read: Mapping[str, int] = self._read(lambda: self._bus.sync_read(register, self._names, normalize=False))
+        return read
 
     def _limits(self) -> dict[str, float]:
         """Motor -> mA, of those whose current is measured."""

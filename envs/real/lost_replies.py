@@ -10,6 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 LOST = (ConnectionError, TimeoutError)  # what a driver raises for a reply that was lost, late or corrupted
 COAST_S = 0.1  # for how long they are bridged, where nothing else is asked for
+CONNECT_TRIES = 3  # connecting takes many replies
 RETRY_S = 0.002  # between two tries of a driver that fails at once
 REPORT_S = 60.0  # between two lines
 

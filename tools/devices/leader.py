@@ -6,14 +6,29 @@ A lost reply is bridged as an arm's is: the last place stands for COAST_S, and t
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from typing import Any
 
 from agent.spec import UserError
-from envs.real.lost_replies import COAST_S, Bridge, LostReplies
+from envs.real.lost_replies import COAST_S, CONNECT_TRIES, LOST, Bridge, LostReplies
 from robot_server.command import Command, Device
 from tools.devices.terminal import Marks, terminal_if_any
 from tools.recording.config import CollectConfig
+
+
+def connect(leader: Any) -> None:
+    """Connect LeRobot's teleoperator; a reply that is lost meanwhile is no reason to give up."""
+    for left in reversed(range(CONNECT_TRIES)):
+        try:
+            leader.connect(calibrate=False)
+            return
+        except LOST:
+            if not left:
+                raise
+            with contextlib.suppress(Exception):
+                leader.disconnect()
 
 
 class Leader(Device):
@@ -28,7 +43,7 @@ class Leader(Device):
             self.leader = package.make_teleoperator_from_config(
                 configuration(package.TeleoperatorConfig, "teleoperator", kind, config.leader)
             )
-            self.leader.connect(calibrate=False)
+            connect(self.leader)
         except (ValueError, OSError, RuntimeError) as error:
             raise UserError(f"device 'lerobot:{kind}': {' '.join(str(error).split())}") from None
         self._terminal, self._marks, self._enabled = terminal_if_any(), Marks(), False

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from remembering_arm import Now
 
+from envs.real import arm_lerobot
 from envs.real.arm import ArmError, make_arm
 from envs.real.bus import registers
 from envs.real.lerobot_motors import LeRobotMotors
@@ -171,13 +172,21 @@ def test_torque_stays_on_where_that_is_asked_for(on_a_bus):
 
 
 def test_a_reply_that_came_too_late_is_not_taken_for_the_next(on_a_bus, monkeypatch):
-    flushed = []
-    serial = SimpleNamespace(reset_input_buffer=lambda: flushed.append(True))
+    waiting, flushed = [0, 6, 6], []  # bytes at each look, the last first
+    monkeypatch.setattr(arm_lerobot, "SILENCE_S", 0.0)
+
+    class Serial:
+        in_waiting = property(lambda self: waiting.pop())
+
+        def reset_input_buffer(self):
+            flushed.append(len(waiting))
+
+    serial = Serial()
     on_a_bus.robot.bus.port_handler = SimpleNamespace(ser=serial)
     on_a_bus.robot.config.broken = True
     with pytest.raises(ConnectionError):
         on_a_bus.state()
-    assert flushed
+    assert flushed == [3, 2, 1]  # until nothing comes any more
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), termios.error(5, "Input/output error")])
@@ -244,6 +253,21 @@ def test_feetech_motors_report_load_current_temperature_and_errors(now):
     assert effort["current"] == pytest.approx([650, np.nan, 65], nan_ok=True)
     assert effort["temperature"] == pytest.approx([31, np.nan, 62], nan_ok=True)
     assert errors == {"lift": "overheating, overload"}
+
+
+def test_an_error_counts_when_it_is_read_twice(now):
+    """The temperature's reply of 25 degrees, come too late, would be voltage and overcurrent."""
+    bus = Register({"Present_Load": [0, 0], "Status": [0, 0x20]}, "scs0009", "sts3215")
+    bus.model_ctrl_table = {model: {"Present_Load", "Status"} for model in bus.tables}
+    whole, late = bus.sync_read, [{"pan": 25, "lift": 25}]
+
+    def sync_read(register, *given, **named):
+        values = whole(register, *given, **named)
+        return late.pop() if register == "Status" and late else values
+
+    bus.sync_read = sync_read
+    assert motors(bus).update()[1] == {} and not late
+    assert motors(bus).update()[1] == {"lift": "overload"}
 
 
 def test_dynamixel_motors_report_current_or_load(now):

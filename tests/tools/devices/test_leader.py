@@ -85,6 +85,26 @@ def test_one_that_goes_away_or_is_not_there_is_one_line(terminal):
         Leader("so8_leader", CollectConfig())
 
 
+def test_a_reply_that_is_lost_while_it_connects_is_no_reason_to_give_up():
+    class Teleoperator:
+        def __init__(self, lost):
+            self.lost, self.log = lost, []
+
+        def connect(self, calibrate):
+            self.log.append("connect")
+            if len(self.log) < 2 * self.lost + 1:
+                raise ConnectionError("Could not connect on port")
+
+        def disconnect(self):
+            self.log.append("disconnect")
+
+    found = Teleoperator(2)
+    leader.connect(found)
+    assert found.log == ["connect", "disconnect", "connect", "disconnect", "connect"]
+    with pytest.raises(ConnectionError, match="Could not connect"):
+        leader.connect(Teleoperator(3))
+
+
 class Arm(gymnasium.Env):
     paced = True
     action_space = gymnasium.spaces.Box(-1, 1, (5,), np.float32)
