@@ -85,7 +85,11 @@ class LeRobotArm:
         return np.array([float(sent.get(key, value)) for key, value in zip(self._keys, target, strict=True)])
 
     def _asked(self, call: Callable[..., Any], *given: Any) -> Any:
+        """`call` of the robot. LeRobot takes what it finds in its port for the reply, and all registers look alike: a
+        reply of before would shift every later one by a request.
+        """
         try:
+            discard(getattr(self.robot, "bus", None))
             return call(*given)
         except LOST:
             drain(getattr(self.robot, "bus", None))
@@ -95,6 +99,8 @@ class LeRobotArm:
 
     def hold(self) -> None:
         self.command(self.state().position)
+        if self._motors:
+            self._motors.expire()
 
     def disconnect(self) -> None:
         robot, bus = self.robot, getattr(self.robot, "bus", None)
@@ -110,6 +116,13 @@ class LeRobotArm:
                     with contextlib.suppress(Exception):
                         bus.disable_torque(motor, num_retry=RETRIES)
             bus.disconnect(False)
+
+
+def discard(bus: Any) -> None:
+    """What has come at LeRobot's `bus` since the last reply. A robot without a serial port has none."""
+    port: Any = getattr(getattr(bus, "port_handler", None), "ser", None)
+    if getattr(port, "in_waiting", 0):
+        port.reset_input_buffer()
 
 
 def drain(bus: Any) -> None:

@@ -46,6 +46,10 @@ class LeRobotMotors:
     def lost(self) -> int:
         return self._registers.lost
 
+    def expire(self) -> None:
+        """See Registers.expire."""
+        self._registers.expire()
+
     def update(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """(effort, errors), as of a State."""
         raw = self._registers.update()

@@ -78,7 +78,7 @@ class Driven(Driver):
             "axes": {
                 joint: {"low": -60, "high": 60, "speed": 30, "lag": 15, "max_load": 80, "max_temperature": 60}
                 if joint != "gripper"
-                else {"low": 20, "high": 80, "speed": 30, "lag": 15, "home": 50, "max_load": 20, "squeeze": 0.3}
+                else {"low": 20, "high": 80, "speed": 10, "lag": 15, "home": 50, "max_load": 20, "squeeze": 0.3}
                 for joint in JOINTS
             },
             "horizon": 1_000_000,

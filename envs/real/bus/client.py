@@ -55,7 +55,7 @@ class Client:
     def read(self, servo: int, name: str) -> int:
         address, size = self.protocol.registers[name]
         self._send(servo, bytes([READ]) + self.protocol.number(address) + self.protocol.number(size))
-        return int.from_bytes(self._receive(servo), "little")
+        return int.from_bytes(self._receive(servo, size), "little")
 
     def write(self, servo: int, name: str, value: int) -> None:
         address, size = self.protocol.registers[name]
@@ -63,10 +63,11 @@ class Client:
         self._receive(servo)
 
     def sync_read(self, servos: list[int], name: str) -> list[int]:
-        address, size = map(self.protocol.number, self.protocol.registers[name])
-        self._send(BROADCAST, bytes([SYNC_READ]) + address + size + bytes(servos))
+        address, size = self.protocol.registers[name]
+        about = self.protocol.number(address) + self.protocol.number(size)
+        self._send(BROADCAST, bytes([SYNC_READ]) + about + bytes(servos))
         try:
-            return [int.from_bytes(self._receive(servo), "little") for servo in servos]
+            return [int.from_bytes(self._receive(servo, size), "little") for servo in servos]
         except (OSError, BusError):
             self._drain()
             raise
@@ -91,7 +92,7 @@ class Client:
             while select.select([self._port], [], [], SILENCE_S)[0] and os.read(self._port, 4096):
                 pass
 
-    def _receive(self, servo: int) -> bytes:
+    def _receive(self, servo: int, size: int | None = None) -> bytes:
         end_s = time.monotonic() + self._timeout_s
         while (packet := self.protocol.take(self._buffer)) is None:
             if not select.select([self._port], [], [], max(0.0, end_s - time.monotonic()))[0]:
@@ -102,6 +103,8 @@ class Client:
             self._buffer += read
         number, body = packet
         refused, data = body[self.protocol.width - 1] & self.protocol.refusals, body[self.protocol.width :]
+        if size is not None and len(data) != size:
+            raise ConnectionError(f"servo {servo} replies with {len(data)} bytes in the place of {size}")
         if number != servo:
             raise ConnectionError(f"servo {number} answers for servo {servo}")
         if refused:
@@ -163,6 +166,7 @@ class BusArm:
 
     def hold(self) -> None:
         self.command(self.state().position)
+        self._motors.expire()
 
     def disconnect(self) -> None:
         """Torque off on every servo that answers."""

@@ -124,5 +124,6 @@ class Servo:
                 self.set("torque", 0)
             elif not self.torque:
                 self.overloaded = False
+                self.set("status", self.status)
             return protocol.reply(self.status, b"")
         return None

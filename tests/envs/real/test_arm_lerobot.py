@@ -171,8 +171,31 @@ def test_torque_stays_on_where_that_is_asked_for(on_a_bus):
     assert bus.log[-1] == "enable" and not bus.is_connected
 
 
+class Port:
+    """A serial port in which something `waits`."""
+
+    def __init__(self, waits):
+        self.waits = waits
+
+    @property
+    def in_waiting(self):
+        return len(self.waits)
+
+    def reset_input_buffer(self):
+        self.waits = b""
+
+
+def test_what_has_come_since_the_last_reply_is_not_taken_for_the_next(on_a_bus):
+    port = Port(b"a reply of before")
+    on_a_bus.robot.bus.port_handler = SimpleNamespace(ser=port)
+    seen, observe = [], on_a_bus.robot.get_observation
+    on_a_bus.robot.get_observation = lambda: seen.append(port.waits) or observe()
+    on_a_bus.state()
+    assert seen == [b""]
+
+
 def test_a_reply_that_came_too_late_is_not_taken_for_the_next(on_a_bus, monkeypatch):
-    waiting, flushed = [0, 6, 6], []  # bytes at each look, the last first
+    waiting, flushed = [0, 6, 6, 0], []  # bytes at each look, the last first
     monkeypatch.setattr(arm_lerobot, "SILENCE_S", 0.0)
 
     class Serial:
@@ -299,6 +322,10 @@ def test_one_register_is_read_at_a_time(now):
     bus.reads.clear()
     made.update()
     assert len(bus.reads) == 4  # all after a pause
+    now.now_s += 0.1
+    made.expire()
+    made.update()
+    assert len(bus.reads) == 8  # and after a hold
 
 
 def test_a_lost_register_keeps_its_last_value_and_is_counted(now):
@@ -308,7 +335,9 @@ def test_a_lost_register_keeps_its_last_value_and_is_counted(now):
     with pytest.raises(ConnectionError):  # nothing is known of it yet
         made.update()
     bus.lost.clear()
+    bus.reads.clear()
     made.update()
+    assert bus.reads == ["Status"]  # it goes on from there
     bus.lost |= set(bus.values)
     bus.reads.clear()
     for _ in range(19):
