@@ -153,25 +153,21 @@ def main() -> int:
     in_time()
     python = environment(flags.lerobot.absolute())
     found: dict[str, Any] = {"machine": machine()}
-    with tempfile.TemporaryDirectory() as folder:
-        recording = Recording(python, Path(folder))
-        try:
-            recording.start()
-            for name, per_mille in LOSSES.items():
-                if recording.process.poll() is None:
-                    found[name] = lost(recording, per_mille)
+    names = [*LOSSES, "unplugged"]
+    while names:  # one that ends the recording is followed by another
+        with tempfile.TemporaryDirectory() as folder:
+            recording = Recording(python, Path(folder))
+            try:
+                recording.start()
+                while names and recording.process.poll() is None:
+                    name = names.pop(0)
+                    found[name] = unplugged(recording) if name == "unplugged" else lost(recording, LOSSES[name])
                     print(f"{name}: {found[name]}", flush=True)
-            if recording.process.poll() is None:
-                found["unplugged"] = unplugged(recording)
-                print(f"unplugged: {found['unplugged']}", flush=True)
-            else:
-                print(recording.log()[-300:], flush=True)
-        finally:
-            recording.close()
+            finally:
+                recording.close()
     if flags.json:
         Path(flags.json).write_text(json.dumps(found, indent=1))
-    right = found.get("1 % lost", {}).get("goes_on") and found.get("unplugged", {"kept": 1})["kept"] == 1
-    return 0 if right else 1
+    return 0 if found["1 % lost"]["goes_on"] and found["unplugged"]["kept"] == 1 else 1
 
 
 if __name__ == "__main__":
