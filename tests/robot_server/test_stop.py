@@ -63,7 +63,7 @@ def test_wherever_the_second_ctrl_c_comes_the_arm_and_the_link_are_closed(monkey
         return 0
 
     def opened(*_, **__):
-        return SimpleNamespace(close=lambda: at("control.close"))
+        return SimpleNamespace(close=lambda: at("control.close"), wait=lambda left_s: None, hold_reason="")
 
     monkeypatch.setattr(server, "act", act)
     monkeypatch.setattr(server, "finish", finish)

@@ -141,4 +141,4 @@ def test_the_cameras_are_compared_when_gripper_and_arm_stand(options, monkeypatc
         due=True, at_home=lambda cameras, state, wait: stood.append((now.now_s, state().position.tolist()))
     )
     env.reset(seed=0)
-    assert len(stood) == 1 and 101.0 < stood[0][0] < 102.0 and stood[0][1] == [0.0, 1.0]
+    assert len(stood) == 1 and 101.0 < stood[0][0] < 102.0 and stood[0][1] == pytest.approx([0.0, 1.0])
