@@ -43,9 +43,9 @@ class Limits:
                 raise ValueError(f"axis '{name}': low {low:g} is above high {high:g}")
 
     def reach(self, position: np.ndarray, period_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """(low, high), float64 (n,) each: where `Filter` sends an arm at `position` within a period at most.
+        """(low, high), float64 (n,) each: the farthest that `Filter` sends an arm at `position` within a period.
 
-        As fast as it moves there already, that is; from outside of the range it only comes back.
+        It is taken to move at full speed already. From outside of the range it only comes back.
         """
         low, high = np.minimum(self.low, position), np.maximum(self.high, position)
         farthest = np.minimum(self.velocity * period_s, self.step / LATEST)

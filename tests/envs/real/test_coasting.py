@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from remembering_arm import PERIOD_S, TIMEOUT_S, Bus, Sleeping, go
+from real_env import sleeping
+from remembering_arm import PERIOD_S, TIMEOUT_S, Bus, go
 
-from envs.real import guard as guard_module
-from envs.real import lost_replies
 from envs.real.arm import ArmError
 from envs.real.guard import Guard, Setup
 from envs.real.safety_filter import Limits
@@ -13,10 +12,7 @@ from envs.real.safety_filter import Limits
 
 @pytest.fixture
 def now(monkeypatch):
-    now = Sleeping()
-    for module in (guard_module, lost_replies):
-        monkeypatch.setattr(module, "time", now)
-    return now
+    return sleeping(monkeypatch)
 
 
 @pytest.fixture

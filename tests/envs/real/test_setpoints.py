@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from remembering_arm import PERIOD_S, Bus, Sleeping
+from real_env import sleeping
+from remembering_arm import PERIOD_S, Bus
 
-from envs.real import guard as guard_module
-from envs.real import lost_replies
 from envs.real.arm import ArmError
 from envs.real.guard import Guard, Setup
 from envs.real.safety_filter import Limits
@@ -33,10 +32,7 @@ class Recorded(Bus):
 
 @pytest.fixture
 def now(monkeypatch):
-    now = Sleeping()
-    for module in (guard_module, lost_replies):
-        monkeypatch.setattr(module, "time", now)
-    return now
+    return sleeping(monkeypatch)
 
 
 @pytest.fixture
