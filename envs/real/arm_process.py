@@ -102,20 +102,25 @@ def alone(guard: Guard, claim: Claim, moving: bool) -> None:
     One that was not `moving` is not parked: a person may have stopped it, or work beside it.
     """
     release_s = guard.setup.release_s
-    claim.say({"pid": os.getpid(), "alone": True})
+    with contextlib.suppress(OSError):  # a full disk is no reason to let the arm go
+        claim.say({"pid": os.getpid(), "alone": True})
     parks = moving and guard.setup.park is not None
-    print(
+    report(
         f"the robot server has exited: the arm is held for {release_s:g} s, then {'parked and ' * parks}released "
-        f"(kill {os.getpid()}: released now)",
-        file=sys.stderr,
-        flush=True,
+        f"(kill {os.getpid()}: released now)"
     )
     end_s = time.monotonic() + release_s
     while (left_s := end_s - time.monotonic()) > 0:
         time.sleep(min(left_s, guard.wait_s))
         guard.tick()  # a hold that was not answered
     if parks and (why := park(guard, wait)):
-        print(f"the arm is not parked, and released where it is: {why}", file=sys.stderr, flush=True)
+        report(f"the arm is not parked, and released where it is: {why}")
+
+
+def report(line: str) -> None:
+    """To stderr; a terminal that was closed, which ends a robot server too, is no reason to let the arm go."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def wait(timeout_s: float) -> bool:
@@ -124,9 +129,15 @@ def wait(timeout_s: float) -> bool:
     return False
 
 
+def end(*_: object) -> None:
+    """Answer the first SIGTERM; who takes the arm over sends it again and again."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the robot server's to answer
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, end)
     connection = Connection(int(sys.argv[1]))
     setup: Setup = connection.recv()
     if setup.realtime:
@@ -146,10 +157,13 @@ def main() -> None:
             return
         serve(connection, guard, claim)
     finally:
-        with contextlib.suppress(Exception):
-            arm.hold()
-        with contextlib.suppress(Exception):
-            arm.disconnect()
+        try:
+            with contextlib.suppress(Exception):
+                arm.hold()
+        finally:  # a SIGTERM that ends a hold, or comes again, does not keep the torque on
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            with contextlib.suppress(Exception):
+                arm.disconnect()
 
 
 class ArmProcess:

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from multiprocessing import Pipe
 
@@ -74,6 +75,17 @@ def test_the_arm_is_held_as_soon_as_the_robot_server_has_gone(kept, capfd):
     _, claim = served(kept, ("command", np.full(1, 0.1), 1e12))
     assert kept.arm.log == ["connect", "command", "hold"] and claim.said["alone"]
     assert "the robot server has exited" in capfd.readouterr().err
+
+
+def test_a_disk_that_is_full_does_not_shorten_the_hold(kept, monkeypatch):
+    def full(self, holder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Claim, "say", full)
+    kept.setup = replace(kept.setup, release_s=0.2)
+    begun_s = time.monotonic()
+    served(kept)
+    assert time.monotonic() - begun_s >= 0.2 and kept.arm.log[-1] == "hold"
 
 
 def test_a_hold_that_was_lost_is_repeated_while_nobody_commands_the_arm(kept, monkeypatch):

@@ -280,6 +280,36 @@ def test_a_killed_robot_server_leaves_an_arm_that_parks_unless_it_was_held(servo
     assert places(servos) == pytest.approx(before if held else [150, 200], abs=5)
 
 
+def test_a_terminal_that_was_closed_with_the_robot_server_does_not_make_the_arm_fall(servos):
+    """What its process reports cannot be written there any more."""
+    ours, theirs = os.openpty()
+    words = [sys.executable, "-c", DRIVER, json.dumps(options(servos))]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, cwd=os.getcwd()) as process:
+        os.close(theirs)
+        assert process.stdout.readline() == b"moved\n"
+        os.close(ours)
+        process.kill()
+        process.wait()
+    released(servos)
+    assert places(servos) == pytest.approx([150, 200], abs=5)
+
+
+def test_a_sigterm_that_comes_again_does_not_keep_the_torque_on(servos):
+    """As from the next robot server, until it has the arm."""
+    env = moved(servos, release_s=60.0)
+    process = env.unwrapped._arm
+    process._connection.close()
+    time.sleep(0.2)
+    assert all(servos.torque().values()) and process._process.poll() is None
+    end_s = time.monotonic() + 15
+    while process._process.poll() is None and time.monotonic() < end_s:
+        process._process.terminate()
+        time.sleep(0.001)
+    assert not any(servos.torque().values())
+    env.unwrapped._arm = SimpleNamespace(close=lambda paused: None)
+    env.close()
+
+
 def test_a_robot_server_that_is_killed_while_it_parks_does_not_keep_it_from_that(servos, monkeypatch):
     from envs.real import arm_process
 
