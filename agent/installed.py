@@ -14,7 +14,7 @@ EXTRAS = {  # of pyproject.toml, with the modules that they bring
     "learner": ("torchvision", "tensorboard", "matplotlib", "scipy"),
     "sim": ("robosuite", "mujoco"),
     "record": ("av", "pyarrow", "PIL", "sdl2", "hidraw"),
-    "panel": ("aiohttp",),
+    "panel": ("aiohttp", "segno"),
     "ur": ("rtde_control", "rtde_receive"),
     "xarm": ("xarm",),
     "realsense": ("pyrealsense2",),

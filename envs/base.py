@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_IMAGE_SIZE = 2048  # pixels a side
 RESET_TASK = "reset_task"  # option of Env.reset: this episode's task is to put the scene back, from where all is now
+EE_POS = ["ee_pos.x", "ee_pos.y", "ee_pos.z"]
+EE_ROT = ["ee_rot.xx", "ee_rot.xy", "ee_rot.xz", "ee_rot.yx", "ee_rot.yy", "ee_rot.yz"]  # two columns of the matrix
 
 
 Observation = dict[str, np.ndarray]
@@ -113,6 +115,14 @@ def action_meaning(env: gymnasium.Env) -> dict[str, Any]:
     """
     try:
         return dict(env.get_wrapper_attr("action_meaning"))
+    except (AttributeError, TypeError, ValueError):
+        return {}
+
+
+def state_names(env: gymnasium.Env) -> dict[str, list[str]]:
+    """Observed vector -> a name for each of its numbers, as `env` (a gymnasium.Env) or a wrapper states them; {}."""
+    try:
+        return {key: list(map(str, names)) for key, names in dict(env.get_wrapper_attr("state_names")).items()}
     except (AttributeError, TypeError, ValueError):
         return {}
 

@@ -40,6 +40,7 @@ class FakeEnv(gymnasium.Env):
     metadata: dict[str, Any] = {"render_modes": []}
     has_reset_task = True
     action_meaning = {"kind": "delta", "quantity": "position", "low": [-STEP] * 2, "high": [STEP] * 2}
+    state_names = {"proprio": ["x", "y", "x velocity", "y velocity"]}
 
     def __init__(self, options: FakeOptions) -> None:
         self.options, self.task_name = options, "reach"

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from agent.options import nearest, option
-from envs.base import MAX_IMAGE_SIZE, Info, Observation, clipped
+from envs.base import EE_POS, EE_ROT, MAX_IMAGE_SIZE, Info, Observation, clipped
 from envs.object_state import ObjectState
 from envs.rendering import Cameras, choose_backend
 from envs.robosuite_import import import_robosuite
@@ -133,6 +133,12 @@ class SimEnv(gymnasium.Env):
             "control_hz": float(self.options.control_hz),
             "robot": self.options.robot,
         }
+
+    @property
+    def state_names(self) -> dict[str, list[str]]:
+        """See envs.base.state_names."""
+        fingers = [f"finger{number}" for number in range(1, 1 + len(self.fingers))]
+        return {"proprio": [*EE_POS, *EE_ROT, *fingers]}
 
     def _place(self, half_width_m: float | None) -> None:
         if half_width_m is None:

@@ -112,6 +112,7 @@ def open_control(robot: RobotConfig, moves: bool = False) -> Control | None:
         return None
     if control:
         control.running = False
+        control.history.follow_log()
     return control
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.spec import Observation, Transition, UserError, plural
 from agent.verdict import outcome
-from envs.base import paced_env
+from envs.base import action_meaning, paced_env, state_names
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, action_of, layout_if_any
 from robot_server.control import Control
@@ -150,6 +150,8 @@ class Running:
         self.over = self.cut = self.stop()
         if control:
             control.layout = layout_if_any(self.env)
+            control.drivable = bool(control.layout)
+            control.history.name({"action": action_meaning(self.env).get("names", ()), **state_names(self.env)})
             control.step_s = 1 / (hz or self.real_time.hz)
             control.drop_events()  # what was pressed during the reset was meant for the episode before
             control.running = True
@@ -217,7 +219,7 @@ class Running:
             self.true_success = bool(self.true_success or info["true_success"])
         if self.control:
             figures = {"return": sum(self.rewards), "success": any(self.successes), "policy_version": link.version}
-            status = {"episode": self.number, "step": len(self.rewards), "action": made.action, **figures}
+            status = {"episode": self.number, "step": len(self.rewards), "action": made.action, "reward": made.reward, **figures}
             self.control.show(self.observation, status)
 
     def end(self) -> None:

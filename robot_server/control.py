@@ -8,6 +8,8 @@ answer to "frames", all camera images in one piece (agent.wire.arrays). Nothing 
 ask     more                          answer
 state   -                             state: what the robot does, and what Control.about adds
 frames  have: number of the last one  state, number, at_s, and the observation, unless it is that one
+history since, boot: of the newest    what came after it, see robot_server.history
+        entry that is known
 event   event: of teleop.EVENTS,      done, or ignored (with why): the event; stopped, paused
         stop, pause, seen_s
 drive   motion, gripper, enabled      refused: why, when another operator is driving; else there is none
@@ -30,7 +32,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
-import numpy as np
 import zmq
 
 from agent.spec import Observation
@@ -41,6 +42,8 @@ from agent.wire.untrusted import WireError
 from robot_server.command import ENDINGS, EVENTS, LATCHES, STILL, Command, Device, gripper_of
 from robot_server.control_address import bind
 from robot_server.control_client import plain, read_map
+from robot_server.driving import Watch, read_drive, read_place
+from robot_server.history import History
 
 HELD_S = 0.2  # dead man's switch: the arm is held so long after a driver's last command, the step under way included
 LEAST_S = 0.05  # a command counts for so long however long a step is
@@ -50,7 +53,7 @@ AGAIN = {
     "pause": "Someone paused again. Look at the arm, then resume.",
 }
 DRIVES_S = 2.0  # and so long, or until it is given back, nobody else can drive
-ASKS = ("state", "frames", "event", "drive")
+ASKS = ("state", "frames", "history", "event", "drive")
 MAX_BYTES = 4096  # of a frame
 HANDSHAKE_S = 3.0
 FORGET_S = 0.5  # against a flood that never ends
@@ -62,8 +65,9 @@ class Control(Device):
 
     stopped, paused: latched until "release" and "resume". numbers: of the newest stop and pause. about: adds to what
     "state" answers. step_s: of the control loop that calls `read`. running: there is an episode that a verdict can end.
-    fault: of the robot, which "release" acknowledges. Raises UserError for an address that is taken, impossible, or
-    beyond this computer.
+    fault: of the robot, which "release" acknowledges. prompt: what a reset asks a person to do. history: what the page
+    shows of the past. drivable: whether a page or a device can move this robot. Raises UserError for an address that is
+    taken, impossible, or beyond this computer.
     """
 
     latches = True
@@ -73,6 +77,9 @@ class Control(Device):
         self.stopped = self.paused = False
         self.numbers = {"stop": 0, "pause": 0}
         self.running, self.fault = True, ""
+        self.prompt, self.drivable = "", True
+        self.history = History()
+        self._watch = Watch(self.history)
         self.faults = Faults()
         self._events: list[str] = []
         self._driver = b""  # route of who drives, or drove last
@@ -103,10 +110,14 @@ class Control(Device):
         """A new stop, because of `fault` or of a person."""
         self.numbers["stop"] += 1
         self.stopped, self.fault = True, fault or self.fault
+        self.history.event("stop", f"stopped: {fault}" if fault else "STOP pressed", warning=True)
 
-    def latch_pause(self) -> None:
+    def latch_pause(self, prompt: str = "") -> None:
+        """A new pause, of a person or of a reset that asks one for something."""
         self.numbers["pause"] += 1
-        self.paused = True
+        self.paused, self.prompt = True, prompt or self.prompt
+        if not prompt:  # that is logged
+            self.history.event("stop", "paused")
 
     def read(self) -> Command:
         """What the person asks for now; events are given once.
@@ -144,6 +155,7 @@ class Control(Device):
 
     def serve(self) -> None:
         """Answer what has been asked, for two milliseconds at most."""
+        self._watch.look(self.command.enabled, time.monotonic() - self.commanded_s)
         end_s = time.monotonic() + SERVE_S
         while time.monotonic() < end_s:
             try:
@@ -180,6 +192,7 @@ class Control(Device):
             self.serve()
 
     def close(self) -> None:
+        self.history.close()
         self._context.destroy(linger=0)
         self._claim.close()
 
@@ -197,6 +210,9 @@ class Control(Device):
             given |= {"why": why} if why else {}
         elif ask == "state":
             given = {"state": self.state()}
+        elif ask == "history":
+            since, boot = question.get("since"), question.get("boot")
+            given = self.history.answer(since if type(since) is int else 0, str(boot))
         elif ask == "frames":
             arrays = self._observation if question.get("have") != self._number else {}
             layout = declare(arrays)
@@ -247,32 +263,24 @@ class Control(Device):
         if event == "release":
             self.stopped = False
         else:
-            self.paused = False
+            self.paused, self.prompt = False, ""
+        self.history.event("stop", "released" if event == "release" else "resumed")
         if not self.fresh:
             self.command = Command(gripper=self.command.gripper)
 
     def _drive(self, route: bytes, question: dict[str, Any], age_s: float) -> bool:
         """Whether `route` may. What was under way, or waited for a long step, for too long is not followed."""
-        motion: Any = question.get("motion")
-        gripper = question.get("gripper")
-        if gripper is None:
-            gripper = self.command.gripper
-        try:
-            numbers = np.array([*motion, gripper], np.float32)
-        except (TypeError, ValueError):
-            raise WireError(
-                f"drive: motion of type {type(motion).__name__}, gripper {type(gripper).__name__}"
-            ) from None
-        if numbers.shape != (7,) or not np.isfinite(numbers).all() or math.isnan(age_s):
-            raise WireError(f"drive: {numbers.shape} numbers, or some that are not finite, sent {age_s:.2f} s ago")
+        numbers = read_drive(question, self.command.gripper)
+        if math.isnan(age_s):
+            raise WireError("drive: not dated")
         now = time.monotonic()
         if route != self._driver and self.command.enabled and now - self.commanded_s < DRIVES_S:
             return False
         if 0 <= age_s <= HELD_S:
-            numbers = np.clip(numbers, -1, 1)
             self._driver, self.commanded_s = route, now - age_s
-            place = _place(question.get("place"))
-            self.command = Command(numbers[:6], float(numbers[6]), question.get("enabled") is True, place=place)
+            place = read_place(question.get("place"))
+            enabled = question.get("enabled") is True
+            self.command = Command(numbers[:6], float(numbers[6]), enabled, place=place)
         return True
 
     def state(self) -> dict[str, Any]:
@@ -284,20 +292,12 @@ class Control(Device):
             "stopped": self.stopped,
             "paused": self.paused,
             "fault": self.fault,
+            "prompt": self.prompt,
+            "drivable": self.drivable,
+            "boot": self.history.boot,
+            "news": self.history.number,
             "driven": driven,
             "motions": self.layout,
             "gripper": self.command.gripper,
             **self.about(),
         }
-
-
-def _place(given: object) -> dict[str, float] | None:
-    """Of a leader arm. Raises WireError for anything but names and finite numbers."""
-    if given is None:
-        return None
-    if not isinstance(given, dict) or not all(
-        isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
-        for name, value in given.items()
-    ):
-        raise WireError("drive: 'place' does not map names to finite numbers")
-    return {name: float(value) for name, value in given.items()}

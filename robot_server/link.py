@@ -22,6 +22,7 @@ from agent.env_record import EnvRecord
 from agent.spec import Observation, Spec, Transition, UserError
 from agent.wire.bad_messages import Faults, unexpected
 from agent.wire.messages import Message, check_address, held_bytes, pack, unpack
+from agent.wire.progress import read_progress
 from agent.wire.schema import NAME
 from agent.wire.untrusted import WireError
 from envs.clock import Clock
@@ -47,7 +48,8 @@ class Link:
     `full`). keys: folder with this robot's keys, see agent.wire.keys.
     counts: bad messages by kind. clock: of the control loop; how well it keeps its deadlines is reported. heard_s:
     time.monotonic() of the learner's last message. done: the learner said that its run is over. beside: a second
-    robot's end in this process, which is served while this one waits.
+    robot's end in this process, which is served while this one waits. on_progress: called with each PROGRESS of the
+    learner (agent.wire.progress).
     Raises UserError for an impossible address or name, one that is refused, or a key that is missing.
     """
 
@@ -71,10 +73,12 @@ class Link:
         self.clock: Clock | None = None
         self.done = False
         self.beside: Link | None = None
+        self.on_progress: Callable[[dict[str, Any]], object] = lambda progress: None
         self.outbox = Outbox(self.spool, spec, robot_name, self.boot, spool_gb * 1e9)
         self.handshake = Handshake(address, robot_name, self.boot, spec, self.env)
         self.weights = WeightsPuller()
         self._connections = 0  # made when that was last looked at
+        self._connected = False
         self._due_s = self._retry_s = 0.0  # when HELLO or PULL is next to be sent, a connection given up to be retried
         self._hold_end_s = 0.0
         self.heard_s = time.monotonic()
@@ -239,10 +243,20 @@ class Link:
     def _look_at_connection(self) -> None:
         """Whoever is at the end of a new one has to say WELCOME first: it may be another."""
         self.connection.read_events()
+        if self._connected == bool(self.connection.error):
+            self._report_connection()
         if self.connection.count != self._connections:
             self._connections = self.connection.count
             self.handshake.done, self._due_s = False, 0.0
             self.sender.reset()
+
+    def _report_connection(self) -> None:
+        """Log that it is lost, or there again; not the first one, which is waited for."""
+        self._connected = not self.connection.error
+        if not self._connected and not self.done:
+            log.warning("%s", self.connection.error)
+        elif self.connection.reconnects:
+            log.info("connected to %s again", self.address)
 
     def _receive(self, frames: list[bytes]) -> None:
         kind = "malformed"
@@ -250,7 +264,7 @@ class Link:
         try:
             message = unpack(frames)
             kind, self.heard_s = message.kind, time.monotonic()
-            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE", "PONG"):
+            if kind not in ("WELCOME", "REFUSE", "WEIGHTS", "ACK", "RESEND", "WHO", "PACE", "DONE", "PONG", "PROGRESS"):
                 raise WireError(f"{kind} is not for a robot")
             if not self.handshake.done and kind not in ("WELCOME", "REFUSE", "WHO"):
                 return
@@ -295,6 +309,9 @@ class Link:
 
     def _on_pong(self, message: Message) -> None:
         self.sender.answered(message.fields["sent_s"])
+
+    def _on_progress(self, message: Message) -> None:
+        self.on_progress(read_progress(message.fields))
 
     @staticmethod
     def _key(message: Message) -> tuple[str, str, int]:

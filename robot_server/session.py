@@ -62,6 +62,8 @@ class Session:
         self.faults = 0  # episodes in a row that the observations ended
         if control:
             control.about = self.tally.about
+            link.on_progress = control.history.learner_told
+            self.tally.history = control.history
 
     def episode(self, player: Player, seed: int) -> Summary | None:
         """One episode; None for one that a fault ended. Raises ObservationFault for a simulation that keeps failing."""
@@ -92,11 +94,12 @@ class Session:
             elif self.faults == FAULTS_IN_A_ROW:
                 raise
             else:
-                log.warning("the episode ends: %s", fault)
+                log.warning("the episode ends: %s", fault, extra={"kind": "stop"})
             return None
         self.faults = 0
         if summary.steps:
-            log.info("%s%s", "reset " if player.reset_options else "", str(summary).strip())
+            prefix = "reset " if player.reset_options else ""
+            log.info("%s%s", prefix, str(summary).strip(), extra={"kind": "episode"})
         return summary
 
     def wait_for_release(self, fault: RobotFault, link: StepSink) -> None:
@@ -184,7 +187,7 @@ def cleared(
     Raises SystemExit (code 1) where there is no page on which a person could.
     """
     while not over():
-        log.warning("the arm is held: %s", fault)
+        log.warning("the arm is held: %s", fault, extra={"kind": "stop"})
         if not fault.by_itself:
             if not control:
                 raise SystemExit(1)
@@ -203,7 +206,7 @@ def cleared(
                     break
                 serve(link, control, 0.5, over)
             else:
-                log.info("the arm resumes")
+                log.info("the arm resumes", extra={"kind": "stop"})
                 if control:
                     control.fault = ""
                 return
@@ -263,7 +266,8 @@ def first_policy(
     torch.set_num_threads(robot.threads)
     network = {**(link.network or {}), "encoder_weights": ""}  # they come from the learner, with all others
     policy = Policy(link.spec, build(NetworkConfig, network, "the learner's network."))
-    log.info("connected to the learner at %s%s", link.address, f", run {shown(link.run)}" if link.run else "")
+    run = f", run {shown(link.run)}" if link.run else ""
+    log.info("connected to the learner at %s%s", link.address, run, extra={"kind": "link"})
     if not wait_until(served(link.has_weights), "waiting for the policy", stop):
         return None
     swap(policy, link)

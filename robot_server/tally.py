@@ -10,6 +10,7 @@ from typing import Any
 from agent.spec import plural
 from envs.base import PacedEnv
 from robot_server.actor import Summary
+from robot_server.history import History
 from robot_server.link import Link
 
 LINK_HEALTH = {  # name for the operator's page -> attribute of the link
@@ -25,7 +26,7 @@ class Tally:
     """What the operator's socket reports besides the running episode.
 
     person_s: seconds that a person drove, or that the robot waited for one: in prompts, and for a release after a stop
-    or a fault. resets: episodes of the reset policy by whether they succeeded.
+    or a fault. resets: episodes of the reset policy by whether they succeeded. history: gets every episode.
     """
 
     def __init__(self, name: str, link: Link, arm: PacedEnv | None = None) -> None:
@@ -33,6 +34,7 @@ class Tally:
         self.episodes = self.successes = self.discarded = self.prompts = 0
         self.person_s = 0.0
         self.resets: Counter[bool] = Counter()
+        self.history: History | None = None
         # episodes, by the classifier's verdict and the environment's
         self.classified: Counter[tuple[bool, bool]] = Counter()
         self._version, self._since_s = 0, time.monotonic()
@@ -42,6 +44,8 @@ class Tally:
         self.discarded += summary.ending == "discard"
         self.episodes += summary.ending != "discard"
         self.successes += summary.success and summary.ending != "discard"
+        outcome = "success" if summary.success else "failure"
+        self._remember(summary, "discarded" if summary.ending == "discard" else outcome)
         if summary.true_success is not None:
             self.classified[summary.success, summary.true_success] += 1
 
@@ -49,6 +53,12 @@ class Tally:
         """An episode of the reset policy."""
         self._count_person(summary)
         self.resets[summary.success] += 1
+        self._remember(summary, "reset")
+
+    def _remember(self, summary: Summary, outcome: str) -> None:
+        if self.history:
+            given = (summary.number, outcome, summary.steps, summary.by_hand, summary.episode_return)
+            self.history.episode(*given)
 
     def _count_person(self, summary: Summary) -> None:
         self.person_s += summary.person_s

@@ -86,8 +86,8 @@ class Prompt:
         if not self._control:
             input(f"{prompt} (Enter) ")
             return
-        log.info("%s (then press Resume in the panel)", prompt)
-        self._control.latch_pause()
+        log.info("%s (then press Resume in the panel)", prompt, extra={"kind": "stop"})
+        self._control.latch_pause(prompt)
         while self._pauses(0.05):
             pass
 
@@ -105,7 +105,7 @@ def pause(control: Control, link: StepSink, clock: Clock, stop: Callable[[], boo
     say_s: float = time.monotonic() + SAY_S
     while control.hold_reason and not control.waiting and not stop():
         if time.monotonic() >= say_s:
-            log.info("%s: held between two steps", control.hold_reason)
+            log.info("%s: held between two steps", control.hold_reason, extra={"kind": "stop"})
             say_s = math.inf
         link.pump()
         control.wait(0.02)

@@ -15,6 +15,12 @@ PULL = {
     **{"steps_timed": 0, "deadlines_missed": 0, "late_p50_s": 0.0, "late_p99_s": 0.0},
 }
 
+PROGRESS = {
+    **{"stage": "online", "updates": 120, "updates_due": 130, "env_steps": 500, "env_steps_wanted": 2000},
+    **{"episodes": 12, "seconds_left": 90.0, "checkpoint_age_s": -1.0},
+    **{"figures": {"updates": 100, "q_data": 0.4}, "warnings": ["at 40 env steps: Q is far from the returns"]},
+}
+
 
 def observation(rng):
     return {

@@ -23,6 +23,7 @@ from agent.run.intake import Intake
 from agent.run.link_report import LinkReport
 from agent.run.log import RunLog
 from agent.run.pacing import Pacing, is_finished
+from agent.run.progress_report import ProgressReport
 from agent.run.trainer import Trainer
 from agent.run.update_report import UpdateReport
 from agent.spec import Episode, UserError, plural
@@ -61,6 +62,7 @@ class Learner:
             except UserError:
                 self.mailbox.close()
                 raise
+        self.progress = ProgressReport(self.online)
         self.health.tell = self._warn
         self.intake = Intake(self.mailbox, self.store, self.log, self.config.learner.robot_gb, self._warn)
         self.pacing = Pacing(self.config, self.mailbox.pace)
@@ -125,6 +127,9 @@ class Learner:
 
     def take_in(self) -> None:
         self.intake.take_in(self.updates, self.version)
+        if self.progress.sampled(self.seen, self.updates):
+            stage = "finished" if self.finished else self.stage
+            self.mailbox.progress = self.progress.fields(stage, self.due, self.episodes)
 
     def update(self) -> None:
         """One update; then whatever comes after so many of them: new weights for robots, a record, a checkpoint."""
@@ -155,6 +160,7 @@ class Learner:
 
     def save(self) -> None:
         self.saver.save(self.checkpoint())
+        self.progress.saved()
 
     def close(self) -> None:
         self.mailbox.close()
@@ -167,12 +173,14 @@ class Learner:
 
     def _warn(self, line: str) -> None:
         self.log.warn(line, self.env_steps, self.updates)
+        self.progress.warned(line, self.env_steps)
 
     def _report(self, weights: Weights) -> None:
-        self.update_report.write(
+        record = self.update_report.write(
             self.seen, self.updates, self.trainer.reward_range, stage=self.stage, version=self.version,
             cql_weight=weights.cql, bad_messages=sum(self.mailbox.counts.values()), quarantined=self.store.quarantined,
         )  # fmt: skip
+        self.progress.recorded(record)
 
 
 def note(learner: Learner) -> str:

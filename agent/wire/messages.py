@@ -22,7 +22,7 @@ from agent.wire.arrays import declare, read_layout
 from agent.wire.schema import KINDS, STEP_TYPES, check_fields
 from agent.wire.untrusted import WireError, kind_of, unpack_map
 
-PROTOCOL = 4
+PROTOCOL = 5
 MAX_HEADER_BYTES = 1 << 20
 HELD_STEPS = 200  # of a robot, that libzmq may hold between two drains
 HELD_BYTES = 64 << 20  # or so much, if that is more

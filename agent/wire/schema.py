@@ -18,6 +18,7 @@ learner -> robot
   PACE     simulation: wait up to `hold_s` before the next step (a lease: it runs out by itself)
   DONE     the run is over: end the episode, deliver it, stop
   PONG     I got the PULL that you sent at `sent_s` (your clock)
+  PROGRESS how the run is getting on, after a PONG: for the operator, see wire.progress
   STATUS   the answer to a PROBE, with ballast of `answer_bytes`
 
 `outbox` lists [robot, boot, episode, steps sent] of episodes not acknowledged; the learner answers each with ACK,
@@ -76,6 +77,18 @@ KINDS: dict[str, dict[str, type]] = {
     "PACE": {"hold_s": float},
     "DONE": {},
     "PONG": {"sent_s": float},
+    "PROGRESS": {
+        "stage": str,
+        "updates": int,
+        "updates_due": int,
+        "env_steps": int,
+        "env_steps_wanted": int,
+        "episodes": int,
+        "seconds_left": float,
+        "checkpoint_age_s": float,
+        "figures": dict,
+        "warnings": list,
+    },
     "PROBE": {"spec": dict, "env": dict, "sent_s": float, "answer_bytes": int},
     "STATUS": {
         "run": str,

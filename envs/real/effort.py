@@ -61,7 +61,9 @@ def checked_effort(state: State, axes: Sequence[str]) -> dict[str, Any]:
 
 class EffortReport:
     """What is seen of it: on the operator's page, in the log when a limit is passed, and of `observe`, figures that are
-    observed. Raises ValueError for one of those that is not in `first`, the arm's first state.
+    observed. names: of the axes of each.
+
+    Raises ValueError for one of those that is not in `first`, the arm's first state.
     """
 
     def __init__(self, limits: EffortLimits, axes: Sequence[str], observe: Sequence[str], first: State) -> None:
@@ -72,6 +74,7 @@ class EffortReport:
             there = ", ".join(given) or "none"
             raise ValueError(f"observe: the arm reports no {absent[0]} of its motors; it reports {there}")
         self._observed = {figure: given[figure] for figure in observe}
+        self.names = {f: [axes[n] for n in np.flatnonzero(has)] for f, has in self._observed.items()}
 
     def states(self, state: State) -> dict[str, np.ndarray]:
         """Observed figure -> float32 (k,), of the axes that had it at first."""

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.base import RESET_TASK, Info, Observation, PacedEnv, RobotFault, is_flag
+from envs.base import EE_POS, EE_ROT, RESET_TASK, Info, Observation, PacedEnv, RobotFault, is_flag
 from envs.clock import Clock
 from envs.real.actions import Actions, AxisActions
 from envs.real.arm import ArmError, State
@@ -114,6 +114,12 @@ class RealEnv(gymnasium.Env, PacedEnv):
             "control_hz": float(self.options.control_hz),
             "robot": self.options.arm.removeprefix("lerobot:").removeprefix("mock:").removesuffix("_follower"),
         }
+
+    @property
+    def state_names(self) -> dict[str, list[str]]:
+        """See envs.base.state_names."""
+        hand = {"ee_pos": EE_POS, "ee_rot": EE_ROT} if isinstance(self._actions, HandActions) else {}
+        return {"proprio": list(self._arm.axes), **hand, **self._effort.names}
 
     @property
     def action_axes(self) -> list[int]:

@@ -5,8 +5,9 @@
   python -m tools.panel --episodes demos/lift            and /recorded.html: mark, cut and drop recorded episodes
 
 Run it on the robot's computer, beside `python -m robot_server` (or `python -m tools.collect --device browser`, which
-opens it by itself). Beyond this computer the page asks for a token: the address with it is printed. Traffic is not
-encrypted: on a network that you do not trust, use `ssh -L 8080:127.0.0.1:8080 robot` instead.
+opens it by itself). Beyond this computer the page asks for a token: the address with it is printed, in a terminal
+also as a QR code. Traffic is not encrypted: on a network that you do not trust, use
+`ssh -L 8080:127.0.0.1:8080 robot` instead.
 
 Who takes over drives with the keyboard, the pads on the screen or a gamepad; one person at a time. Whoever loses the
 connection, closes the page or looks at another one while driving holds the arm within 0.2 s; a command that was under
@@ -21,6 +22,7 @@ import agent.installed  # noqa: F401
 import argparse
 import asyncio
 import contextlib
+import sys
 from pathlib import Path
 
 from agent import cli
@@ -35,8 +37,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="where the page is (%(default)s)"
     )
     parser.add_argument("--episodes", type=Path, metavar="FOLDER", help="recorded episodes to edit on /recorded.html")
+    parser.add_argument(
+        "--offline-success",
+        type=_rate,
+        metavar="RATE",
+        help="success rate of the offline policy (tools.evaluate), 0 to 1: a line in the success history",
+    )
     parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--token", default="", help="what a browser must show; beyond this computer one is made")
+
+
+def _rate(text: str) -> float:
+    try:
+        if 0 <= (rate := float(text)) <= 1:
+            return rate
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r}: a success rate is between 0 and 1")
 
 
 OFTEN = ("listen", "episodes", "robot")  # of the flags, first in --help
@@ -49,14 +66,20 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--episodes {flags.episodes}: no such folder")
     address = flags.robot or find(arguments)
 
+    from tools.panel.addresses import qr_code
     from tools.panel.server import serve  # aiohttp: not before what is cheap to check has been
 
+    urls: list[str] = []
+
     def say(url: str) -> None:
+        urls.append(url)
         print(f"page: {url}", flush=True)
+        if "token" in url and len(urls) == 1 and sys.stdout.isatty():
+            print(qr_code(url), end="", flush=True)  # for a phone
 
     raise_descriptor_limit()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached))
+        asyncio.run(serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached, flags.offline_success))
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ class Browser:
     def __init__(self, socket: web.WebSocketResponse, robot: Robot) -> None:
         self._socket, self._robot, self._operator = socket, robot, robot.operator()
         self._refused = ""
-        self._late = 0
+        self._late, self._late_s = 0, 0.0
         self.used_s = -math.inf  # when somebody drove or pressed something here
         self._leaving: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
-        tasks = [asyncio.create_task(each()) for each in (self._tell, self._show, self._answers)]
+        tasks = [asyncio.create_task(each()) for each in (self._tell, self._show, self._recall, self._answers)]
         self._robot.watchers += 1
         try:
             async for message in self._socket:
@@ -64,7 +64,7 @@ class Browser:
                 now, seen_s = time.monotonic(), float(drive["seen"])
                 age_s = now - seen_s
                 if self._robot.away or not 0 <= age_s <= LATE_S:
-                    self._late += 1
+                    self._late, self._late_s = self._late + 1, age_s
                     return True
                 self._refused = ""
                 sent_s = min(now, seen_s + STATE_S)  # what it took to come here counts, too
@@ -80,6 +80,7 @@ class Browser:
         while True:
             away = robot.why_away if robot.away else ""
             told = {"away": away, "refused": self._refused, "late": self._late, "vectors": robot.vectors}
+            told |= {"late_s": self._late_s}
             state = {} if away else robot.state
             await self._socket.send_json(finite({**told, "seen": time.monotonic(), "state": state}))
             await asyncio.sleep(STATE_S)
@@ -95,6 +96,20 @@ class Browser:
             for name, image in images.items():
                 text = name.encode()[:255]
                 await self._socket.send_bytes(bytes([len(text)]) + text + image)
+
+    async def _recall(self) -> None:
+        """All that is known of the past, and then whatever is new."""
+        robot, boot, number = self._robot, "", 0
+        while True:
+            history = robot.history
+            anew = history.boot != boot
+            told = {"anew": anew, "entries": history.entries(0 if anew else number)}
+            told |= {"learner": history.learner, "names": history.names, "offline": robot.offline, "recorded": robot.recorded}
+            boot, number = history.boot, history.number
+            await self._socket.send_json(finite({"history": told}))
+            async with robot.changed:
+                while (history.boot, history.number) == (boot, number):
+                    await robot.changed.wait()
 
     async def _answers(self) -> None:
         while True:

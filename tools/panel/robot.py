@@ -12,6 +12,7 @@ import zmq.asyncio
 from agent.wire.untrusted import WireError
 from robot_server.control_address import AUTO, bound, running
 from robot_server.control_client import Operator, answer, question
+from robot_server.history import History
 from tools.common.video import jpeg
 
 FRAME_S = 0.05  # between two looks at the robot, however many browsers watch
@@ -31,10 +32,14 @@ async def deliver(operator: Operator, frame: bytes) -> bool:
 
 
 class Robot:
-    """What the panel knows of the robot server, asked once for all browsers."""
+    """What the panel knows of the robot server, asked once for all browsers.
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    offline: success rate of the offline policy, if it is known. recorded: there is a page of recorded episodes. history: as the robot server has it; changed: whenever
+    something in it is new.
+    """
+
+    def __init__(self, address: str, offline: float | None = None) -> None:
+        self.address, self.offline, self.recorded = address, offline, False
         self.context = zmq.asyncio.Context()
         self.state: dict[str, Any] = {}
         self.vectors: dict[str, list[float]] = {}
@@ -42,6 +47,7 @@ class Robot:
         self.number = -1
         self.watchers = 0
         self.news = asyncio.Condition()
+        self.history, self.changed = History("unknown"), asyncio.Condition()
         self._heard_s = -SILENT_S
 
     def operator(self) -> Operator:
@@ -70,8 +76,13 @@ class Robot:
         watched = {"kind": "frames", "have": self.number} if self.watchers else {"kind": "state"}
         told = await self._ask(operator, **watched)
         self.state = told.get("state", {})
-        if "observation" not in told:
-            return
+        if "observation" in told:
+            await self._see(told)
+        news = (self.state.get("boot"), self.state.get("news"))
+        if self.watchers and self.state and news != (self.history.boot, self.history.number):
+            await self._recall(operator)
+
+    async def _see(self, told: dict[str, Any]) -> None:
         images = {name: array for name, array in told["observation"].items() if array.ndim == 3}
         vectors = {name: array for name, array in told["observation"].items() if array.ndim == 1}
         encoded = await asyncio.to_thread(lambda: {name: jpeg(image) for name, image in images.items()})
@@ -79,6 +90,15 @@ class Robot:
             self.images, self.number = encoded, told["number"]
             self.vectors = {name: [round(float(number), 3) for number in array] for name, array in vectors.items()}
             self.news.notify_all()
+
+    async def _recall(self, operator: Operator) -> None:
+        """Ask for the next entries of the history: some now, more at the next look."""
+        told = await self._ask(operator, "history", since=self.history.number, boot=self.history.boot)
+        if not told:
+            return
+        async with self.changed:
+            self.history.mirror(told)
+            self.changed.notify_all()
 
     async def _ask(self, operator: Operator, kind: str, **more: Any) -> dict[str, Any]:
         asked = time.monotonic_ns()

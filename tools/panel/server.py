@@ -18,6 +18,7 @@ from aiohttp import web
 from agent import signals
 from agent.spec import UserError
 from robot_server.control_client import Operator
+from tools.panel.addresses import reachable
 from tools.panel.browser import Browser
 from tools.panel.connections import Connections, is_of_a_request
 from tools.panel.connections import listen as open_listener
@@ -69,6 +70,7 @@ def application(robot: Robot, token: str, episodes: Path | None, connections: Co
     episodes: folder of those that the page /recorded.html may edit. connections: told of each request.
     """
     pages: list[Browser] = []  # the oldest first
+    robot.recorded = episodes is not None
 
     @web.middleware
     async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
@@ -151,9 +153,10 @@ async def serve(
     say: Callable[[str], None],
     episodes: Path | None = None,
     attached: bool = False,
+    offline: float | None = None,
 ) -> None:
-    """Serve until a signal asks to stop, or with `attached` until stdin is closed. Reports where the page is. Raises
-    UserError when the address is taken, or impossible.
+    """Serve until a signal asks to stop, or with `attached` until stdin is closed. say(url): called with each
+    address of the page. offline: see Robot. Raises UserError when the address is taken, or impossible.
     """
     over = asyncio.Event()
     for number in signals.heeded():  # an exception out of a handler could be lost in a destructor
@@ -163,7 +166,7 @@ async def serve(
     token = token or ("" if local else secrets.token_urlsafe(16))
     connections = Connections()
     logging.getLogger("aiohttp.server").addFilter(is_of_a_request)
-    app = application(Robot(address), token, episodes, connections)
+    app = application(Robot(address, offline), token, episodes, connections)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     accepting, listener = None, None
@@ -174,10 +177,9 @@ async def serve(
             raise UserError(f"--listen {listen}: {(error.strerror or str(error)).lower()}") from None
         assert runner.server
         accepting = asyncio.create_task(connections.serve(listener, runner.server))
-        where = listener.getsockname()
-        name = f"[{where[0]}]" if ":" in where[0] else where[0]
-        name = "<this computer's name>" if where[0] in ("0.0.0.0", "::") else name
-        say(f"http://{name}:{where[1]}/" + (f"?token={token}" if token else ""))
+        port = listener.getsockname()[1]
+        for name in reachable(host):
+            say(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
         if attached:
             asyncio.get_running_loop().add_reader(0, over.set)  # nothing is written there: it is the end
         await over.wait()

@@ -22,7 +22,7 @@ from tools.stress.hostile_messages import HERE, JUNK, Noise
 
 STEP_S = 0.01
 BATCH, SENDERS = 200, 16
-KINDS = ("drive", "event", "state", "frames", "nonsense")
+KINDS = ("drive", "event", "state", "frames", "history", "nonsense")
 
 
 def with_the_key(orders: Connection, address: str) -> None:

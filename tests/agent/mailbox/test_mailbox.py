@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from link_data import NETWORK, PULL, SPEC, steps_of
+from link_data import NETWORK, PROGRESS, PULL, SPEC, steps_of
 
 from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
@@ -472,6 +472,18 @@ def test_every_pull_is_answered_and_says_how_its_robot_is(mailbox, robot):
     assert robot.expect(mailbox, "PONG").fields == {"sent_s": 5.5}
     (seen,) = mailbox.robots
     assert {name: getattr(seen, name) for name in facts} == facts
+
+
+def test_a_pull_is_answered_with_the_runs_progress_too_but_not_each_of_many(mailbox, robot, monkeypatch):
+    monkeypatch.setattr("agent.mailbox.delivery.ASK_AGAIN_S", 60.0)
+    robot.wants_pongs = True
+    robot.pull()
+    assert robot.expect(mailbox, "PONG")
+    mailbox.progress = PROGRESS
+    robot.pull()
+    robot.pull()
+    assert robot.expect(mailbox, "PONG") and robot.expect(mailbox, "PROGRESS").fields == PROGRESS
+    assert robot.expect(mailbox, "PONG") and not robot.next(mailbox, 0.2)
 
 
 def test_steps_are_counted_by_robot_and_policies_have_an_age(mailbox, robot, make_robot, monkeypatch):

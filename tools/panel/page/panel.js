@@ -17,7 +17,6 @@ const SILENT_MS = 2000;
 const CONFIRM_MS = 1000; // a STOP that the robot has not confirmed by then is sent again
 const UNCONFIRMED = "STOP is not confirmed by the robot. Use the robot's own emergency stop.";
 
-const $ = (id) => document.getElementById(id);
 let socket = null, told = {}, driving = false;
 let wanted = null, wantedUntil = 0; // of the gripper: said for a moment, then it is as the robot has it
 const held = new Set(); // keys
@@ -88,6 +87,10 @@ function warn(text) {
 }
 
 function hear(message) {
+  if (message.history) {
+    takeHistory(message.history);
+    return;
+  }
   if (message.done) {
     if (message.done === "stop") stopConfirmed();
     $("hint").textContent = `${message.done}: done`;
@@ -108,6 +111,7 @@ function hear(message) {
 // Driving -------------------------------------------------------------------------------------------------------------
 
 function take() {
+  if (told.state?.drivable === false) return;
   driving = true;
   $("hint").textContent = "";
   document.activeElement?.blur(); // or Space would press the button again
@@ -235,8 +239,11 @@ document.addEventListener("keydown", (event) => {
   const key = event.key.toLowerCase();
   if (key === "escape") { if (!event.repeat) pressStop(); }
   else if (event.ctrlKey || event.altKey || event.metaKey) return;
-  else if (key in KEYS) { if (driving) held.add(key); }
-  else if (event.target.closest?.("button, summary, input") && (key === " " || key === "enter")) return;
+  else if (key in KEYS) {
+    if (!driving) return;
+    if (offers(told.state?.motions ?? [], KEYS[key][0])) held.add(key);
+  }
+  else if (event.target.closest?.("button, summary, input, a") && (key === " " || key === "enter")) return;
   else if (event.repeat) { /* once */ }
   else if (key === " ") { if (driving) toggleGripper(); }
   else if (key === "t") { if (driving) giveBack(); else take(); }
@@ -276,125 +283,15 @@ for (const id in pads) {
 $("stop").addEventListener("pointerdown", pressStop); // at once
 $("stop").addEventListener("click", pressStop); // and by the keyboard
 $("pause").onclick = togglePause;
+$("resume").onclick = () => say("resume"); // a driver who is silent holds the arm; this ends that, and no STOP
 $("take").onclick = () => driving ? giveBack() : take();
 $("gripper").onclick = toggleGripper;
 for (const button of document.querySelectorAll("#words button:not(#pause)"))
   button.onclick = () => say(button.dataset.event);
 
-// What is shown -------------------------------------------------------------------------------------------------------
-
-const views = {};
-
-async function see(bytes) {
-  const length = bytes[0], name = new TextDecoder().decode(bytes.subarray(1, 1 + length));
-  const view = views[name] ??= addView(name); // before the first wait: in the robot's order
-  const image = await createImageBitmap(new Blob([bytes.subarray(1 + length)], { type: "image/jpeg" }));
-  if (view.width !== image.width || view.height !== image.height) {
-    view.width = image.width;
-    view.height = image.height;
-  }
-  view.getContext("2d").drawImage(image, 0, 0);
-  view.dataset.frames = Number(view.dataset.frames ?? 0) + 1;
-}
-
-function addView(name) {
-  const figure = document.createElement("figure"), canvas = document.createElement("canvas");
-  const caption = document.createElement("figcaption");
-  caption.textContent = name;
-  canvas.setAttribute("aria-label", `camera ${name}`);
-  figure.append(canvas, caption);
-  $("cameras").append(figure);
-  return canvas;
-}
-
-function list(id, entries) {
-  const parts = [];
-  for (const [name, text, bad] of entries) {
-    if (text === undefined || text === "") continue;
-    const term = document.createElement("dt"), value = document.createElement("dd");
-    term.textContent = name;
-    value.textContent = text;
-    if (bad) value.className = "bad";
-    parts.push(term, value);
-  }
-  $(id).replaceChildren(...parts);
-}
-
-const UNITS = { load: "%", current: "mA", temperature: "°C" };
-const effort = (row) => [
-  ...Object.entries(UNITS).filter(([figure]) => figure in row).map(([figure, unit]) => `${Math.round(row[figure])} ${unit}`),
-  row.error, row.relaxed && "relaxed",
-].filter(Boolean).join("  ");
-const ms = (seconds) => seconds === undefined ? undefined : `${Math.round(seconds * 1000)} ms`;
-const WHAT = {
-  stopped: "stopped", paused: "paused", driven: "a person drives", held: "held: the driver is silent", acting: "policy acts",
-  waiting: "waits for your first motion", recording: "recording", ended: "ended: your verdict?",
-  confirm: "verdict given: confirm it with End (Enter)",
-};
-
-function show({ away, refused, late, state, vectors }) {
-  const link = state.link ?? {};
-  const what = state.stopped ? "stopped" : state.paused ? "paused" : state.driven || state.state || "acting";
-  $("robot").textContent = state.robot ?? "robot";
-  document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
-  $("what").textContent = away ? "away" : WHAT[what] ?? what;
-  $("what").className = `pill ${away ? "" : what}`;
-  showAlert(unconfirmed && UNCONFIRMED || performance.now() < noticeUntil && notice || away || state.fault
-    || refused && driving && `you do not drive: ${refused}` || link.full || link.trouble || "");
-  if (!state.stopped) endHold("");
-  else if (hold && state.stop !== hold.stop) endHold("Someone pressed STOP again. Inspect the arm, then release.");
-  pausedAt = state.paused ? pausedAt || performance.now() : 0;
-  $("stop").classList.toggle("latched", Boolean(state.stopped));
-  $("stopped").hidden = !state.stopped;
-  $("stopped-why").textContent = `Stopped${state.fault ? `: ${state.fault}` : ""}. Inspect the arm first.`;
-  $("pause").textContent = state.paused ? "Resume" : "Pause";
-  const rate = state.episodes ? ` (${Math.round(100 * state.successes / state.episodes)} %)` : "";
-  list("episode", [
-    ["episodes", state.episodes === undefined ? undefined : `${state.episodes}, ${state.successes} successes${rate}`],
-    ["discarded", state.discarded || ""],
-    ["kept", state.kept === undefined ? undefined : `${state.kept} of ${state.asked}`],
-    ["this one", state.step === undefined ? undefined : `step ${state.step}, return ${Number(state.return.toFixed(2))}`
-      + (state.success ? ", success" : "")],
-    ["policy", state.policy_version === undefined ? undefined
-      : `version ${state.policy_version}, ${Math.round(state.policy_age_s ?? 0)} s old`],
-  ]);
-  list("link", [
-    ["learner", link.address],
-    ["run", link.run],
-    ["round trip", link.round_trip_s ? ms(link.round_trip_s) : undefined],
-    ["silent for", link.silent_s === undefined ? undefined : `${link.silent_s.toFixed(1)} s`, link.silent_s > 10],
-    ["not sent yet", link.backlog === undefined ? undefined : `${link.backlog} steps`],
-    ["reconnects", link.reconnects],
-    ["arm's bus", state.lost_replies ? `${state.lost_replies} replies lost` : ""],
-    ["page late", late ? `${late} commands came too late to drive by` : ""],
-  ]);
-  showMotions(state.motions ?? []);
-  const motors = Object.entries(state.motors ?? {});
-  $("motors-card").hidden = !motors.length;
-  list("motors", motors.map(([axis, row]) => [axis, effort(row), Boolean(row.over || row.error)]));
-  showDriving();
-  list("vectors", Object.entries(vectors).map(([name, numbers]) => [name, numbers.join("  ")]));
-}
-
-function showAlert(text) {
-  $("alert").textContent = text;
-  $("alert").hidden = !text;
-}
-
-function showMotions(motions) { // only what the robot's actions have; all of it where that is not known
-  for (const part of document.querySelectorAll("[data-motion]")) {
-    part.hidden = motions.length > 0 && !part.dataset.motion.split(" ").some((number) => motions.includes(Number(number)));
-  }
-}
-
-function showDriving() {
-  document.body.classList.toggle("driving", driving);
-  $("take").textContent = driving ? "Give back" : "Take over";
-  $("take").setAttribute("aria-pressed", driving);
-  $("gripper").disabled = !driving;
-  $("gripper").setAttribute("aria-pressed", closed());
-  $("gripper").textContent = closed() ? "Open gripper" : "Close gripper";
-}
+document.addEventListener("click", (event) => { // with the mouse: the next Space is for the gripper, not for this button
+  if (event.detail) event.target.closest?.("main button, main summary")?.blur();
+});
 
 showDriving();
 connect();

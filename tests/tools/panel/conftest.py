@@ -1,0 +1,72 @@
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from browsing import CHROMIUM, Arm
+
+
+@pytest.fixture
+def arm():
+    arm = Arm()
+    yield arm
+    arm.close()
+
+
+@pytest.fixture
+def start_panel():
+    """Starts tools.panel, and gives the page's address."""
+    started = []
+
+    def start(robot, *flags, files=""):
+        """files: how many it may have open at most."""
+        command = [sys.executable, "-m", "tools.panel", "--robot", robot, "--listen", "127.0.0.1:0", *flags]
+        command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *command] if files else command
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        line = started[-1].stdout.readline()
+        assert line.startswith("page: http://127.0.0.1:"), line
+        return line.removeprefix("page: ").strip()
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.communicate()
+
+
+@pytest.fixture
+def chromium(tmp_path):
+    """Starts a browser of its own, and gives its process and Playwright's hold on it."""
+    from playwright.sync_api import sync_playwright
+
+    processes = []
+    with sync_playwright() as playwright:
+
+        def start():
+            folder = tmp_path / f"browser{len(processes)}"
+            command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+            command += ["--window-size=1280,800", f"--user-data-dir={folder}", "about:blank"]
+            processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True))
+            for line in processes[-1].stderr:
+                if found := re.search(r"ws://\S+", line):
+                    break
+            return processes[-1], playwright.chromium.connect_over_cdp(found[0], timeout=60_000)
+
+        yield start
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture
+def page(arm, start_panel, chromium):
+    _, browser = chromium()
+    page = browser.contexts[0].new_page()
+    page.goto(start_panel(arm.control.address))
+    page.wait_for_selector("#cameras canvas", timeout=60_000)
+    return page
+
+
