@@ -219,7 +219,13 @@ class Running:
             self.true_success = bool(self.true_success or info["true_success"])
         if self.control:
             figures = {"return": sum(self.rewards), "success": any(self.successes), "policy_version": link.version}
-            status = {"episode": self.number, "step": len(self.rewards), "action": made.action, "reward": made.reward, **figures}
+            status = {
+                "episode": self.number,
+                "step": len(self.rewards),
+                "action": made.action,
+                "reward": made.reward,
+                **figures,
+            }
             self.control.show(self.observation, status)
 
     def end(self) -> None:

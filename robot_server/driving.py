@@ -14,7 +14,7 @@ SILENT_S = 0.5  # a shorter silence of a driver is no event: a connection that s
 
 
 def read_drive(question: dict[str, Any], gripper: float) -> np.ndarray:
-    """float32 (7,) in [-1, 1], the motion and the gripper (`gripper` where it is to stay as it is). Raises WireError."""
+    """float32 (7,) in [-1, 1]: motion and gripper (`gripper`: where it is to stay as it is). Raises WireError."""
     motion: Any = question.get("motion")
     asked = gripper if question.get("gripper") is None else question["gripper"]
     try:

@@ -55,5 +55,3 @@ class Arm:
     def close(self):
         self._over.set()
         self._thread.join()
-
-

@@ -18,7 +18,7 @@ UNKNOWN_S = -1.0
 
 
 class ProgressReport:
-    """Of a run with `online`. tell it of each turn, record, warning and checkpoint; `fields` are those of a PROGRESS."""
+    """Of a run with `online`. Tell it each turn, record, warning and checkpoint; `fields` are those of a PROGRESS."""
 
     def __init__(self, online: OnlineConfig) -> None:
         self._online = online

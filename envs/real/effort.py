@@ -74,7 +74,7 @@ class EffortReport:
             there = ", ".join(given) or "none"
             raise ValueError(f"observe: the arm reports no {absent[0]} of its motors; it reports {there}")
         self._observed = {figure: given[figure] for figure in observe}
-        self.names = {f: [axes[n] for n in np.flatnonzero(has)] for f, has in self._observed.items()}
+        self.names = {f: [axes[int(n)] for n in np.flatnonzero(has)] for f, has in self._observed.items()}
 
     def states(self, state: State) -> dict[str, np.ndarray]:
         """Observed figure -> float32 (k,), of the axes that had it at first."""

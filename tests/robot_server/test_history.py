@@ -111,7 +111,9 @@ def control():
 
 def asked(control, monkeypatch, **more):
     person = Operator(control.address)
-    monkeypatch.setattr(person.socket, "poll", lambda ms, poll=person.socket.poll: (control.wait(0.05), poll(50))[1] or 1)
+    monkeypatch.setattr(
+        person.socket, "poll", lambda ms, poll=person.socket.poll: (control.wait(0.05), poll(50))[1] or 1
+    )
     try:
         return person.ask("history", **more)
     finally:
@@ -142,7 +144,15 @@ def test_stops_pauses_and_drivers_are_events_of_the_operators_socket(control, mo
 
 def test_a_driver_who_falls_silent_and_comes_back(control):
     watch, seen = control._watch, []
-    for driven, silent_s in ((False, 99.0), (True, 0.0), (True, 0.3), (True, 0.6), (True, 0.9), (True, 0.1), (False, 0.1)):
+    for driven, silent_s in (
+        (False, 99.0),
+        (True, 0.0),
+        (True, 0.3),
+        (True, 0.6),
+        (True, 0.9),
+        (True, 0.1),
+        (False, 0.1),
+    ):
         watch.look(driven, silent_s)
         seen.append([entry["text"] for entry in control.history.entries()][-1:])
     drives, held, back, given = (

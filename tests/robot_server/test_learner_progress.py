@@ -1,12 +1,12 @@
 """What the learner tells of its run reaches the operator's socket, and a lost connection its events."""
 
-import robot_server.session
 from link_data import PROGRESS
+
+import robot_server.session
+from agent.wire import messages
 from robot_server.config import RobotConfig
 from robot_server.control import Control
 from robot_server.history import History
-
-from agent.wire import messages
 
 
 def test_the_learners_progress_reaches_the_history(bench, quick):
@@ -56,7 +56,9 @@ def test_episodes_are_in_the_history_with_their_outcome(bench, tiny_env, tiny_po
     monkeypatch.setattr(robot_server.session, "first_policy", lambda *_: tiny_policy)
     try:
         robot_server.session.act(tiny_env, link, RobotConfig(episodes=3, seed=5), lambda: False, control)
-        found = [(entry["outcome"], entry["steps"]) for entry in control.history.entries() if entry["type"] == "episode"]
+        found = [
+            (entry["outcome"], entry["steps"]) for entry in control.history.entries() if entry["type"] == "episode"
+        ]
         assert found == [("success", 5), ("discarded", 3), ("failure", 3)]
         assert control.history.names == {"action": [], "state": ["x", "y", "z"]} and control.drivable
     finally:

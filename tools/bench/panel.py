@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -49,6 +50,7 @@ class Loop:
         self._images = np.random.default_rng(0).integers(0, 256, (8, 2, SIZE, SIZE, 3), dtype=np.uint8)
         self.overruns: list[float] = []
         self.taken: list[float] = []
+        self.steps = 0
 
     def run(self, seconds: float, hz: float = HZ, until: Callable[[], bool] = lambda: False) -> None:
         clock, steps = Clock(hz), int(seconds * hz)
@@ -57,6 +59,9 @@ class Loop:
         for step in range(steps):
             deadline_s += 1 / hz
             began = time.perf_counter()
+            self.steps += 1
+            if self.steps % HZ == 0:
+                self._happen(self.steps // HZ)
             self.control.read()
             front, wrist = self._images[step % 8]
             seen = {"front": front, "wrist": wrist, "state": np.zeros(9, np.float32)}
@@ -67,26 +72,36 @@ class Loop:
             if until():
                 return
 
+    def _happen(self, number: int) -> None:
+        """An episode and a record of the learner, so that all plots are drawn anew."""
+        self.control.history.episode(number, "success" if number % 3 else "failure", 20, 0, 1.0)
+        figures = {"updates": number, "q_data": 0.3, "return_to_go": 0.4, "td_loss": 0.1, "entropy": -1.0}
+        counts = {"updates": number, "updates_due": number, "env_steps": number, "env_steps_wanted": 10**6}
+        told = {"episodes": number, "seconds_left": 60.0, "checkpoint_age_s": 5.0, "warnings": []}
+        self.control.history.learner_told({"stage": "online", "figures": figures, **counts, **told})
+
 
 @contextlib.contextmanager
-def page(address: str) -> Iterator[str]:
+def page(address: str) -> Iterator[tuple[str, int]]:
+    """Where it is, and the process that serves it."""
     command = module_command("tools.panel", "--robot", address, "--listen", "127.0.0.1:0")
     panel = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert panel.stdout
     try:
-        yield panel.stdout.readline().removeprefix("page: ").strip()
+        yield panel.stdout.readline().removeprefix("page: ").strip(), panel.pid
     finally:
         panel.terminate()
         panel.communicate()
 
 
-def watch(url: str, browsers: int, seen: Any) -> None:
-    """The other process: so many clients that read all that comes; seen: counts images."""
+def watch(url: str, browsers: int, seen: Any, size: Any) -> None:
+    """The other process: so many clients that read all that comes; seen: counts images, size: bytes."""
 
     async def one(session: aiohttp.ClientSession) -> None:
         async with session.ws_connect(url + "ws", headers={"Origin": url.rstrip("/")}) as socket:
             async for message in socket:
                 seen.value += message.type == aiohttp.WSMsgType.BINARY
+                size.value += len(message.data)
 
     async def all_of_them() -> None:
         async with aiohttp.ClientSession() as session:
@@ -144,18 +159,24 @@ def opened(loop: Loop, url: str, driving: bool) -> Iterator[subprocess.Popen[str
 
 
 @contextlib.contextmanager
-def browsers(loop: Loop, url: str, seen: Any) -> Iterator[None]:
+def browsers(loop: Loop, url: str, seen: Any, size: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if CHROMIUM:
             stack.enter_context(opened(loop, url, driving=False))
         clients = BROWSERS - bool(CHROMIUM)
-        child = multiprocessing.get_context("spawn").Process(target=watch, args=(url, clients, seen), daemon=True)
+        child = multiprocessing.get_context("spawn").Process(target=watch, args=(url, clients, seen, size), daemon=True)
         child.start()
         before = seen.value
         loop.run(30.0, until=lambda: seen.value > before)
         yield
         child.terminate()
         child.join()
+
+
+def cpu_s(process: int) -> float:
+    """Seconds of a core that it has taken so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def held_after(loop: Loop, url: str) -> float:
@@ -237,17 +258,20 @@ def main() -> None:
     arguments.add_argument("--bursts", type=int, default=20, help="of presses of STOP, of each kind (20)")
     flags = arguments.parse_args()
     report = Report(f"page: a {HZ} Hz control loop, two {SIZE}x{SIZE} cameras, {BROWSERS} browsers")
-    loop, seen = Loop(), multiprocessing.get_context("spawn").Value("q", 0)
+    loop, spawn = Loop(), multiprocessing.get_context("spawn")
+    seen, size = spawn.Value("q", 0), spawn.Value("q", 0)
     found: dict[str, tuple[list[float], list[float]]] = {"without": ([], []), f"{BROWSERS} browsers": ([], [])}
-    images = 0
-    with page(loop.control.address) as url:
+    images = sent = 0
+    cpu = dict.fromkeys(found, 0.0)
+    with page(loop.control.address) as (url, server):
         for _ in range(flags.rounds):
             for kind, (overruns, taken) in found.items():
-                with browsers(loop, url, seen) if kind != "without" else contextlib.nullcontext():
-                    before = seen.value
+                with browsers(loop, url, seen, size) if kind != "without" else contextlib.nullcontext():
+                    before, bytes_before, cpu_before_s = seen.value, size.value, cpu_s(server)
                     loop.overruns, loop.taken = [], []
                     loop.run(flags.seconds)
-                    images += seen.value - before
+                    images, sent = images + seen.value - before, sent + size.value - bytes_before
+                    cpu[kind] += cpu_s(server) - cpu_before_s
                 overruns += loop.overruns
                 taken += loop.taken
         for kind, (overruns, taken) in found.items() if flags.rounds else ():
@@ -258,6 +282,10 @@ def main() -> None:
             clients = BROWSERS - bool(CHROMIUM)
             shown = images / (flags.rounds * flags.seconds * clients * 2)
             report.add("images a second to each client, each camera", shown, "Hz")
+            seconds = flags.rounds * flags.seconds
+            report.add("sent to each client", sent / seconds / clients / 1e3, "kB/s")
+            for kind, taken_s in cpu.items():
+                report.add(f"of a core, the page's server, {kind}", 100 * taken_s / seconds, "%")
         if CHROMIUM:
             if held := [held_after(loop, url) for _ in range(flags.kills)]:
                 report.add("killed browser, arm held after, median", 1e3 * float(np.median(held)), "ms")

@@ -79,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
 
     raise_descriptor_limit()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached, flags.offline_success))
+        asyncio.run(
+            serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached, flags.offline_success)
+        )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ ELSEWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # for documentation: 
 
 
 def reachable(host: str) -> list[str]:
-    """As they are written in a URL: `host`, or where that is all interfaces the address of each, the likeliest first."""
+    """As they are written in a URL: `host`, or of all interfaces each one's address, the likeliest first."""
     if host not in ELSEWHERE:
         return [_bracketed(host)]
     found = _likeliest(host) + (_ipv6() if host == "::" else _ipv4())

@@ -104,7 +104,12 @@ class Browser:
             history = robot.history
             anew = history.boot != boot
             told = {"anew": anew, "entries": history.entries(0 if anew else number)}
-            told |= {"learner": history.learner, "names": history.names, "offline": robot.offline, "recorded": robot.recorded}
+            told |= {
+                "learner": history.learner,
+                "names": history.names,
+                "offline": robot.offline,
+                "recorded": robot.recorded,
+            }
             boot, number = history.boot, history.number
             await self._socket.send_json(finite({"history": told}))
             async with robot.changed:

@@ -34,8 +34,8 @@ async def deliver(operator: Operator, frame: bytes) -> bool:
 class Robot:
     """What the panel knows of the robot server, asked once for all browsers.
 
-    offline: success rate of the offline policy, if it is known. recorded: there is a page of recorded episodes. history: as the robot server has it; changed: whenever
-    something in it is new.
+    offline: success rate of the offline policy, if it is known. recorded: there is a page of recorded episodes.
+    history: as the robot server has it; changed: whenever something in it is new.
     """
 
     def __init__(self, address: str, offline: float | None = None) -> None:

@@ -8,7 +8,6 @@ from agent.wire.progress import MAX_WARNINGS, read_progress
 from agent.wire.untrusted import WireError
 
 
-
 def told(**changes):
     return read_progress(unpack(pack("PROGRESS", **{**PROGRESS, **changes})).fields)
 

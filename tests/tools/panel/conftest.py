@@ -68,5 +68,3 @@ def page(arm, start_panel, chromium):
     page.goto(start_panel(arm.control.address))
     page.wait_for_selector("#cameras canvas", timeout=60_000)
     return page
-
-

@@ -130,7 +130,9 @@ def test_the_learner_is_on_the_page(arm, page):
 
 @by_browser
 def test_numbers_have_their_names(arm, page):
-    arm.control.history.name({"action": ["x", "y", "z", "rx", "ry", "rz", "gripper"], "state": ["ee_pos.x", "<b>y</b>"]})
+    arm.control.history.name(
+        {"action": ["x", "y", "z", "rx", "ry", "rz", "gripper"], "state": ["ee_pos.x", "<b>y</b>"]}
+    )
     page.click("text=State")
     row = "#vectors tr:has(th:text-is('state: {}')) td >> nth=0"
     until(lambda: page.locator(row.format("<b>y</b>")).count() and page.inner_text(row.format("<b>y</b>")) == "0.5")
@@ -143,7 +145,9 @@ def test_numbers_have_their_names(arm, page):
 @by_browser
 def test_cameras_fill_the_window_and_one_is_enlarged(arm, page):
     def widths():
-        return [round(box["width"]) for box in map(lambda one: one.bounding_box(), page.locator("#cameras figure").all())]
+        return [
+            round(box["width"]) for box in map(lambda one: one.bounding_box(), page.locator("#cameras figure").all())
+        ]
 
     until(lambda: len(set(widths())) == 1 and widths()[0] > 300)
     before = widths()

@@ -134,7 +134,6 @@ def released(arm, page):
     page.wait_for_selector("#stopped", state="hidden")
 
 
-
 BURSTS = [(2, 300), (2, 800), (4, 250), (10, 50)]  # presses, and ms between two
 REPEATS = int(os.environ.get("STOP_BURST_REPEATS", "1"))  # how often all of them: see docs/measurements.md
 
