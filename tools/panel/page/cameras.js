@@ -1,8 +1,7 @@
 "use strict";
-// The cameras, as large as the window allows; one that is clicked is enlarged, the others stay beside it.
+// The cameras, as large as the window allows; one that is clicked has all of the place until it is clicked again.
 
 const views = {}; // camera -> its canvas
-const THUMB = 0.24; // of the height, for the others
 let enlarged = "";
 
 async function see(bytes) {
@@ -41,14 +40,13 @@ function layOut() {
     const figure = views[name].closest("figure"), wide = Math.min(tall * aspect(name), width);
     figure.style.width = `${wide}px`;
     figure.style.height = `${wide / aspect(name)}px`;
-    figure.style.order = name === enlarged ? -1 : 0;
     views[name].parentElement.setAttribute("aria-pressed", String(name === enlarged));
     return wide;
   };
-  if (views[enlarged] && names.length > 1) {
-    const others = names.filter((name) => name !== enlarged), small = height * THUMB;
-    place(enlarged, height - small - gap);
-    for (const name of others) place(name, Math.min(small, (width - gap * (others.length - 1)) / others.length / aspect(name)));
+  const alone = views[enlarged] && names.length > 1;
+  for (const name of names) views[name].closest("figure").hidden = alone && name !== enlarged;
+  if (alone) {
+    place(enlarged, height);
     return;
   }
   let best = 0;
