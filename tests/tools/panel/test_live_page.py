@@ -245,7 +245,8 @@ def test_on_a_phone_nothing_covers_what_is_needed(arm, start_panel, chromium, wa
     else:
         page.mouse.wheel(0, 300)
         page.wait_for_timeout(300)
-        assert page.locator("#cameras").bounding_box()["y"] == box["#cameras"]["y"]  # in view above the pads
+        moved = page.locator("#cameras").bounding_box()["y"] - box["#cameras"]["y"]
+        assert page.evaluate("scrollY") > 100 and abs(moved) < 8  # in view above the pads
     context.close()
 
 
