@@ -77,6 +77,8 @@ class SimEnv(gymnasium.Env):
     def __init__(self, options: SimOptions) -> None:
         choose_backend()
         suite = import_robosuite()
+        from envs.osc import OperationalSpace, fits
+
         self.options, self.task_name = options, options.task
         _check(options, suite.robots.ROBOT_CLASS_MAPPING)
         name, arguments = TASKS[options.task]
@@ -102,6 +104,8 @@ class SimEnv(gymnasium.Env):
         self._objects = ObjectState(self._env, self._base) if options.privileged else None
         self._env._update_observables = lambda force=False: None
         self._env._get_observations = lambda force_update=False: {}
+        if fits(self._env):
+            OperationalSpace(self._env)
         self._steps = 0
         size = options.image_size
         boxes: dict[str, gymnasium.Space[Any]] = {

@@ -4,7 +4,7 @@
 
 Lift, two cameras, 10 Hz control. The kinds take turns, step by step, so that what else the machine does hits all of
 them alike. Drawing is measured by itself, on the state that the step just left; physics and controller are a step
-without cameras. Then the other tasks.
+without cameras, and once more under robosuite's own control (envs.osc). Then the other tasks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -57,6 +58,8 @@ def main() -> None:
         "small": envs.make("sim", image_size=64, **LIFT),
         "bare": bare,
     }
+    with mock.patch("envs.osc.fits", return_value=False):
+        kinds["robosuite's control"] = envs.make("sim", cameras=[], **LIFT)
     names = kinds["fast"].options.cameras
     cameras = {quality: Cameras(bare.model, names, 84, quality) for quality in ("fast", "stock")}
     drawing: dict[str, list[float]] = {quality: [] for quality in cameras}
@@ -71,7 +74,9 @@ def main() -> None:
     stock = report.add_times("Lift, two 84x84 cameras, stock", times["stock"])
     report.add("stock / fast", stock / fast, "x")
     report.add_times("Lift, two 64x64 cameras, fast", times["small"])
-    report.add_times("of a step: physics and controller", times["bare"])
+    bare_ms = report.add_times("of a step: physics and controller", times["bare"])
+    robosuites = report.add_times("of a step: physics and robosuite's controller", times["robosuite's control"])
+    report.add("robosuite's controller / ours", robosuites / bare_ms, "x")
     for quality, taken in drawing.items():
         report.add_times(f"of a step: drawing two 84x84 images, {quality}", taken[WARM_UP:])
     for made in (*kinds.values(), *cameras.values()):
