@@ -93,7 +93,10 @@ def parked(connection: Connection, guard: Guard) -> str:
         time.sleep(timeout_s if gone else 0.0)
         return False
 
-    return park(guard, stopped)
+    why = park(guard, stopped)
+    if gone and why:
+        report(f"the arm is not parked: {why}")
+    return why
 
 
 def alone(guard: Guard, claim: Claim, moving: bool) -> None:

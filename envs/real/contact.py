@@ -23,6 +23,10 @@ REMEDIES = {
 }
 
 
+class MotorError(ArmError):
+    """A motor reports an error, which lasts until its torque goes off and on."""
+
+
 class Contact:
     """Of the arm with these `axes`. lag, squeeze: float64 (n,), in their units; squeeze is NaN for all but grippers.
 
@@ -57,10 +61,10 @@ class Contact:
         self._way[:] = 0
 
     def check(self, state: State, now_s: float) -> None:
-        """Raises ArmError, with the remedy, for what its motors report."""
+        """Raises ArmError, with the remedy, for what exceeds a limit; MotorError for what a motor reports."""
         for name, error in state.errors.items():
             if error != OVERLOAD or not self._grips[self._axes.index(name)]:
-                raise ArmError(
+                raise MotorError(
                     f"axis '{name}': its motor reports {error}; support the arm, see what loads it, then release; if "
                     "it is reported again, switch the arm's power off and on"
                 )

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from envs.real.arm import Arm, ArmError, State
-from envs.real.contact import Contact
+from envs.real.contact import Contact, MotorError
 from envs.real.effort import EffortLimits, checked_effort
 from envs.real.lost_replies import CONNECT_TRIES, LOST, Bridge
 from envs.real.park import Park
@@ -250,7 +250,7 @@ class Guard:
             try:
                 self._contact.check(state, time.monotonic())
             except ArmError as error:
-                self._lost = bool(state.errors)  # what a motor reports ends when its torque goes off and on
+                self._lost = isinstance(error, MotorError)  # otherwise it keeps its power: it may hang there
                 raise self._broken(error) from None
         return state
 

@@ -137,6 +137,17 @@ def test_what_a_motor_reports_holds_the_arm_at_once_and_it_is_connected_anew(mad
     steps(guard, now, 1, 0.05)
 
 
+def test_a_gripper_that_reports_overload_is_no_reason_to_cut_the_power_of_a_joint_that_is_hot(made, arm, now):
+    guard = made(temperature=(60, INF))
+    arm.errors = {"y": "overload"}
+    arm.reports("temperature", 70, 20)
+    with pytest.raises(ArmError, match="axis 'x': temperature 70"):
+        steps(guard, now, 12)
+    arm.log.clear()
+    guard.clear()
+    assert arm.log == ["hold"]
+
+
 def test_an_arm_whose_motor_reports_an_error_does_not_connect(made, arm, now):
     arm.errors = {"y": "overload, overheating"}
     with pytest.raises(ArmError, match="axis 'y': its motor reports overload, overheating"):
