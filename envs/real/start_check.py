@@ -34,7 +34,10 @@ class StartCheck:
         try:
             self._references = load(path)
         except ValueError as error:
+            if self._mode == "refuse":
+                raise
             log.warning("%s", error)
+            return
         self.due = self._references is not None
         if not self.due and self._mode == "refuse":
             raise ValueError(f"camera_check refuse: there is no {path}: {SAVE}")

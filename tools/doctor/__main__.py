@@ -27,12 +27,14 @@ from typing import TYPE_CHECKING, Any
 
 import envs
 from agent import cli
+from agent.data.episode_file import episode_paths
 from agent.spec import UserError
 from envs.base import RobotFault
 from envs.real.arm import ArmError
 from envs.real.camera_options import CameraError
 from envs.real.camera_reference import SAVE, References, load, reference_file
 from envs.real.camera_set import CameraSet
+from envs.real.hand import read_hand
 from envs.real.options import RealOptions, check, read_axis
 from envs.real.start_check import outside
 from tools.common.rollout import env_options
@@ -40,6 +42,8 @@ from tools.doctor import arm, cameras, computer, recorded
 from tools.doctor.lines import Line, Screen
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from envs.real.env import RealEnv
 
 WATCH_S = 4.0
@@ -63,9 +67,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--save-reference takes the pictures at home; it cannot be combined with --no-motion")
     name, given = arguments.env()
     options = options_of(name, given)
+    episode_paths(flags.data or [])  # what is missing is refused before the arm moves
     screen = Screen(flags.json)
     examine(name, given, options, flags, screen)
-    screen.add(*(computer.disk(folder) for folder in [Path(robot.spool), *(flags.data or [])]))
+    folders = [Path(robot.spool), *(path if path.is_dir() else path.parent for path in flags.data or [])]
+    screen.add(*(computer.disk(folder) for folder in folders))
     keys = computer.keys(link.keys, robot.robot_name)
     screen.add(*keys)
     if "address" in arguments.settings.get("link", {}) and not any(line.remedy for line in keys):
@@ -82,8 +88,7 @@ def options_of(name: str, given: dict[str, Any]) -> RealOptions:
         options = dataclasses.replace(options, arm=name)
     try:
         check(options)
-        for axis, about in options.axes.items():
-            read_axis(axis, about)
+        read_hand(options, {axis: read_axis(axis, about) for axis, about in options.axes.items()})
     except ValueError as error:
         raise UserError(str(error)) from None
     return options
@@ -98,26 +103,34 @@ def examine(name: str, given: dict[str, Any], options: RealOptions, flags: argpa
             screen.add(*computer.camera_device(camera, about))
     except ValueError as error:
         raise UserError(str(error)) from None
+    before = len(screen.lines)
     with contextlib.ExitStack() as stack:
         stack.callback(seen_by.close)
+        env = None
         try:
             env = stack.enter_context(contextlib.closing(arm_of(name, given)))
         except ValueError as error:
             screen.add(Line("arm", str(error), INSPECT))
-            start(seen_by, screen)
-            says = "sends frames, not compared without the arm"
-            screen.add(*(Line(f"camera {camera}", says) for camera in seen_by.readers))
-            return
-        axes = arm.axes_of(env)
         start(seen_by, screen)
-        if lines := [Line("arm", line, remedy) for line, remedy in outside(axes, arm.measured(env))]:
-            screen.add(*lines)  # it would move back inside
-            return
-        screen.add(Line("arm", f"{options.arm} answers, its {len(axes)} axes are within their limits"))
-        try:
-            at_home(env, seen_by, options, flags, screen)
-        except (RobotFault, ArmError, CameraError) as error:
-            screen.add(Line("arm", str(error), INSPECT))
+        if env:
+            examine_arm(env, seen_by, options, flags, screen)
+        told = {line.check for line in screen.lines[before:]}
+        left = [check for camera in seen_by.readers if (check := f"camera {camera}") not in told]
+        screen.add(*(Line(check, "sends frames, not compared") for check in left))
+
+
+def examine_arm(
+    env: RealEnv, seen_by: CameraSet, options: RealOptions, flags: argparse.Namespace, screen: Screen
+) -> None:
+    axes = arm.axes_of(env)
+    if lines := [Line("arm", line, remedy) for line, remedy in outside(axes, arm.measured(env))]:
+        screen.add(*lines)  # it would move back inside
+        return
+    screen.add(Line("arm", f"{options.arm} answers, its {len(axes)} axes are within their limits"))
+    try:
+        at_home(env, seen_by, options, flags, screen)
+    except (RobotFault, ArmError, CameraError) as error:
+        screen.add(Line("arm", str(error), INSPECT))
 
 
 def start(seen_by: CameraSet, screen: Screen) -> None:
@@ -131,6 +144,8 @@ def arm_of(name: str, given: dict[str, Any]) -> RealEnv:
         "cameras": {},
         "hand": {},  # each axis by itself
         "prompt": "",
+        "ready": "",
+        "reset_task": False,  # it shall go home
         "camera_check": "ignore",
         "classifier": None,
         "after_success": None,
@@ -155,14 +170,21 @@ def at_home(env: RealEnv, seen_by: CameraSet, options: RealOptions, flags: argpa
     elif known:
         seen = cameras.look(env, seen_by)
         screen.add(*cameras.compare(known.cameras, seen))
-        beside = path.with_suffix(".png")
-        cameras.draw(beside, known.cameras, seen)
-        screen.add(Line("cameras", f"beside the reference of {known.saved}: {beside}"))
+        screen.add(beside(path.with_suffix(".png"), known, seen))
     if not flags.no_motion:
         screen.add(*standing(env, watched, known, flags.data))
     screen.add(arm.loop_line(watched.busy_s, options.control_hz, env.realtime_denied))
     screen.add(arm.bus_line(watched.lost, watched.replies, watched.lasted_s))
     screen.add(computer.clock(watched.drift_s, watched.lasted_s))
+
+
+def beside(path: Path, known: References, seen: dict[str, np.ndarray]) -> Line:
+    """Draw what the cameras show beside their references, into `path`."""
+    try:
+        cameras.draw(path, known.cameras, seen)
+    except OSError as error:
+        return Line("cameras", f"{path}: cannot be written: {error.strerror}", "make room, or another camera_reference")
+    return Line("cameras", f"beside the reference of {known.saved}: {path}")
 
 
 def references(
@@ -189,11 +211,15 @@ def standing(env: RealEnv, watched: arm.Watched, known: References | None, data:
     """Commanded minus measured, against the demonstrations if there are any, else against the reference."""
     axes = arm.axes_of(env)
     lag, what = (known.lag, "the reference") if known else ({}, "")
-    lines = []
+    lines: list[Line] = []
+    found = recorded.Recorded()
     if data:
-        found = recorded.recorded(data, axes, env.action_axes, len(env.state.position))
-        lines = recorded.start_lines(found.start, axes)
-        if not found.start:
+        try:
+            found = recorded.recorded(data, axes, env.action_axes, len(env.state.position))
+            lines = recorded.start_lines(found.start, axes)
+        except UserError as error:
+            lines = [Line("data", str(error), "see what tools.inspect says of it")]
+        if not found.start and not lines:
             lines.append(Line("data", "has no 'proprio' of this arm", "give demonstrations that this arm recorded"))
         lag, what = (found.lag, "the demonstrations") if found.lag else (lag, what)
     return [*lines, *arm.lag_lines(watched.lag, axes, lag, what)]

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,24 @@ NUMBERED = re.compile(r"/dev/(video|tty[A-Z]+)\d+")
 JUMP_S = 0.05
 
 
-def stable_path(path: str, folders: Iterable[str] = STABLE) -> str:
+def stable_path(path: str, folders: Collection[str] = STABLE) -> str:
     """The link to a device that stays the same after a reboot; empty where there is none."""
     for folder in folders:
-        for name in sorted(glob.glob(f"{folder}/*")):
+        for name in [] if _shared(folder) else sorted(glob.glob(f"{folder}/*")):
             if os.path.realpath(name) == os.path.realpath(path):
                 return name
     return ""
 
 
-def device(check: str, path: str, key: str, folders: Iterable[str] = STABLE) -> Line:
+def _shared(folder: str) -> bool:
+    """Whether devices share a name in by-id: two of one kind without serial numbers do, and one of them has none."""
+    if os.path.basename(folder) != "by-id":
+        return False
+    named = {os.path.realpath(name) for name in glob.glob(f"{folder}/*")}
+    return any(os.path.realpath(name) not in named for name in glob.glob(f"{os.path.dirname(folder)}/by-path/*usb*"))
+
+
+def device(check: str, path: str, key: str, folders: Collection[str] = STABLE) -> Line:
     """Whether the device file `path`, given as `key` in the config, is there, may be used, and stays after a reboot."""
     if not os.path.exists(path):
         there = sorted(name for folder in folders for name in glob.glob(f"{folder}/*"))
@@ -44,6 +52,8 @@ def device(check: str, path: str, key: str, folders: Iterable[str] = STABLE) -> 
     stays = stable_path(path, folders)
     if NUMBERED.fullmatch(path) and stays:
         return Line(check, f"{path} may be another device after a reboot", f"set {key}: {stays}")
+    if os.path.dirname(path) in folders and stays and stays != path and _shared(os.path.dirname(path)):
+        return Line(check, f"{path} may be the name of two devices", f"set {key}: {stays}")
     return Line(check, f"{path} is there" + ("" if stays or not NUMBERED.fullmatch(path) else ", it has no other name"))
 
 

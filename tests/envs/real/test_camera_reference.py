@@ -220,3 +220,22 @@ def test_faults_of_the_mock_cameras(references):
         assert says in judge(references, "front", shown["front"]).says
         assert judge(references, "wrist", shown["wrist"]).good == (fault != "swap")
     assert all(np.array_equal(image, images[name]) for name, image in spoil(images, lambda name: False).items())
+
+
+def test_whatever_is_damaged_in_the_file_is_one_line(references, tmp_path):
+    """A byte that is another one, anywhere: a fault of the file, or of nothing that is looked at."""
+    path, draw = tmp_path / "reference.npz", np.random.default_rng(3)
+    with open(path, "wb") as file:
+        small = {"front": Reference(references["front"].image[:24, :24], np.ones((3, 2)))}
+        save(file, References(small, {"x": 0.25}, "2026-11-29 10:00"))
+    whole, refused = path.read_bytes(), 0
+    for _ in range(400):
+        data = bytearray(whole)
+        data[draw.integers(len(data))] ^= 1 << int(draw.integers(8))
+        path.write_bytes(data)
+        try:
+            load(path)
+        except ValueError as error:
+            assert "\n" not in str(error) and "--save-reference" in str(error)
+            refused += 1
+    assert refused > 200

@@ -78,6 +78,8 @@ def test_without_a_reference(options, logged, tmp_path):
     (tmp_path / "damaged.npz").write_bytes(b"PK")
     assert not StartCheck(options(camera_reference=str(tmp_path / "damaged.npz"))).due
     assert "not a file of reference pictures" in logged()[0]
+    with pytest.raises(ValueError, match="not a file of reference pictures"):
+        StartCheck(options(camera_reference=str(tmp_path / "damaged.npz"), camera_check="refuse"))
 
 
 def test_a_first_state_outside_of_the_limits(options, logged):

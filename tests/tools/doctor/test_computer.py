@@ -41,6 +41,21 @@ def test_a_number_without_another_name_passes(devices):
     assert not line.remedy and "no other name" in line.says
 
 
+def test_a_name_that_two_devices_share_is_no_help(devices):
+    """Two cameras of one kind without serial numbers: one link, to either of them."""
+    folder, folders = devices
+    by_id, by_path = folders
+    for number in (0, 2):
+        (folder / "by-path" / f"pci-1-usb-0:{number}-index0").symlink_to(folder / f"video{number}")
+    for path in (f"{folder}/video0", f"{by_id}/usb-cam-index0"):
+        assert computer.device("camera front", path, "d", folders).remedy.startswith(f"set d: {by_path}/pci-1-")
+    by_number = computer.device("camera front", f"{folder}/video2", "d", folders)
+    assert by_number.remedy == f"set d: {by_path}/pci-1-usb-0:2-index0"
+    assert not computer.device("camera front", f"{by_path}/pci-1-usb-0:2-index0", "d", folders).remedy
+    (folder / "by-id" / "usb-other-index0").symlink_to(folder / "video2")
+    assert not computer.device("camera front", f"{by_id}/usb-cam-index0", "d", folders).remedy
+
+
 def test_a_device_that_is_not_there_is_reported_with_those_that_are(devices, monkeypatch):
     folder, folders = devices
     line = computer.device("port", f"{folder}/ttyACM0", "arm_options.port", folders)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from classifier_file import write
 
 import envs
 from agent.spec import UserError
@@ -103,7 +104,7 @@ def test_without_motion_an_arm_elsewhere_is_not_compared(world, broken):
     broken("swap")
     elsewhere = {name: {**axis, "home": axis["high"] - axis.get("start", 0)} for name, axis in MOCK_AXES.items()}
     _, lines = examined({**world, "axes": elsewhere}, "--no-motion")
-    assert "camera agentview" not in lines and "not compared" in lines["cameras"]["says"]
+    assert "not compared" in lines["camera agentview"]["says"] and "not compared" in lines["cameras"]["says"]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,31 @@ def test_a_start_that_refuses_goes_on_when_the_camera_is_put_back(world, broken,
         env.close()
 
 
+def test_what_a_session_asks_or_learns_is_left_out(world, saved, tmp_path):
+    """A reset that asks a person, that waits for a classifier, or that leaves the arm where it is."""
+    ready = write(tmp_path / "never.pt", -9.0, {"agentview": (32, 32, 3)})
+    _, lines = examined({**world, "ready": ready, "prompt": "put the cube back", "reset_task": "true"})
+    assert lines["arm"]["ok"] and lines["axes"]["ok"] and lines["camera agentview"]["ok"], lines
+
+
+def test_a_picture_that_cannot_be_written_is_a_line(world, saved, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(doctor.cameras, "draw", full)
+    code, lines = examined(world)
+    assert code == 1 and "No space left" in lines["cameras"]["says"] and lines["axes"]["ok"]
+
+
+def test_an_arm_that_stops_on_its_way_does_not_hide_the_cameras(world, saved, monkeypatch):
+    def stuck(*_, **__):
+        raise RobotFault("axis 'x' has stood still")
+
+    monkeypatch.setattr(doctor.arm, "go", stuck)
+    code, lines = examined(world)
+    assert code == 1 and "stood still" in lines["arm"]["says"] and "not compared" in lines["camera agentview"]["says"]
+
+
 def test_an_arm_that_fails_does_not_hide_the_cameras(hardware, broken):
     broken("fault")
     code, lines = examined(hardware)
@@ -168,6 +194,8 @@ def test_what_is_no_arm_or_no_sense_is_a_usage_error():
         ["--env", "mock", "--axes", "{x: {low: 0, high: 1, home: 2}}"],
         ["--env", "mock", "--cameras", "{front: {sise: 3}}"],
         ["--env", "mock", "--save-reference", "--no-motion"],
+        ["--env", "mock", "--data", "no/such/folder"],
+        ["--env", "mock", "--hand", "{description: so101}"],  # its axes are none of the joints
     ):
         with pytest.raises(UserError):
             doctor.main(words)
