@@ -25,7 +25,7 @@ from robot_server.control_address import bound
 from tools.common.attempts import check_fits
 from tools.trials import ledger as ledgers
 from tools.trials.desk import KEYS, Desk
-from tools.trials.ledger import Ledger, Settings
+from tools.trials.ledger import RESULT_JSON, RESULT_TABLE, Ledger, Settings
 from tools.trials.report import summary, table
 from tools.trials.session import Trials
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from agent.run.checkpoint import Checkpoint
 
-RESULT = "result.json"
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ def evaluate_on_arm(
         if end and not ledger.trials:
             raise UserError(f"{out}: no episode has a result yet, there is nothing to end")
         code = 0
-        if ledger.remaining and not end and not (out / RESULT).exists():
+        if ledger.remaining and not end and not (out / RESULT_JSON).exists():
             code = _run(ledger, env, options, other_actions, robot)
             if ledger.remaining:
                 done = ledger.settings.total - len(ledger.remaining)
@@ -85,14 +84,17 @@ def evaluate_on_arm(
                 )
                 return None, code
         result = summary(ledger.settings, ledger.trials)
-        _write(out / RESULT, json.dumps(result, indent=1))
-        _write(out / "result.md", table(result))
+        _write(out / RESULT_JSON, json.dumps(result, indent=1))
+        _write(out / RESULT_TABLE, table(result))
         return result, code
 
 
 def _run(ledger: Ledger, env_name: str, options: dict[str, Any], other_actions: bool, robot: RobotConfig) -> int:
     """Run what remains. Returns the exit code."""
     loaded = [_load(path) for path in ledger.settings.names]
+    for path, before in zip(ledger.settings.names, ledger.settings.checkpoints):
+        if _identity(path) != before:
+            raise UserError(f"{path}: has just been replaced; evaluate a copy, or stop the learner that writes it")
     ledgers.drop_unfinished(ledger.folder / ledgers.VIDEOS)
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from agent.spec import Observation, UserError
+from agent.spec import Observation
 from tools.common.video import mp4, picture
 
 Frames = SimpleQueue[tuple[Observation, str] | None]
@@ -28,8 +28,8 @@ def _write(path: Path, fps: float, cameras: list[str], frames: Frames) -> None:
         with mp4(path, fps) as write:
             for observation, text in iter(frames.get, None):
                 write(picture(observation, cameras, text))
-    except UserError as error:  # the evaluation is worth more
-        log.warning("no video: %s", error)
+    except Exception as error:  # the evaluation is worth more; a package may be missing, too
+        log.warning("no video: %s", " ".join(str(error).split()))
 
 
 class Films:

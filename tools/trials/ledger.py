@@ -27,6 +27,7 @@ from agent.options import build
 from agent.spec import UserError
 
 SETTINGS, EPISODES, VIDEOS = "settings.json", "episodes.jsonl", "videos"
+RESULT_JSON, RESULT_TABLE = "result.json", "result.md"  # written at the end
 SUCCESS, FAILURE, VOID = "success", "failure", "void"
 KILLED = "the process was killed"
 
@@ -121,6 +122,7 @@ class Ledger:
         self.folder, self.settings, self._same_order = folder, settings, same_order
         self.trials: list[Trial] = []
         self._attempts = 0
+        self._others: list[str] = []  # files of these names that are not ours
         try:
             make_folder(folder)
             self._file = os.open(folder / EPISODES, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -130,6 +132,7 @@ class Ledger:
             os.close(self._file)
             raise UserError(f"{folder}: another tools.evaluate is running there")
         try:
+            self._check_own()
             self._read()
         except BaseException:
             self.close()
@@ -157,9 +160,21 @@ class Ledger:
         if not os.fstat(self._file).st_size:
             with contextlib.suppress(OSError):  # something else is there
                 (self.folder / EPISODES).unlink()
-                (self.folder / SETTINGS).unlink(missing_ok=True)
+                if SETTINGS not in self._others:
+                    (self.folder / SETTINGS).unlink(missing_ok=True)
                 self.folder.rmdir()
         os.close(self._file)
+
+    def _check_own(self) -> None:
+        """Raise UserError where a new evaluation would take the place of other files."""
+        if os.fstat(self._file).st_size:
+            return
+        self._others = [name for name in (SETTINGS, RESULT_JSON, RESULT_TABLE) if (self.folder / name).exists()]
+        with contextlib.suppress(UserError):
+            read_settings(self.folder)  # of an evaluation that was killed before its first episode
+            self._others.remove(SETTINGS)
+        if self._others:
+            raise UserError(f"{self.folder}: has a {self._others[0]} of something else; choose another --out")
 
     def _read(self) -> None:
         path = self.folder / EPISODES

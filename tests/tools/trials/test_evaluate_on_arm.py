@@ -26,6 +26,7 @@ from envs.fake import LOG
 from robot_server.control_client import Operator
 from tools.common.rollout import env_record, make_env
 from tools.evaluate import main
+from tools.trials import command as command_module
 from tools.trials.ledger import EPISODES, KILLED, read_settings
 
 ROOT = Path(__file__).parents[3]
@@ -199,6 +200,22 @@ def test_damaged_weights_are_refused_before_they_act(checkpoints, tmp_path):
     words = ["--env", "fake", "--verdict", "signal", "--out", str(tmp_path / "o")]
     with pytest.raises(UserError, match="its weights are damaged"):
         main(["--ckpt", str(checkpoints[1]), "--ckpt", str(tmp_path / "damaged.pt"), *words])
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(checkpoints, tmp_path, monkeypatch):
+    """By a learner that is still running: the table would name a content that did not act."""
+    path, load = tmp_path / "latest.pt", command_module._load
+    path.write_bytes(checkpoints[0].read_bytes())
+
+    def loading(name):
+        found = load(name)
+        path.write_bytes(checkpoints[1].read_bytes())
+        return found
+
+    monkeypatch.setattr(command_module, "_load", loading)
+    with pytest.raises(UserError, match=r"latest.pt: has just been replaced"):
+        main(["--ckpt", str(path), "--env", "fake", "--verdict", "signal", "--out", str(tmp_path / "o")])
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_command_on_the_page_is_understood_as_the_page_says(monkeypatch):

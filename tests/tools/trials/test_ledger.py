@@ -9,7 +9,7 @@ import pytest
 from trial_parts import evaluate, settings
 
 from agent.spec import UserError
-from tools.trials.ledger import EPISODES, KILLED, SETTINGS, Ledger
+from tools.trials.ledger import EPISODES, KILLED, RESULT_JSON, RESULT_TABLE, SETTINGS, Ledger, read_settings
 
 
 @pytest.fixture
@@ -120,3 +120,25 @@ def test_each_line_is_synced_before_the_arm_moves_on(tmp_path, desk, keys, monke
         synced.clear()
         ledger.begin(0)
         assert synced == [(tmp_path / EPISODES).stat().st_size]
+
+
+@pytest.mark.parametrize("name", [SETTINGS, RESULT_JSON, RESULT_TABLE])
+def test_files_of_something_else_are_left_as_they_are(tmp_path, name):
+    (tmp_path / name).write_text('{"editor.fontSize": 12}')
+    with pytest.raises(UserError, match=f"has a {name} of something else; choose another --out"):
+        Ledger(tmp_path, settings("0", "1"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == '{"editor.fontSize": 12}'
+
+
+def test_one_that_was_killed_before_its_first_episode_may_begin_with_other_settings(tmp_path):
+    with contextlib.closing(Ledger(tmp_path, settings("0", "1"))) as killed:
+        killed.start()
+        os.truncate(tmp_path / EPISODES, 0)
+        (tmp_path / "keep").touch()
+        saved = (tmp_path / SETTINGS).read_bytes()
+    (tmp_path / SETTINGS).write_bytes(saved)
+    with contextlib.closing(Ledger(tmp_path, settings("2", "3"))) as ledger:
+        ledger.start()
+        ledger.begin(0)
+        assert read_settings(tmp_path).names == ["2", "3"]

@@ -7,6 +7,7 @@ import pytest
 from trial_parts import Arm, Coin, evaluate, fault_at, settings
 
 from tools.trials import desk as desk_module
+from tools.trials import film
 from tools.trials.report import summary
 
 
@@ -215,3 +216,14 @@ def test_what_is_broken_in_a_simulation_is_an_error(tmp_path, desk):
 
     with pytest.raises(Exception, match="proprio"):
         evaluate(tmp_path, desk, (1.0,), Broken())
+
+
+def test_a_video_that_cannot_be_made_costs_no_episode(tmp_path, monkeypatch, logged):
+    def missing(*_):
+        raise ImportError("No module named 'av'")
+
+    monkeypatch.setattr(film, "mp4", missing)
+    films = film.Films(["top"], 10.0)
+    films.add(tmp_path / "a.mp4", {}, "step 0")
+    films.close()
+    assert logged() == ["no video: No module named 'av'"] and not films.busy
