@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,10 @@ class Take:
     error: str = ""
 
 
+class Stopped(Exception):
+    """The person has asked for the end while the environment was being reset."""
+
+
 class Recorder:
     """Records episodes of `env` driven by `device`.
 
@@ -65,6 +70,7 @@ class Recorder:
         self._arm = paced_env(env)
         self._clock = Clock(rate(env, config))
         self._seen: Observation = {}  # at the end of the last episode
+        self._paused = False  # within a reset
         if self._arm:
             self._arm.ask = self._prompt
         device.step_s, device.layout = 1 / self._clock.hz, layout_if_any(env)
@@ -83,7 +89,10 @@ class Recorder:
         while self._device.hold_reason and not self._stop():  # the environment's reset would move the arm
             self._say(f"no reset: {self._device.hold_reason}", self._seen, [], self._device.read())
             self._clock.wait()
-        observation = self._stepper.reset(seed)
+        try:
+            observation = self._reset(seed)
+        except Stopped:
+            return Take(None, "stop")
         self._spec.check_observation(observation)
         ready()
         self._device.drop_events()  # what was pressed during the reset
@@ -146,17 +155,37 @@ class Recorder:
                 self._arm.hold()
         self._clock.wait()
 
+    def _reset(self, seed: int) -> Observation:
+        """Of the environment. A real arm can be paused and stopped on its way. Raises Stopped."""
+        if not self._arm:
+            return self._stepper.reset(seed)
+        self._paused, before = False, self._arm.paused
+        self._arm.paused = self._pauses
+        try:
+            return self._stepper.reset(seed)
+        finally:
+            self._arm.paused = before
+
+    def _pauses(self, left_s: float) -> bool:
+        """Whether an arm that is being reset must not move now."""
+        self._paused, ending = self._events(self._device.read(), self._paused)
+        if self._stop() or ending == "stop":
+            raise Stopped
+        time.sleep(left_s)
+        return self._paused or bool(self._device.hold_reason)
+
     def _prompt(self, prompt: str) -> None:
-        """What a reset asks the person to do: any event, or a motion, says that it is done."""
+        """What a reset asks the person to do: a motion, or any event but a pause, says that it is done."""
         while not self._stop():
             command = self._device.read()
-            if "stop" in command.events:
+            if "stop" in command.events and not self._device.latches:
                 break
-            if command.events or (command.enabled and command.moves):
+            done = set(command.events) - {"pause", "stop"} or (command.enabled and command.moves)
+            if done and not self._device.hold_reason:
                 return
             self._say(f"{prompt} (then Enter)", self._seen, [], command)
             self._clock.wait()
-        raise KeyboardInterrupt  # the arm must not go on to where the episode would start
+        raise Stopped  # the arm must not go on to where the episode would start
 
     def _step(self, command: Command) -> Transition:
         """final_observation is set on every one: what came after it."""

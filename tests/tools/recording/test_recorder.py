@@ -9,7 +9,7 @@ from envs.base import RobotFault
 from robot_server.command import Command, Device
 from tools.common.rollout import make_env
 from tools.recording.config import CollectConfig
-from tools.recording.recorder import Recorder, rate
+from tools.recording.recorder import Recorder, Take, rate
 
 SEED = 3
 
@@ -303,10 +303,13 @@ class Paced(gymnasium.Wrapper):
     def __init__(self, env):
         super().__init__(env)
         self.log, self.ask, self.fault_at = [], None, None
+        self.paused, self.moves = None, 0  # periods of a reset's way
 
     def reset(self, **how):
         if self.ask:
             self.ask("put it back")
+        for _ in range(self.moves):
+            self.log.append("held" if self.paused(0.0) else "moves")
         self.log.append("reset")
         return self.env.reset(**how)
 
@@ -343,9 +346,50 @@ def test_a_real_arm_paces_the_steps_itself_and_is_held_between_them(env):
 def test_nothing_moves_when_a_person_stops_at_the_prompt(env):
     for commands in ([NOTHING, go(0, 0, "stop")], [NOTHING]):
         arm = Paced(env)
-        with pytest.raises(KeyboardInterrupt):
-            by_hand(arm, *commands, waits=[])
-        assert arm.log == []
+        take = by_hand(arm, *commands, waits=[])
+        assert arm.log == [] and take.episode is None and take.ending == "stop"
+
+
+def test_a_pause_is_no_answer_to_the_prompt(env):
+    arm = Paced(env)
+    by_hand(arm, go(0, 0, "pause"), go(0, 0, "pause"), go(0, 0, "stop"), waits=[])
+    assert arm.log == []
+
+
+def resets(arm, hand):
+    """What was recorded, and what the arm did, of a reset of five periods."""
+    recorder = Recorder(arm, hand, CollectConfig(hz=1e6), stop=lambda: hand.stopped)
+    arm.ask, arm.moves = None, 5
+    return recorder.record(SEED), arm.log
+
+
+def test_an_arm_can_be_paused_and_stopped_while_it_is_reset(env):
+    pause, resume = go(0, 0, "pause"), go(0, 0, "resume")
+    _, log = resets(Paced(env), Hand(NOTHING, pause, NOTHING, resume, NOTHING, NOTHING))
+    assert log[:6] == ["moves", "held", "held", "moves", "moves", "reset"]
+    take, log = resets(Paced(env), Hand(NOTHING, go(0, 0, "stop"), NOTHING))
+    assert log == ["moves"] and take == Take(None, "stop")
+    take, log = resets(Paced(env), Hand())  # Ctrl-C
+    assert log == [] and take == Take(None, "stop")
+
+
+class Latching(Hand):
+    """Latches a stop until "resume"."""
+
+    latches, hold_reason = True, ""
+
+    def read(self):
+        command = super().read()
+        if command.events:
+            self.hold_reason = "stopped by a person" if "stop" in command.events else ""
+        return command
+
+
+def test_a_stop_that_the_page_latches_holds_a_reset(env):
+    """It was not read until the reset had ended: the arm went on moving."""
+    page = Latching(NOTHING, go(0, 0, "stop"), NOTHING, go(0, 0, "resume"), NOTHING, NOTHING)
+    _, log = resets(Paced(env), page)
+    assert log[:6] == ["moves", "held", "held", "moves", "moves", "reset"]
 
 
 def test_what_an_arm_did_before_its_fault_is_kept(env):
