@@ -127,6 +127,15 @@ def state_names(env: gymnasium.Env) -> dict[str, list[str]]:
         return {}
 
 
+def ask_in_terminal(prompt: str) -> None:
+    """Wait for Enter. Raises RobotFault where nobody can press it."""
+    try:
+        input(f"{prompt} (Enter) ")
+    except EOFError:
+        line = f"a reset asks a person ({prompt}), and there is no terminal"
+        raise RobotFault(f"{line}: start it in one, or with the operator's page") from None
+
+
 def is_flag(value: object) -> bool:
     """Whether `value` is a bool, or a number (a NumPy scalar, an array with one element) that is 0 or 1."""
     if isinstance(value, (np.ndarray, np.generic)):

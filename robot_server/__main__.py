@@ -29,6 +29,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import envs
@@ -133,7 +134,7 @@ def connect(config: LinkConfig, robot: RobotConfig, env: gymnasium.Env, record: 
     if robot.reset_address == config.address:
         raise UserError(f"robot.reset_address is the learner's own, {config.address}: the reset policy has another")
     resets = dataclasses.replace(record, options={**record.options, RESET_TASK: True})
-    second = link(robot.reset_address, resets, f"{robot.spool}-reset")
+    second = link(robot.reset_address, resets, f"{Path(robot.spool)}-reset")
     return [link(config.address, record, robot.spool), second]
 
 

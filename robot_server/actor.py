@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -39,8 +40,7 @@ class Summary:
     """One episode. policy_version: of its last step. cut: it was stopped before its own end.
 
     ending: one of command.ENDINGS, if a person ended it. by_hand: steps of a person. true_success: the environment's
-    own success, where a classifier judges in its place. person_s: seconds that a person drove, or the reset waited for
-    one, prompts times.
+    own success, where a classifier judges in its place.
     """
 
     number: int
@@ -52,8 +52,6 @@ class Summary:
     ending: str = ""
     by_hand: int = 0
     true_success: bool | None = None
-    person_s: float = 0.0
-    prompts: int = 0
 
     def __str__(self) -> str:
         outcome = "success" if self.success else "cut short" if self.cut else "failure"
@@ -78,9 +76,11 @@ def run_episode(
     max_backlog: float = math.inf,
     control: Control | None = None,
     reset_options: dict[str, Any] | None = None,
+    spent: Callable[[float, int], object] = lambda person_s, prompts: None,
 ) -> Summary:
     """One episode of `env` (a gymnasium.Env), reset with `seed`. clock: the env's own, if that is a real arm.
-    reset_options: of that reset.
+    reset_options: of that reset. spent: called at the end, also after an exception, with the seconds that a person
+    drove or that the robot waited for one, and how often the reset asked one.
 
     The learner being away changes nothing, the policy stays the last one; but a simulation (no clock.hz) waits once
     more than `max_backlog` steps have not been sent. When `stop()` turns true, the step under way becomes the last,
@@ -93,8 +93,10 @@ def run_episode(
     ObservationFault for an observation or reward that is not finite: the episode ends, truncated, before it.
     """
     episode = Running(env, policy, link, clock, deterministic, stop, control)
-    episode.reset(seed, reset_options)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: spent(episode.person_s, episode.prompt.count))
+        episode.reset(seed, reset_options)
+        stack.callback(episode.end)
         while not episode.over:
             if not clock.hz:
                 hold_for_learner(link, stop, max_backlog, control)
@@ -103,8 +105,6 @@ def run_episode(
             if command and episode.interrupted(command):
                 continue
             episode.step(command)
-    finally:
-        episode.end()
     return episode.summary()
 
 
@@ -126,7 +126,8 @@ class Running:
         self.arm = paced_env(env)
         self.stepper = Stepper(env, link.spec)
         self.real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
-        self.prompt = Prompt(link, control, stop)
+        self.prompt, self.pauses = Prompt(link, control, stop), Pauses(link, control, stop)
+        self.paused_s = 0.0
         self.number = self.by_hand = 0
         self.over = self.cut = False
         self.moved = False  # a person moved the arm in the last step
@@ -140,7 +141,7 @@ class Running:
         link, control, hz = self.link, self.control, self.clock.hz
         swap(self.policy, link)
         if self.arm:
-            self.arm.paused, self.arm.ask = Pauses(link, control, self.stop), self.prompt
+            self.arm.paused, self.arm.ask = self.pauses, self.prompt
         self.observation = self.stepper.reset(seed, options)
         if self.arm:
             self.arm.paused = Pauses(link, control)
@@ -165,7 +166,7 @@ class Running:
         if paused:
             if self.arm:
                 self.arm.hold()
-            pause(control, self.link, self.clock, self.stop)
+            self.paused_s += pause(control, self.link, self.clock, self.stop)
         if self.ending or (paused and self.stop()):
             if self.arm and control.stopped:
                 self.arm.hold()
@@ -235,23 +236,19 @@ class Running:
         self.link.cut(self.observation, self.ending)  # an episode that has ended is not touched
         self.link.save()
 
+    @property
+    def person_s(self) -> float:
+        """Seconds that a person drove, or that it waited for one."""
+        driven_s = self.by_hand / (self.clock.hz or self.real_time.hz)
+        return self.prompt.waited_s + self.pauses.held_s + self.paused_s + driven_s
+
     def summary(self) -> Summary:
         """With the person's verdict applied."""
         steps = len(self.rewards)
         rewards, successes = np.array(self.rewards), np.array(self.successes, bool)
         given, successful = outcome(self.ending if steps else "", rewards, successes)
         figures = (self.number, steps, float(given.sum()), bool(successful.any()))
-        person_s = self.prompt.waited_s + self.by_hand / (self.clock.hz or self.real_time.hz)
-        return Summary(
-            *figures,
-            self.link.version,
-            self.cut,
-            self.ending,
-            self.by_hand,
-            self.true_success,
-            person_s,
-            self.prompt.count,
-        )
+        return Summary(*figures, self.link.version, self.cut, self.ending, self.by_hand, self.true_success)
 
 
 def swap(policy: Acting, link: StepSink) -> None:

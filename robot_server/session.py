@@ -80,6 +80,7 @@ class Session:
                 robot.max_backlog_steps,
                 self.control,
                 player.reset_options,
+                self.tally.spend,
             )
         except RobotFault as fault:
             self.wait_for_release(fault, link)
@@ -106,15 +107,17 @@ class Session:
         began = time.monotonic()
         cleared(fault, self.arm, link, self.control, self.over)
         if not fault.by_itself:
-            self.tally.person_s += time.monotonic() - began
+            self.tally.spend(time.monotonic() - began)
 
     def may_act(self, link: Link) -> bool:
         """See the function of that name; waiting for a release or Resume is a person's time."""
+        if self.control:
+            self.control.serve()  # what was pressed meanwhile
         waits = bool(self.control and self.control.hold_reason)
         began = time.monotonic()
         may = may_act(link, self.robot, self.over, self.control)
         if waits:
-            self.tally.person_s += time.monotonic() - began
+            self.tally.spend(time.monotonic() - began)
         return may
 
 

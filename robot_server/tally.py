@@ -25,8 +25,8 @@ LINK_HEALTH = {  # name for the operator's page -> attribute of the link
 class Tally:
     """What the operator's socket reports besides the running episode.
 
-    person_s: seconds that a person drove, or that the robot waited for one: in prompts, and for a release after a stop
-    or a fault. resets: episodes of the reset policy by whether they succeeded. history: gets every episode.
+    person_s: seconds that a person drove, or that the robot waited for one: in prompts and pauses, and for a release
+    after a stop or a fault. resets: episodes of the reset policy by whether they succeeded. history: gets all episodes.
     """
 
     def __init__(self, name: str, link: Link, arm: PacedEnv | None = None) -> None:
@@ -39,8 +39,12 @@ class Tally:
         self.classified: Counter[tuple[bool, bool]] = Counter()
         self._version, self._since_s = 0, time.monotonic()
 
+    def spend(self, person_s: float, prompts: int = 0) -> None:
+        """Of a person's time."""
+        self.person_s += person_s
+        self.prompts += prompts
+
     def count(self, summary: Summary) -> None:
-        self._count_person(summary)
         self.discarded += summary.ending == "discard"
         self.episodes += summary.ending != "discard"
         self.successes += summary.success and summary.ending != "discard"
@@ -51,7 +55,6 @@ class Tally:
 
     def count_reset(self, summary: Summary) -> None:
         """An episode of the reset policy."""
-        self._count_person(summary)
         self.resets[summary.success] += 1
         self._remember(summary, "reset")
 
@@ -59,10 +62,6 @@ class Tally:
         if self.history:
             given = (summary.number, outcome, summary.steps, summary.by_hand, summary.episode_return)
             self.history.episode(*given)
-
-    def _count_person(self, summary: Summary) -> None:
-        self.person_s += summary.person_s
-        self.prompts += summary.prompts
 
     def verdicts(self) -> str:
         right, wrong, missed = (self.classified[words] for words in ((True, True), (True, False), (False, True)))

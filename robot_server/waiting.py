@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent.spec import Observation, Spec, Transition
+from envs.base import ask_in_terminal
 from envs.clock import Clock
 from robot_server.control import Control
 
@@ -49,10 +50,15 @@ class StepSink(Protocol):
 
 
 class Pauses:
-    """What a real arm asks while a step or a reset takes its time: whether it is to be held now."""
+    """What a real arm asks while a step or a reset takes its time: whether it is to be held now.
+
+    held_s: for how long it was.
+    """
 
     def __init__(self, link: StepSink, control: Control | None, stop: Callable[[], bool] = lambda: False) -> None:
         self._link, self._control, self._stop = link, control, stop
+        self.held_s = 0.0
+        self._since_s = math.inf  # when it was looked at last, if it was held then
 
     def __call__(self, left_s: float) -> bool:
         """Gives the time to link and operator. Raises KeyboardInterrupt when `stop()`."""
@@ -61,7 +67,10 @@ class Pauses:
         self._link.wait(min(left_s, 0.01))
         if self._control:
             self._control.serve()
-        return bool(self._control and self._control.hold_reason)
+        held, now_s = bool(self._control and self._control.hold_reason), time.monotonic()
+        self.held_s += max(0.0, now_s - self._since_s)
+        self._since_s = now_s if held else math.inf
+        return held
 
 
 class Prompt:
@@ -84,7 +93,7 @@ class Prompt:
 
     def _ask(self, prompt: str) -> None:
         if not self._control:
-            input(f"{prompt} (Enter) ")
+            ask_in_terminal(prompt)
             return
         log.info("%s (then press Resume in the panel)", prompt, extra={"kind": "stop"})
         self._control.latch_pause(prompt)
@@ -100,9 +109,10 @@ def hold_for_learner(link: StepSink, stop: Callable[[], bool], max_backlog: floa
             control.serve()
 
 
-def pause(control: Control, link: StepSink, clock: Clock, stop: Callable[[], bool]) -> None:
-    """Until a person lets go on, or ends the episode, or `stop()`."""
-    say_s: float = time.monotonic() + SAY_S
+def pause(control: Control, link: StepSink, clock: Clock, stop: Callable[[], bool]) -> float:
+    """Until a person lets go on, or ends the episode, or `stop()`. Returns how long that took, s."""
+    began_s = time.monotonic()
+    say_s: float = began_s + SAY_S
     while control.hold_reason and not control.waiting and not stop():
         if time.monotonic() >= say_s:
             log.info("%s: held between two steps", control.hold_reason, extra={"kind": "stop"})
@@ -110,3 +120,4 @@ def pause(control: Control, link: StepSink, clock: Clock, stop: Callable[[], boo
         link.pump()
         control.wait(0.02)
     clock.start()
+    return time.monotonic() - began_s

@@ -16,7 +16,10 @@ class InProcess:
     def __init__(self, setup, arm):
         self.setup, self.guard = setup, Guard(setup, arm)
         self.axes, self.first = arm.axes, self.guard.connect()
-        self.state, self.hold, self.scene = self.guard.state, self.guard.hold, self.guard.scene
+        self.state, self.hold = self.guard.state, self.guard.hold
+
+    def scene(self, seed, paused):
+        return self.guard.scene(seed)
 
     def command(self, requested):
         return self.guard.command(requested, guard_module.time.monotonic())

@@ -41,7 +41,8 @@ from envs.start import module_command
 
 CONNECT_S = 60.0  # an arm may take so long to get ready
 PARK_S = 60.0  # or to be parked
-LOOK_S = 0.02  # while it is being parked, between two looks at who may stop it
+SCENE_S = 60.0  # or to put the scene back
+LOOK_S = 0.02  # while it does, between two looks at who may stop it
 
 
 log = logging.getLogger(__name__)
@@ -202,9 +203,18 @@ class ArmProcess:
         """Raises ArmError, and the arm is held then too."""
         return self._state("hold")
 
-    def scene(self, seed: int) -> State:
-        """Raises ArmError."""
-        return self._state("scene", seed)
+    def scene(self, seed: int, paused: Callable[[float], object] = time.sleep) -> State:
+        """Let the arm's driver put the scene back, SCENE_S at most. paused: waits for so long. Raises ArmError."""
+        self._number += 1
+        end_s = time.monotonic() + SCENE_S
+        with contextlib.suppress(OSError):  # _answer says it
+            self._connection.send((self._number, "scene", seed))
+            while not self._connection.poll(0):
+                if time.monotonic() > end_s:
+                    raise ArmError(f"the arm's driver has not put the scene back within {SCENE_S:g} s")
+                paused(LOOK_S)
+        state: State = self._answer(self._timeout_s)
+        return state
 
     def clear(self) -> State:
         """A person has looked. Raises ArmError when the trouble is still there."""

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.base import EE_POS, EE_ROT, RESET_TASK, Info, Observation, PacedEnv, RobotFault, is_flag
+from envs.base import EE_POS, EE_ROT, RESET_TASK, Info, Observation, PacedEnv, RobotFault, ask_in_terminal, is_flag
 from envs.clock import Clock
 from envs.real.actions import Actions, AxisActions
 from envs.real.arm import ArmError, State
@@ -26,15 +26,12 @@ from envs.real.lost_replies import LostReplies
 from envs.real.options import Axis, RealOptions, check, read_axis
 from envs.real.ready import Ready
 from envs.real.realtime import real_time
-from envs.real.route import Route
+from envs.real.route import Ways
 from envs.real.start_check import StartCheck
 from envs.real.startup import effort_limits, start_arm
 
 LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
-ARRIVED = 0.02  # of an axis's range: so near is there
-SETTLE_TIMEOUT_S = 3.0
-STANDS, STOOD_S = 0.01, 0.4  # an axis that moves by less than that share of its range for so long stands
-STAND_TIMEOUT_S = 1.0
+STAND_TIMEOUT_S = 1.0  # for which it may swing at home
 
 
 class RealEnv(gymnasium.Env, PacedEnv):
@@ -58,7 +55,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
     def __init__(self, options: RealOptions) -> None:
         self.options, self.task_name = options, str(options.arm_options.get("task", options.arm))
         self.paused: Callable[[float], bool] = _sleep
-        self.ask: Callable[[str], object] = lambda prompt: input(f"{prompt} (Enter) ")
+        self.ask: Callable[[str], object] = ask_in_terminal
         check(options)
         self._named = {name: read_axis(name, given) for name, given in options.axes.items()}
         self._period_s = 1 / options.control_hz
@@ -82,6 +79,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._actions: Actions = (
                 HandActions(hand, named, axes, period_s) if hand else AxisActions(named, axes, period_s)
             )
+            self._ways = Ways(named, axes, options.reset_speed, period_s)
             self.target = self._arm.first.position
             self._start_check.first_state(self._named, self.target[self.action_axes])
             self._actions.rest(self.target, anew=True)
@@ -218,13 +216,20 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._rest(self._arm.hold())
             self._start_check.at_home(self._cameras, self._arm.state, self.paused)
             self.clock.start()
-        self._rest(self._arm.scene(int(self.np_random.integers(2**31))))
+        self._await_release()
+        self._rest(self._arm.hold())
+        self._rest(self._arm.scene(int(self.np_random.integers(2**31)), self.paused))
         if self._ready:
-            self._rest(self._arm.hold())
-            self._ready.ensure(lambda: self._observe()[0], self._ask, self.options.prompt)
+            self.clock.start()
+            self._ready.ensure(self._next, self._ask, self.options.prompt)
         elif self.options.prompt:
             self._ask(self.options.prompt)
         self._go(start)
+
+    def _next(self) -> Observation:
+        """What is seen a period later."""
+        self._wait()
+        return self._observe()[0]
 
     def _ask(self, prompt: str) -> None:
         self._rest(self._arm.hold())
@@ -233,12 +238,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
     def _go(self, place: Mapping[str, float]) -> None:
         """Move the named axes there, evenly. Raises ArmError when it does not arrive."""
-        named = [self._named.get(name) for name in self._arm.axes]
-        speed = np.array([axis.speed if axis else np.inf for axis in named])
-        # A gripper may have something between its fingers.
-        near = np.array([ARRIVED * (axis.high - axis.low) if axis and not axis.gripper else np.inf for axis in named])
-        stride = speed * self.options.reset_speed * self._period_s
-        route = Route(self.target, self._goal(place), stride, near, int(SETTLE_TIMEOUT_S / self._period_s))
+        self._await_release()
+        route = self._ways.route(self.target, place)
         while not route.over:
             _, self.target, state = self._arm.command(route.next())
             self._held = False
@@ -252,22 +253,15 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
     def _settle(self, place: Mapping[str, float]) -> None:
         """Command the arm to `place`, where it is but for grippers, until all of it stands; STAND_TIMEOUT_S at most."""
-        goal, named = self._goal(place), [self._named.get(name) for name in self._arm.axes]
-        moves = STANDS * np.array([axis.high - axis.low if axis else np.inf for axis in named])
+        self._await_release()
+        goal = self._ways.goal(self.target, place)
         seen: list[np.ndarray] = []
         while len(seen) * self._period_s < STAND_TIMEOUT_S:
             _, self.target, state = self._arm.command(goal)
             self._held = False
             seen.append(state.position)
-            newest = seen[-1 - int(np.ceil(STOOD_S / self._period_s)) :]
-            if self._wait() or (len(newest) < len(seen) and np.all(np.ptp(newest, axis=0) < moves)):
+            if self._wait() or self._ways.stands(seen):
                 return
-
-    def _goal(self, place: Mapping[str, float]) -> np.ndarray:
-        goal: np.ndarray = self.target.copy()
-        for name, value in place.items():
-            goal[self._arm.axes.index(name)] = value
-        return goal
 
     def _wait(self) -> bool:
         """Until the deadline; whether the arm had to be held meanwhile."""
@@ -276,13 +270,24 @@ class RealEnv(gymnasium.Env, PacedEnv):
         def idle(left_s: float) -> None:
             nonlocal held
             self._cameras.watch()  # one that has gone ends the step now
-            if self.paused(min(left_s, LOOK_S)):
-                held = True
-                if not self._held:
-                    self._rest(self._arm.hold())
+            held = self._pauses(min(left_s, LOOK_S)) or held
 
         self.clock.wait(idle)
         return held
+
+    def _pauses(self, left_s: float) -> bool:
+        """Give the time to the operator; whether the arm must not move now, which is held then."""
+        pauses = self.paused(left_s)
+        if pauses and not self._held:
+            self._rest(self._arm.hold())
+        return pauses
+
+    def _await_release(self) -> None:
+        """Before something moves anew: until nobody has stopped or paused it."""
+        left_s = 0.0
+        while self._pauses(left_s):
+            left_s = LOOK_S
+        self.clock.start()
 
     def _observe(self) -> tuple[dict[str, np.ndarray], float]:
         """(observation, age of its oldest part, s)"""

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from agent.options import nearest
 from envs.real.mock_arm import WorldOptions
 from envs.real.mock_camera_faults import spoil
 
 LOG = "MOCK_LOG"
+FAULTS = ("stall", "disconnect", "fault", "late", "swap")
+CAMERA_FAULTS = ("freeze", "unplug", "move", "rotate", "dim", "cover")
 
 
 class Hardware:
@@ -64,16 +67,21 @@ class Hardware:
     def broken(self, fault: str) -> bool:
         return time.monotonic() < self._ends.get(fault, 0.0)
 
-    def break_(self, fault: str, for_s: float) -> None:
+    def break_(self, fault: str, for_s: float) -> str:
+        """Why there is no such fault, in one line, or ""."""
+        known = [*FAULTS, *(f"{kind}:{camera}" for kind in CAMERA_FAULTS for camera in self.options.cameras)]
+        if fault not in known:
+            return f"{fault}: there is no such fault{nearest(fault, known)}: {', '.join(known)}"
         self._ends[fault] = time.monotonic() + for_s
+        return ""
 
     def new_scene(self, seed: int) -> None:
         self._scene = seed
 
     def tick(self) -> None:
-        if self._scene is not None:
-            self.rearrange(self._scene)
-            self._scene = None
+        scene, self._scene = self._scene, None
+        if scene is not None:
+            self.rearrange(scene)
         target = self.advance()
         if self._log:
             position, sent = self.measured.round(5).tolist(), target.round(5).tolist()

@@ -62,7 +62,7 @@ class Lines:
 
     def __init__(self, world: Hardware) -> None:
         self.world = world
-        self.open = 0
+        self.open, self._counting = 0, threading.Lock()
         self._arm = False
         self.alone_s = time.monotonic()
         self._listener = Listener(world.options.socket, "AF_UNIX")
@@ -74,20 +74,25 @@ class Lines:
                 threading.Thread(target=self._serve, args=(self._listener.accept(),), daemon=True).start()
 
     def _serve(self, line: Connection) -> None:
-        self.open += 1
-        with contextlib.suppress(OSError, EOFError, ValueError, TypeError), line:
-            kind, *more = line.recv()
-            if kind == "arm":
-                self._serve_arm(line)
-            elif kind == "camera":
-                self._serve_camera(line, *more)
-            elif kind == "scene":
-                self._serve_scene(line)
-            elif kind == "fault":
-                self.world.break_(*more)
-                line.send("done")
-        self.open -= 1
-        self.alone_s = time.monotonic()
+        self._count(1)
+        try:
+            with contextlib.suppress(OSError, EOFError, ValueError, TypeError), line:
+                kind, *more = line.recv()
+                if kind == "arm":
+                    self._serve_arm(line)
+                elif kind == "camera":
+                    self._serve_camera(line, *more)
+                elif kind == "scene":
+                    self._serve_scene(line)
+                elif kind == "fault":
+                    line.send(self.world.break_(*more))
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.open += change
+            self.alone_s = time.monotonic()
 
     def _serve_arm(self, line: Connection) -> None:
         """One at a time, as a serial line. The answer to whatever is asked is the state."""
@@ -148,10 +153,11 @@ class Lines:
 
 
 def send_fault(path: str, fault: str, for_s: float) -> None:
-    """Raises OSError when no world runs there."""
+    """Raises OSError when no world runs there, ValueError, one line, for a fault that it has not."""
     with Client(path, "AF_UNIX") as line:
         line.send(("fault", fault, for_s))
-        line.recv()
+        if why := line.recv():
+            raise ValueError(why)
 
 
 def main() -> None:
@@ -169,6 +175,8 @@ def main() -> None:
             send_fault(flags.socket, flags.fault, flags.for_s)
         except OSError as error:
             sys.exit(f"error: {flags.socket}: {error.strerror or error}: does a mock arm run?")
+        except ValueError as error:
+            sys.exit(f"error: --fault {error}")
         return
     if not flags.keep:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is hardware

@@ -122,6 +122,9 @@ class RealOptions:
 def read_axis(name: str, given: Mapping[str, Any]) -> Axis:
     """The axis `name`, checked. Raises ValueError, one line."""
     axis = build(Axis, given, f"axes: '{name}': ")
+    if axis.low >= axis.high:
+        where = f"low {axis.low:g} is not below high {axis.high:g}"
+        raise ValueError(f"axes: '{name}': {where}; an axis that shall stay where it is is left out")
     if (
         not axis.low <= axis.home <= axis.high
         or not axis.low <= axis.home - axis.start <= axis.home + axis.start <= axis.high

@@ -40,10 +40,17 @@ class Ready:
     def ensure(
         self, observe: Callable[[], Mapping[str, np.ndarray]], ask: Callable[[str], object], prompt: str
     ) -> None:
-        """Ask a person only where the scene is not ready; once more where it is still not. Then the person is right."""
+        """Ask a person only where the scene is not ready; once more where it is still not. Then the person is right.
+
+        observe: what is seen next, each time it is called.
+        """
         for again in ("", " (the cameras still show a scene that is not ready; Resume again to go on)"):
-            seen = self._classifier.probability(observe())
-            if seen >= self._classifier.threshold:
+            recent, seen = self._classifier.recent(), list[float]()
+            while len(seen) < self._classifier.n:
+                seen.append(self._classifier.probability(observe()))
+                ready = recent.add(seen[-1])
+            if ready:
                 return
-            log.info("the scene is not ready (%.2f, threshold %.2f)", seen, self._classifier.threshold)
+            what = ", ".join(f"{each:.2f}" for each in seen)
+            log.info("the scene is not ready (%s, threshold %.2f)", what, self._classifier.threshold)
             ask(f"{prompt or PROMPT}{again}")

@@ -1,10 +1,17 @@
-"""The way of a reset: from one position to another in even steps, and whether the arm arrives."""
+"""The ways of a reset: from one position to another in even steps, whether the arm arrives, and whether it stands."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from envs.real.options import Axis
+
+ARRIVED = 0.02  # of an axis's range: so near is there
 RELAXED_TOLERANCE = 5  # times as far off is near enough once the arm comes no nearer
+SETTLE_TIMEOUT_S = 3.0  # for which it may come no nearer
+STANDS, STOOD_S = 0.01, 0.4  # an axis that moves by less than that share of its range for so long stands
 
 
 class Route:
@@ -48,3 +55,36 @@ class Route:
     def missed(self) -> int | None:
         """The axis that is farthest from its goal; None where all are near enough: arms sag, and touch things."""
         return int(np.argmax(self._off)) if np.any(self._off > RELAXED_TOLERANCE) else None
+
+
+class Ways:
+    """Of an arm with these `axes`, of which actions move those of `named`; the others stay.
+
+    share: of each axis's speed. Targets and positions are float64 (n,), of all axes.
+    """
+
+    def __init__(self, named: Mapping[str, Axis], axes: Sequence[str], share: float, period_s: float) -> None:
+        self._axes, self._period_s = axes, period_s
+        every = [named.get(name) for name in axes]
+        spans = np.array([axis.high - axis.low if axis else np.inf for axis in every])
+        grips = np.array([bool(axis and axis.gripper) for axis in every])
+        self._near = np.where(grips, np.inf, ARRIVED * spans)  # a gripper may have something between its fingers
+        self._stride = np.array([axis.speed if axis else np.inf for axis in every]) * share * period_s
+        self._moves = STANDS * spans
+
+    def goal(self, target: np.ndarray, place: Mapping[str, float]) -> np.ndarray:
+        """`target` with the axes in `place` there."""
+        goal: np.ndarray = target.copy()
+        for name, value in place.items():
+            goal[self._axes.index(name)] = value
+        return goal
+
+    def route(self, target: np.ndarray, place: Mapping[str, float]) -> Route:
+        """From `target` to `place`."""
+        patience = int(SETTLE_TIMEOUT_S / self._period_s)
+        return Route(target, self.goal(target, place), self._stride, self._near, patience)
+
+    def stands(self, seen: Sequence[np.ndarray]) -> bool:
+        """Whether the arm has stood for STOOD_S. seen: its positions, one a period, the newest last."""
+        newest = seen[-1 - int(np.ceil(STOOD_S / self._period_s)) :]
+        return len(newest) < len(seen) and bool(np.all(np.ptp(newest, axis=0) < self._moves))

@@ -86,13 +86,14 @@ def test_the_end_of_either_run_ends_both(fake, pair):
     assert not task.outbox.episodes
 
 
-def test_links_of_a_robot_with_a_reset_policy(fake, tmp_path):
-    robot = RobotConfig(reset_address="tcp://127.0.0.1:2", spool=str(tmp_path / "spool"))
+@pytest.mark.parametrize("end", ["", "/"])
+def test_links_of_a_robot_with_a_reset_policy(fake, tmp_path, end):
+    robot = RobotConfig(reset_address="tcp://127.0.0.1:2", spool=f"{tmp_path}/spool{end}")
     links = connect(CONFIG, robot, fake, EnvRecord("fake", {"reach": 0.2}))
     try:
         assert [link.address for link in links] == ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
         assert [link.env["options"] for link in links] == [{"reach": 0.2}, {"reach": 0.2, "reset_task": True}]
-        assert [link.spool.name for link in links] == ["spool", "spool-reset"]
+        assert [link.spool for link in links] == [tmp_path / "spool", tmp_path / "spool-reset"]
     finally:
         for link in links:
             link.close(0.0)
@@ -114,11 +115,55 @@ def test_a_reset_policy_that_cannot_be(fake, tmp_path, address, env, text):
 def test_a_persons_time_is_counted(bench, pair):
     _, (task, _) = pair
     tally = Tally("arm", task)
-    summary = robot_server.session.Summary(1, 40, 1.0, True, 1, False, person_s=30.0, prompts=1)
+    summary = robot_server.session.Summary(1, 40, 1.0, True, 1, False)
     for _ in range(3):
         tally.count(summary)
     tally.count_reset(summary)
+    for _ in range(4):
+        tally.spend(30.0, 1)
     assert tally.about()["person_s"] == 120.0
     assert tally.person() == (
         "a person's time: 2.0 minutes, 66.7 for 100 episodes; 4 prompts; the reset policy put 1 of 1 scenes back"
     )
+
+
+class Clock:
+    """time of the modules that count."""
+
+    now_s = 100.0
+
+    def monotonic(self):
+        return self.now_s
+
+    def time(self):
+        return self.now_s
+
+    def sleep(self, for_s):
+        self.now_s += for_s
+
+
+def test_a_persons_time_counts_though_a_fault_ends_the_episode(fake, pair, monkeypatch):
+    """20 s at a prompt, 10 s paused within the reset, then the arm stops: for 30 s more a person looks at it."""
+    _, (task, _) = pair
+    now = Clock()
+    for module in (robot_server.session, robot_server.waiting):
+        monkeypatch.setattr(module, "time", now)
+    monkeypatch.setattr(robot_server.session, "cleared", lambda *_: now.sleep(30.0))
+    task.wait = lambda timeout_s: now.sleep(10.0)
+    control = SimpleNamespace(paused=False, hold_reason="", serve=lambda: None, about=None, running=False)
+
+    class Arm(type(fake.unwrapped)):
+        paced, clock, lost_replies, motors = True, envs.clock.Clock(10.0), 0, {}
+
+        def reset(self, **given):
+            self.ask("put it back")
+            for control.hold_reason in ("", "paused by a person", "paused by a person", ""):
+                self.paused(10.0)
+            raise envs.base.RobotFault("axis 'x' stands")
+
+    arm = Arm(fake.unwrapped.options)
+
+    monkeypatch.setattr(robot_server.waiting.Prompt, "_ask", lambda self, prompt: now.sleep(20.0))
+    session = robot_server.session.Session(arm, task, RobotConfig(), lambda: False, control)
+    assert session.episode(robot_server.session.Player(task, Towards(fake)), 0) is None
+    assert (session.tally.person_s, session.tally.prompts) == (20.0 + 20.0 + 30.0, 1)

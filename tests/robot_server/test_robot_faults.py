@@ -131,3 +131,12 @@ def test_without_a_page_it_waits_for_enter(monkeypatch):
     monkeypatch.setattr("builtins.input", asked.append)
     Prompt(SimpleNamespace(), None)("put it back")
     assert asked == ["put it back (Enter) "]
+
+
+def test_without_a_page_or_a_terminal_nobody_can_answer(monkeypatch):
+    def closed(prompt):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", closed)
+    with pytest.raises(RobotFault, match=r"a reset asks a person \(put it back\), and there is no terminal"):
+        Prompt(SimpleNamespace(), None)("put it back")

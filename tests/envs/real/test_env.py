@@ -179,6 +179,11 @@ def test_an_arm_that_answers_late_moves_no_farther_than_it_was_told(world, env):
     cleared(env)
 
 
+def test_a_fault_that_the_world_has_not_is_refused(world):
+    with pytest.raises(ValueError, match=r"freeze:agentvew: there is no such fault.*did you mean 'freeze:agentview'"):
+        world.fault("freeze:agentvew")
+
+
 def test_a_second_process_is_refused(world, env):
     with pytest.raises(ValueError, match=r"arm 'mock': another process \(\d+\) drives it"):
         world.env()
@@ -243,6 +248,7 @@ def test_the_arm_is_held_when_its_robot_server_is_killed_and_the_next_one_takes_
         ({"axes": {"w": {"low": 0, "high": 1}}}, "'w'"),
         ({"axes": {"x": {"low": 0, "high": 1, "hi": 2}}}, "'x': hi: no such option .did you mean 'high'"),
         ({"axes": {"x": {"low": 0, "high": 1, "home": 3}}}, "home 3"),
+        ({"axes": {"x": {"low": 0, "high": 0}}}, "axes: 'x': low 0 is not below high 0; .* is left out"),
         ({"control_hz": 0}, "control_hz"),
         ({"control_hz": float("nan")}, "control_hz is nan; it must be 0.5 or more and 1000 or less"),
         ({"watchdog_s": 0.1}, r"watchdog_s \(at 10 Hz\) is 0\.1; it must be 0\.15 or more and 1 or less"),
