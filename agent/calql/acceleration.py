@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import shutil
 import sys
+import time
 
 import torch
 from torch import Tensor
@@ -14,6 +17,9 @@ from agent.config import LearnerConfig
 from agent.data.replay_buffer import Batch
 from agent.spec import UserError
 
+log = logging.getLogger(__name__)
+
+BF16_SLOW = 1.5  # a bf16_cost above this is no noise: without units for it a CPU is 10 to 40 times slower
 WARM_UP = 3  # updates of each kind that run before it is captured
 
 
@@ -32,10 +38,39 @@ def has_compiler(cuda: bool = False) -> bool:
     return any(map(shutil.which, compilers(cuda)))
 
 
+@functools.cache
+def bf16_cost() -> float:
+    """How many times as long this CPU takes for a product in bfloat16 as in float32: the fastest of three of each.
+
+    Takes 0.1 s where bfloat16 is slow, less elsewhere; measured once a process, with its threads.
+    """
+    operands = [torch.ones(256, 256, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]  # no random numbers
+    times: list[list[float]] = [[], []]
+    for _ in range(4):
+        for operand, taken in zip(operands, times, strict=True):
+            began = time.perf_counter()
+            torch.mm(operand, operand)
+            taken.append(time.perf_counter() - began)
+    fp32, bf16 = (min(taken[1:]) for taken in times)  # the first ones start threads
+    return bf16 / fp32
+
+
+def slow_bf16(cost: float) -> str:
+    """What is wrong with bfloat16 on a CPU with that bf16_cost; empty if nothing is."""
+    if cost <= BF16_SLOW:
+        return ""
+    return f"this CPU takes {cost:.2g} times as long for a product in bfloat16 as in float32"
+
+
 def accelerate(agent: CalQL, config: LearnerConfig) -> None:
-    """Put `agent` into the mode that the config asks for. Raises UserError when this machine can't."""
+    """Put `agent` into the mode that the config asks for. Raises UserError when this machine can't.
+
+    Logs a warning where bf16 makes updates slower: measured, so it is not an error.
+    """
     cuda = agent.device.type == "cuda"
     agent.bf16 = config.bf16
+    if config.bf16 != "off" and agent.device.type == "cpu" and (reason := slow_bf16(bf16_cost())):
+        log.warning("learner.bf16 is '%s', but %s: updates will be slow; set --bf16 off", config.bf16, reason)
     if config.mode == "graph" and not cuda:
         raise UserError(f"learner.mode 'graph' needs a CUDA device, and this run is on {agent.device}")
     if config.mode != "eager":

@@ -33,6 +33,7 @@ def small(monkeypatch):
     monkeypatch.setattr(learner, "copy", lambda count, device: roofline.copy(1000, device))
     monkeypatch.setattr(learner, "kernel_seconds", lambda step, count: 1e-3)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(learner, "bf16_cost", lambda: 0.2)  # whatever this machine's
 
 
 def refuse(*_):
@@ -66,6 +67,25 @@ def test_only_fp32_is_held_against_targets_and_each_precision_against_its_own_pe
     assert "states, ours, bf16 / bf16 matrix peak" in rows
     said = capsys.readouterr().out
     assert "ours, compile is left out: no compiler here" in said and "d3rlpy is left out: get it" in said
+
+
+def test_rows_in_bf16_are_left_out_where_the_cpu_is_slow_in_it(small, monkeypatch, capsys):
+    def missing(*_):
+        raise peers.Missing("get it")
+
+    monkeypatch.setattr(learner, "bf16_cost", lambda: 19.0)
+    monkeypatch.setattr(
+        learner, "ON_CPU", {**learner.ON_CPU, "compile": refuse, "compile, bf16": learner.ON_CPU["bf16"]}
+    )
+    monkeypatch.setattr(peers, "corl", missing)
+    monkeypatch.setattr(peers, "d3rlpy", missing)
+    report = Report("learner")
+    learner.states(report, 2, None)
+    learner.images(report, 2)
+    rows = {figure.name for figure in report.figures}
+    assert {"states, ours", "images on the CPU, eager", "matrix peak, fp32"} <= rows
+    assert not [name for name in rows if "bf16" in name]
+    assert "bf16 encoder is left out: this CPU takes 19 times as long for a product in bf" in capsys.readouterr().out
 
 
 def test_images_are_measured_without_a_compiler_too(small, monkeypatch, capsys):

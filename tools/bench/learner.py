@@ -4,7 +4,8 @@
 
 states  AntMaze's networks and numbers (presets/paper.yaml) on the CPU: ours, CORL's Cal-QL and d3rlpy's, with layers of
         the same sizes and the same random data, all in fp32; then ours compiled and in bf16. The matrix peak is a
-        big product, timed in the same run. CORL's actor has three hidden layers; here it is given two, as the others.
+        big product, timed in the same run. On a CPU that is slow in bf16 such rows are left out. CORL's actor has
+        three hidden layers; here it is given two, as the others.
 images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4.
 gpu     two 128x128 cameras, batch 256, 10 critics with subset 2, n = 10; left out where there is no GPU.
 
@@ -26,7 +27,7 @@ from typing import Literal
 import torch
 import yaml
 
-from agent.calql.acceleration import accelerate
+from agent.calql.acceleration import accelerate, bf16_cost, slow_bf16
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
@@ -57,6 +58,8 @@ def in_mode(mode: Mode, bf16: BF16 = "off", tf32: bool = False, storage: str = "
     """
 
     def make(learner: CalQL, batch: Batch, weights: Weights) -> Step:
+        if bf16 != "off" and learner.device.type == "cpu" and (reason := slow_bf16(bf16_cost())):
+            raise UserError(reason)
         accelerate(learner, LearnerConfig(mode=mode, bf16=bf16))
         batches = drawn(batch, storage, learner.device) if storage else None
 
@@ -154,7 +157,8 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
             steps[name] = found
         except Missing as missing:
             print(f"{name} is left out: {missing}")
-    probes = {kind: matmul(kind, 1024, cpu) for kind in ("fp32", "bf16")}
+    kinds = dict.fromkeys(precision(name) for name in ways if name in steps)
+    probes = {kind: matmul(kind, 1024, cpu) for kind in kinds}
     times = in_turn({**steps, **{kind: probe.step for kind, probe in probes.items()}}, rounds)
     rates = {name: add_rate(report, f"states, {name}", times[name]) for name in steps}
     for name, target in targets.items():

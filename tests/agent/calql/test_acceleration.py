@@ -1,11 +1,13 @@
 """Compiled, captured and bf16 updates against the eager ones. Those of a GPU run where there is one."""
 
 import functools
+import logging
 
 import pytest
 import torch
 
-from agent.calql.acceleration import Graphs, accelerate, has_compiler
+from agent.calql import acceleration
+from agent.calql.acceleration import Graphs, accelerate, bf16_cost, has_compiler
 from agent.calql.algorithm import Weights
 from agent.config import LearnerConfig
 from agent.spec import UserError
@@ -58,6 +60,50 @@ def test_bf16_is_near_and_keeps_parameters_and_metrics_in_float32(make_agent, ma
     assert all(p.dtype == torch.float32 for group in half.parameters.values() for p in group)
     gradients = [torch.cat([p.grad.flatten() for p in agent.parameters["critic"]]) for agent in (plain, half)]
     assert torch.cosine_similarity(*gradients, dim=0) > 0.98
+
+
+def test_a_cpu_slow_in_bf16_is_reported_in_one_line_with_the_remedy(make_agent, monkeypatch, caplog):
+    cost = 19.0
+    monkeypatch.setattr(acceleration, "bf16_cost", lambda: cost)
+    with caplog.at_level(logging.WARNING):
+        accelerate(make_agent(), LearnerConfig())
+        assert not caplog.messages  # not asked for
+        accelerate(make_agent(), LearnerConfig(bf16="encoder"))
+        assert caplog.messages == [
+            "learner.bf16 is 'encoder', but this CPU takes 19 times as long for a product in bfloat16 as in float32: "
+            "updates will be slow; set --bf16 off"
+        ]
+        caplog.clear()
+        cost = 0.3
+        accelerate(make_agent(), LearnerConfig(bf16="all"))
+        cost = 1.1  # equal, but for noise
+        accelerate(make_agent(), LearnerConfig(bf16="all"))
+        on_gpu = make_agent()
+        on_gpu.device, cost = torch.device("cuda"), 19.0  # the CPU's product says nothing of it
+        accelerate(on_gpu, LearnerConfig(bf16="all"))
+    assert not caplog.messages
+
+
+def test_the_cost_of_bf16_is_the_ratio_of_the_fastest_products_and_draws_no_random_numbers(monkeypatch):
+    """With a clock that a product in bf16 moves by 8 s, one in fp32 by 2 s, and the first of either by 100 s more."""
+    now, seen = 0.0, []
+
+    def product(left, right):
+        nonlocal now
+        now += (8.0 if left.dtype == torch.bfloat16 else 2.0) + (0.0 if left.dtype in seen else 100.0)
+        seen.append(left.dtype)
+        return left
+
+    monkeypatch.setattr(acceleration.torch, "mm", product)
+    monkeypatch.setattr(acceleration.time, "perf_counter", lambda: now)
+    before = torch.get_rng_state()
+    assert bf16_cost.__wrapped__() == 4.0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_cost_of_bf16_is_measured_once():
+    bf16_cost.cache_clear()
+    assert bf16_cost() > 0 and bf16_cost() == bf16_cost() and bf16_cost.cache_info().misses == 1
 
 
 def test_what_this_machine_cannot_do_is_one_line(make_agent, monkeypatch):
