@@ -10,6 +10,7 @@ from robot_server import session
 from robot_server.actor import run_episode
 from robot_server.config import RobotConfig
 from robot_server.control import Control
+from robot_server.history import History
 from robot_server.stepper import ObservationFault
 
 
@@ -90,6 +91,7 @@ def test_what_moves_in_wall_clock_time_is_held_until_a_person_has_looked(act, na
     control = Fake(
         stopped=False, hold_reason="", fault="", running=False, about=None, numbers={"stop": 0, "pause": 0},
         waiting=False, serve=lambda: None, read=lambda: None, drop_events=lambda: None, show=lambda *_: None,
+        history=History(),
     )  # fmt: skip
 
     def serve(link, control, timeout_s, until):

@@ -11,6 +11,7 @@ from agent.env_record import EnvRecord
 from agent.spec import Spec, UserError
 from robot_server.__main__ import connect
 from robot_server.config import RobotConfig
+from robot_server.history import History
 from robot_server.tally import Tally
 
 CONFIG = SimpleNamespace(address="tcp://127.0.0.1:1", insecure=False, keys="")
@@ -150,7 +151,9 @@ def test_a_persons_time_counts_though_a_fault_ends_the_episode(fake, pair, monke
         monkeypatch.setattr(module, "time", now)
     monkeypatch.setattr(robot_server.session, "cleared", lambda *_: now.sleep(30.0))
     task.wait = lambda timeout_s: now.sleep(10.0)
-    control = SimpleNamespace(paused=False, hold_reason="", serve=lambda: None, about=None, running=False)
+    control = SimpleNamespace(
+        paused=False, hold_reason="", serve=lambda: None, about=None, running=False, history=History()
+    )
 
     class Arm(type(fake.unwrapped)):
         paced, clock, lost_replies, motors = True, envs.clock.Clock(10.0), 0, {}

@@ -7,6 +7,7 @@ import pytest
 from envs.base import RobotFault
 from robot_server import session
 from robot_server.control import Control
+from robot_server.history import History
 from robot_server.waiting import Pauses, Prompt
 
 STUCK = RobotFault("axis 'x' stands")
@@ -33,8 +34,9 @@ def control():
         latch_stop, latch_pause = Control.latch_stop, Control.latch_pause
 
     return Fake(
-        stopped=False, fault="", hold_reason="", paused=False, serve=lambda: None, numbers={"stop": 0, "pause": 0}
-    )
+        stopped=False, fault="", hold_reason="", paused=False, serve=lambda: None, numbers={"stop": 0, "pause": 0},
+        history=History(), prompt="",
+    )  # fmt: skip
 
 
 @pytest.fixture

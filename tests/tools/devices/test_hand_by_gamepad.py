@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agent.data.episode_file import episode_paths, read_episode
+from envs.real.env import RealEnv
 from tools.collect import collect
 from tools.devices import gamepad
 from tools.recording.config import CollectConfig
@@ -59,11 +60,20 @@ LEFTY, FULL, FORWARD = 1, 32767, 12
 
 @pytest.fixture
 def pad(monkeypatch):
-    """A virtual pad whose left stick is pushed away for FORWARD reads; then A, and after some more Y, are pressed."""
+    """A virtual pad whose left stick is pushed away for FORWARD reads; then A, and after some more Y, are pressed.
+
+    Reads are counted from the end of the reset: the pad is read in it, too.
+    """
     gamepad.load_sdl()
     index = sdl2.SDL_JoystickAttachVirtual(sdl2.SDL_JOYSTICK_TYPE_GAMECONTROLLER, 6, 15, 0)
     stick = sdl2.SDL_JoystickOpen(index)
-    read, count = gamepad.Gamepad.read, iter(range(1000))
+    read, reset, reads = gamepad.Gamepad.read, RealEnv.reset, 0
+
+    def counting_anew(self, **given):
+        nonlocal reads
+        answer = reset(self, **given)
+        reads = 0
+        return answer
 
     def press(name):
         for down in (1, 0):
@@ -72,7 +82,8 @@ def pad(monkeypatch):
             sdl2.SDL_JoystickUpdate()
 
     def reading(self):
-        now = next(count)
+        nonlocal reads
+        now, reads = reads, reads + 1
         sdl2.SDL_JoystickSetVirtualAxis(stick, LEFTY, -FULL if 3 < now <= 3 + FORWARD else 0)
         sdl2.SDL_JoystickUpdate()
         if now in (20, 30):
@@ -80,6 +91,7 @@ def pad(monkeypatch):
         return read(self)
 
     monkeypatch.setattr(gamepad.Gamepad, "read", reading)
+    monkeypatch.setattr(RealEnv, "reset", counting_anew)
     yield
     sdl2.SDL_JoystickClose(stick)
     sdl2.SDL_JoystickDetachVirtual(index)

@@ -178,13 +178,27 @@ def test_resuming_with_another_command_line_is_refused(words, tmp_path, checkpoi
         (["--env", "fake", "--ckpt", "CKPT", "--verdict", "signal", "--out", "o", "--episodes", "0"], "--episodes 0"),
         (["--env", "fake", "--ckpt", "CKPT", "--verdict", "signal", "--out", "o", "--end"], "nothing to end"),
         (
-            ["--env", "fake", "--image-size", "20", "--ckpt", "CKPT", "--verdict", "signal", "--out", "o"],
+            [
+                "--env",
+                "fake",
+                "--image-size",
+                "20",
+                "--ckpt",
+                "CKPT",
+                "--verdict",
+                "signal",
+                "--out",
+                "o",
+                "--config",
+                "other_name.yaml",
+            ],
             "does not fit",
         ),
     ],
 )
 def test_a_wrong_command_line_is_one_line(more, says, checkpoints, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "other_name.yaml").write_text("robot: {robot_name: no-other-test-has}")
     with pytest.raises(UserError, match=says) as error:
         main([str(checkpoints[0]) if word == "CKPT" else word for word in more])
     assert "\n" not in str(error.value) and not (tmp_path / "o").exists()
