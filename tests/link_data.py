@@ -1,8 +1,10 @@
 """What the tests of both ends of the link send: a small spec, and episodes made of random steps."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
+import zmq
 
 from agent.spec import Spec, Transition
 
@@ -38,3 +40,9 @@ def steps_of(count, seed=0):
     ]
     made[-1] = dataclasses.replace(made[-1], terminated=True, success=True, final_observation=observation(rng))
     return made
+
+
+def send_if_connected(socket, frames):
+    """Sends what a stranger would: after a refused handshake a socket has no connection left, and waits without end."""
+    with contextlib.suppress(zmq.Again):
+        socket.send_multipart(frames, zmq.NOBLOCK)

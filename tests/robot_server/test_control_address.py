@@ -11,6 +11,7 @@ from pathlib import Path
 import msgpack
 import pytest
 import zmq
+from link_data import send_if_connected
 
 from agent.cli import parse
 from agent.spec import UserError
@@ -105,7 +106,7 @@ def test_a_peer_with_another_key_gets_nothing_in(control):
         stranger.curve_serverkey = zmq.curve_keypair()[0]
         stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
         stranger.connect(control.address)
-        stranger.send(STOP)
+        send_if_connected(stranger, [STOP])
         serve(control)
         assert not control.stopped
 

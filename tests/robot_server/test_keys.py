@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zmq
 import zmq.auth
-from link_data import NETWORK, PULL, SPEC, steps_of
+from link_data import NETWORK, PULL, SPEC, send_if_connected, steps_of
 
 from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
@@ -107,9 +107,9 @@ def test_a_stranger_gets_nothing_in_and_nothing_out(bench, folders, tmp_path, ep
         keys.present(raw, other, "robot")
     raw.connect(mailbox.address)
     hello = {"robot": "spy", "boot": "b", "spec": SPEC.to_dict(), "env": {"name": "fake"}, "outbox": []}
-    raw.send_multipart(messages.pack("HELLO", **hello))
+    send_if_connected(raw, messages.pack("HELLO", **hello))
     for number, step in enumerate(steps_of(3)):
-        raw.send_multipart(messages.pack_step(("spy", "b", 0), number, step))
+        send_if_connected(raw, messages.pack_step(("spy", "b", 0), number, step))
     link = Link(mailbox.address, SPEC, "robot", EnvRecord("fake"), bench.spool, keys=arm)
     bench.links.append(link)
     mailbox.offer(1, WEIGHTS)
