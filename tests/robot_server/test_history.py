@@ -166,7 +166,7 @@ def test_a_driver_who_falls_silent_and_comes_back(control):
 
 def test_limits_are_what_the_page_keeps():
     """The page's own bounds, in history.js."""
-    from tools.panel.server import PAGE
+    from tools.panel.site import PAGE
 
     source = (PAGE / "history.js").read_text()
     words = ", ".join(f"{kind}: {limit}" for kind, limit in history_module.LIMITS.items())

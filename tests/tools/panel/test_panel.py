@@ -23,10 +23,12 @@ from browsing import SECONDS, Arm, by_browser, until
 
 from agent import pretrain
 from agent.data.episode_file import read_episode
+from agent.spec import UserError
 from robot_server import control as control_module
 from robot_server.control_client import question
 from tools.panel import __main__ as command
 from tools.panel import server as panel
+from tools.panel import site
 from tools.panel.browser import finite
 
 
@@ -660,8 +662,8 @@ def test_numbers_that_json_has_no_word_for():
 
 @pytest.mark.parametrize("text", ["127.0.0.1:99999", "127.0.0.1:-5", "8080", "robot:8080", "127.0.0.1:", "127.0.0.1:x"])
 def test_an_impossible_address_is_named(text):
-    with pytest.raises(panel.UserError, match="--listen"):
-        panel.parse_listen(text)
+    with pytest.raises(UserError, match="--listen"):
+        site.parse_listen(text)
 
 
 def test_beyond_this_computer_there_is_a_token():
@@ -674,12 +676,12 @@ def test_beyond_this_computer_there_is_a_token():
     asyncio.run(main())
     urls = [re.fullmatch(r"http://([^/]+):\d+/\?token=\S{20,}", each)[1] for each in said]
     assert urls and not {"0.0.0.0", "127.0.0.1"} & set(urls)
-    assert panel.parse_listen("[::1]:80") == ("::1", 80, True) and not panel.parse_listen("0.0.0.0:80")[2]
+    assert site.parse_listen("[::1]:80") == ("::1", 80, True) and not site.parse_listen("0.0.0.0:80")[2]
 
 
 def test_a_taken_address_is_a_user_error(start_panel, arm, capsys):
     port = re.search(r":(\d+)/", start_panel(arm.control.address))[1]
-    with pytest.raises(panel.UserError, match="in use"):
+    with pytest.raises(UserError, match="in use"):
         command.main(["--robot", arm.control.address, "--listen", f"127.0.0.1:{port}"])
 
 
