@@ -119,8 +119,11 @@ class Replay:
     def index(self) -> Tensor:
         """The rows that are steps, int64, on the host."""
         if self._index is None:
-            spans = [torch.arange(first, first + steps) for first, steps, _ in self._episodes]
-            self._index = torch.cat(spans) if spans else torch.empty(0, dtype=torch.int64)
+            count = len(self._episodes)
+            firsts = np.fromiter((first for first, _, _ in self._episodes), np.int64, count)
+            steps = np.fromiter((steps for _, steps, _ in self._episodes), np.int64, count)
+            rows = np.repeat(firsts - (steps.cumsum() - steps), steps)  # per step: how far its row lies from its place
+            self._index = torch.from_numpy(np.add(rows, np.arange(len(rows)), out=rows))
         return self._index
 
     @property

@@ -187,6 +187,32 @@ def growth_of_ours(report: Report, count: int) -> None:
     report.add("bytes of all columns / bytes of the frames, ours", replay.bytes / frames, "x", 1.05)
 
 
+def add_index(report: Report) -> None:
+    """What the first batch after an episode takes more: the list of rows that are steps is made anew."""
+    spec = Spec({}, {"state": 1}, 1)
+    replay = Replay(spec, 202_000, RewardConfig(), 0.95)
+    made = episode(0, spec)
+    for _ in range(2000):
+        replay.add(made)
+
+    def ours() -> None:
+        replay._index = None
+        replay.index  # noqa: B018
+
+    def an_episode_at_a_time() -> None:
+        torch.cat([torch.arange(first, first + steps) for first, steps, _ in replay._episodes])
+
+    ways: dict[str, Sample] = {"ours": ours, "one arange per episode": an_episode_at_a_time}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, work in ways.items():
+            began = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - began)
+    for name, taken in times.items():
+        report.add_times(f"index of 200,000 steps, {name}", taken, 3.0 if name == "ours" else None)
+
+
 def one_piece(steps: int) -> Sample:
     """Copies as many bytes as a batch has, from anywhere in as many bytes as the frames have."""
     size, rng = 2 * PAIRS * FRAME_BYTES, np.random.default_rng(0)
@@ -232,6 +258,7 @@ def main() -> None:
     for name, size in bytes_each.items():
         report.add(f"bytes per transition, {name}", size, "B")
     growth_of_ours(report, count)
+    add_index(report)
     for name in samplers:
         if not name.startswith("ours"):
             report.add(f"time: ours, host / {name}", medians["ours, host"] / medians[name], "x")

@@ -225,3 +225,29 @@ def test_a_removed_episode_is_sampled_no_more_and_the_others_are(spec, make_epis
         rows = sorted((first, first + steps + 1) for first, steps, _ in replay._episodes)
         assert all(end <= begin for (_, end), (begin, _) in zip(rows, rows[1:], strict=False))
         assert len(replay) == sum(steps for _, steps, _ in replay._episodes) == len(replay.index)
+
+
+def test_samples_are_those_of_an_index_put_together_episode_by_episode(spec, make_episode):
+    random = np.random.default_rng(0)
+    replay = Replay(spec, 60, RewardConfig(), 0.9, seed=3)
+    rows_of: dict[int, tuple[int, int]] = {}
+    for turn in range(40):
+        steps = int(random.integers(1, 12))
+        ticket = replay.add(make_episode(steps, seed=turn))
+        rows_of[ticket] = replay._head - steps - 1, steps
+        if turn % 4 == 3:
+            replay.remove(ticket - int(random.integers(0, 3)))
+        held = [(first, steps) for first, steps, _ in replay._episodes]
+        assert held == [rows_of[number] for _, _, number in replay._episodes]
+        index = torch.cat([torch.arange(first, first + steps) for first, steps in held])
+        assert replay.index.dtype == torch.int64 and torch.equal(replay.index, index)
+        drawn = torch.Generator()
+        drawn.set_state(replay.generator.get_state())
+        rows = index[torch.randint(len(index), (16,), generator=drawn)]
+        batch = replay.sample(16)
+        for name in ("actions", "rewards", "returns"):
+            assert torch.equal(getattr(batch, name), replay.columns[name].rows[rows])
+        for key in spec.keys:
+            assert torch.equal(batch.observations[key], replay.columns[f"obs/{key}"].rows[rows])
+            assert torch.equal(batch.next_observations[key], replay.columns[f"obs/{key}"].rows[rows + 1])
+    assert Replay(spec, 60, RewardConfig(), 0.9).index.tolist() == []
