@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from envs.real.arm import ArmError, State
+from envs.real.standing import moving
 
 if TYPE_CHECKING:
     from envs.real.guard import Guard
 
-SETTLE_S = 3.0  # it may arrive so much later than it was sent there
+SETTLE_S = 3.0  # it may arrive, and stand, so much later than it was sent there
 RELAX_S = 1.0  # a gripper may take so long to let go
 
 
@@ -26,12 +27,13 @@ RELAX_S = 1.0  # a gripper may take so long to let go
 class Park:
     """float64 (n,) each. position: NaN for an axis that stays. speed: a second. near: so far from it is there.
 
-    grippers: bool (n,), those that press on nothing at the end.
+    still: what moves by less stands (envs.real.standing). grippers: bool (n,), those that press on nothing at the end.
     """
 
     position: np.ndarray
     speed: np.ndarray
     near: np.ndarray
+    still: np.ndarray
     grippers: np.ndarray
 
 
@@ -45,15 +47,20 @@ def park(guard: Guard, stopped: Callable[[float], bool]) -> str:
         goal = np.where(np.isfinite(park.position), park.position, begin)
         period_s = guard.setup.period_s
         count = int(np.ceil(np.max(np.abs(goal - begin) / park.speed / period_s, initial=1)))
+        seen: list[np.ndarray] = []
         for step in range(1, count + int(SETTLE_S / period_s) + 1):
             state = _command(guard, begin + (goal - begin) * min(step / count, 1.0), stopped)
+            seen.append(state.position)
             off = np.abs(state.position - goal) / park.near
-            if step >= count and off.max() <= 1:
+            moves = moving(seen, park.still, period_s)
+            if step >= count and off.max() <= 1 and not moves.any():
                 break
         else:
+            guard.hold()
+            if off.max() <= 1:
+                return f"axis '{guard.arm.axes[int(moves.argmax())]}' does not stand still"
             axis = int(off.argmax())
             where = f"{goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
-            guard.hold()
             return f"axis '{guard.arm.axes[axis]}' does not reach {where}"
         if park.grippers.any():
             relaxed = np.where(park.grippers, state.position, goal)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from envs.real.options import Axis
+from envs.real.standing import STANDS, moving
 
 ARRIVED = 0.02  # of an axis's range: so near is there
 RELAXED_TOLERANCE = 5  # times as far off is near enough once the arm comes no nearer
 SETTLE_TIMEOUT_S = 3.0  # for which it may come no nearer
-STANDS, STOOD_S = 0.01, 0.4  # an axis that moves by less than that share of its range for so long stands
 
 
 class Route:
@@ -70,7 +70,7 @@ class Ways:
         grips = np.array([bool(axis and axis.gripper) for axis in every])
         self._near = np.where(grips, np.inf, ARRIVED * spans)  # a gripper may have something between its fingers
         self._stride = np.array([axis.speed if axis else np.inf for axis in every]) * share * period_s
-        self._moves = STANDS * spans
+        self._still = STANDS * spans
 
     def goal(self, target: np.ndarray, place: Mapping[str, float]) -> np.ndarray:
         """`target` with the axes in `place` there."""
@@ -85,6 +85,5 @@ class Ways:
         return Route(target, self.goal(target, place), self._stride, self._near, patience)
 
     def stands(self, seen: Sequence[np.ndarray]) -> bool:
-        """Whether the arm has stood for STOOD_S. seen: its positions, one a period, the newest last."""
-        newest = seen[-1 - int(np.ceil(STOOD_S / self._period_s)) :]
-        return len(newest) < len(seen) and bool(np.all(np.ptp(newest, axis=0) < self._moves))
+        """Whether the arm stands. seen: its positions, one a period, the newest last."""
+        return not moving(seen, self._still, self._period_s).any()

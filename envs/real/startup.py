@@ -15,6 +15,7 @@ from envs.real.effort import UNITS, EffortLimits
 from envs.real.guard import Setup
 from envs.real.options import Axis, RealOptions, limits_of
 from envs.real.park import Park
+from envs.real.standing import STANDS
 
 NEAR = 0.05  # of an axis's range: so near to its place it is parked; arms sag
 
@@ -70,10 +71,12 @@ def effort_limits(options: RealOptions, axes: Sequence[Axis]) -> EffortLimits:
 
 def parking(options: RealOptions, names: Sequence[str], axes: list[Axis]) -> Park:
     """names: of the arm's axes, which are `axes`; one that actions do not move stays where it is."""
+    spans = np.array([np.inf if axis.gripper else axis.high - axis.low for axis in axes])
     return Park(
         position=np.array([float(options.park.get(name, np.nan)) for name in names]),
         speed=np.array([axis.speed * options.reset_speed for axis in axes]),
-        near=np.array([NEAR * (axis.high - axis.low) if not axis.gripper else np.inf for axis in axes]),
+        near=NEAR * spans,
+        still=STANDS * spans,
         grippers=np.array([axis.gripper for axis in axes]),
     )
 

@@ -27,7 +27,8 @@ from envs.real.safety_filter import Limits
 from envs.real.startup import NEAR
 
 ONES = np.ones(2)
-PLACE = Park(np.array([-0.5, np.nan]), 0.4 * ONES, np.array([0.05, np.inf]), np.array([False, True]))
+FINGERS = np.array([0.0, np.inf])
+PLACE = Park(np.array([-0.5, np.nan]), 0.4 * ONES, 0.05 + FINGERS, 0.01 + FINGERS, np.array([False, True]))
 
 
 class Heavy(Bus):
@@ -60,8 +61,8 @@ def now(monkeypatch):
 
 
 @pytest.fixture
-def arm(now):
-    return Heavy(now)
+def arm(now, request):
+    return getattr(request, "param", Heavy)(now)
 
 
 @pytest.fixture
@@ -136,6 +137,42 @@ def test_one_that_does_not_get_there_is_held_and_it_says_where_it_is(guard, arm,
     guard.setup = replace(guard.setup, lag=9 * ONES)
     assert parked(guard, now) == "axis 'x' does not reach -0.5, it is at 0"
     assert "hold" in arm.log[-3:]
+
+
+class Slow(Heavy):
+    """Its x comes only half as fast as it is sent, without an end where it `swings`; its gripper never stands."""
+
+    def __init__(self, now):
+        super().__init__(now)
+        self.x, self.seen_s, self.swings, self.speed = 0.0, now.monotonic(), False, 0.0
+
+    def state(self):
+        now_s = self.now.monotonic()
+        most = 0.2 * (now_s - self.seen_s)
+        before, self.seen_s = self.x, now_s
+        self.x += np.clip(self.at[0] - self.x, -most, most)
+        self.speed = abs(self.x - before)
+        self.at[1] = 0.2 * np.sin(9 * now_s)
+        return replace(
+            super().state(), position=np.array([self.x + 0.03 * self.swings * np.sin(9 * now_s), self.at[1]])
+        )
+
+
+@pytest.mark.parametrize("arm", [Slow], indirect=True)
+def test_an_arm_that_is_near_its_place_is_waited_for_until_it_stands(guard, arm, now):
+    for step in range(4):
+        go(guard, now, 0.05 * step)
+    arm.log.clear()
+    assert parked(guard, now) == ""
+    assert arm.speed == 0 and arm.x == pytest.approx(-0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("arm", [Slow], indirect=True)
+def test_one_that_swings_at_its_place_is_held_in_the_end(guard, arm, now):
+    go(guard, now, 0.05)
+    arm.swings, begun_s = True, now.now_s
+    assert parked(guard, now) == "axis 'x' does not stand still"
+    assert "hold" in arm.log[-3:] and now.now_s < begun_s + 5.0
 
 
 def test_an_arm_with_an_error_is_not_moved(guard, arm, now):
