@@ -25,7 +25,8 @@ class Driver:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -37,13 +38,24 @@ class Driver:
         return next((e for e in list(self.events) if e["event"] == event and e["time_s"] >= since_s), None)
 
     def wait(self, event: str, since_s: float = 0.0, timeout_s: float = CONNECT_S) -> dict[str, Any]:
-        """Raises SystemExit, with what the driver said, when it does not come."""
+        """Raises SystemExit, with what the driver said, when it does not come: at once after a fault, or at its end."""
         end_s = time.monotonic() + timeout_s
         while (found := self.first(event, since_s)) is None:
-            if time.monotonic() > end_s or (self.process.poll() is not None and event != "closed"):
+            if time.monotonic() > end_s:
                 raise SystemExit(f"no '{event}' within {timeout_s:g} s: {self.events[-3:]}")
+            if event not in ("fault", "closed") and (fault := self._fault()):
+                raise SystemExit(f"no '{event}', the arm has a fault: {fault}")
+            if self.process.poll() is not None:
+                self._reader.join(1.0)  # of what it said last; its arm's process may keep the pipe open
+                if self.first(event, since_s) is None:
+                    raise SystemExit(f"no '{event}', the driver has ended: {self.events[-3:]}")
             time.sleep(0.02)
         return found
+
+    def _fault(self) -> str:
+        """The line of one that was not cleared; empty without one."""
+        says = [each for each in list(self.events) if each["event"] in ("fault", "still", "cleared")]
+        return str(says[-1].get("line", "")) if says else ""
 
     def tell(self, line: str) -> None:
         assert self.process.stdin
