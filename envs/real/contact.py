@@ -38,8 +38,8 @@ class Contact:
     ) -> None:
         self._axes, self._lag, self._stuck_s, self._squeeze, self._limits = axes, lag, stuck_s, squeeze, limits
         self._grips = np.isfinite(squeeze)
-        # Of each axis whose requests were too far ahead of it: since when, and where it was then.
-        self._behind_s, self._behind_at = np.full(len(axes), np.nan), np.zeros(len(axes))
+        # Of each axis whose requests were too far ahead of it: since when, where it was then, and on which side.
+        self._behind_s, self._behind_at, self._side = np.full(len(axes), np.nan), *np.zeros((2, len(axes)))
         self._over_s = {figure: np.full(len(axes), np.nan) for figure in UNITS}  # since when
         self._presses = np.zeros(len(axes), bool)  # for too long
         self._way = np.zeros(len(axes))  # the direction in which each relaxed axis presses; 0: it is not relaxed
@@ -89,7 +89,7 @@ class Contact:
         if requested.shape != at.shape:
             return requested  # for the filter to refuse
         ahead = np.where(np.isfinite(requested), requested - at, 0.0)  # NaN is for the filter, too
-        stood_s = self._stood_s(np.abs(ahead), at, now_s)
+        stood_s = self._stood_s(ahead, at, now_s)
         stuck = (stood_s >= self._stuck_s) & (self._stuck_s > 0) & (not state.coasted)
         if (faulty := stuck & ~self._grips).any():
             axis = int(np.where(faulty, stood_s, 0.0).argmax())
@@ -98,13 +98,13 @@ class Contact:
         leash = self._leash(ahead, stuck)
         return np.where(np.abs(ahead) > leash, at + np.clip(ahead, -leash, leash), requested)
 
-    def _stood_s(self, distance: np.ndarray, at: np.ndarray, now_s: float) -> np.ndarray:
-        """(n,): for how long each axis has stood with its target too far ahead."""
-        behind = distance > 0.9 * self._lag  # measured places are noisy
+    def _stood_s(self, ahead: np.ndarray, at: np.ndarray, now_s: float) -> np.ndarray:
+        """(n,): for how long each axis has stood with its target too far ahead, on the same side."""
+        behind = np.abs(ahead) > 0.9 * self._lag  # measured places are noisy
         moves = np.abs(at - self._behind_at) > self._lag / 2
-        begins = behind & (np.isnan(self._behind_s) | moves)
+        begins = behind & (np.isnan(self._behind_s) | moves | (ahead * self._side < 0))
         self._behind_s = np.where(begins, now_s, np.where(behind, self._behind_s, np.nan))
-        self._behind_at = np.where(begins, at, self._behind_at)
+        self._behind_at, self._side = np.where(begins, (at, np.sign(ahead)), (self._behind_at, self._side))
         return np.nan_to_num(now_s - self._behind_s)
 
     def _leash(self, ahead: np.ndarray, stuck: np.ndarray) -> np.ndarray:

@@ -192,7 +192,7 @@ def env(bus):
 
 
 def steps(env, count, action=1.0):
-    return [env.step(np.full(6, action, np.float32))[4] for _ in range(count)]
+    return [env.step(np.broadcast_to(np.float32(action), 6))[4] for _ in range(count)]
 
 
 def test_lost_and_corrupted_replies_do_not_hold_the_arm(bus, env):
@@ -271,19 +271,26 @@ def test_a_load_that_lasts_is_a_fault_and_is_observed(bus, logged):
 
 
 def test_a_gripper_is_relaxed_before_its_servo_protects_itself(bus):
-    grip = {**AXES["f"], "max_load": 50.0, "squeeze": 1.0}
-    env = opened(bus, axes={**AXES, "f": grip}, watchdog_s=1.0, overload_s=0.5)
+    """So is one that is mounted the other way round: it closes towards the low end of its range."""
+    grip = {**AXES["f"], "max_load": 50.0, "squeeze": 1.0, "gripper": True}
+    env = opened(bus, axes={**AXES, "e": grip, "f": {**grip, "opens": "high"}}, watchdog_s=1.0, overload_s=0.5)
     try:
         env.reset(seed=0)
-        bus.servos[6].blocked = True
-        action = np.zeros(6, np.float32)
-        action[5] = 1.0
-        loads = []
+        bus.servos[5].blocked = bus.servos[6].blocked = True
+        closes = np.array([0, 0, 0, 0, 1, 1], np.float32)
+        loads, pushes = [], []
         for _ in range(40):  # 4 s: longer than the servo's own protection waits
-            env.step(action)
-            loads.append(bus.servos[6].get("load"))
-        assert max(loads) == 1000 and max(loads[-10:]) <= 120
-        assert env.unwrapped.motors["f"]["relaxed"] and bus.servos[6].status == 0
+            env.step(closes)
+            motors, servos = env.unwrapped.motors, (bus.servos[5], bus.servos[6])
+            loads.append([motors[name]["load"] for name in "ef"])
+            pushes.append([servo.get("goal") - servo.ticks for servo in servos])
+        assert np.max(loads, axis=0) == pytest.approx(100) and np.max(loads[-10:]) <= 12
+        assert np.all(np.sign(pushes[-1]) == [1, -1]) and np.abs(pushes).max() < 15.5 * 4096 / 360
+        assert env.unwrapped.state.relaxed == ("e", "f") and not any(servo.status for servo in servos)
+        bus.servos[5].blocked = bus.servos[6].blocked = False
+        steps(env, 5, -closes)
+        assert bus.servos[5].position < 178 and bus.servos[6].position > 182
+        assert env.unwrapped.state.relaxed == ()
     finally:
         env.close()
 

@@ -195,6 +195,18 @@ def test_a_gripper_presses_anew_after_it_was_opened(made, arm, now):
     assert steps(guard, now, 3, y=0.05)[-1][1] == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(("pressed", "relaxed"), [(9, ("y",)), (5, ())])
+def test_a_gripper_that_pressed_opens_at_its_full_pace(made, arm, now, pressed, relaxed):
+    """It has not moved yet when the next command comes; that it stood before, the other way, does not count."""
+    guard = made()
+    arm.stuck = True
+    steps(guard, now, pressed, y=0.9)
+    assert guard.state().relaxed == relaxed
+    assert steps(guard, now, 5, y=-0.9)[-1][1] == pytest.approx(-0.1) and guard.state().relaxed == ()
+    steps(guard, now, 3, y=-0.9)
+    assert guard.state().relaxed == ("y",)  # it presses outwards
+
+
 @pytest.mark.parametrize("what", ["temperature", "overheating", "joint"])
 def test_a_gripper_is_no_way_around_heat_and_no_joint_is_relaxed(made, arm, now, what):
     guard = made(temperature=(INF, 60), load=(30, INF))
