@@ -30,6 +30,7 @@ COMMANDS = {
     "panel": ("tools.panel", "the operator's page: cameras, STOP, verdicts"),
     "evaluate": ("tools.evaluate", "success rate of a checkpoint"),
     "plot": ("tools.plot", "learning curves of runs"),
+    "runs": ("tools.runs", "compare runs in the browser"),
     "export-run": ("tools.export_run", "send a run's curves to W&B or trackio"),
     "doctor": ("tools.doctor", "is this arm ready? cameras, axes, bus, disk, clock, link"),
     "rerun": ("tools.rerun", "episodes or the live robot for the Rerun viewer"),

@@ -49,11 +49,11 @@ def parse(
             continue
         try:
             record = json.loads(line)
-            float(record["env_steps"])
-            for name in numbers.get(record["kind"], ()):
-                float(record[name])
+            for name in ("env_steps", *numbers.get(record["kind"], ())):
+                if not math.isfinite(float(record[name])):
+                    raise ValueError(name)
             records.append(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             unread += 1
     return records, unread
 

@@ -65,7 +65,7 @@ def application(robot: Robot, token: str, episodes: Path | None, connections: Co
         robot.context.destroy(linger=0)
 
     routes = [web.get("/ws", talk), *(episode_routes(episodes, same_site) if episodes else [])]
-    app = site.application(routes, "index.html", token, connections)
+    app = site.application(routes, ["index.html", "recorded.html"], token, connections)
     app.cleanup_ctx.append(watching)
     return app
 

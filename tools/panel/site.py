@@ -8,7 +8,7 @@ import hmac
 import ipaddress
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ PAGE = Path(__file__).parent / "page"
 COOKIE = "panel_token"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "connect-src 'self'; media-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -45,9 +45,9 @@ def known_host(request: web.Request) -> bool:
 
 
 def application(
-    routes: Iterable[web.AbstractRouteDef], index: str, token: str, connections: Connections
+    routes: Iterable[web.AbstractRouteDef], pages: Sequence[str], token: str, connections: Connections
 ) -> web.Application:
-    """The routes, and beside them the pages' files; / is `index`.
+    """The routes, and beside them the files of the `pages`; / is the first of these.
 
     token: what a browser must show; empty: none, and only this computer's own names. connections: told of each request.
     """
@@ -77,8 +77,8 @@ def application(
         return response
 
     async def page(request: web.Request) -> web.FileResponse:
-        name = request.match_info.get("name") or index
-        if name not in {path.name for path in PAGE.iterdir()}:
+        name = request.match_info.get("name") or pages[0]
+        if name not in {path.name for path in PAGE.iterdir() if path.suffix != ".html" or path.name in pages}:
             raise web.HTTPNotFound
         return web.FileResponse(PAGE / name)
 

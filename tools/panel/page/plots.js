@@ -46,8 +46,15 @@ function makePlot(place, height, options) {
     padding: [6, 6, 0, 0], ...options,
   }, options.series.map(() => []), place);
   drawn.add(plot);
-  new ResizeObserver(() => {
+  plot.watching = new ResizeObserver(() => {
     if (place.clientWidth) plot.setSize({ width: place.clientWidth, height });
-  }).observe(place);
+  });
+  plot.watching.observe(place);
   return plot;
+}
+
+function forgetPlot(plot) {
+  plot.watching.disconnect();
+  drawn.delete(plot);
+  plot.destroy();
 }

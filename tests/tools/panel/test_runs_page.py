@@ -1,0 +1,192 @@
+"""The page of runs: the list, the curves, settings that differ, videos; and that it serves nothing else."""
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from aiohttp.test_utils import TestClient, TestServer
+from browsing import by_browser, until
+
+from agent.calql.algorithm import CalQL
+from agent.config import CalQLConfig, NetworkConfig
+from agent.env_record import EnvRecord
+from agent.run.checkpoint import Checkpoint
+from agent.run.log import RunLog
+from agent.spec import Spec
+from tools.common.video import mp4
+from tools.panel import site
+from tools.panel.browser import finite
+from tools.panel.connections import Connections
+from tools.runs import __main__ as command
+from tools.runs import read, server
+
+OUTCOMES = [0, 1, 0, 0, 1, 1] + 20 * [1]
+
+
+def write_run(folder, outcomes, gamma=None, evaluated=(0.5, 1.0)):
+    """A run's log as the learner writes it; with `gamma` its checkpoint, too."""
+    log = RunLog(folder)
+    rates = iter(evaluated)
+    log.write("eval", 0, 0, success=next(rates), low=0.3, high=0.7, episodes=20)
+    for number, success in enumerate(outcomes):
+        log.write("episode", 10 * (number + 1), number, success=success, length=10, **{"return": float(success)})
+        log.write("update", 10 * (number + 1), number + 1, stage="online", td_loss=1.0 / (number + 1), q=[1.0, 3.0])
+    for rate in rates:
+        log.write("eval", 10 * len(outcomes), len(outcomes), success=rate, low=0.8, high=1.0, episodes=20)
+    log.warn("Q is far from the returns", 10, 1)
+    log.close()
+    if gamma:
+        network = NetworkConfig(channels=[4], strides=[2], features=4, critics=2, actor_hidden=[4], critic_hidden=[4])
+        spec = Spec({}, {"pos": 3}, 2)
+        agent = CalQL(spec, network, CalQLConfig(gamma=gamma), torch.device("cpu"), 0)
+        config = {"calql": {"gamma": gamma, "cql_weight": 5.0}, "link": {"address": "tcp://10.0.0.7:5555"}}
+        Checkpoint(spec, EnvRecord("fake", {"horizon": 9}), config, agent.state_dict()).save(folder / "latest.pt")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs with checkpoints, the second with a video; and beside them what is none."""
+    write_run(tmp_path / "runs/a/online", OUTCOMES, 0.9)
+    write_run(tmp_path / "runs/b", [0] * 10, 0.95, evaluated=(0.5, 0.0))
+    (tmp_path / "runs/b/episodes").mkdir()
+    (tmp_path / "runs/b/episodes/log.jsonl").write_text("{}")
+    with mp4(tmp_path / "runs/b/videos/episode_000000.mp4", 10) as write:
+        for shade in range(10):
+            write(np.full((32, 48, 3), 20 * shade, np.uint8))
+    (tmp_path / "secret.mp4").write_bytes(b"of somebody else")
+    return tmp_path / "runs"
+
+
+def test_runs_are_found_and_named_by_their_folder(runs):
+    assert list(read.found([runs])) == ["a/online", "b"]
+    assert list(read.found([runs / "a", runs / "b"])) == ["a/online", "b"]
+    assert list(read.found([runs / "b"])) == ["b"]
+
+
+def test_the_figures_of_a_run(runs):
+    one, other = read.listed(read.found([runs]))
+    assert one["env_steps"] == 260 and one["updates"] == 26 and one["episodes"] == 26
+    assert one["success"] == 1 and one["failed"] == pytest.approx(3 / 26)
+    assert (one["offline"], one["evaluated"], one["regret"]) == (0.5, 1.0, 0.25)
+    assert one["warnings"] == ["Q is far from the returns"] and one["unread"] == 0
+    assert (other["success"], other["failed"], other["regret"]) == (0, 1, 0.75)
+
+
+def test_curves_of_a_run(runs):
+    told = read.curves(runs / "a/online")
+    assert told["episodes"]["success"] == OUTCOMES and told["episodes"]["env_steps"][:2] == [10, 20]
+    assert told["evaluations"] == {
+        **{"env_steps": [0, 260], "success": [0.5, 1.0], "low": [0.3, 0.8], "high": [0.7, 1.0]},
+        "episodes": [20, 20],
+    }
+    assert told["updates"]["td_loss"][1] == 0.5 and told["updates"]["q"][0] == 2.0  # critics: their mean
+    assert told["updates"]["updates"] == list(range(1, 27)) and "stage" not in told["updates"]
+
+
+def test_a_long_run_has_a_bounded_number_of_points(tmp_path):
+    lines = [json.dumps({"kind": "update", "env_steps": n, "updates": n, "td_loss": 1.0}) for n in range(2500)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    assert 800 < len(read.curves(tmp_path)["updates"]["td_loss"]) <= read.POINTS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"kind": "episode", "env_steps": 5, "success": "won", "return": 1, "length": 3}',
+        b'{"kind": "episode", "env_steps": NaN, "success": 1, "return": 1, "length": 2}',
+        b'{"kind": "robot", "env_steps": 5, "updates": Infinity, "time_s": "x"}',
+        b'{"kind": "update", "env_steps": 1e400, "updates": {}, "td_loss": "x"}',
+        b'{"kind": "eval", "env_steps": NaN, "success": 0.5}',
+        b'{"kind": ["update"], "env_steps": 1}',
+        b"\xff\xfe\x00{",
+        b"[" * 5000,
+    ],
+)
+def test_a_strange_line_costs_itself_only(runs, line):
+    log = runs / "b/log.jsonl"
+    log.write_bytes(log.read_bytes() + line + b"\n")
+    row = read.listed(read.found([runs]))[1]
+    assert row["env_steps"] == 100 and row["failed"] == 1 and row["regret"] == 0.75
+    json.dumps(finite(read.curves(runs / "b")), allow_nan=False)
+
+
+def served(runs, *paths, token=""):
+    """(status, content type, body) of each path."""
+
+    async def main():
+        app = site.application(server.routes([runs]), ["runs.html"], token, Connections())
+        async with TestClient(TestServer(app)) as client:
+            answers = [await client.get(path) for path in paths]
+            return [(each.status, each.content_type, await each.read()) for each in answers]
+
+    return asyncio.run(main())
+
+
+def test_only_runs_and_their_videos_are_served(runs):
+    good, *bad = served(
+        runs,
+        "/api/video?run=b&video=videos/episode_000000.mp4",
+        "/api/video?run=b&video=../../secret.mp4",
+        "/api/video?run=b&video=log.jsonl",
+        "/api/video?run=..&video=secret.mp4",
+        "/api/curves?run=../runs/b",
+        "/api/curves?run=",
+        "/api/settings",
+        "/index.html",
+        "/recorded.html",
+    )
+    assert good[:2] == (200, "video/mp4") and b"ftyp" in good[2][:12]
+    assert [status for status, _, _ in bad] == [404] * 8
+    assert [status for status, _, _ in served(runs, "/", "/api/runs", token="t")] == [403, 403]
+
+
+def test_a_damaged_checkpoint_is_said_and_the_curves_stay(runs):
+    (runs / "b/latest.pt").write_bytes(b"no checkpoint")
+    (_, _, curves), (status, _, settings) = served(runs, "/api/curves?run=b", "/api/settings?run=b")
+    assert status == 200 and "latest.pt" in json.loads(settings)["error"] and json.loads(curves)["episodes"]["success"]
+
+
+def test_settings_have_the_options_of_the_environment_and_no_address(runs):
+    told = read.flat_settings(runs / "b")
+    assert told["calql.gamma"] == 0.95 and told["env.horizon"] == 9 and not any("link" in name for name in told)
+
+
+def test_mistakes_are_one_line(tmp_path):
+    with pytest.raises(command.UserError, match="no such folder"):
+        command.main([str(tmp_path / "none")])
+
+
+@by_browser
+def test_runs_are_compared_in_the_browser(runs, chromium):
+    program = [sys.executable, "-m", "tools.runs", str(runs), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().removeprefix("page: ").strip()
+        _, browser = chromium()
+        page = browser.contexts[0].new_page()
+        problems = []
+        page.on("pageerror", lambda problem: problems.append(problem))
+        page.goto(url)
+        page.get_by_label("b", exact=True).check(timeout=60_000)
+        page.get_by_label("a/online").check()
+        page.wait_for_selector("#settings tr:has-text('calql.gamma')", timeout=60_000)
+        assert page.locator("#settings tr").all_text_contents() == ["settingba/online", "calql.gamma0.950.9"]
+        assert page.locator("#figures .plot canvas").count() == 3  # success, failed, TD loss; the log has no others
+        steps, _, evaluated, online, _ = page.evaluate("runPlots[0].data")
+        assert len(steps) == 23 and evaluated[0] == 0.5 and online[:2] == [None, pytest.approx(2 / 5)]
+        page.get_by_text("episode_000000.mp4").click()
+        until(lambda: page.evaluate("document.querySelector('video')?.readyState >= 2"))
+        page.locator("#filter").fill("online")
+        assert page.locator("#runs tbody tr").count() == 1
+        page.reload()  # what is chosen is in the address
+        page.wait_for_selector("#legend li:has-text('a/online')", timeout=60_000)
+        write_run(runs / "c", [1] * 30)
+        page.wait_for_selector("#runs tbody tr:has-text('100 %') >> text=c", timeout=60_000)
+        assert not problems
+    finally:
+        process.terminate()
+        process.communicate()
