@@ -5,7 +5,9 @@
 
 The report: episodes, lengths, success rate, raw returns, environment and options, who acted, shapes, and the range of
 every action dimension (one that never moves, or is always at its limit, is a fault of the recording); and the numbers
-of the states that hardly vary (a fault of the recording, unless the task holds them still).
+of the states that hardly vary (a fault of the recording, unless the task holds them still). Flags name the
+episodes in which something looks wrong: a black or frozen camera, idle parts, clipped actions, jumps, a near duplicate
+of an earlier one (tools/common/quality.py).
 
 Damaged files, and files whose cameras, states or actions differ from the first one's, are named on stderr and left out
 of the figures; the exit code is still 0, unless nothing could be read (2). Only the contact sheet is written, to
@@ -35,10 +37,11 @@ from agent.data.state_statistics import StateStatistics
 from agent.env_record import EnvRecord
 from agent.progress import Progress
 from agent.spec import Episode, Spec, UserError, plural
+from tools.common import quality
 from tools.common.video import GREEN, GREY, RED, enlarge, with_text
 
 SHEET_ROWS, SHEET_FRAMES, THUMBNAIL_HEIGHT = 12, 6, 96
-AT_LIMIT = 0.999
+SHOWN_NAMES = 6  # of the episodes with a flag
 
 
 class Survey:
@@ -52,6 +55,8 @@ class Survey:
         self.rows: list[np.ndarray] = []
         self.states = StateStatistics({})
         self._episodes: list[Episode] = []  # without observations
+        self._flags: dict[str, list[quality.Flag]] = {}
+        self._signatures: dict[str, tuple[int, np.ndarray]] = {}
 
     def add(self, path: Path, with_row: bool) -> None:
         """Take `path` in; returns nothing, a file at fault ends up in `damaged` or `different`."""
@@ -69,8 +74,17 @@ class Survey:
         if with_row and self.spec.cameras:
             self.rows.append(sheet_row(path.name, episode))
         self.states.add(episode.observations)
+        self._flags[str(path)] = quality.flags(episode)
+        self._signatures[str(path)] = len(episode), quality.signature(episode)
         episode.observations = {}
         self._episodes.append(episode)
+
+    def flags(self) -> dict[str, list[quality.Flag]]:
+        """File -> its flags, near duplicates among them; those without any are left out."""
+        found = {name: list(flags) for name, flags in self._flags.items()}
+        for name, other in quality.duplicates(self._signatures).items():
+            found[name].append(quality.Flag("duplicate", f"nearly equal to {Path(other).name}"))
+        return {name: flags for name, flags in found.items() if flags}
 
     def report(self) -> dict[str, Any]:
         """JSON-able figures of what could be read."""
@@ -94,6 +108,11 @@ class Survey:
             "policy": counted(e.meta.get("policy") for e in episodes),
             "robot": counted(e.meta.get("robot") for e in episodes),
             "observations": {k: {"shape": list(spec.shape(k)), "dtype": str(spec.dtype(k))} for k in spec.keys},
+            "flags": [
+                {"episode": name, "kind": flag.kind, "text": flag.text}
+                for name, flags in self.flags().items()
+                for flag in flags
+            ],
             "still_states": [dataclasses.asdict(state) for state in self.states.still()],
             "actions": [
                 {
@@ -101,7 +120,7 @@ class Survey:
                     "max": column.max().item(),
                     "mean": column.mean().item(),
                     "std": column.std().item(),
-                    "at_limits": float((np.abs(column) >= AT_LIMIT).mean()),
+                    "at_limits": float((np.abs(column) >= quality.AT_LIMIT).mean()),
                 }
                 for column in actions.T
             ],
@@ -153,6 +172,10 @@ def text_of(report: dict[str, Any], still: str) -> str:
         lines.append(f"observation    {key}: {entry['dtype']} {'x'.join(map(str, entry['shape']))}")
     if still:
         lines.append(still)
+    marked = quality.counted((Path(each["episode"]).stem, [each["kind"]]) for each in report["flags"])
+    for number, (kind, names) in enumerate(marked.items()):
+        shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+        lines.append(f"{'' if number else 'flags':15}{kind} ({len(names)}): {shown}")
     lines.append("action            min    max   mean    std   at limits")
     for number, a in enumerate(report["actions"]):
         figures = f"{a['min']:7.2f}{a['max']:7.2f}{a['mean']:7.2f}{a['std']:7.2f}{a['at_limits']:11.0%}"

@@ -144,3 +144,19 @@ def test_a_folder_with_other_cameras_is_not_continued(folder):
 
     with pytest.raises(UserError, match="camera 'front'"):
         collect("fake", {}, "scripted", CollectConfig(episodes=1), folder)
+
+
+def test_flags_name_their_episodes(folder, command):
+    write_by_hand(folder / "episode_000002.hdf5", [[0.5, -0.3 * k % 1] for k in range(9)] + [[0, 0]] * 9, True)
+    write_by_hand(folder / "episode_000003.hdf5", [[0.5, -0.3 * k % 1] for k in range(9)] + [[0, 0]] * 9, True)
+    found = json.loads(command("inspect", folder, "--json", "--no-sheet").stdout)["flags"]
+    names = [folder / f"episode_00000{number}.hdf5" for number in range(4)]
+    idle = "idle for 50% of it, the last 9 steps"
+    assert [each for each in found if each["kind"] in ("idle", "duplicate")] == [
+        {"episode": str(names[2]), "kind": "idle", "text": idle},
+        {"episode": str(names[3]), "kind": "idle", "text": idle},
+        {"episode": str(names[3]), "kind": "duplicate", "text": "nearly equal to episode_000002.hdf5"},
+    ]
+    lines = command("inspect", folder, "--no-sheet").stdout.splitlines()
+    assert "flags          idle (2): episode_000002, episode_000003" in lines
+    assert "               duplicate (1): episode_000003" in lines

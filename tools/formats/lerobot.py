@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from tools.formats.lerobot_write import COLUMNS, write
 
 __all__ = ["detects", "parts", "write"]
 OTHER_NAMES = {"complementary_info.is_intervention": "interventions"}
+MAX_NAME = 40  # characters
 BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index", "next.done"}
 
 
@@ -223,12 +224,28 @@ def _raw(source: _Source, place: Place, choices: Choices, report: Report) -> Raw
         "fps": info.fps,
         "source": {"format": "lerobot", "folder": source.path.name, "episode": place.number},
     }
+    if state_names := _state_names(info, source.names):
+        raw.origin["state_names"] = state_names
     if not source.extra:
         size = int(np.prod(raw.actions.shape[1:]))
         raw.meaning = of_names(info.features[source.action].names, size, info.robot, info.fps)
     if source.extra:
         source.extra.complete(raw, place.number)
     return raw
+
+
+def _state_names(info: Info, names: dict[str, str]) -> dict[str, list[str]]:
+    """The observation's name here -> a name for each of its numbers, as meta/info.json has them."""
+    found = {}
+    for feature, name in names.items():
+        given = info.features[feature].names
+        if isinstance(given, Mapping):
+            given = next((value for value in given.values() if isinstance(value, list)), None)
+        if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):
+            given = given[0]
+        if info.features[feature].dtype not in ("video", "image") and isinstance(given, list):
+            found[name] = [str(each)[:MAX_NAME] for each in given]
+    return found
 
 
 def _clip(place: Place, feature: str, seconds: np.ndarray, fps: float) -> Frames:
