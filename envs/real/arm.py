@@ -31,7 +31,7 @@ class State:
     errors, axis -> what its motor reports, "overload" or another word.
     By the guard: coasted, this is the last measurement, a newer one was lost; lost, replies since the process started;
     target, float64 (n,), where the arm is sent now: what lost setpoints and holds cut off is not in it any more;
-    relaxed, grippers that press no harder than their `squeeze`.
+    relaxed, axes that press no harder than their `press` or `squeeze`.
     """
 
     position: np.ndarray

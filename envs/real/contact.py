@@ -1,9 +1,12 @@
 """What happens when an arm meets something, or works too hard.
 
 The target of an axis is no farther than `lag` ahead of it. One that stands there for `stuck_s`, whose motor exceeds a
-limit for so long as is allowed, or reports an error, is a fault. A gripper (an axis with a `squeeze`) presses on things
-as its work: it is relaxed in place of that. Its target then stays no farther than `squeeze` ahead of it, until it is
-asked to go the other way. Heat, and an error other than overload, are faults of a gripper too.
+limit for so long as is allowed, or reports an error, is a fault.
+
+An axis with a `press` is relaxed instead when it stands, or exceeds its load or current: its target then stays no
+farther than `press` ahead of it, until it is asked to go the other way, or has moved on. A gripper (an axis with a
+`squeeze`) presses on things as its work: it stays relaxed until it is asked to go the other way, and overload that its
+motor reports is no fault.
 """
 
 from __future__ import annotations
@@ -28,21 +31,32 @@ class MotorError(ArmError):
 
 
 class Contact:
-    """Of the arm with these `axes`. lag, squeeze: float64 (n,), in their units; squeeze is NaN for all but grippers.
+    """Of the arm with these `axes`. lag, squeeze, press: float64 (n,), in their units.
 
-    stuck_s: 0 for no limit.
+    squeeze is NaN for all but grippers, press for axes that are not relaxed; None: for all. stuck_s: 0 for no limit.
     """
 
     def __init__(
-        self, axes: Sequence[str], lag: np.ndarray, stuck_s: float, squeeze: np.ndarray, limits: EffortLimits
+        self,
+        axes: Sequence[str],
+        lag: np.ndarray,
+        stuck_s: float,
+        squeeze: np.ndarray | None,
+        press: np.ndarray | None,
+        limits: EffortLimits,
     ) -> None:
-        self._axes, self._lag, self._stuck_s, self._squeeze, self._limits = axes, lag, stuck_s, squeeze, limits
+        self._axes, self._lag, self._stuck_s, self._limits = axes, lag, stuck_s, limits
+        none = np.full(len(axes), np.nan)
+        squeeze, press = none if squeeze is None else squeeze, none if press is None else press
         self._grips = np.isfinite(squeeze)
+        self._presses_at_most = np.where(self._grips, squeeze, press)
+        self._relaxes = np.isfinite(self._presses_at_most)
         # Of each axis whose requests were too far ahead of it: since when, where it was then, and on which side.
         self._behind_s, self._behind_at, self._side = np.full(len(axes), np.nan), *np.zeros((2, len(axes)))
         self._over_s = {figure: np.full(len(axes), np.nan) for figure in UNITS}  # since when
         self._presses = np.zeros(len(axes), bool)  # for too long
         self._way = np.zeros(len(axes))  # the direction in which each relaxed axis presses; 0: it is not relaxed
+        self._relaxed_at = np.zeros(len(axes))
 
     @property
     def relaxed(self) -> tuple[str, ...]:
@@ -75,7 +89,7 @@ class Contact:
             since_s = self._over_s[figure]
             since_s[:] = np.where(high, np.where(np.isnan(since_s), now_s, since_s), np.nan)
             long = now_s - since_s >= self._limits.for_s
-            relaxes = self._grips & (figure in FORCES)
+            relaxes = self._relaxes & (figure in FORCES)
             self._presses |= long & relaxes
             if (faulty := long & ~relaxes).any():
                 axis = int(faulty.argmax())
@@ -91,11 +105,11 @@ class Contact:
         ahead = np.where(np.isfinite(requested), requested - at, 0.0)  # NaN is for the filter, too
         stood_s = self._stood_s(ahead, at, now_s)
         stuck = (stood_s >= self._stuck_s) & (self._stuck_s > 0) & (not state.coasted)
-        if (faulty := stuck & ~self._grips).any():
+        if (faulty := stuck & ~self._relaxes).any():
             axis = int(np.where(faulty, stood_s, 0.0).argmax())
             name, where = self._axes[axis], f"{at[axis]:.3g} on its way to {requested[axis]:.3g}"
             raise ArmError(f"axis '{name}' has stood still at {where} for {stood_s[axis]:.1f} s: stuck, or pushed")
-        leash = self._leash(ahead, stuck)
+        leash = self._leash(ahead, at, stuck)
         return np.where(np.abs(ahead) > leash, at + np.clip(ahead, -leash, leash), requested)
 
     def _stood_s(self, ahead: np.ndarray, at: np.ndarray, now_s: float) -> np.ndarray:
@@ -107,12 +121,14 @@ class Contact:
         self._behind_at, self._side = np.where(begins, (at, np.sign(ahead)), (self._behind_at, self._side))
         return np.nan_to_num(now_s - self._behind_s)
 
-    def _leash(self, ahead: np.ndarray, stuck: np.ndarray) -> np.ndarray:
-        back = self._way * ahead < 0
+    def _leash(self, ahead: np.ndarray, at: np.ndarray, stuck: np.ndarray) -> np.ndarray:
+        free = ~self._grips & (self._way * (at - self._relaxed_at) > self._lag / 2)
+        back = (self._way * ahead < 0) | free
         self._way[back] = 0
         for over_s in self._over_s.values():
             over_s[back] = np.nan
-        begins = self._grips & (self._presses | stuck) & (self._way == 0) & ~back
+        begins = self._relaxes & (self._presses | stuck) & (self._way == 0) & ~back
         self._way = np.where(begins, np.sign(ahead), self._way)
-        leash: np.ndarray = np.where(self._way != 0, np.minimum(self._lag, self._squeeze), self._lag)
+        self._relaxed_at = np.where(begins, at, self._relaxed_at)
+        leash: np.ndarray = np.where(self._way != 0, np.minimum(self._lag, self._presses_at_most), self._lag)
         return leash

@@ -41,7 +41,7 @@ HOLD_RETRY_S = 0.02  # between two tries to hold after an error
 class Setup:
     """kind, options: of make_arm. setpoint_hz: targets are reached in so many even steps a second; 0: at once.
 
-    lag, squeeze, stuck_s, effort: see envs.real.contact. coast_s: for how long lost replies are bridged; 0: not at all.
+    lag, squeeze, press, stuck_s, effort: see envs.real.contact. coast_s: lost replies are bridged so long; 0: none.
     """
 
     kind: str
@@ -56,6 +56,7 @@ class Setup:
     realtime: bool = True
     coast_s: float = 0.0
     squeeze: np.ndarray | None = None  # None: no axis grips
+    press: np.ndarray | None = None  # None: none is relaxed
     effort: EffortLimits = EffortLimits()
     park: Park | None = None
 
@@ -74,8 +75,7 @@ class Guard:
         self._hold_due = False  # the driver has not answered the hold after an error yet
         self._commanded_s = 0.0
         self._way = Setpoints(setup.setpoint_hz, self.filter.position)
-        squeeze = np.full(len(setup.lag), np.nan) if setup.squeeze is None else setup.squeeze
-        self._contact = Contact(arm.axes, setup.lag, setup.stuck_s, squeeze, setup.effort)
+        self._contact = Contact(arm.axes, setup.lag, setup.stuck_s, setup.squeeze, setup.press, setup.effort)
         self._bridges = {kind: Bridge(setup.coast_s) for kind in ("read", "write", "hold")}
         self._last: State | None = None
         self._grace_s = 0.0  # what lost replies took since the last command: no sign of a robot server that is away

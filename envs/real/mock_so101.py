@@ -29,12 +29,20 @@ OVERLOADED = 3  # the servo that the fault `fault` overloads
 
 
 class JointServo(Servo):
-    """A servo whose joint MuJoCo moves. share: of its torque, that it gives."""
+    """A servo whose joint MuJoCo moves. share: of its torque, that it gives, -1 to 1."""
 
     share = 0.0
 
     def advance(self, elapsed_s: float) -> None:
+        self._protect(self.share, elapsed_s)
         self.report(self.share, elapsed_s)
+
+    @property
+    def most(self) -> float:
+        """Share of its torque that it may give."""
+        if not self.torque or self.overheated:
+            return 0.0
+        return self.get("overload_share") / 100 if self.overloaded else 1.0
 
 
 class SO101(Hardware):
@@ -56,7 +64,7 @@ class SO101(Hardware):
             servo.power_lost()
             servo.set("torque", 1)
         self._calibrate()
-        self._advanced_s, self._unplugged = time.monotonic(), False
+        self._advanced_s, self._unplugged, self._overloads = time.monotonic(), False, False
 
     def _calibrate(self) -> None:
         """The servos' limits, and the file of them, as lerobot-calibrate leaves them."""
@@ -75,8 +83,9 @@ class SO101(Hardware):
         elapsed_s, self._advanced_s = min(now_s - self._advanced_s, LONGEST_S), now_s
         self._break()
         goals = np.deg2rad([servo.get("goal") * DEGREES - MIDDLE for servo in self._servos])
-        torque = np.array([servo.torque for servo in self._servos]) & (not self.broken("stall")) & self.bus.faults.power
-        self._desk.advance(goals, torque, elapsed_s)
+        powered = self.bus.faults.power and not self.broken("stall")
+        most = np.array([servo.most if powered else 0.0 for servo in self._servos])
+        self._desk.advance(goals, most, elapsed_s)
         self._report()
         return self._desk.units.of(goals)
 
@@ -89,7 +98,8 @@ class SO101(Hardware):
 
     def _break(self) -> None:
         self.bus.faults.late = 1000.0 if self.broken("late") else 0.0
-        self.bus.servos[OVERLOADED].overloaded = self.broken("fault")
+        if self.broken("fault") or self._overloads:  # and when that is over
+            self._overloads = self.bus.servos[OVERLOADED].overloaded = self.broken("fault")
         if self.broken("disconnect") != self._unplugged:
             self._unplugged = not self._unplugged
             (self.bus.unplug if self._unplugged else self.bus.plug)()

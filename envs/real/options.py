@@ -35,11 +35,13 @@ class Axis:
     )
     max_current: float | None = option(None, "limit of its motor's current, mA; empty: none", above=0)
     max_temperature: float | None = option(None, "limit of its motor's temperature, °C; empty: none", above=0)
-    squeeze: float | None = option(
+    press: float | None = option(
         None,
-        "how far ahead of it its target stays when it has pressed for too long; empty: with `gripper` a twentieth of "
-        "its range, else the arm is held",
+        "how far ahead of it its target stays when it has pressed on something for too long; empty: the arm is held",
         above=0,
+    )
+    squeeze: float | None = option(
+        None, "the same, of a gripper; empty: with `gripper` a twentieth of its range", above=0
     )
     gripper: bool = option(False, "an action opens or closes it, from end to end, instead of moving it")
     opens: Literal["low", "high"] = option("low", "of a gripper: the end where it is open; high: LeRobot's grippers")

@@ -62,7 +62,7 @@ def desk() -> Any:
 
 
 class Desk:
-    """model, data: MuJoCo's. torque: bool (6,), without which a servo does not push."""
+    """model, data: MuJoCo's."""
 
     def __init__(self) -> None:
         import mujoco
@@ -87,10 +87,11 @@ class Desk:
         self.data.qvel[dof : dof + 6] = 0
         self._mujoco.mj_forward(self.model, self.data)
 
-    def advance(self, goals: np.ndarray, torque: np.ndarray, elapsed_s: float) -> None:
-        """goals: rad (6,) of the servos; torque: bool (6,)."""
+    def advance(self, goals: np.ndarray, most: np.ndarray, elapsed_s: float) -> None:
+        """goals: rad (6,) of the servos. most: (6,), the share of a servo's torque that each may give."""
         self.data.ctrl[self._motors] = goals
-        self.model.actuator_forcerange[self._motors] = self._force * torque[:, None]
+        allowed = self._force.max() * most[:, None]
+        self.model.actuator_forcerange[self._motors] = np.clip(self._force, -allowed, allowed)
         self._mujoco.mj_step(self.model, self.data, nstep=max(1, round(elapsed_s / TIMESTEP_S)))
 
     @property
@@ -100,8 +101,8 @@ class Desk:
 
     @property
     def load(self) -> np.ndarray:
-        """(6,): the servos' torques, as shares of what a servo can give."""
-        load: np.ndarray = np.abs(self.data.actuator_force[self._motors]) / self._force.max()
+        """(6,): the servos' torques, as shares of what a servo can give; below 0 it pulls back."""
+        load: np.ndarray = self.data.actuator_force[self._motors] / self._force.max()
         return load
 
     @property

@@ -43,6 +43,7 @@ def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
         realtime=options.realtime,
         coast_s=options.coast_s,
         squeeze=np.array([np.nan if axis.squeeze is None else axis.squeeze for axis in every]),
+        press=np.array([np.nan if axis.press is None else axis.press for axis in every]),
         effort=effort_limits(options, every),
         park=parking(options, axes, every) if options.park else None,
     )

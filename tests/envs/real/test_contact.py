@@ -46,13 +46,13 @@ def arm(now):
 
 @pytest.fixture
 def made(arm):
-    def make(squeeze=(NAN, 0.02), **most):
+    def make(squeeze=(NAN, 0.02), press=None, **most):
         ones = np.ones(2)
         limits = Limits(-ones, ones, 0.2 * ones, 2.0 * ones, 100 * ones)
         most = {figure: np.array(values) for figure, values in most.items()}
         setup = Setup(
             "", {}, limits, PERIOD_S, 0.15, 0.0, 0.0, 0.1 * ones, 0.5,
-            squeeze=np.array(squeeze), effort=EffortLimits(most, 1.0),
+            squeeze=np.array(squeeze), press=press, effort=EffortLimits(most, 1.0),
         )  # fmt: skip
         guard = Guard(setup, arm)
         guard.connect()
@@ -205,6 +205,42 @@ def test_a_gripper_that_pressed_opens_at_its_full_pace(made, arm, now, pressed, 
     assert steps(guard, now, 5, y=-0.9)[-1][1] == pytest.approx(-0.1) and guard.state().relaxed == ()
     steps(guard, now, 3, y=-0.9)
     assert guard.state().relaxed == ("y",)  # it presses outwards
+
+
+@pytest.mark.parametrize("why", ["load", "current", "stuck"])
+def test_a_joint_that_presses_is_relaxed_until_it_has_moved_on_or_is_asked_to_go_back(made, arm, now, why):
+    guard = made(press=np.array([0.02, NAN]), load=(80, INF), current=(900, INF))
+    steps(guard, now, 2, 0.2)
+    arm.stuck, at = True, arm.at[0]
+    goal = 0.9 if why == "stuck" else at + 0.05  # so near that it does not count as stuck
+    if why != "stuck":
+        arm.reports(why, 1000, 0)
+    assert steps(guard, now, 3, goal)[-1][0] > at + 0.04 and guard.state().relaxed == ()
+    assert steps(guard, now, 12, goal)[-1][0] == pytest.approx(at + 0.02)
+    assert guard.error is None and guard.state().relaxed == ("x",)
+    arm.reports("load", 40, 0)
+    arm.reports("current", 400, 0)
+    assert steps(guard, now, 20, 0.9)[-1][0] == pytest.approx(at + 0.02)  # also when that has helped
+    arm.at[0] = at - 0.06  # it gives way
+    steps(guard, now, 1, 0.9)
+    assert guard.state().relaxed == ("x",)
+    arm.at[0] = at + 0.06  # it has come past what was in its way
+    assert steps(guard, now, 3, 0.9)[-1][0] > at + 0.1 and guard.state().relaxed == ()
+    steps(guard, now, 14, 0.9)
+    assert guard.state().relaxed == ("x",)  # it stands again
+    steps(guard, now, 1, -0.9)
+    assert guard.state().relaxed == ()
+
+
+@pytest.mark.parametrize("what", ["temperature", "overload"])
+def test_a_joint_that_may_press_is_held_for_heat_and_for_what_its_motor_reports(made, arm, now, what):
+    guard = made(press=np.array([0.02, NAN]), temperature=(60, INF))
+    if what == "temperature":
+        arm.reports("temperature", 70, 0)
+    else:
+        arm.errors = {"x": "overload"}
+    with pytest.raises(ArmError, match=f"axis 'x'.*{what}"):
+        steps(guard, now, 14, 0.1)
 
 
 @pytest.mark.parametrize("what", ["temperature", "overheating", "joint"])
