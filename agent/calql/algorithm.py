@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agent.calql.adam import Adam
 from agent.calql.gradient_clipping import clip
 from agent.calql.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.config import CalQLConfig, NetworkConfig
@@ -72,9 +73,7 @@ class CalQL:
         }
         rates = {name: getattr(config, f"{name}_lr") for name in self.parameters}
         graphs = device.type == "cuda"
-        self.optimizers = {
-            n: torch.optim.Adam(p, rates[n], fused=True, capturable=graphs) for n, p in self.parameters.items()
-        }
+        self.optimizers = {n: Adam(p, rates[n], fused=True, capturable=graphs) for n, p in self.parameters.items()}
         self._weights = Weights(torch.zeros((), device=device), torch.zeros((), device=device), True)
         self.losses = self._losses  # agent.calql.acceleration may put a compiled one here
         self.bf16 = "off"  # and this on: "encoder" or "all"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agent.calql.adam import Adam
 from agent.data.random_shift import draw_shifts, shift
 from agent.files import written
 from agent.progress import Progress
@@ -48,7 +49,7 @@ def train(frames: Labelled, config: SuccessConfig) -> SuccessClassifier:
     generator, rng = torch.Generator().manual_seed(config.seed), np.random.default_rng(config.seed)
     cameras = {name: (rows.shape[1], rows.shape[2], 3) for name, rows in frames.images.items()}
     net = network(cameras).train()
-    optimiser = torch.optim.AdamW(net.parameters(), config.lr, weight_decay=1e-3)
+    optimiser = Adam(net.parameters(), config.lr, weight_decay=1e-3, decoupled_weight_decay=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, config.updates + 1)
     note = ""
     with Progress(config.updates, "train", "updates") as progress:
