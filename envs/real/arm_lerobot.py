@@ -29,6 +29,7 @@ from envs.real.lost_replies import LOST
 
 SUFFIX = ".pos"
 SILENCE_S, SILENCES = 0.01, 3  # after a silence no further reply comes; so many are awaited
+POLL_S = 0.001  # a read of the port waits so long for its bytes
 RETRIES = 2  # of what is asked once, at connect and disconnect
 
 
@@ -55,6 +56,7 @@ class LeRobotArm:
             if not robot.is_connected:
                 if bus := getattr(robot, "bus", None):
                     prepare(bus)
+                    wait_for_replies(bus)
                 robot.connect(calibrate=False)
             calibrated = robot.is_calibrated
         except Exception as error:  # a servo that misses one ping is "missing", for instance: it stumbles in many ways
@@ -116,6 +118,24 @@ class LeRobotArm:
                     with contextlib.suppress(Exception):
                         bus.disable_torque(motor, num_retry=RETRIES)
             bus.disconnect(False)
+
+
+def wait_for_replies(bus: Any) -> None:
+    """Before `bus` connects: let the maker's library, which asks its port again and again, sleep until bytes come.
+
+    In real time it would keep the processor from the system's own thread that has to bring them: they came too late.
+    """
+    handler: Any = getattr(bus, "port_handler", None)
+    setup = getattr(handler, "setupPort", None)
+    if setup is None or getattr(handler, "waits", False):
+        return
+
+    def with_timeout(*given: Any) -> Any:
+        done = setup(*given)  # a new port, whose reads do not wait
+        handler.ser.timeout = POLL_S
+        return done
+
+    handler.waits, handler.setupPort = True, with_timeout
 
 
 def discard(bus: Any) -> None:

@@ -20,6 +20,9 @@ from tools.recording.config import CollectConfig
 
 def connect(leader: Any) -> None:
     """Connect LeRobot's teleoperator; a reply that is lost meanwhile is no reason to give up."""
+    from envs.real.arm_lerobot import wait_for_replies
+
+    wait_for_replies(getattr(leader, "bus", None))
     for left in reversed(range(CONNECT_TRIES)):
         try:
             leader.connect(calibrate=False)

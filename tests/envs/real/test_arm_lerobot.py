@@ -155,6 +155,27 @@ def test_torque_goes_on_with_the_goal_where_each_servo_is(on_a_bus):
     assert bus.ping("pan") == bus.read("x") == bus.write("x") == 2 and bus.ping("pan", num_retry=5) == 5
 
 
+def test_a_library_that_asks_again_and_again_waits_for_a_reply(on_a_bus):
+    """Each port that it opens, from the first ping on; also when it connects anew."""
+    robot, connect, timeouts = on_a_bus.robot, on_a_bus.robot.connect, []
+    robot.bus.port_handler = port = SimpleNamespace()
+    port.setupPort = lambda baud: setattr(port, "ser", SimpleNamespace(timeout=0)) or baud
+
+    def opens(calibrate):
+        assert port.setupPort(1000000) == 1000000
+        timeouts.append(port.ser.timeout)
+        connect(calibrate)
+
+    robot.connect = opens
+    for _ in range(2):
+        on_a_bus.connect()
+        on_a_bus.disconnect()
+    assert timeouts == [arm_lerobot.POLL_S] * 2
+    opened = port.setupPort
+    arm_lerobot.wait_for_replies(robot.bus)
+    assert port.setupPort is opened
+
+
 def test_torque_goes_off_on_every_servo_that_answers(on_a_bus):
     on_a_bus.connect()
     bus = on_a_bus.robot.bus

@@ -1,5 +1,6 @@
 """A leader arm as a device: it says where the follower's axes are to go."""
 
+from functools import cached_property
 from types import SimpleNamespace
 
 import fake_lerobot
@@ -92,15 +93,23 @@ def test_a_reply_that_is_lost_while_it_connects_is_no_reason_to_give_up():
 
         def connect(self, calibrate):
             self.log.append("connect")
+            self.bus.port_handler.setupPort(1000000)
             if len(self.log) < 2 * self.lost + 1:
                 raise ConnectionError("Could not connect on port")
 
         def disconnect(self):
             self.log.append("disconnect")
 
+        @cached_property
+        def bus(self):
+            port = SimpleNamespace()
+            port.setupPort = lambda baud: setattr(port, "ser", SimpleNamespace(timeout=0))
+            return SimpleNamespace(port_handler=port)
+
     found = Teleoperator(2)
     leader.connect(found)
     assert found.log == ["connect", "disconnect", "connect", "disconnect", "connect"]
+    assert found.bus.port_handler.ser.timeout > 0  # it sleeps until a reply comes
     with pytest.raises(ConnectionError, match="Could not connect"):
         leader.connect(Teleoperator(3))
 
