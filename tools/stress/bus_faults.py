@@ -6,7 +6,8 @@ FOLDER gets a Python environment with LeRobot, some gigabytes, once; later calls
 all joints swing. A row has when the arm stood (from the fault on, by the emulator's own record), when the fault was
 reported, the line that the operator saw, and whether the arm resumed once it was mended and inspected. --soak-s: at
 0.1 % lost packets for so long: how often it was held. Exits with 1 if the arm moved by more than a degree in the first
-200 ms after connecting with a stale goal, kept torque where it should not, or was held in the soak.
+200 ms after connecting with a stale goal, was not held or parked after kill -9 of the program that drives it, has not
+the torque that was configured, or was held in the soak.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ ARMS = {
     "koch_follower": (DYNAMIXEL, [1060, 1060, 1200, 1200, 1200, 1200]),
 }
 WATCHED_S = 2.5
+HELD_S, PARKED = 3.0, {"shoulder_lift": -20.0, "elbow_flex": 20.0}  # after kill -9: so long, and then there, degrees
+PARKED_DEG = 3.0  # so near
+ZERO_DEG = 180.0  # of a servo, where its joint is at 0
 
 
 def environment(folder: Path) -> Path:
@@ -56,18 +61,31 @@ class Driven(Driver):
     """An emulated bus, and a process in LeRobot's environment that drives its arm."""
 
     def __init__(
-        self, python: Path, arm: str, seed: int = 0, torque_off: bool = True, goal: float | None = None
+        self,
+        python: Path,
+        arm: str,
+        torque_off: bool = True,
+        goal: float | None = None,
+        mirrored: bool = False,
+        **options: Any,
     ) -> None:
+        """mirrored: the gripper is mounted the other way round. options: of the environment, in place of the usual."""
         protocol, models = ARMS[arm]
         self.bus = Bus(protocol, models=models, in_time=True)
         self.bus.place(180.0, goal)
         self._folder = tempfile.TemporaryDirectory()
         calibration = {
-            joint: {"id": n, "drive_mode": 0, "homing_offset": 0, "range_min": 0, "range_max": 4095}
+            joint: {
+                "id": n,
+                "drive_mode": int(mirrored and joint == "gripper"),
+                "homing_offset": 0,
+                "range_min": 0,
+                "range_max": 4095,
+            }
             for n, joint in enumerate(JOINTS, 1)
         }
         Path(self._folder.name, "emulated.json").write_text(json.dumps(calibration))
-        options = {
+        usual = {
             "arm_options": {
                 "port": str(self.bus.port),
                 "id": "emulated",
@@ -84,7 +102,7 @@ class Driven(Driver):
             "horizon": 1_000_000,
             "release_s": 1.0,
         }
-        super().__init__(python, f"lerobot:{arm}", options)
+        super().__init__(python, f"lerobot:{arm}", {**usual, **options})
 
     def moved(self, since_s: float, until_s: float) -> np.ndarray:
         """(rows, 1 + servos): time and degrees."""
@@ -110,6 +128,7 @@ def faults() -> dict[str, tuple[Callable[[Bus], object], Callable[[Bus], object]
         return lambda bus: setattr(bus.servos[number], name, value)
 
     return {
+        "none": (lambda bus: None, lambda bus: None, 20.0),
         "0.1 % of packets lost": (set_("lost", 1), set_("lost", 0), 20.0),
         "1 % lost": (set_("lost", 10), set_("lost", 0), 20.0),
         "5 % lost": (set_("lost", 50), set_("lost", 0), 20.0),
@@ -142,8 +161,8 @@ def cooled(bus: Bus) -> None:
 def measure(driven: Driven, name: str) -> dict[str, Any]:
     """One fault, as a row of the table."""
     break_, mend, for_s = faults()[name]
-    driven.wait("step", time.monotonic())
     time.sleep(2.0)
+    driven.wait("step", time.monotonic())
     since_s, lost, packets = time.monotonic(), driven.lost, driven.bus.faulty
     break_(driven.bus)
     end_s = since_s + for_s
@@ -177,6 +196,37 @@ def connects(python: Path, arm: str) -> float:
         time.sleep(0.3)
         rows = driven.moved(0.0, driven.first("connected")["time_s"] + 0.2)  # type: ignore[index]
         return float(np.abs(rows[:, 1:] - 180.0).max())
+
+
+def killed(python: Path, arm: str, park: bool, torque_off: bool) -> dict[str, Any]:
+    """kill -9 of the program that drives it, while all joints swing: the arm's process holds it, and then parks it."""
+    given: dict[str, Any] = {"release_s": HELD_S, "reset_speed": 1.0}
+    with Driven(python, arm, torque_off, **given, park=PARKED if park else {}) as driven:
+        time.sleep(2.0)
+        driven.wait("step", time.monotonic())
+        since_s = time.monotonic()
+        driven.kill()
+        kept = True  # torque, until it is to be let go
+        while time.monotonic() < since_s + HELD_S - 0.2:
+            kept &= all(driven.bus.torque().values())
+            time.sleep(0.02)
+        stood = driven.moved(since_s, time.monotonic())
+        stood_ms = stands_after_ms(stood, since_s)
+        end_s = since_s + HELD_S + 12.0
+        while time.monotonic() < end_s and (not torque_off or any(driven.bus.torque().values())):
+            time.sleep(0.02)
+        let_go_s, rows = time.monotonic() - since_s, driven.moved(since_s, time.monotonic())
+        off = [abs(rows[-1, 1 + JOINTS.index(joint)] - ZERO_DEG - at) for joint, at in PARKED.items()] if park else []
+        stays = stands_after_ms(rows, since_s) == stood_ms  # where it was held
+        torque = set(driven.bus.torque().values()) == {not torque_off}
+        return {
+            "fault": f"killed, {'parks' if park else 'no park'}, torque {'off' if torque_off else 'stays'}",
+            "stood_ms": None if stood_ms is None else round(stood_ms),
+            "let_go_s": round(let_go_s, 1) if torque_off else None,
+            "park_off_deg": round(max(off), 2) if park else None,
+            "torque_as_configured": torque and kept,
+            "good": stood_ms is not None and torque and kept and (max(off) < PARKED_DEG if park else stays),
+        }
 
 
 def leaves(python: Path, arm: str, how: str, torque_off: bool) -> bool:
@@ -217,7 +267,7 @@ def main() -> int:
     made = parser(__doc__ or "")
     made.add_argument("--lerobot", type=Path, required=True, metavar="FOLDER")
     made.add_argument("--arm", choices=sorted(ARMS), default="so101_follower")
-    made.add_argument("--only", choices=[*faults(), "connect", "disconnect", "soak"])
+    made.add_argument("--only", choices=[*faults(), "connect", "disconnect", "killed", "soak"])
     made.add_argument("--soak-s", type=float, default=0.0)
     flags = made.parse_args()
     in_time()  # the servos answer whatever else runs
@@ -243,6 +293,11 @@ def main() -> int:
                 found[f"torque_{how}_{'off' if off else 'on'}"] = right
                 print(f"{how}, torque {'off' if off else 'on'}: {'as configured' if right else 'WRONG'}", flush=True)
                 good &= right
+    if flags.only in (None, "killed"):
+        for park, off in product((False, True), (True, False)):
+            found["faults"].append(row := killed(python, flags.arm, park, off))
+            print(row, flush=True)
+            good &= row["good"]
     if flags.soak_s:
         found["soak"] = row = soak(python, flags.arm, flags.soak_s)
         print(row, flush=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.real.bus.bus import in_time
+
 ROOT = Path(__file__).parents[2]
 STILL_DEG = 0.5
 CONNECT_S = 300.0  # loading a driver may take its time
@@ -29,6 +31,7 @@ class Driver:
         self._reader.start()
 
     def _read(self) -> None:
+        in_time()  # what waits with the interpreter's lock delays the emulated servos
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith("{"):
