@@ -267,7 +267,7 @@ def main() -> int:
     made = parser(__doc__ or "")
     made.add_argument("--lerobot", type=Path, required=True, metavar="FOLDER")
     made.add_argument("--arm", choices=sorted(ARMS), default="so101_follower")
-    made.add_argument("--only", choices=[*faults(), "connect", "disconnect", "killed", "soak"])
+    made.add_argument("--only", choices=[*faults(), "mirrored", "connect", "disconnect", "killed", "soak"])
     made.add_argument("--soak-s", type=float, default=0.0)
     flags = made.parse_args()
     in_time()  # the servos answer whatever else runs
@@ -282,6 +282,11 @@ def main() -> int:
                 print(row, flush=True)
                 if not row.get("resumes", True):
                     break
+    if flags.only in (None, "mirrored"):
+        with Driven(python, flags.arm, mirrored=True) as driven:
+            row = {**measure(driven, "gripper blocked"), "fault": "gripper blocked, mounted the other way round"}
+            found["faults"].append(row)
+            print(row, flush=True)
     if flags.only in (None, "connect"):
         found["stale_goal_deg"] = moved = round(connects(python, flags.arm), 2)
         print(f"stale goal: moved {moved} degrees in the first 200 ms", flush=True)
