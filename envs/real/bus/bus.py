@@ -67,7 +67,7 @@ class Bus:
         given = models or [protocol.model] * count
         self.servos = {n: servo(protocol, n, model=model) for n, model in enumerate(given, 1)}
         self.history: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=int(KEPT_S / TICK_S))
-        self.replies = self.faulty = 0
+        self.requests = self.faulty = 0
         self._random, self._in_time = random.Random(0), in_time
         self._folder = tempfile.TemporaryDirectory()
         self.port = port or Path(self._folder.name, "port")
@@ -137,8 +137,9 @@ class Bus:
             else:
                 with contextlib.suppress(OSError, ValueError):  # unplugged meanwhile
                     ready = select.select([ends[0]], [], [], 0.001 if self._due else TICK_S)[0]
-                    if ready:
-                        self._buffer += os.read(ends[0], 4096)
+                    with self._lock:
+                        if ready and self._ends is ends:  # else its number may be another file's by now
+                            self._buffer += os.read(ends[0], 4096)
             with self._lock:
                 self._advance()
                 self._answer_all()
@@ -162,6 +163,7 @@ class Bus:
                 continue  # no servo answers it
             if packet is None:
                 return
+            self.requests += 1
             if self.faults.power and not self._chance(self.faults.lost):
                 self._answer(*packet)
 
@@ -190,7 +192,6 @@ class Bus:
             self._reply(self.protocol.frame(number, body))
 
     def _reply(self, packet: bytes) -> None:
-        self.replies += 1
         if self._chance(self.faults.lost):
             return
         if self._chance(self.faults.corrupted):

@@ -102,6 +102,8 @@ class Client:
                 raise OSError("the port is gone: is its cable in?")
             self._buffer += read
         number, body = packet
+        if len(body) < self.protocol.width:
+            raise ConnectionError(f"servo {number} replies without its status")
         refused, data = body[self.protocol.width - 1] & self.protocol.refusals, body[self.protocol.width :]
         if size is not None and len(data) != size:
             raise ConnectionError(f"servo {servo} replies with {len(data)} bytes in the place of {size}")
@@ -141,7 +143,8 @@ class BusArm:
         ticks = client.sync_read(self._servos, "position")
         status = zip(self.axes, map(client.protocol.reports, raw["status"].tolist()), strict=True)
         errors = {name: error for name, error in status if error}
-        return State(np.array(ticks) / TICKS_PER_DEGREE, time.monotonic(), effort=self._effort(raw), errors=errors)
+        at = np.array(ticks, np.uint32).astype(np.int32) / TICKS_PER_DEGREE
+        return State(at, time.monotonic(), effort=self._effort(raw), errors=errors)
 
     def _read(self, name: str) -> np.ndarray:
         return np.array(self._open.sync_read(self._servos, name))
@@ -160,8 +163,10 @@ class BusArm:
         return self._lost + self._motors.lost
 
     def command(self, target: np.ndarray) -> np.ndarray:
-        ticks = [round(value * TICKS_PER_DEGREE) for value in target]
-        self._open.sync_write(dict(zip(self._servos, ticks, strict=True)), "goal")
+        ticks = np.round(target * TICKS_PER_DEGREE).astype(np.int64)
+        if self._given[0] is DYNAMIXEL:
+            ticks %= 2**32
+        self._open.sync_write(dict(zip(self._servos, ticks.tolist(), strict=True)), "goal")
         return target
 
     def hold(self) -> None:

@@ -16,7 +16,7 @@ OVERHEATING, OVERLOAD = 0x04, 0x20  # bits of the register "status"
 
 @dataclass(frozen=True)
 class Protocol:
-    """registers: name -> (address, bytes). width: bytes of an address and of a length. baud: as drivers open it.
+    """registers: name -> (address, bytes). width: bytes of an address and of a length.
 
     errors: bit of the register "status" -> what it reports. refusals: bits of a reply's error byte that say that the
     instruction was refused; latches: a servo whose status is not 0 lets go until its power is cut.
@@ -37,7 +37,7 @@ class Protocol:
     def take(self, buffer: bytearray) -> tuple[int, bytes] | None:
         """(servo, body) of the first packet, removed from `buffer`; None until it is whole.
 
-        Raises ConnectionError for a wrong checksum; the packet is removed then, too.
+        Raises ConnectionError for a wrong checksum, and one without a body; the packet is removed then, too.
         """
         raise NotImplementedError
 
@@ -61,14 +61,14 @@ class _Feetech(Protocol):
 
     def take(self, buffer: bytearray) -> tuple[int, bytes] | None:
         _to_header(buffer, b"\xff\xff")
+        while buffer[2:3] == b"\xff":  # no servo has that number: the header begins later
+            del buffer[0]
         if len(buffer) < 4 or len(buffer) < 4 + buffer[3]:
             return None
-        size = 4 + buffer[3]
-        packet = bytes(buffer[:size])
-        del buffer[:size]
+        packet = _cut(buffer, 4 + buffer[3])
         if ~sum(packet[2:-1]) & 0xFF != packet[-1]:
             raise ConnectionError("a reply with a wrong checksum")
-        return packet[2], packet[4:-1]
+        return packet[2], _body(packet[4:-1])
 
     def reply(self, status: int, data: bytes) -> bytes:
         return bytes([status]) + data
@@ -76,6 +76,7 @@ class _Feetech(Protocol):
 
 class _Dynamixel(Protocol):
     def frame(self, servo: int, body: bytes) -> bytes:
+        body = body.replace(b"\xff\xff\xfd", b"\xff\xff\xfd\xfd")  # so that no header is within
         packet = b"\xff\xff\xfd\x00" + bytes([servo]) + (len(body) + 2).to_bytes(2, "little") + body
         return packet + _crc(packet).to_bytes(2, "little")
 
@@ -83,14 +84,25 @@ class _Dynamixel(Protocol):
         _to_header(buffer, b"\xff\xff\xfd\x00")
         if len(buffer) < 7 or len(buffer) < (size := 7 + int.from_bytes(buffer[5:7], "little")):
             return None
-        packet = bytes(buffer[:size])
-        del buffer[:size]
+        packet = _cut(buffer, size)
         if _crc(packet[:-2]) != int.from_bytes(packet[-2:], "little"):
             raise ConnectionError("a reply with a wrong checksum")
-        return packet[4], packet[7:-2]
+        return packet[4], _body(packet[7:-2].replace(b"\xff\xff\xfd\xfd", b"\xff\xff\xfd"))
 
     def reply(self, status: int, data: bytes) -> bytes:
         return bytes([0x55, 0x80 if status else 0]) + data  # an alert: the register has which
+
+
+def _cut(buffer: bytearray, size: int) -> bytes:
+    packet = bytes(buffer[:size])
+    del buffer[:size]
+    return packet
+
+
+def _body(body: bytes) -> bytes:
+    if not body:
+        raise ConnectionError("a packet without a body")
+    return body
 
 
 def _to_header(buffer: bytearray, header: bytes) -> None:

@@ -52,11 +52,11 @@ class Servo:
 
     def set(self, name: str, value: int) -> None:
         address, size = self.protocol.registers[name]
-        self.memory[address : address + size] = value.to_bytes(size, "little")
+        self.memory[address : address + size] = (value % 256**size).to_bytes(size, "little")
 
     def advance(self, elapsed_s: float) -> None:
         """Move, and report."""
-        left = self.get("goal") * DEGREES - self.position if self.torque and not self.overheated else 0.0
+        left = self._goal * DEGREES - self.position if self.torque and not self.overheated else 0.0
         most = self._limit("overload_share", SHARE) / 100 if self.overloaded else 1.0
         load = min(max(left / STALL_DEGREES, -most), most)
         if not self.blocked:
@@ -64,6 +64,17 @@ class Servo:
             self.position += step if left > 0 else -step
         self._protect(load, elapsed_s)
         self.report(load, elapsed_s)
+
+    @property
+    def _goal(self) -> int:
+        """Ticks. A Feetech servo, of which bit 15 is the sign, stops at its limits; a Dynamixel, in its extended mode,
+        turns on, in two's complement.
+        """
+        goal = self.get("goal")
+        if self.protocol.latches:
+            return goal - (goal >> 31 << 32)
+        goal = -(goal & 0x7FFF) if goal & 0x8000 else goal
+        return min(max(goal, self.get("low")), self.get("high"))
 
     def _protect(self, load: float, elapsed_s: float) -> None:
         """As its firmware does: one that is overloaded for too long gives less, until it is sent the other way."""
@@ -85,7 +96,7 @@ class Servo:
         self.overheated = self.temperature >= HOT_C or (self.overheated and self.protocol.latches)
         if self.status and self.protocol.latches:
             self.set("torque", 0)
-        self.set("position", max(0, self.ticks))
+        self.set("position", self.ticks if self.protocol.latches else max(0, self.ticks))
         self.set("load", self._signed(round(1000 * load), 10))
         full = self.get("current_limit") or 1000 if self.protocol.latches else FULL_CURRENT
         self.set("current", self._signed(round(full * load), 15))
@@ -109,16 +120,16 @@ class Servo:
         return (OVERLOAD if self.overloaded else 0) | (OVERHEATING if self.overheated else 0)
 
     def answer(self, instruction: int, given: bytes) -> bytes | None:
-        """The body of its reply; None for what it does not know."""
+        """The body of its reply; None for what it does not know, or cannot be."""
         protocol, width = self.protocol, self.protocol.width
         address = int.from_bytes(given[:width], "little")
         if instruction == PING:
             about = self.memory[:0] if protocol.width == 1 else self.memory[:2] + b"\x01"
             return protocol.reply(self.status, bytes(about))
-        if instruction == READ:
+        if instruction == READ and len(given) == 2 * width:
             size = int.from_bytes(given[width : 2 * width], "little")
             return protocol.reply(self.status, bytes(self.memory[address : address + size]))
-        if instruction == WRITE:
+        if instruction == WRITE and width < len(given) <= width + len(self.memory) - address:
             self.memory[address : address + len(given) - width] = given[width:]
             if self.status and protocol.latches:
                 self.set("torque", 0)

@@ -1,5 +1,6 @@
 """The emulated servo buses, by a minimal client; and our own stack on top of them."""
 
+import os
 import time
 
 import numpy as np
@@ -40,6 +41,57 @@ def test_frames_are_those_of_the_manuals():
     assert FEETECH.frame(1, bytes([1])) == bytes.fromhex("FFFF010201FB")
     assert DYNAMIXEL.frame(1, bytes([1])) == bytes.fromhex("FFFFFD00010300 01194E")
     assert DYNAMIXEL.frame(1, bytes([2, 0x84, 0, 4, 0])) == bytes.fromhex("FFFFFD0001070002840004001D15")
+
+
+def test_no_header_is_within_a_packet_and_noise_before_one_costs_nothing(bus):
+    protocol = bus.protocol
+    body = bytes([3, 116, 0]) + b"\xff\xff\xfd\x00\xff\xff\xfd\xfd"
+    buffer = bytearray(b"\x00\xff" + protocol.frame(1, body) + protocol.frame(2, body)[:5])
+    assert protocol.take(buffer) == (1, body) and protocol.take(buffer) is None
+    if protocol is DYNAMIXEL:
+        assert protocol.frame(1, body).count(b"\xff\xff\xfd\xfd") == 2
+        assert protocol.frame(1, body).count(b"\xff\xff\xfd\x00") == 1
+
+
+def test_malformed_requests_neither_end_the_bus_nor_harm_a_servo(bus, client):
+    """Each of them is a whole packet with a right checksum."""
+    width = bus.protocol.width
+    bodies = [b"", *(bytes([code]) + bytes(size) for code in (1, 2, 0x82, 0x83) for size in range(2 * width + 1))]
+    bodies += [
+        bytes([3]),
+        bytes([3]) + bytes(width),
+        bytes([3]) + b"\xff" * width + bytes(64),
+        bytes([2]) + b"\xff" * 2 * width,
+        bytes([99]),
+    ]
+    for body in bodies:
+        for servo in (1, 0xFE):
+            os.write(client._port, bus.protocol.frame(servo, body))
+    until(lambda: bus.requests == 2 * len(bodies) - 2 and not bus._due)  # those without a body are no packets
+    assert client.read(1, "model") == bus.protocol.model and len(bus.servos[1].memory) == 256
+
+
+@pytest.mark.parametrize("body", [b"", b"\x01"])
+def test_a_reply_that_is_none_is_a_lost_one(bus, client, body, monkeypatch):
+    monkeypatch.setattr(bus.servos[1], "answer", lambda code, given: body)
+    with pytest.raises((ConnectionError, TimeoutError)):
+        client.read(1, "model")
+
+
+def test_a_goal_beyond_the_end_moves_a_servo_as_the_real_one(bus, client):
+    """A Feetech stops at its limits; a Dynamixel turns on, in its extended mode, also below 0."""
+    bus.place(10.0)
+    client.write(1, "low", 50)
+    client.write(1, "torque", 1)
+    if bus.protocol is DYNAMIXEL:
+        client.write(1, "goal", 2**32 - 100)
+        until(lambda: bus.servos[1].position < -8)
+        assert client.read(1, "position") in range(2**32 - 101, 2**32)
+    else:
+        client.write(1, "goal", 0x8000 + 100)
+        until(lambda: client.read(1, "position") == 50)
+        client.write(1, "goal", 5000)
+        until(lambda: client.read(1, "position") == 4095)
 
 
 def test_a_servo_answers_and_goes_to_its_goal_at_its_speed(bus, client):
