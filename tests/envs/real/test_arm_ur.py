@@ -93,6 +93,17 @@ def test_it_moves_in_degrees_holds_and_ends_its_program(arm, controller):
     arm.disconnect()
 
 
+def test_the_emulator_reports_what_it_can_make_nothing_of(controller):
+    for fault in ("protective_halt", "thing", "thing soft"):
+        with pytest.raises(RuntimeError, match=f"to '{fault}'"):
+            controller.make(fault)
+    with socket.create_connection((HOST, RTDE_PORT), timeout=5.0) as client:
+        client.sendall(struct.pack(">HB", 3, ord("U")))
+        assert client.recv(1) == b""
+    until(lambda: controller.report()["unknown"] == ["IndexError('index out of range')"])
+    controller.make("forget_unknown")
+
+
 @needs_sdk
 def test_a_target_that_is_not_followed_by_another_stays_the_target(arm, controller):
     """The computer may die: the controller goes to the last setpoint and stands."""

@@ -97,8 +97,11 @@ class Controller:
         async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._writers.add(writer)
             try:
-                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                    await handler(reader, writer)
+                await handler(reader, writer)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                pass
+            except Exception as error:  # a request of which it can make nothing
+                self.unknown.append(repr(error))
             finally:
                 self._writers.discard(writer)
                 writer.close()
@@ -116,8 +119,12 @@ class Controller:
         elif words == ["report"]:
             say(json.dumps(self.report()))
         else:
-            self.faults[words[0]](*words[1:])
-            say("done")
+            try:
+                self.faults[words[0]](*words[1:])
+            except Exception as error:  # whoever told it waits for an answer
+                say(f"{error!r}")
+            else:
+                say("done")
 
 
 def say(line: str) -> None:
