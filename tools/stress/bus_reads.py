@@ -17,7 +17,7 @@ import numpy as np
 from envs.real.arm_lerobot import LeRobotArm
 from envs.real.bus.bus import Bus
 from tools.common.report import machine, parser
-from tools.stress.bus_faults import ARMS, JOINTS
+from tools.stress.driven_lerobot import ARMS, JOINTS
 
 READS = 300
 REGISTERS = {

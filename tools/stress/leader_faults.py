@@ -26,8 +26,8 @@ import numpy as np
 from envs.real.bus.bus import Bus, in_time
 from envs.real.bus.protocol import FEETECH
 from tools.common.report import machine, parser
-from tools.stress.bus_faults import JOINTS, environment
 from tools.stress.driven import ROOT, stands_after_ms
+from tools.stress.driven_lerobot import JOINTS, environment
 
 SWING_DEG, SWING_S = 20.0, 6.0
 WATCHED_S = 10.0
