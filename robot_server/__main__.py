@@ -91,6 +91,9 @@ def main(argv: list[str] | None = None) -> int:
                     if control:
                         control.close()
                 finally:
+                    for link in links:  # before the first waits for its learner
+                        link.cut()
+                        link.save()
                     lost = sum([finish(link, lambda: stop.at_once) for link in links])
     if lost:
         return 1

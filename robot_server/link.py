@@ -225,6 +225,8 @@ class Link:
                 self.wait(min(left_s, 0.05))
         except UserError as error:
             log.warning("%s", error)
+        if self.beside:
+            self.beside.beside = None
         self.connection.close(pack("BYE"))
         return len(self.outbox.episodes)
 

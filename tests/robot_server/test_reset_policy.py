@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from link_data import steps_of
 
 import envs
 import robot_server.session
@@ -78,6 +79,19 @@ def test_the_other_learner_is_served_while_an_episode_runs(bench, fake, pair):
     task.wait(0.01)
     reset.pump = before
     assert pumped
+
+
+def test_either_end_closes_before_the_other_has_delivered(bench):
+    links = [bench.link(bench.mailbox(), name) for name in ("arm", "arm-again")]
+    task, reset = links
+    task.beside, reset.beside = reset, task
+    bench.turn(lambda: all(link.network is not None for link in links))
+    for link in links:
+        link.begin()
+        for step in steps_of(3):
+            link.send(step)
+    assert task.close(0.05) == 1  # nobody answers any more
+    assert reset.close(0.05) == 1
 
 
 def test_the_end_of_either_run_ends_both(fake, pair):
