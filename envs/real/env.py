@@ -23,15 +23,13 @@ from envs.real.camera_set import CameraSet
 from envs.real.effort import EffortReport
 from envs.real.hand import HandActions, read_hand
 from envs.real.lost_replies import LostReplies
+from envs.real.motion import Motion
 from envs.real.options import Axis, RealOptions, check, read_axis
 from envs.real.ready import Ready
 from envs.real.realtime import real_time
 from envs.real.route import Ways
 from envs.real.start_check import StartCheck
 from envs.real.startup import effort_limits, start_arm
-
-LOOK_S = 0.02  # a step that waits looks after cameras and operator so often
-STAND_TIMEOUT_S = 1.0  # for which it may swing at home
 
 
 class RealEnv(gymnasium.Env, PacedEnv):
@@ -79,11 +77,10 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._actions: Actions = (
                 HandActions(hand, named, axes, period_s) if hand else AxisActions(named, axes, period_s)
             )
-            self._ways = Ways(named, axes, options.reset_speed, period_s)
-            self.target = self._arm.first.position
+            self._steps, self._seen_s = 0, time.monotonic()
+            ways = Ways(named, axes, options.reset_speed, period_s)
+            self._motion = Motion(self, self._arm, ways, self._rested, self._cameras.watch)
             self._start_check.first_state(self._named, self.target[self.action_axes])
-            self._actions.rest(self.target, anew=True)
-            self._steps, self._seen_s, self._held = 0, time.monotonic(), True
             first, _ = self._observe()
             boxes: dict[str, gymnasium.Space[Any]] = {
                 name: gymnasium.spaces.Box(0, 255, value.shape, np.uint8)
@@ -124,6 +121,11 @@ class RealEnv(gymnasium.Env, PacedEnv):
         """Where the axes that actions move are among the arm's."""
         return [self._arm.axes.index(name) for name in self._named]
 
+    @property
+    def target(self) -> np.ndarray:
+        """float64 (n,), where all axes of the arm were sent last."""
+        return self._motion.target
+
     def measure(self) -> State:
         """The arm's newest state, now. Raises RobotFault."""
         with self._faults():
@@ -140,15 +142,15 @@ class RealEnv(gymnasium.Env, PacedEnv):
         if not self.resetting:  # else the gripper keeps what it holds
             self._steps = 0
         with self._faults():
-            self._rest(self._arm.hold())
+            self._motion.hold()
             self.clock.start()
             if not self.resetting:
                 self._home()
             elif self.options.reset_task and self.options.prompt:  # no policy has made the scene that is to be put back
                 self._ask(self.options.prompt)
-            self._rest(self._arm.hold())
+            self._motion.hold()
             self.clock.start()
-            self._wait()
+            self._motion.wait()
             observation, age_s = self._observe()
         self._steps = 0
         if self._ready:
@@ -162,9 +164,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
         with self._faults():
             requested = self._actions.requested(action, self.target)
             latency_s = time.monotonic() - self._seen_s
-            begun, self.target, _ = self._arm.command(requested)
-            self._held = False
-            self._wait()
+            begun, _ = self._motion.command(requested)
+            self._motion.wait()
             observation, age_s = self._observe()
         self._steps += 1
         success = is_flag(self.state.success) and bool(self.state.success)
@@ -181,13 +182,13 @@ class RealEnv(gymnasium.Env, PacedEnv):
         return observation, float(success), success, truncated, info
 
     def hold(self) -> None:
-        if not self._held:
+        if not self._motion.held:
             with self._faults():
-                self._rest(self._arm.hold())
+                self._motion.hold()
 
     def clear(self) -> None:
         with self._faults():
-            self._rest(self._arm.clear())
+            self._motion.rest(self._arm.clear())
             self._observe()
 
     def towards(self, position: Mapping[str, float]) -> np.ndarray:
@@ -200,9 +201,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
         if self.realtime:
             real_time(False)
 
-    def _rest(self, state: State) -> None:
-        self.target, self._held = state.position.copy(), True
-        self._actions.rest(self.target, anew=self._steps == 0)
+    def _rested(self, target: np.ndarray) -> None:
+        self._actions.rest(target, anew=self._steps == 0)
 
     def _home(self) -> None:
         """Home, the scene put back, and a bounded random start."""
@@ -210,83 +210,30 @@ class RealEnv(gymnasium.Env, PacedEnv):
             name: axis.home + self.np_random.uniform(-axis.start, axis.start) for name, axis in self._named.items()
         }
         for place in [*self.options.via, {name: axis.home for name, axis in self._named.items()}]:
-            self._go(place)
+            self._motion.go(place)
         if self._start_check.due:
-            self._settle(place)  # grippers too: a camera at the wrist sees them
-            self._rest(self._arm.hold())
+            self._motion.settle(place)  # grippers too: a camera at the wrist sees them
+            self._motion.hold()
             self._start_check.at_home(self._cameras, self._arm.state, self.paused)
             self.clock.start()
-        self._await_release()
-        self._rest(self._arm.hold())
-        self._rest(self._arm.scene(int(self.np_random.integers(2**31)), self.paused))
+        self._motion.await_release()
+        self._motion.hold()
+        self._motion.rest(self._arm.scene(int(self.np_random.integers(2**31)), self.paused))
         if self._ready:
             self.clock.start()
             self._ready.ensure(self._next, self._ask, self.options.prompt)
         elif self.options.prompt:
             self._ask(self.options.prompt)
-        self._go(start)
+        self._motion.go(start)
 
     def _next(self) -> Observation:
         """What is seen a period later."""
-        self._wait()
+        self._motion.wait()
         return self._observe()[0]
 
     def _ask(self, prompt: str) -> None:
-        self._rest(self._arm.hold())
+        self._motion.hold()
         self.ask(prompt)
-        self.clock.start()
-
-    def _go(self, place: Mapping[str, float]) -> None:
-        """Move the named axes there, evenly. Raises ArmError when it does not arrive."""
-        self._await_release()
-        route = self._ways.route(self.target, place)
-        while not route.over:
-            _, self.target, state = self._arm.command(route.next())
-            self._held = False
-            if route.arrived(state.position):
-                return
-            while self._wait():  # a person has stopped or paused it: from here again, when they let go
-                route.restart(self.target)
-        if (axis := route.missed()) is not None:
-            where = f"{route.goal[axis]:.3g}, it is at {state.position[axis]:.3g}"
-            raise ArmError(f"axis '{self._arm.axes[axis]}' does not reach {where}")
-
-    def _settle(self, place: Mapping[str, float]) -> None:
-        """Command the arm to `place`, where it is but for grippers, until all of it stands; STAND_TIMEOUT_S at most."""
-        self._await_release()
-        goal = self._ways.goal(self.target, place)
-        seen: list[np.ndarray] = []
-        while len(seen) * self._period_s < STAND_TIMEOUT_S:
-            _, self.target, state = self._arm.command(goal)
-            self._held = False
-            seen.append(state.position)
-            if self._wait() or self._ways.stands(seen):
-                return
-
-    def _wait(self) -> bool:
-        """Until the deadline; whether the arm had to be held meanwhile."""
-        held = False
-
-        def idle(left_s: float) -> None:
-            nonlocal held
-            self._cameras.watch()  # one that has gone ends the step now
-            held = self._pauses(min(left_s, LOOK_S)) or held
-
-        self.clock.wait(idle)
-        return held
-
-    def _pauses(self, left_s: float) -> bool:
-        """Give the time to the operator; whether the arm must not move now, which is held then."""
-        pauses = self.paused(left_s)
-        if pauses and not self._held:
-            self._rest(self._arm.hold())
-        return pauses
-
-    def _await_release(self) -> None:
-        """Before something moves anew: until nobody has stopped or paused it."""
-        left_s = 0.0
-        while self._pauses(left_s):
-            left_s = LOOK_S
         self.clock.start()
 
     def _observe(self) -> tuple[dict[str, np.ndarray], float]:
@@ -294,7 +241,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self.state = state = self._arm.state()
         self.lost_replies = self._lost.update(state.lost)
         if state.target is not None:  # not where it was to go when the step began
-            self.target = state.target
+            self._motion.target = state.target
         images, times = self._cameras.read(state)
         self.motors = self._effort.update(state)
         states = {**self._actions.states(state.position), **self._effort.states(state)}
@@ -308,10 +255,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
         try:
             yield
         except BaseException as error:
-            try:
-                self._rest(self._arm.hold())
-            except (ArmError, OSError):
-                self._held = True
+            with contextlib.suppress(ArmError, OSError):
+                self._motion.hold()
             if isinstance(error, (RuntimeError, OSError)):
                 raise RobotFault(str(error), by_itself=isinstance(error, CameraError)) from None
             raise

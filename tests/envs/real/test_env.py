@@ -205,7 +205,7 @@ def test_a_pause_within_a_step_holds_it_at_once(env):
         env.step(FORWARD)
     finally:
         unwrapped.paused = before
-    assert asked and unwrapped._held
+    assert asked and unwrapped._motion.held
 
 
 DRIVE = """

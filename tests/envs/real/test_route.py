@@ -107,7 +107,7 @@ def make(now, monkeypatch):
 def test_an_arm_that_does_not_get_home_is_a_fault(make):
     env, arm = make()
     arm.at, arm.stuck = np.array([0.3, 0.0]), True
-    env._rest(env._arm.hold())
+    env._motion.hold()
     with pytest.raises(RobotFault, match=r"axis 'x' does not reach 0, it is at 0\.3"):
         env.reset(seed=0)
     arm.at = np.array([0.15, 0.0])  # within five times the tolerance: it touches something
