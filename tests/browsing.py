@@ -25,8 +25,8 @@ def until(condition, what="too late"):
 class Arm:
     """A robot server's control loop, without a robot: its operator's socket, and what a person did there."""
 
-    def __init__(self, address="tcp://127.0.0.1:*"):
-        self.control = Control(address, lambda: {"robot": "arm1", "episodes": 4, "successes": 3})
+    def __init__(self, address="tcp://127.0.0.1:*", name="arm1"):
+        self.control = Control(address, lambda: {"robot": name, "episodes": 4, "successes": 3})
         self.commands, self.events = [], []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)

@@ -2,12 +2,15 @@
 
   python -m tools.panel                                  then open http://127.0.0.1:8080 on this computer
   python -m tools.panel --listen 0.0.0.0:8080            and on any laptop or phone that reaches it, with the token
+  python -m tools.panel --robot-name arm2                that robot only, where several run here
   python -m tools.panel --episodes demos/lift            and /recorded.html: mark, cut and drop recorded episodes
 
 Run it on the robot's computer, beside `python -m robot_server` (or `python -m tools.collect --device browser`, which
 opens it by itself). Beyond this computer the page asks for a token: the address with it is printed, in a terminal
 also as a QR code. Traffic is not encrypted: on a network that you do not trust, use
 `ssh -L 8080:127.0.0.1:8080 robot` instead.
+
+Where several robot servers run on this computer, each has its STOP on the page, beside STOP ALL; Escape stops all.
 
 Who takes over drives with the keyboard, the pads on the screen or a gamepad; one person at a time. Whoever loses the
 connection, closes the page or looks at another one while driving holds the arm within 0.2 s; a command that was under
@@ -28,11 +31,13 @@ from pathlib import Path
 from agent import cli
 from agent.files import raise_descriptor_limit
 from agent.spec import UserError
-from robot_server.control_address import find
+from robot_server.control_address import AUTO, bound, find, key_path, running
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--robot", metavar="ADDRESS", help="its operator's socket (robot.control)")
+    parser.add_argument(
+        "--robot", metavar="ADDRESS", action="append", help="its operator's socket (robot.control); repeatable"
+    )
     parser.add_argument(
         "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="where the page is (%(default)s)"
     )
@@ -64,9 +69,16 @@ def main(argv: list[str] | None = None) -> None:
     flags = arguments.flags
     if flags.episodes and not flags.episodes.is_dir():
         raise UserError(f"--episodes {flags.episodes}: no such folder")
-    address = flags.robot or find(arguments)
+    robot = arguments.section("robot")
+    named = flags.robot or robot.control != AUTO or "robot_name" in arguments.settings.get("robot", {})
+    addresses = {address: address for address in flags.robot or ([find(arguments)] if named else [])}
+    for address in addresses:
+        key_path(address)  # is one, or says why not
+    if not named:
+        addresses = {name: bound(AUTO, name) for name in running() or [robot.robot_name]}
 
     from tools.panel.addresses import qr_code
+    from tools.panel.robots import Robots
     from tools.panel.server import serve  # aiohttp: not before what is cheap to check has been
 
     urls: list[str] = []
@@ -80,8 +92,11 @@ def main(argv: list[str] | None = None) -> None:
     raise_descriptor_limit()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(
-            serve(address, flags.listen, flags.token, say, flags.episodes, flags.attached, flags.offline_success)
-        )
+            serve(
+                lambda: Robots(addresses, not named, flags.offline_success),
+                flags.listen, flags.token, say, flags.episodes, flags.attached,
+            )
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

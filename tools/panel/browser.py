@@ -13,8 +13,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.wire.untrusted import WireError
 from robot_server.command import EVENTS
-from robot_server.control_client import answer, question
-from tools.panel.robot import Robot, deliver
+from robot_server.control_client import Operator, answer, question
+from tools.panel.robot import deliver
+from tools.panel.robots import Robots
 
 STATE_S = 0.05  # between two states to a browser: what it sends tells which it has seen, and so how old it is
 LATE_S = 0.2  # a command, or what it answers to, was under way for too long
@@ -23,8 +24,11 @@ LATE_S = 0.2  # a command, or what it answers to, was under way for too long
 class Browser:
     """One open page: what it is sent, and what it asks for."""
 
-    def __init__(self, socket: web.WebSocketResponse, robot: Robot) -> None:
-        self._socket, self._robot, self._operator = socket, robot, robot.operator()
+    def __init__(self, socket: web.WebSocketResponse, robots: Robots, shown: str) -> None:
+        self._robots, self._shown, self._robot = robots, shown, robots.robots[shown]
+        self._socket, self._operator = socket, self._robot.operator()
+        self._others: dict[str, Operator] = {}  # of the other robots, to stop them
+        self._stopping: dict[str, asyncio.Task[None]] = {}
         self._refused = ""
         self._late, self._late_s = 0, 0.0
         self.used_s = -math.inf  # when somebody drove or pressed something here
@@ -41,7 +45,9 @@ class Browser:
             self._robot.watchers -= 1
             for task in tasks:
                 task.cancel()
-            self._operator.close()
+            await asyncio.gather(*self._stopping.values(), return_exceptions=True)  # asked for before the page closed
+            for operator in (self._operator, *self._others.values()):
+                operator.close()
 
     def leave(self, why: str) -> None:
         closing = self._socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=why.encode())
@@ -53,7 +59,9 @@ class Browser:
             asked = json.loads(text)
             self.used_s = time.monotonic()
             event, drive = asked.get("event"), asked.get("drive")
-            if event in EVENTS:
+            if event == "stop" and asked.get("robot", self._shown) != self._shown:
+                self._stop(str(asked["robot"]))
+            elif event in EVENTS:
                 saw = {name: asked.get(name) for name in ("stop", "pause", "seen_s")}
                 if not await deliver(self._operator, question("event", event=event, **saw)):
                     why = "The robot server does not answer."
@@ -75,12 +83,31 @@ class Browser:
             return False
         return True
 
+    def _stop(self, name: str) -> None:
+        """Another robot than the shown one, which does not wait for it.
+
+        Nothing is answered: the state of that robot tells the page whether it has stopped.
+        """
+        robot = self._robots.robots.get(name)
+        if not robot or (name in self._stopping and not self._stopping[name].done()):
+            return
+        if name not in self._others:
+            self._others[name] = robot.operator()
+        operator = self._others[name]
+
+        async def stop() -> None:
+            while await operator.socket.poll(0):
+                await operator.socket.recv_multipart()  # answers to earlier ones
+            await deliver(operator, question("event", event="stop"))
+
+        self._stopping[name] = asyncio.create_task(stop())
+
     async def _tell(self) -> None:
         robot = self._robot
         while True:
             away = robot.why_away if robot.away else ""
             told = {"away": away, "refused": self._refused, "late": self._late, "vectors": robot.vectors}
-            told |= {"late_s": self._late_s}
+            told |= {"late_s": self._late_s, "shown": self._shown, "robots": self._robots.summary()}
             state = {} if away else robot.state
             await self._socket.send_json(finite({**told, "seen": time.monotonic(), "state": state}))
             await asyncio.sleep(STATE_S)

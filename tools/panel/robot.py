@@ -35,7 +35,7 @@ class Robot:
     """What the panel knows of the robot server, asked once for all browsers.
 
     offline: success rate of the offline policy, if it is known. recorded: there is a page of recorded episodes.
-    history: as the robot server has it; changed: whenever something in it is new.
+    history: as the robot server has it; changed: whenever something in it is new. heard: it has answered once.
     """
 
     def __init__(self, address: str, offline: float | None = None) -> None:
@@ -48,7 +48,7 @@ class Robot:
         self.watchers = 0
         self.news = asyncio.Condition()
         self.history, self.changed = History("unknown"), asyncio.Condition()
-        self._heard_s = -SILENT_S
+        self._heard_s, self.heard = -SILENT_S, False
 
     def operator(self) -> Operator:
         return Operator(self.address, self.context)
@@ -107,6 +107,6 @@ class Robot:
         while await operator.socket.poll(int(SILENT_S * 1000)):
             told = answer(await operator.socket.recv_multipart())
             if told.get("id") == asked:  # not a late answer to an earlier question
-                self._heard_s = time.monotonic()
+                self._heard_s, self.heard = time.monotonic(), True
                 return told
         return {}

@@ -11,12 +11,11 @@ from typing import Any
 
 from aiohttp import web
 
-from robot_server.control_client import Operator
 from tools.panel import site
 from tools.panel.browser import Browser
 from tools.panel.connections import Connections
 from tools.panel.episodes import routes as episode_routes
-from tools.panel.robot import Robot
+from tools.panel.robots import Robots
 from tools.panel.site import same_site
 
 MAX_BROWSERS = 20
@@ -36,10 +35,10 @@ def make_room(pages: list[Browser]) -> bool:
     return True
 
 
-def application(robot: Robot, token: str, episodes: Path | None, connections: Connections) -> web.Application:
+def application(robots: Robots, token: str, episodes: Path | None, connections: Connections) -> web.Application:
     """The pages. token, connections: as in site.application. episodes: folder of those that /recorded.html may edit."""
     pages: list[Browser] = []  # the oldest first
-    robot.recorded = episodes is not None
+    robots.recorded = episodes is not None
 
     async def talk(request: web.Request) -> web.WebSocketResponse:
         if not same_site(request):
@@ -48,7 +47,7 @@ def application(robot: Robot, token: str, episodes: Path | None, connections: Co
             raise web.HTTPServiceUnavailable(text="too many pages are open")
         socket = web.WebSocketResponse(heartbeat=5.0, max_msg_size=4096, compress=False)
         await socket.prepare(request)
-        browser = Browser(socket, robot)
+        browser = Browser(socket, robots, robots.shown(request.query.get("robot", "")))
         pages.append(browser)
         try:
             with contextlib.suppress(ConnectionError):
@@ -59,10 +58,11 @@ def application(robot: Robot, token: str, episodes: Path | None, connections: Co
         return socket
 
     async def watching(app: web.Application) -> Any:
-        task = asyncio.create_task(robot.watch())
+        task = asyncio.create_task(robots.watch())
         yield
         task.cancel()
-        robot.context.destroy(linger=0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
     routes = [web.get("/ws", talk), *(episode_routes(episodes, same_site) if episodes else [])]
     app = site.application(routes, ["index.html", "recorded.html"], token, connections)
@@ -71,18 +71,16 @@ def application(robot: Robot, token: str, episodes: Path | None, connections: Co
 
 
 async def serve(
-    address: str,
+    robots: Callable[[], Robots],
     listen: str,
     token: str,
     say: Callable[[str], None],
     episodes: Path | None = None,
     attached: bool = False,
-    offline: float | None = None,
 ) -> None:
-    """As site.serve. offline: see Robot."""
-    Operator(address).close()
+    """As site.serve. Raises UserError for an impossible address of a robot, too."""
 
     def make(token: str, connections: Connections) -> web.Application:
-        return application(Robot(address, offline), token, episodes, connections)
+        return application(robots(), token, episodes, connections)
 
     await site.serve(make, listen, token, say, attached)

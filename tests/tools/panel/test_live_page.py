@@ -6,10 +6,10 @@ import pytest
 from browsing import by_browser, until
 from link_data import PROGRESS
 
+from agent.spec import UserError
 from robot_server.history import LIMITS
 from tools.panel import __main__ as command
 from tools.panel import addresses
-from tools.panel import server as panel
 
 PIXELS = """place => {
   const canvas = document.querySelector(`${place} canvas`), {width, height} = canvas;
@@ -62,7 +62,7 @@ def test_the_offline_level_is_a_line_where_it_is_known(arm, start_panel, chromiu
 
 @pytest.mark.parametrize("rate", ["1.5", "-1", "nan", "much"])
 def test_an_impossible_offline_level_is_refused(rate):
-    with pytest.raises(panel.UserError, match="a success rate is between 0 and 1"):
+    with pytest.raises(UserError, match="a success rate is between 0 and 1"):
         command.main([f"--offline-success={rate}"])
 
 

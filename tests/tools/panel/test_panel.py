@@ -30,6 +30,7 @@ from tools.panel import __main__ as command
 from tools.panel import server as panel
 from tools.panel import site
 from tools.panel.browser import finite
+from tools.panel.robots import Robots
 
 
 @by_browser
@@ -600,13 +601,14 @@ def test_a_signal_ends_the_page_wherever_it_strikes():
     source = """
 import asyncio, os, signal
 from tools.panel import server as panel
+from tools.panel.robots import Robots
 from agent import cli
 class Ending:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
 def say(url):
     Ending()
-cli.run(lambda argv: asyncio.run(panel.serve("tcp://127.0.0.1:1", "127.0.0.1:0", "", say)))"""
+cli.run(lambda argv: asyncio.run(panel.serve(lambda: Robots({"a": "tcp://127.0.0.1:1"}), "127.0.0.1:0", "", say)))"""
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -670,8 +672,9 @@ def test_beyond_this_computer_there_is_a_token():
     said = []
 
     async def main():
+        serving = panel.serve(lambda: Robots({"a": "tcp://127.0.0.1:9"}), "0.0.0.0:0", "", said.append)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(panel.serve("tcp://127.0.0.1:9", "0.0.0.0:0", "", said.append), 3)
+            await asyncio.wait_for(serving, 3)
 
     asyncio.run(main())
     urls = [re.fullmatch(r"http://([^/]+):\d+/\?token=\S{20,}", each)[1] for each in said]

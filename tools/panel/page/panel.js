@@ -14,8 +14,6 @@ const HOLD_MS = 1000; // Release, until it counts
 const TWICE_MS = 700; // a second press of Pause within this time is not meant to resume
 const NOTICE_MS = 8000;
 const SILENT_MS = 2000;
-const CONFIRM_MS = 1000; // a STOP that the robot has not confirmed by then is sent again
-const UNCONFIRMED = "STOP is not confirmed by the robot. Use the robot's own emergency stop.";
 
 let socket = null, told = {}, driving = false;
 let wanted = null, wantedUntil = 0; // of the gripper: said for a moment, then it is as the robot has it
@@ -23,15 +21,14 @@ const held = new Set(); // keys
 const pads = { "pad-xy": [0, 0], "pad-z": [0, 0], "pad-tip": [0, 0] };
 let buttons = []; // of the gamepad, as they were
 let heardAt = performance.now(), pausedAt = 0, notice = "", noticeUntil = 0;
-let stopAt = 0, stopSeen = 0, unconfirmed = false; // STOP: when it was sent, after which stop; whether it takes too long
 let hold = null; // of Release: the stop that was seen when it began, and its timer
 
 // The connection ------------------------------------------------------------------------------------------------------
 
 function connect() {
-  socket = new WebSocket((location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/ws");
+  socket = new WebSocket((location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/ws" + location.search);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { if (stopAt) pressStop(); };
+  socket.onopen = () => { for (const robot of [...stops.keys()]) pressStop(robot); };
   socket.onmessage = (message) => {
     if (typeof message.data === "string") hear(JSON.parse(message.data));
     else see(new Uint8Array(message.data));
@@ -41,6 +38,7 @@ function connect() {
     endHold("");
     told = {};
     show({ away: "the page has lost its connection", state: {}, vectors: {} });
+    robotsUnknown();
     setTimeout(connect, 1000);
   };
 }
@@ -56,30 +54,6 @@ function say(event) {
   if (!send({ event, stop, pause, seen_s })) warn(`${event} was not sent: no connection`);
 }
 
-function pressStop() { // only ever this: no press of STOP releases anything
-  endHold("");
-  stopAt = performance.now();
-  stopSeen = told.state?.stop ?? Infinity; // unknown: only the robot's answer confirms it
-  if (!send({ event: "stop" })) stopFailed();
-}
-
-function stopFailed() {
-  unconfirmed = true;
-  showAlert(UNCONFIRMED);
-}
-
-function stopConfirmed() {
-  stopAt = 0;
-  unconfirmed = false;
-}
-
-function followStop({ away, state }) { // a robot that is away gets it when it is back
-  if (state.stopped && state.stop > stopSeen) stopConfirmed();
-  if (!stopAt || performance.now() - stopAt < CONFIRM_MS) return;
-  stopFailed();
-  if (!away) pressStop();
-}
-
 function warn(text) {
   notice = text;
   noticeUntil = performance.now() + NOTICE_MS;
@@ -92,20 +66,21 @@ function hear(message) {
     return;
   }
   if (message.done) {
-    if (message.done === "stop") stopConfirmed();
+    if (message.done === "stop") stops.delete("");
     $("hint").textContent = `${message.done}: done`;
     return;
   }
   if (message.ignored) {
-    if (message.ignored === "stop") stopFailed();
+    if (message.ignored === "stop") stopFailed("");
     else if (["release", "resume", "pause"].includes(message.ignored)) warn(`Not done (${message.ignored}): ${message.why}`);
     else $("hint").textContent = `${message.ignored}: ${message.why}`;
     return;
   }
   heardAt = performance.now();
   told = message;
-  followStop(message);
+  followStops(message);
   show(message);
+  showRobots(message);
 }
 
 // Driving -------------------------------------------------------------------------------------------------------------
@@ -175,6 +150,7 @@ setInterval(() => {
     endHold("");
     told = {};
     show({ away: "the page hears nothing from the robot's computer", state: {}, vectors: {} });
+    robotsUnknown();
   }
 }, DRIVE_MS);
 
@@ -237,7 +213,7 @@ function release() {
 
 document.addEventListener("keydown", (event) => {
   const key = event.key.toLowerCase();
-  if (key === "escape") { if (!event.repeat) pressStop(); }
+  if (key === "escape") { if (!event.repeat) stopAll(); }
   else if (event.ctrlKey || event.altKey || event.metaKey) return;
   else if (key in KEYS) {
     if (!driving) return;
@@ -280,8 +256,6 @@ for (const id in pads) {
     pad.addEventListener(end, () => movePad(id, 0, 0));
 }
 
-$("stop").addEventListener("pointerdown", pressStop); // at once
-$("stop").addEventListener("click", pressStop); // and by the keyboard
 $("pause").onclick = togglePause;
 $("resume").onclick = () => say("resume"); // a driver who is silent holds the arm; this ends that, and no STOP
 $("take").onclick = () => driving ? giveBack() : take();

@@ -39,10 +39,12 @@ const effort = (row) => [
 ].filter(Boolean).join("  ");
 const ms = (seconds) => seconds === undefined ? undefined : `${Math.round(seconds * 1000)} ms`;
 
+const whatOf = ({ stopped, paused, driven, state }) => stopped ? "stopped" : paused ? "paused" : driven || state || "acting";
+
 function show(message) {
   const { away, late, state, vectors } = message;
   const link = state.link ?? {};
-  const what = state.stopped ? "stopped" : state.paused ? "paused" : state.driven || state.state || "acting";
+  const what = whatOf(state);
   $("robot").textContent = state.robot ?? "robot";
   document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
   $("what").textContent = away ? "away" : WHAT[what] ?? what;
@@ -97,7 +99,7 @@ function alertOf({ away, refused, late, late_s: lateS, state }) {
   if (late > lateSeen && driving) lateUntil = now + LATE_SHOWN_MS;
   lateSeen = late ?? 0;
   const tooLate = driving && now < lateUntil && `your commands arrive too late to drive by: ${ms(lateS)}, 200 ms at most`;
-  return unconfirmed && UNCONFIRMED || now < noticeUntil && notice || away || state.fault
+  return unconfirmed() || now < noticeUntil && notice || away || state.fault
     || refused && driving && `you do not drive: ${refused}` || tooLate || state.link?.full || state.link?.trouble || "";
 }
 
