@@ -269,3 +269,14 @@ def test_a_qr_code_holds_the_address_with_its_token():
     drawn = addresses.qr_code(url)
     assert len(drawn.splitlines()) < 30 and drawn.count("\n") > 10
     assert segno.make_qr(url, error="l").symbol_size()[0] < 60  # of a terminal's 80 columns
+
+
+@by_browser
+def test_plots_are_drawn_where_the_browser_has_no_language(arm, start_panel, chromium):
+    """WebKit's language is "C" on a computer without locales, and uPlot was lost by it."""
+    page = chromium()[1].contexts[0].new_page()
+    page.add_init_script("Object.defineProperty(navigator, 'language', {value: 'C', configurable: true})")
+    page.goto(start_panel(arm.control.address))
+    play(arm, ["success"])
+    page.wait_for_selector("#success-words:has-text('last 1: 100 %')", timeout=60_000)
+    assert page.evaluate(PIXELS, "#success") > 500
