@@ -130,7 +130,10 @@ def _most(found: Sequence[Record], name: str) -> float:
 
 
 def flat_settings(run: Path) -> dict[str, Any]:
-    """'section.field' -> value, of the run's newest checkpoint; empty without one. Raises UserError."""
+    """'section.field' -> value, of the run's newest checkpoint, without the run's folder; empty without one.
+
+    Raises UserError.
+    """
     flat: dict[str, Any] = {}
     for section, fields in settings(run).items():
         for field, value in fields.items() if isinstance(fields, Mapping) else [("", fields)]:
@@ -138,6 +141,7 @@ def flat_settings(run: Path) -> dict[str, Any]:
                 flat |= {f"env.{option}": each for option, each in value.items()}
             else:
                 flat[f"{section}.{field}" if field else section] = value
+    flat.pop("learner.run", None)
     return flat
 
 

@@ -88,6 +88,7 @@ function draw(place, words, xLabel, curves, share) {
     return;
   }
   const plot = makePlot(shown, 220, {
+    padding: [6, 18, 0, 0],
     scales: { x: { time: false }, y: share ? { range: [-0.03, 1.03] } : {} },
     axes: [axis({ size: 34, space: 70, values: numbers, label: xLabel, labelSize: 16, labelFont: "11px system-ui, sans-serif" }),
       axis({ size: 48, space: 30, values: share ? percent : numbers })],
