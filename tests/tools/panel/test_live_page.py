@@ -70,12 +70,10 @@ def test_an_impossible_offline_level_is_refused(rate):
 def test_events_are_filtered_and_never_markup(arm, page):
     history = arm.control.history
     history.event("link", "<img src=x onerror='document.title=1'><b>the connection is lost</b>", warning=True)
-    page.keyboard.press("t")
-    until(lambda: "a person drives" in lines(page))
-    page.keyboard.press("t")
-    until(lambda: lines(page)[0] == "the policy acts again")
+    history.event("drive", "a person drives")
+    history.event("drive", "the policy acts again")
     page.keyboard.press("Escape")
-    until(lambda: lines(page)[0] == "STOP pressed")
+    until(lambda: lines(page)[:1] == ["STOP pressed"])
     assert lines(page)[-1].startswith("<img src=x") and page.locator("#log img, #log b").count() == 0
     assert lines(page, ".warning") == ["STOP pressed", lines(page)[-1]]
     page.click("#log-kinds >> text=Stops")
