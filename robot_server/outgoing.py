@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.data.episode_file import read_steps
+from agent.data.frames import CHUNK_FRAMES
 from agent.spec import Episode, Observation, Transition
 from agent.verdict import VERDICTS
 from agent.wire.messages import EpisodeKey, pack_step, read_step, unpack
 from agent.wire.receipt import LOCAL
 from robot_server.journal import Journal
-
-BLOCK = 4  # steps read from a file at a time: a few milliseconds, within a control step
 
 
 @dataclass
@@ -60,8 +59,9 @@ class Outgoing:
         first, block = self._block
         if not first <= step < first + len(block):
             assert self.file is not None, "neither in memory nor in a file"
-            block = [self._pack(step + n, each) for n, each in enumerate(read_steps(self.file, step, BLOCK))]
-            self._block = first, block = step, block
+            first = step - step % CHUNK_FRAMES  # whole chunks: some milliseconds, within a control step
+            block = [self._pack(first + n, each) for n, each in enumerate(read_steps(self.file, first, CHUNK_FRAMES))]
+            self._block = first, block
         return block[step - first]
 
     def message(self, step: int) -> list[bytes]:

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agent.data.frames import Frames, blocks, span
+from agent.data.frames import Frames, blocks, image_chunks, span
 from agent.data.hdf5 import check_memory, check_numbers, open_hdf5
 from agent.data.hdf5_writing import hdf5_into, write_rows, write_text
 from agent.env_record import EnvRecord
@@ -70,7 +70,9 @@ def _write(data: h5py.Group, episode: Episode) -> None:
     for key, rows in episode.observations.items():
         image = rows.ndim == 4
         options: dict[str, Any] = (
-            {"chunks": (1, *rows.shape[1:]), "compression": "gzip", "compression_opts": 1} if image else {}
+            {"chunks": image_chunks((steps, *rows.shape[1:])), "compression": "gzip", "compression_opts": 1}
+            if image
+            else {}
         )
         write_rows(demo, f"obs/{key}", span(rows, 0, steps), **options)
         demo[f"final_obs/{key}"] = rows[steps]
@@ -166,7 +168,10 @@ def read_steps(path: str | Path, first: int, count: int) -> list[Transition]:
 
 
 def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any], stream: Path | None = None) -> Episode:
-    """Steps `first` to `end` (exclusive), with the observation after them; images stay in the file `stream`."""
+    """Steps `first` to `end` (exclusive), with the observation after them; images stay in the file `stream`.
+
+    That observation is the last one again where the episode goes on: nobody asks for it, and its chunk is not unpacked.
+    """
     whole = end == len(demo["actions"])
     columns = {
         name: np.zeros(end - first, dtype)
@@ -176,11 +181,12 @@ def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any], stream: 
     }
     observations: dict[str, Any] = {}
     for key, rows in demo["obs"].items():
-        after = demo["final_obs"][key][()] if whole else rows[end]
+        after = demo["final_obs"][key][()] if whole else None
         if stream and rows.ndim == 4 and rows.dtype == np.uint8:
             observations[key] = Frames.of_dataset(stream, rows).followed_by(after)
         else:
-            observations[key] = np.concatenate([rows[first:end], after[None]])
+            read = rows[first:end]
+            observations[key] = np.concatenate([read, read[-1:] if after is None else after[None]])
     return Episode(observations=observations, actions=demo["actions"][first:end], meta=meta, **columns)
 
 

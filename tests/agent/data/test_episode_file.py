@@ -17,6 +17,7 @@ from agent.data.episode_file import (
     read_steps,
     write_episode,
 )
+from agent.data.frames import blocks, image_chunks
 from agent.spec import STEP_COLUMNS, Episode, UserError
 
 META = {"robot": "r", "boot": "b", "number": 3, "seed": 5, "env": {"name": "fake", "options": {"size": 8}}}
@@ -288,6 +289,69 @@ def test_files_from_before_ages_were_recorded_are_read(tmp_path, monkeypatch):
     expected = dataclasses.replace(make(), observation_ages_s=zeros, action_latencies_s=zeros)
     assert read_episode(tmp_path / "a.hdf5").equals(expected)
     assert [step.observation_age_s for step in read_steps(tmp_path / "a.hdf5", 2, 2)] == [0.0, 0.0]
+
+
+def moving(steps=21, size=64):
+    """As an arm's camera sees it: a scene with texture, of which little changes from frame to frame."""
+    episode = make(steps, size=size)
+    scene = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    front = np.repeat(scene[None], steps + 1, 0)
+    for number in range(steps + 1):
+        front[number, number : number + 9, 20:29] = 255 - number
+    return dataclasses.replace(episode, observations={**episode.observations, "front": front})
+
+
+@pytest.mark.parametrize("chunks", ["one frame", "bands"])
+def test_files_with_a_chunk_for_each_frame_are_read_as_those_in_bands(tmp_path, monkeypatch, chunks):
+    """Releases before bands wrote the first kind."""
+    episode, path = moving(), tmp_path / "a.hdf5"
+    if chunks == "one frame":
+        monkeypatch.setattr(episode_file, "image_chunks", lambda shape: (1, *shape[1:]))
+    write_episode(path, episode)
+    with h5py.File(path) as file:
+        assert file["data/demo_0/obs/front"].chunks == ((1, 64, 64, 3) if chunks == "one frame" else (8, 32, 64, 3))
+    assert read_episode(path).equals(episode)
+    streamed = read_episode(path, stream=True)
+    np.testing.assert_array_equal(streamed.observations["front"][:], episode.observations["front"])
+    for first, count in ((0, 4), (5, 7), (16, 8), (20, 1)):
+        read, steps = read_steps(path, first, count), episode.transitions()[first : first + count]
+        assert len(read) == len(steps)
+        for one, other in zip(read, steps, strict=True):
+            np.testing.assert_array_equal(one.observation["front"], other.observation["front"])
+            np.testing.assert_array_equal(one.action, other.action)
+            assert (one.final_observation is None) == (other.final_observation is None) == (not one.last)
+    if read[-1].last:
+        np.testing.assert_array_equal(read[-1].final_observation["front"], episode.observations["front"][-1])
+
+
+def test_frames_that_are_alike_are_stored_together(tmp_path, monkeypatch):
+    episode = moving(size=128)  # a frame of 49 kB: further back than gzip looks
+    write_episode(tmp_path / "bands.hdf5", episode)
+    monkeypatch.setattr(episode_file, "image_chunks", lambda shape: (1, *shape[1:]))
+    write_episode(tmp_path / "frames.hdf5", episode)
+    bands, frames = ((tmp_path / f"{name}.hdf5").stat().st_size for name in ("bands", "frames"))
+    assert bands < 0.3 * frames
+
+
+@pytest.mark.parametrize(
+    "shape, chunks",
+    [
+        ((100, 64, 64, 3), (8, 32, 64, 3)),
+        ((100, 84, 84, 3), (8, 21, 84, 3)),
+        ((100, 128, 128, 3), (8, 16, 128, 3)),
+        ((100, 480, 640, 3), (8, 3, 640, 3)),
+        ((100, 720, 1280, 3), (1, 720, 1280, 3)),
+        ((3, 8, 8, 3), (3, 8, 8, 3)),
+        ((100, 2, 2048, 3), (8, 1, 2048, 3)),
+        ((100, 2, 4096, 3), (8, 1, 4096, 3)),
+    ],
+)
+def test_images_are_cut_into_bands_and_read_in_whole_chunks(shape, chunks):
+    assert image_chunks(shape) == chunks
+    images = np.broadcast_to(np.uint8(0), shape)
+    found = list(blocks(images))
+    assert all(first % chunks[0] == 0 for first, _ in found)
+    assert sum(len(block) for _, block in found) == shape[0]
 
 
 def test_any_other_column_must_be_there(tmp_path):
