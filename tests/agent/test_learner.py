@@ -12,7 +12,6 @@ import math
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Program
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -657,21 +657,18 @@ def test_a_finished_run_resumed_ends_at_once(tune, episodes):
 def test_a_learner_that_is_stopped_names_the_command_that_resumes_it(offline, tmp_path, number):
     """Its work is not done, so it does not exit with 0."""
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "agent.learner", "--ckpt", offline, "--address", "tcp://127.0.0.1:0"]
-    words, pipe = [*command, "--learner.run", folder], subprocess.PIPE
-    with subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            while "listening on" not in process.stderr.readline():
-                assert process.poll() is None
-            while not (folder / "latest.pt").exists():
-                time.sleep(0.02)
-            process.send_signal(number)
-            said, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 128 + number
+    words = ["--ckpt", offline, "--address", "tcp://127.0.0.1:0", "--learner.run", folder]
+    process = Program("-m", "agent.learner", *words, out=tmp_path / "out")
+    try:
+        while "listening on" not in process.said() or not (folder / "latest.pt").exists():
+            assert process.poll() is None, process.said()
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    finally:
+        process.kill()
     resume = f"python -m agent.learner --resume {folder} --address tcp://127.0.0.1:0"
-    assert said.splitlines()[-1] == f"to resume: {resume}"
+    assert process.said().splitlines()[-1] == f"to resume: {resume}"
     assert checkpoint.load(folder / "latest.pt").counters["env_steps"] == 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Program
 
 from agent import cli, pretrain
 from agent.calql.algorithm import CalQL
@@ -260,13 +261,12 @@ def test_a_run_that_was_killed_and_resumed_equals_one_in_one_go(tmp_path, demos,
         pipe = tmp_path / f"run-{out.name}" / "log.jsonl"
         pipe.parent.mkdir()
         os.mkfifo(pipe)
-        first = [sys.executable, "-m", "agent.pretrain", *words(out.name, "--log-every", "2")]
-        with subprocess.Popen(first, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            with open(pipe) as log:
-                fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)  # four records or five
-                next(line for line in log if json.loads(line)["updates"] > 60 + beyond)
-                process.kill()
-        assert process.returncode == -signal.SIGKILL
+        process = Program("-m", "agent.pretrain", *words(out.name, "--log-every", "2"))
+        with open(pipe) as log:
+            fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)  # four records or five
+            next(line for line in log if json.loads(line)["updates"] > 60 + beyond)
+            process.kill()
+        assert process.wait(60) == -signal.SIGKILL
         assert checkpoint.load(out).counters == {"offline_updates": 60}
         pipe.unlink()
         pretrain.main(words(out.name, "--resume", out))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Program
 
 import envs
 from agent.config import NetworkConfig
@@ -89,16 +90,9 @@ def start(tmp_path):
     processes = []
 
     def start(address, *flags):
-        command = [sys.executable, "-m", "robot_server", "--env", "fake", "--address", address]
-        process = subprocess.Popen(
-            [*command, "--spool", str(tmp_path / "spool"), *flags],
-            cwd=ROOT,
-            stdout=open(tmp_path / f"out{len(processes)}", "w"),  # noqa: SIM115
-            stderr=subprocess.STDOUT,
-        )
-        process.said = (tmp_path / f"out{len(processes)}").read_text
-        processes.append(process)
-        return process
+        words = ["robot_server", "--env", "fake", "--address", address, "--spool", tmp_path / "spool", *flags]
+        processes.append(Program("-m", *words, out=tmp_path / f"out{len(processes)}"))
+        return processes[-1]
 
     yield start
     for process in processes:

@@ -2,19 +2,16 @@
 
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from forked import Program
 
 from agent.run.records import read_log
 from tools.stress.faults import first_checkpoint
 from tools.stress.processes import ENV
 from tools.stress.proxy import Proxy
 
-ROOT = Path(__file__).parent.parent.parent
 LEARNER = """
 import sys, time
 from agent import cli, learner
@@ -38,11 +35,7 @@ def start(tmp_path):
     processes = []
 
     def start(*words):
-        path = tmp_path / f"out{len(processes)}"
-        with open(path, "w") as out:
-            command = [sys.executable, *map(str, words)]
-            processes.append(subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
-        processes[-1].said = path.read_text
+        processes.append(Program(*words, out=tmp_path / f"out{len(processes)}"))
         return processes[-1]
 
     yield start

@@ -1,22 +1,25 @@
 """A folder of demonstrations from the fake environment, and the commands as a person runs them."""
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from forked import Program
 
 
 @pytest.fixture(scope="session")
-def command() -> Callable[..., subprocess.CompletedProcess]:
+def command(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
     """command("inspect", folder, "--json"): `python -m tools.inspect`, run from the repository's root."""
 
     def run(tool: str, *arguments: object) -> subprocess.CompletedProcess:
-        words = [sys.executable, "-m", f"tools.{tool}", *map(str, arguments)]
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        words, folder = ["-m", f"tools.{tool}", *map(str, arguments)], tmp_path_factory.mktemp("command")
+        program = Program(*words, out=folder / "out", err=folder / "err")
+        try:
+            code = program.wait(120)
+        finally:
+            program.kill()
+        return subprocess.CompletedProcess(words, code, program.said(), (folder / "err").read_text())
 
     return run
 

@@ -1,13 +1,11 @@
 """One robot's flood of episodes holds up neither other robots nor updates."""
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import test_learner
 import test_mailbox
+from forked import Program
 from link_data import steps_of
 from test_mailbox import drain_until
 
@@ -23,7 +21,6 @@ offline = test_learner.offline
 make_mailbox, mailbox = test_mailbox.make_mailbox, test_mailbox.mailbox
 make_robot, robot = test_mailbox.make_robot, test_mailbox.robot
 ENV = EnvRecord("fake")
-ROOT = Path(__file__).parents[3]
 
 
 def episode(name, number, length=2):
@@ -105,41 +102,38 @@ def test_three_thousand_tiny_episodes_of_one_robot_hold_nobody_up(
     offline, spec, make_episode, tiny_flags, tmp_path, flags
 ):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "agent.learner", "--ckpt", str(offline), "--run", str(run), *tiny_flags, *flags]
+    command = ["-m", "agent.learner", "--ckpt", offline, "--run", run, *tiny_flags, *flags]
     command += ["--address", "tcp://127.0.0.1:*", "--env-steps", "100000", "--log-every", "1"]
-    with (
-        open(tmp_path / "said", "w") as said,
-        subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT) as learner,
-    ):
-        try:
-            address = ""
-            while not address:
-                assert learner.poll() is None
-                words = (tmp_path / "said").read_text().replace(";", " ").split()
-                address = next((word for word in words if word.startswith("tcp://") and "*" not in word), "")
-                time.sleep(0.1)
-            link = Link(address, spec, "good", ENV, tmp_path / "spool")
-            assert link.connect(30.0)
-            greedy = test_mailbox.RawRobot(address, "greedy")
-            hello = {"robot": "greedy", "boot": "b0", "spec": spec.to_dict(), "env": ENV.to_dict(), "outbox": []}
-            greedy.send("HELLO", **hello)
-            assert greedy.socket.poll(30_000)
-            last = make_episode(1, seed=1).transitions()[0]
-            for number in range(3000):
-                greedy.socket.send_multipart(messages.pack_step(("greedy", "b0", number), 0, last))
-            before, began = updates(run), time.monotonic()
-            link.begin()
-            for step in make_episode(5, seed=2).transitions():
-                link.send(step)
-            while link.outbox:
-                link.wait(0.01)
-                assert time.monotonic() < began + 5.0, "the good robot's episode waits for the others"
-            while updates(run) <= before:
-                time.sleep(0.05)
-                assert time.monotonic() < began + 8.0, "no update is made"
-            if flags[1] != "inf":
-                assert "robot 'greedy' has filled its" in (tmp_path / "said").read_text()
-            link.close(0.0)
-            greedy.socket.close()
-        finally:
-            learner.kill()
+    learner = Program(*command, out=tmp_path / "said")
+    try:
+        address = ""
+        while not address:
+            assert learner.poll() is None
+            words = learner.said().replace(";", " ").split()
+            address = next((word for word in words if word.startswith("tcp://") and "*" not in word), "")
+            time.sleep(0.1)
+        link = Link(address, spec, "good", ENV, tmp_path / "spool")
+        assert link.connect(30.0)
+        greedy = test_mailbox.RawRobot(address, "greedy")
+        hello = {"robot": "greedy", "boot": "b0", "spec": spec.to_dict(), "env": ENV.to_dict(), "outbox": []}
+        greedy.send("HELLO", **hello)
+        assert greedy.socket.poll(30_000)
+        last = make_episode(1, seed=1).transitions()[0]
+        for number in range(3000):
+            greedy.socket.send_multipart(messages.pack_step(("greedy", "b0", number), 0, last))
+        before, began = updates(run), time.monotonic()
+        link.begin()
+        for step in make_episode(5, seed=2).transitions():
+            link.send(step)
+        while link.outbox:
+            link.wait(0.01)
+            assert time.monotonic() < began + 5.0, "the good robot's episode waits for the others"
+        while updates(run) <= before:
+            time.sleep(0.05)
+            assert time.monotonic() < began + 8.0, "no update is made"
+        if flags[1] != "inf":
+            assert "robot 'greedy' has filled its" in learner.said()
+        link.close(0.0)
+        greedy.socket.close()
+    finally:
+        learner.kill()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import rank_worker
 import torch
+from forked import Program
 
 from agent import learner, pretrain
 from agent.calql.algorithm import Weights
@@ -19,9 +21,9 @@ from agent.run import checkpoint, farewell
 from agent.run.distributed import Order, Ranks
 from agent.run.trainer import Trainer
 from agent.spec import UserError
+from tools.common.process import free_port
 
 ROOT = Path(__file__).parents[3]
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture
@@ -35,10 +37,23 @@ def job(tmp_path, make_episode, tiny_flags):
     return tmp_path
 
 
-def run(command, timeout=120):
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=timeout)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+def together(folder, *words):
+    """Run two processes with the variables by which torchrun tells them of each other."""
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    ranks = [{**shared, "RANK": str(k), "LOCAL_RANK": str(k)} for k in range(2)]
+    programs = [Program(*words, out=folder / f"out{k}", environ=rank) for k, rank in enumerate(ranks)]
+    try:
+        codes = [program.wait(120) for program in programs]
+    finally:
+        for program in programs:
+            program.kill()
+    assert codes == [0, 0], [program.said()[-3000:] for program in programs]
 
 
 def assert_alike(one, other, whole):
@@ -54,7 +69,7 @@ def assert_alike(one, other, whole):
 
 
 def test_two_processes_with_half_the_batch_equal_one_with_the_whole(job):
-    run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, ROOT / "tests/agent/run/rank_worker.py", job / "offline.pt", job, 20])
+    together(job, ROOT / "tests/agent/run/rank_worker.py", job / "offline.pt", job, 20)
     one, other = (torch.load(job / f"rank{k}.pt", weights_only=True) for k in (0, 1))
 
     start = checkpoint.load(job / "offline.pt")
@@ -76,7 +91,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(make_agent):
         ranks.join(make_agent(), 16)
 
 
-def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode, monkeypatch):
+def test_a_resumed_run_trains_by_two_processes_as_alone(job, make_episode, monkeypatch):
     """The follower learns from the episodes that its leader reads back."""
     monkeypatch.setattr(farewell, "COME_S", 0.0)
     start = ["--ckpt", str(job / "offline.pt"), "--run", str(job / "alone"), "--address", "tcp://127.0.0.1:0"]
@@ -88,8 +103,7 @@ def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode, monkeyp
     shutil.copytree(job / "alone", job / "shared")
     end = ["--env-steps", "18", "--address", "tcp://127.0.0.1:0"]
     learner.main(["--resume", str(job / "alone"), *end])
-    words = [ROOT / "tests/agent/run/rank_learner.py", job, "--resume", job / "shared", *end]
-    run(["env", f"PYTHONPATH={ROOT}", *LAUNCH, *words])
+    together(job, ROOT / "tests/agent/run/rank_learner.py", job, "--resume", job / "shared", *end)
     alone, shared = (checkpoint.load(job / name / "latest.pt") for name in ("alone", "shared"))
     assert alone.counters["updates"] == shared.counters["updates"] == 36
     follower = torch.load(job / "rank1.pt", weights_only=True)
@@ -104,7 +118,10 @@ def test_a_resumed_run_trains_under_torchrun_as_alone(job, make_episode, monkeyp
 def test_the_real_command_under_torchrun(job):
     """The link is rank 0's alone; the run ends in both."""
     words = ["-m", "agent.learner", "--ckpt", job / "offline.pt", "--learner.run", job / "run", "--env-steps", "0"]
-    done = run([*LAUNCH, *words, "--address", "tcp://127.0.0.1:0"])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = list(map(str, [*launch, *words, "--address", "tcp://127.0.0.1:0"]))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "(x 2)" in done.stderr and done.stdout.count("finished") == 1
     assert [json.loads(line)["kind"] for line in (job / "run" / "log.jsonl").read_text().splitlines()] == []
     assert checkpoint.load(job / "run" / "latest.pt").counters["updates"] == 0

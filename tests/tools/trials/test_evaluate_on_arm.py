@@ -6,8 +6,6 @@ import random
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 import torch
+from forked import Program
 from person import Session
 
 from agent import cli
@@ -64,20 +63,21 @@ def lines_of(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_killed_three_times_every_episode_counts_once(words, tmp_path, capfd):
+def test_killed_three_times_every_episode_counts_once(words, tmp_path, capsys, monkeypatch):
     """SIGKILL at moments of a seeded draw; what the environment itself logs agrees."""
-    command = [sys.executable, "-m", *words(5, "--verdict", "signal", "--step-ms", "4")]
-    environ, draw = {**os.environ, LOG: str(tmp_path / "log")}, random.Random(1)
+    command = words(5, "--verdict", "signal", "--step-ms", "4")
+    monkeypatch.setenv(LOG, str(tmp_path / "log"))
+    draw = random.Random(1)
     for least in (2, 5, 8):
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL)
+        process = Program("-m", *command)
         while sum("result" in line for line in lines_of(tmp_path / "out")) < least:
             assert process.poll() is None
             time.sleep(0.005)
         time.sleep(draw.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
+    assert main(command[1:]) == 0
+    table = capsys.readouterr().out
     found = lines_of(tmp_path / "out")
     results = [line for line in found if "result" in line]
     counted = Counter(line["episode"] for line in results if line["result"] != "void")
@@ -94,7 +94,7 @@ def test_killed_three_times_every_episode_counts_once(words, tmp_path, capfd):
         mine = [line for line in results if line["result"] != "void" and order[line["episode"]] == number]
         assert each["successes"] == sum(line["result"] == "success" for line in mine)
     assert result["differences"][0]["pairs"] == 5
-    assert main(command[3:]) == 0 and capfd.readouterr().out == done.stdout
+    assert main(command[1:]) == 0 and capsys.readouterr().out == table
     assert lines_of(tmp_path / "out") == found  # it has ended
 
 
