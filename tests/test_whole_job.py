@@ -29,8 +29,8 @@ def start(*words):
 
 
 def finish(*processes):
-    """What each has said, when all have ended well within two minutes; else what every one of them said."""
-    deadline = time.monotonic() + 120
+    """What each has said, when all have ended well within four minutes; else what every one of them said."""
+    deadline = time.monotonic() + 240
     try:
         while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -58,10 +58,17 @@ def offline(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("robot_first", [True, False], ids=["robot first", "learner first"])
 def test_fine_tuning_by_two_processes(offline, tmp_path, robot_first):
-    """In either order; both end by themselves with the run; every step is on disk once; the policy has moved."""
+    """In either order; both end by themselves with the run; every step is on disk once; the policy has moved.
+
+    An episode of an older run, which the robot server finds in its spool, stays there and out of the new run.
+    """
     address, run, spool = f"tcp://127.0.0.1:{free_port()}", tmp_path / "run", tmp_path / "spool"
+    older = next(iter(read_episodes([offline / "demos"])))
+    older.meta.update(robot="robot", boot="0123abcd", number=0, run="/another/run")
+    write_episode(spool / "robot-0123abcd-000000.hdf5", older)
     robot = ("robot_server", "--config", offline / "tiny.yaml", "--address", address, "--spool", spool)
     learner = ("agent.learner", "--ckpt", offline / "offline.pt", "--run", run, "--address", address)
     processes = [start(*words) for words in ((robot, learner) if robot_first else (learner, robot))]
@@ -71,7 +78,8 @@ def test_fine_tuning_by_two_processes(offline, tmp_path, robot_first):
     assert "finished" in learner_out and "run is over" in robot_out
     episodes = list(read_episodes([run / "episodes"]))
     assert sorted(e.meta["number"] for e in episodes) == list(range(len(episodes)))  # none lost, none twice
-    assert len({e.meta["boot"] for e in episodes}) == 1
+    (boot,) = {e.meta["boot"] for e in episodes}
+    assert boot != older.meta["boot"]
     end = checkpoint.load(run / "latest.pt")
     steps = sum(len(e) for e in episodes)
     assert steps >= 150 and end.counters["env_steps"] == steps and end.counters["updates"] == 75
@@ -84,7 +92,7 @@ def test_fine_tuning_by_two_processes(offline, tmp_path, robot_first):
     assert max(e.policy_versions.max() for e in episodes) > 1  # newer weights arrived while it ran
     before, after = (c.agent["policy"]["actor.mean.weight"] for c in (checkpoint.load(offline / "offline.pt"), end))
     assert not before.equal(after)
-    assert not list(spool.glob("*.hdf5"))
+    assert [path.name for path in spool.glob("*.hdf5")] == ["robot-0123abcd-000000.hdf5"]
 
     if not robot_first:
         return
@@ -92,17 +100,3 @@ def test_fine_tuning_by_two_processes(offline, tmp_path, robot_first):
     assert "finished" in finish(more, start(*robot))[0]
     assert checkpoint.load(run / "latest.pt").counters["updates"] == (steps + 70) // 2
     assert sum(len(e) for e in read_episodes([run / "episodes"])) >= steps + 70
-
-
-def test_what_another_run_left_in_the_spool_stays_there(offline, tmp_path):
-    """A robot server whose spool holds episodes of an older run does not mix them into a new one."""
-    address, spool = f"tcp://127.0.0.1:{free_port()}", tmp_path / "spool"
-    episode = next(iter(read_episodes([offline / "demos"])))
-    episode.meta.update(robot="robot", boot="0123abcd", number=0, run="/another/run")
-    write_episode(spool / "robot-0123abcd-000000.hdf5", episode)
-    robot = start("robot_server", "--config", offline / "tiny.yaml", "--address", address, "--spool", spool)
-    run = tmp_path / "run"
-    learner = ("--ckpt", offline / "offline.pt", "--run", run, "--address", address, "--env-steps", 30)
-    finish(start("agent.learner", *learner), robot)
-    assert (spool / "robot-0123abcd-000000.hdf5").exists()
-    assert all(e.meta["boot"] != "0123abcd" for e in read_episodes([run / "episodes"]))
