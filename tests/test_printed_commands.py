@@ -92,18 +92,24 @@ SMALL = {  # in the place of configs/quickstart.yaml: the same commands, on the 
 }
 
 
+FEWER = {"offline": {"updates": 30}, "online": {"env_steps": 100}}  # in configs/tasks/toy.yaml
+
+
 PROCESSES = ("agent.learner", "robot_server")  # the others run in this process: each would load torch anew
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("title", ["One minute: a toy task", "Fifteen minutes: Lift from images"])
 def test_the_walkthrough_runs_as_it_is_printed(title, tmp_path, monkeypatch):
-    """Every command of the section in its order; only the link's port is another than the default."""
+    """Every command of the section in its order, on small configurations; the link's port is not the default one."""
     section = (ROOT / "docs" / "walkthrough.md").read_text().split(f"## {title}\n")[1].split("\n## ")[0]
     printed = list(commands(section))
     assert len(printed) >= 8
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "configs" / "quickstart.yaml").write_text(yaml.safe_dump(SMALL))
+    toy = tmp_path / "configs" / "tasks" / "toy.yaml"
+    sections = yaml.safe_load(toy.read_text())
+    toy.write_text(yaml.safe_dump({name: {**values, **FEWER.get(name, {})} for name, values in sections.items()}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "run", lambda main: sys.exit(main(sys.argv[1:])))
     address = f"tcp://127.0.0.1:{free_port()}"
