@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.spec import Observation, Spec, Transition
+from agent.spec import Observation, Spec, Transition, UserError
 from envs.base import RobotFault, paced_env
 from envs.clock import Clock
 from robot_server.actor import Acting, Summary, run_episode
@@ -153,9 +153,13 @@ class Trials:
         except RobotFault as caught:
             fault = caught
         except ObservationFault as caught:
+            reason = str(caught)
             if not self.clock.hz:  # nothing moves: it would come again
                 raise
-            fault = RobotFault(str(caught))
+            fault = RobotFault(reason)
+        except UserError as caught:
+            reason = str(caught)
+            raise
         finally:
             reason = str(fault) if fault else reason
             self.ledger.end(Trial(attempt, episode, result, reason, judge, **take.figures()))

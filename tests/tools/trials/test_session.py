@@ -1,13 +1,18 @@
 """Evaluations on an arm, as they run."""
 
 import itertools
+import json
 from collections import Counter
 
+import numpy as np
 import pytest
 from trial_parts import Arm, Coin, evaluate, fault_at, settings
 
+from agent.spec import UserError
+from envs.clock import Clock
 from tools.trials import desk as desk_module
 from tools.trials import film
+from tools.trials.ledger import EPISODES
 from tools.trials.report import summary
 
 
@@ -109,6 +114,40 @@ def test_an_episode_without_a_verdict_is_void_and_comes_again(tmp_path, desk, ke
     assert [trial.episode for trial in trials if trial.counts] == [0, 1, 2, 3]
     first = made.order()[0]
     assert summary(made, trials)["checkpoints"][first]["void"] == {"the evaluation was stopped": 1}
+
+
+def test_what_ends_the_evaluation_is_the_reason_of_its_last_episode(tmp_path, desk, keys):
+    """The table then tells whose policy it was: until the end nothing else does."""
+
+    class Broken(Coin):
+        def act(self, observation, deterministic=False):
+            return np.full(2, np.nan, np.float32)
+
+    with pytest.raises(UserError, match="returned .nan nan.: stopped before moving"):
+        evaluate(tmp_path, desk, (Broken(0.5),), Arm(), episodes=1)
+    (line,) = [json.loads(line) for line in (tmp_path / EPISODES).read_text().splitlines() if "result" in line]
+    assert line["result"] == "void" and "returned [nan nan]: stopped before moving" in line["reason"]
+
+
+def test_a_reading_of_an_arm_that_is_no_number_is_a_fault_and_the_evaluation_goes_on(tmp_path, desk, keys):
+    class Moving(Arm):
+        clock = Clock(1000.0)
+
+        def step(self, action):
+            seen, *rest = super().step(action)
+            if len(self.seeds) == 1:
+                seen["proprio"][:] = np.nan
+            return seen, *rest
+
+    env = Moving()
+
+    def person():
+        keys.pressed += ["R"] if desk.hold_reason else {"ended": ["y"], "confirm": ["enter"]}.get(desk.shown, [])
+
+    keys.person = person
+    _, trials = evaluate(tmp_path, desk, (1.0,), env, episodes=1)
+    assert [trial.result for trial in trials] == ["void", "success"]
+    assert "proprio" in trials[0].reason and env.calls.count("clear") == 1
 
 
 def test_the_operator_may_void_an_episode(tmp_path, desk, keys):
