@@ -123,7 +123,7 @@ def test_what_ends_the_evaluation_is_the_reason_of_its_last_episode(tmp_path, de
         def act(self, observation, deterministic=False):
             return np.full(2, np.nan, np.float32)
 
-    with pytest.raises(UserError, match="returned .nan nan.: stopped before moving"):
+    with pytest.raises(UserError, match=r"returned \[nan nan\]: stopped before moving"):
         evaluate(tmp_path, desk, (Broken(0.5),), Arm(), episodes=1)
     (line,) = [json.loads(line) for line in (tmp_path / EPISODES).read_text().splitlines() if "result" in line]
     assert line["result"] == "void" and "returned [nan nan]: stopped before moving" in line["reason"]
