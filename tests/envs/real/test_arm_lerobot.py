@@ -107,7 +107,7 @@ class Bus:
 
     def __init__(self, robot):
         self.robot, self.motors, self.dead, self.log = robot, ["pan", "lift"], set(), []
-        self.is_connected = True
+        self.is_connected, self.lost = True, 0
 
     def sync_read(self, name, motors=None, normalize=True, num_retry=0):
         return dict.fromkeys(self.motors, 2000)
@@ -120,7 +120,7 @@ class Bus:
 
     def disable_torque(self, motors=None, num_retry=0):
         for motor in [motors] if motors else self.motors:
-            if motor in self.dead:
+            if motor in self.dead or self.lost > num_retry:
                 raise ConnectionError("no status packet")
             self.log.append(("disable", motor))
 
@@ -180,6 +180,7 @@ def test_torque_goes_off_on_every_servo_that_answers(on_a_bus):
     on_a_bus.connect()
     bus = on_a_bus.robot.bus
     bus.dead.add("pan")
+    bus.lost = arm_lerobot.RETRIES  # replies, each time
     on_a_bus.disconnect()
     assert bus.log[-1] == ("disable", "lift") and not bus.is_connected
 
