@@ -117,7 +117,8 @@ def killed(python: Path, arm: str, park: bool, torque_off: bool) -> dict[str, An
     """kill -9 of the program that drives it, while all joints swing: the arm's process holds it, and then parks it."""
     given: dict[str, Any] = {"release_s": HELD_S, "reset_speed": 1.0}
     with Driven(python, arm, torque_off, **given, park=PARKED if park else {}) as driven:
-        time.sleep(2.0)
+        driven.wait("step", time.monotonic())
+        time.sleep(2.0 + (1.0 - time.monotonic()) % 2.0)  # they swing by its sine, 4 s there and back: fastest now
         driven.wait("step", time.monotonic())
         since_s = time.monotonic()
         driven.kill()
@@ -138,9 +139,9 @@ def killed(python: Path, arm: str, park: bool, torque_off: bool) -> dict[str, An
             "fault": f"killed, {'parks' if park else 'no park'}, torque {'off' if torque_off else 'stays'}",
             "stood_ms": None if stood_ms is None else round(stood_ms),
             "let_go_s": round(let_go_s, 1) if torque_off else None,
-            "park_off_deg": round(max(off), 2) if park else None,
+            "park_off_deg": round(float(max(off)), 2) if park else None,
             "torque_as_configured": torque and kept,
-            "good": stood_ms is not None and torque and kept and (max(off) < PARKED_DEG if park else stays),
+            "good": stood_ms is not None and torque and kept and bool(max(off) < PARKED_DEG if park else stays),
         }
 
 
