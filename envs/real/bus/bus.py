@@ -93,6 +93,7 @@ class Bus:
         with self._lock:
             self._ends = os.openpty()
             tty.setraw(self._ends[1])
+            os.set_blocking(self._ends[0], False)
             self.port.unlink(missing_ok=True)
             self.port.symlink_to(os.ttyname(self._ends[1]))
 
@@ -205,7 +206,8 @@ class Bus:
         while self._due and self._due[0][0] <= time.monotonic():
             _, packet = self._due.popleft()
             if self._ends:
-                os.write(self._ends[0], packet)
+                with contextlib.suppress(BlockingIOError):  # nobody reads: they are lost, and the servos go on
+                    os.write(self._ends[0], packet)
 
     def _chance(self, per_mille: float) -> bool:
         happens = per_mille > 0 and self._random.random() < per_mille / 1000

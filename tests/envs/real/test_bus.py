@@ -71,6 +71,15 @@ def test_malformed_requests_neither_end_the_bus_nor_harm_a_servo(bus, client):
     assert client.read(1, "model") == bus.protocol.model and len(bus.servos[1].memory) == 256
 
 
+def test_replies_that_nobody_reads_do_not_stop_the_servos(bus, client):
+    protocol = bus.protocol
+    request = protocol.frame(1, bytes([2]) + protocol.number(0) + protocol.number(250))
+    for number in range(400):
+        os.write(client._port, request)
+        until(lambda number=number: bus.requests > number)
+    assert client.read(1, "model") == protocol.model
+
+
 @pytest.mark.parametrize("body", [b"", b"\x01"])
 def test_a_reply_that_is_none_is_a_lost_one(bus, client, body, monkeypatch):
     monkeypatch.setattr(bus.servos[1], "answer", lambda code, given: body)
