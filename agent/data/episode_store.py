@@ -6,6 +6,8 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,32 @@ QUARANTINE = "quarantine"
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """An episode on its way to the disk, as `path`: see Store.start. written: None for one that is there already.
+
+    replaced_bytes: of the file that was there before.
+    """
+
+    episode: Episode
+    path: Path
+    written: Future[None] | None
+    replaced_bytes: int = 0
+
+    @property
+    def key(self) -> EpisodeKey:
+        return episode_key(self.episode.meta)
+
+    @property
+    def done(self) -> bool:
+        """Whether `finish` need not wait."""
+        return self.written is None or self.written.done()
+
+    def cancel(self) -> bool:
+        """Whether it was not begun, and will not be; then there is nothing to finish."""
+        return self.written is not None and self.written.cancel()
+
+
 class Store:
     """Episodes of the run in `folder`: those that learning uses in episodes/, the others in quarantine/ or discarded/.
 
@@ -30,6 +58,7 @@ class Store:
     the config has been put right. Older releases named that folder set_aside/; it is read, too.
     Damaged files go to damaged/; those that a person discarded (meta "marked") to discarded/. Of an episode that comes
     a second time, longer (its robot was away, and the learner had cut it short), only the longer version stays.
+    A thread compresses, writes and syncs, in the order of `start`; all else happens in `start` and `finish`.
     add: gives an episode to learning; raises if that cannot use it. drop: takes one back.
     episodes, env_steps: of those that learning uses. quarantined: how many it does not. tell: gets what learning
     used or dropped, in this order, with the file where it used it.
@@ -48,7 +77,8 @@ class Store:
         )
         self._older = folder / "set_aside"
         self.episodes = self.env_steps = self.quarantined = 0
-        self._order = 0  # of the next one in the replay; not how many there are: reading back may quarantine one
+        self._order = 0  # of the next file; not how many there are: reading back may quarantine one
+        self._writer = ThreadPoolExecutor(1, "episode writer")
         self.bytes: Counter[str] = Counter()  # on disk, by robot
         self._kept: dict[EpisodeKey, tuple[Path, int]] = {}  # file and steps of each
 
@@ -62,28 +92,48 @@ class Store:
         return self._kept[key][1] if key in self._kept else 0
 
     def take(self, episode: Episode) -> bool:
-        """To disk, then to learning; False when that cannot or, as a person said, should not use it.
+        """`start` and `finish` in one."""
+        return self.finish(self.start(episode))
 
-        A shorter version of the same episode is replaced; one that is not shorter stays as it is. Raises OSError, and
-        changes nothing, when the disk does not take it, NoSpace when the replay does not. Whatever else goes wrong, the
-        episode is quarantined; if no file can hold it, it is lost, with a line in the log.
+    def start(self, episode: Episode) -> Writing:
+        """Begin to write an episode that nobody changes from now on, and no other version of which is being written.
+
+        One of which as much is on disk stays as it is.
         """
-        key = episode_key(episode.meta)
-        shorter = self._kept.get(key)
-        if shorter and shorter[1] >= len(episode):
-            return shorter[0].parent == self._good
+        if len(episode) <= self.stored(key := episode_key(episode.meta)):
+            return Writing(episode, self._kept[key][0], None)
+        path = self._place(episode)
+        before = _size(path)
+        return Writing(episode, path, self._writer.submit(write_episode, path, episode), before)
+
+    def finish(self, writing: Writing) -> bool:
+        """Once it is on disk, to learning; False when that cannot or, as a person said, should not use it.
+
+        A shorter version of the same episode is replaced. Raises OSError, and changes nothing, when the disk did not
+        take it, NoSpace when the replay does not. Whatever else goes wrong, the episode is quarantined; if no file can
+        hold it, it is lost, with a line in the log.
+        """
+        episode, path, key = writing.episode, writing.path, writing.key
+        if writing.written is None:
+            return path.parent == self._good
         try:
-            path = self._write(episode)
+            writing.written.result()
         except OSError:
             raise
         except Exception as error:
             return self._rescue(episode, error)
+        shorter = self._kept.get(key)
         if shorter:
             self._forget(key, *shorter, path)
+        self.bytes[key[0]] += _size(path) - writing.replaced_bytes
         self._kept[key] = path, len(episode)
         if path.parent == self._quarantine:
             self._say_quarantined(path, episode.meta[REASON])
         return path.parent == self._good and self._add(episode, path)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._writer.shutdown()
 
     def _rescue(self, episode: Episode, error: Exception) -> bool:
         """Write an episode that could not be written to quarantine/, without its meta; False. Raises OSError."""
@@ -134,16 +184,20 @@ class Store:
                 if self._kept[key][0] != path:
                     self._remove(path, key)
 
-    def _write(self, episode: Episode) -> Path:
+    def _place(self, episode: Episode) -> Path:
+        """Where it is written; gives it its place in the order."""
         meta = episode.meta
         folder = (
             self._quarantine if REASON in meta else self._discarded if meta.get("marked") == "discard" else self._good
         )
-        path = folder / (episode_name(meta) + SUFFIX)
-        episode.meta["order"] = self._order
+        meta["order"], self._order = self._order, self._order + 1
+        return folder / (episode_name(meta) + SUFFIX)
+
+    def _write(self, episode: Episode) -> Path:
+        path = self._place(episode)
         before = _size(path)
         write_episode(path, episode)
-        self.bytes[meta["robot"]] += _size(path) - before
+        self.bytes[episode.meta["robot"]] += _size(path) - before
         return path
 
     def _forget(self, key: EpisodeKey, path: Path, steps: int, instead: Path) -> None:
@@ -182,7 +236,7 @@ class Store:
             self._say_quarantined(aside, error if isinstance(error, UserError) else shown(unexpected(error)))
             return False
         self._kept[key] = path, len(episode)
-        self._order = episode.meta["order"] + 1
+        self._order = max(self._order, episode.meta["order"] + 1)
         self.episodes += 1
         self.env_steps += len(episode)
         self._tell(key, path)

@@ -21,6 +21,13 @@ class Arrivals:
         for episode in episodes:
             self._by_robot.setdefault(episode.meta["robot"], deque()).append(episode)
 
+    def put_back(self, episode: Episode) -> None:
+        """One that was popped is `next` again."""
+        robot = episode.meta["robot"]
+        queue = self._by_robot.pop(robot, deque())
+        queue.appendleft(episode)
+        self._by_robot = {robot: queue, **self._by_robot}
+
     @property
     def next(self) -> Episode:
         """The oldest one of the robot whose turn it is; it stays here until `pop`."""

@@ -123,7 +123,10 @@ class Learner:
             if self.finished:
                 see_robots_off(self.mailbox, self.take_in, self.began_s)
         finally:
-            self.save()  # refuses, and keeps the one before, when learning has diverged
+            try:
+                self.intake.finish(self.updates, self.version)
+            finally:
+                self.save()  # refuses, and keeps the one before, when learning has diverged
 
     def take_in(self) -> None:
         self.intake.take_in(self.updates, self.version)
@@ -163,6 +166,7 @@ class Learner:
         self.progress.saved()
 
     def close(self) -> None:
+        self.store.close()
         self.mailbox.close()
         self.log.close()
 

@@ -1,0 +1,155 @@
+"""What arrives is written by a thread: nothing is learnt from, and nothing acknowledged, before it is on the disk."""
+
+import errno
+import itertools
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from agent.config import RewardConfig
+from agent.data import episode_store
+from agent.data.episode_file import SUFFIX, read_episode, write_episode
+from agent.data.episode_store import Store
+from agent.data.replay_buffer import Replay
+from agent.run import intake
+from agent.run.intake import MAX_WRITING, Intake
+from agent.wire.messages import episode_key, episode_name
+
+
+class Disk:
+    """Writes episodes when it is let; fails at the calls of those numbers."""
+
+    def __init__(self):
+        self.let, self.begun, self.fails = threading.Event(), [], set()
+
+    def write(self, path, episode):
+        self.begun.append(episode.meta["number"])
+        assert self.let.wait(20)
+        if len(self.begun) in self.fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_episode(path, episode)
+
+
+class Run:
+    """An intake between a mailbox that hands out `arriving`, and a replay."""
+
+    def __init__(self, folder, spec):
+        self.folder, self.arriving, self.acknowledged, self.logged = folder, [], [], []
+        self.replay = Replay(spec, 1000, RewardConfig(), 0.9)
+        self.store = Store(folder, self.use, lambda key: self.used.remove(key))
+        self.used = []
+        mailbox = SimpleNamespace(drain=self.drain, acknowledge=self.acknowledge, over_share=set(), steps=0)
+        log = SimpleNamespace(write=lambda kind, *_, **fields: self.logged.append(fields["number"]), say=lambda _: None)
+        self.intake = Intake(mailbox, self.store, log, 1.0, lambda line: None)
+
+    def use(self, episode):
+        self.replay.add(episode)
+        self.used.append(episode_key(episode.meta))
+
+    def drain(self):
+        arrived, self.arriving = self.arriving, []
+        return arrived
+
+    def acknowledge(self, episode):
+        path = self.folder / "episodes" / f"{episode_name(episode.meta)}{SUFFIX}"
+        assert read_episode(path).equals(episode), "acknowledged, and not on the disk"
+        assert self.used[-1] == episode_key(episode.meta)
+        self.acknowledged.append((episode.meta["number"], len(episode)))
+
+    def take_in(self, count):
+        """Until so many have been acknowledged."""
+        end_s = time.monotonic() + 20
+        while len(self.acknowledged) < count:
+            self.intake.take_in(0, 1)
+            assert time.monotonic() < end_s
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    made = Disk()
+    monkeypatch.setattr(episode_store, "write_episode", made.write)
+    yield made
+    made.let.set()
+
+
+@pytest.fixture
+def run(tmp_path, spec, disk):
+    return Run(tmp_path, spec)
+
+
+def test_the_learner_goes_on_while_an_episode_is_written(run, disk, make_episode):
+    run.arriving = [make_episode(4, seed=n, success=True, number=n) for n in range(2)]
+    for _ in range(3):
+        run.intake.take_in(0, 1)
+    assert not run.acknowledged and not run.logged and len(run.replay) == run.store.env_steps == 0
+    disk.let.set()
+    run.take_in(2)
+    assert run.acknowledged == [(0, 4), (1, 4)] and run.logged == [0, 1] and len(run.replay) == run.store.env_steps == 8
+
+
+def test_what_is_being_written_is_taken_in_at_the_end(run, disk, make_episode):
+    run.arriving = [make_episode(4, seed=n, number=n) for n in range(3)]
+    run.intake.take_in(0, 1)
+    disk.let.set()
+    run.intake.finish(0, 1)
+    assert run.acknowledged == [(0, 4), (1, 4), (2, 4)] and run.store.episodes == 3
+
+
+def test_only_so_many_are_given_to_the_thread(run, disk, make_episode):
+    run.arriving = [make_episode(1, number=n) for n in range(MAX_WRITING + 5)]
+    run.intake.take_in(0, 1)
+    disk.let.set()
+    run.intake.finish(0, 1)
+    assert len(run.acknowledged) == MAX_WRITING
+    run.take_in(MAX_WRITING + 5)
+    assert [number for number, _ in run.acknowledged] == list(range(MAX_WRITING + 5))
+
+
+@pytest.mark.parametrize("fails", [{1}, {2}, {1, 2, 3}, {2, 4, 7}])
+def test_a_disk_that_is_full_for_a_while_loses_none_and_takes_none_twice(
+    run, disk, make_episode, monkeypatch, caplog, fails
+):
+    monkeypatch.setattr(intake, "RETRY_S", 0.0)
+    disk.fails = fails
+    made = [make_episode(3 + n, seed=n, number=n) for n in range(5)]
+    run.arriving = list(made)
+    run.intake.take_in(0, 1)
+    disk.let.set()
+    run.take_in(5)
+    assert sorted(run.acknowledged) == [(n, 3 + n) for n in range(5)]
+    assert run.store.env_steps == len(run.replay) == sum(map(len, made)) and "cannot write" in caplog.text
+    in_order = sorted((read_episode(path) for path in run.folder.glob("episodes/*")), key=lambda e: e.meta["order"])
+    assert [e.meta["number"] for e in in_order] == [number for number, _ in run.acknowledged]
+    np.testing.assert_array_equal(
+        run.replay.columns["actions"].rows[run.replay.index].numpy(), np.concatenate([e.actions for e in in_order])
+    )
+
+
+def test_a_longer_version_waits_until_the_shorter_one_is_on_the_disk(run, disk, make_episode):
+    short, long = make_episode(4, seed=1, number=1), make_episode(9, seed=2, number=1)
+    run.arriving = [short, make_episode(2, number=2)]
+    run.intake.take_in(0, 1)
+    run.arriving = [long, make_episode(3, number=3)]
+    run.intake.take_in(0, 1)
+    disk.let.set()
+    run.take_in(4)
+    assert run.acknowledged == [(1, 4), (2, 2), (1, 9), (3, 3)]
+    assert run.store.env_steps == 14 and run.store.stored(episode_key(long.meta)) == 9
+    assert [len(read_episode(path)) for path in sorted(run.folder.glob("episodes/*"))] == [9, 2, 3]
+    sizes = [path.stat().st_size for path in run.folder.glob("episodes/*")]
+    assert run.store.bytes["arm"] == sum(sizes)
+
+
+def test_robots_take_turns(run, disk, make_episode):
+    made = [make_episode(2, number=n) for n in range(2 * MAX_WRITING)]
+    for episode, robot in zip(made, itertools.chain(["a"] * (2 * MAX_WRITING - 2), ["b"] * 2), strict=True):
+        episode.meta["robot"] = robot
+    run.arriving = list(made)
+    run.intake.take_in(0, 1)
+    disk.let.set()
+    run.intake.finish(0, 1)
+    last = 2 * MAX_WRITING - 1
+    assert {last - 1, last} <= {number for number, _ in run.acknowledged}
