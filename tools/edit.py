@@ -66,7 +66,7 @@ def find(folder: Path, word: str) -> Path:
     return folder / matching[0]
 
 
-def _keep_original(path: Path) -> Path:
+def keep_original(path: Path) -> Path:
     """The first one stays; where it is."""
     original = path.parent / ORIGINALS / path.name
     make_folder(original.parent)
@@ -97,7 +97,7 @@ def change(path: Path, edit: Callable[[Episode], Episode]) -> Episode:
     changed = edit(episode)
     changed.check(episode.spec)
     with named(path):
-        _keep_original(path)
+        keep_original(path)
         write_episode(path, changed)
     return changed
 
@@ -143,7 +143,7 @@ def cut(path: Path, first: int, end: int) -> Episode:
 def drop(path: Path) -> None:
     if path.exists():
         with named(path):
-            _keep_original(path)
+            keep_original(path)
             path.unlink()
 
 

@@ -126,10 +126,11 @@ def read_size(path: str | Path) -> tuple[int, int, bool]:
         return len(demo["actions"]), width, bool(np.any(demo["success"][()]))
 
 
-def read_episode(path: str | Path, stream: bool = False) -> Episode:
+def read_episode(path: str | Path, stream: bool = False, checksum: bool = True) -> Episode:
     """The episode in `path`, checked; a person's verdict in its meta is applied (agent.verdict.with_recorded_verdict).
 
-    stream: its cameras' images are Frames, read from the file block by block whenever they are asked for.
+    stream: its cameras' images are Frames, read from the file block by block whenever they are asked for. checksum:
+    without it no image of a streamed episode is read now, so that a list of many is quick.
     Raises EpisodeFileError naming the file when it is missing, cut or foreign.
     """
     with _opened(path) as data:
@@ -139,13 +140,39 @@ def read_episode(path: str | Path, stream: bool = False) -> Episode:
             check_memory(demo)
         episode = _rows(demo, 0, len(demo["actions"]), _meta(data), Path(path) if stream else None)
         there = [name for name in STEP_COLUMNS if name in demo]
-        if data.attrs.get("crc32") not in (None, _checksum(episode, there)):
+        if checksum and data.attrs.get("crc32") not in (None, _checksum(episode, there)):
             raise ValueError("its arrays do not have their checksum")
     try:
         if not episode.observations or episode.actions.ndim != 2:
             raise SpecError("no observations, or actions that are not (T, A)")
         episode.check(episode.spec)
         return with_recorded_verdict(episode)
+    except SpecError as error:
+        raise EpisodeFileError(f"{path}: {error}") from None
+
+
+OUTCOME = ("rewards", "terminated", "truncated", "success", "interventions")  # of STEP_COLUMNS, what read_outcome reads
+
+
+def read_outcome(path: str | Path) -> tuple[Episode, bool]:
+    """The episode in `path` without observations and actions, and whether it has images: quick, for a list of many.
+
+    A person's verdict in its meta is applied; columns that are not in OUTCOME are 0. Its checksum is not looked at.
+    Raises EpisodeFileError naming the file.
+    """
+    with _opened(path) as data:
+        demo = data["demo_0"]
+        steps, read = len(demo["actions"]), {name: demo[name] for name in OUTCOME}
+        if not steps or any(each.shape != (steps,) or each.dtype.kind not in "biuf" for each in read.values()):
+            raise ValueError("its columns are not numbers, one for each step")
+        columns = {
+            name: read[name][()].astype(dtype, copy=False) if name in read else np.zeros(steps, dtype)
+            for name, dtype in STEP_COLUMNS.items()
+        }
+        episode = Episode(observations={}, actions=np.zeros((steps, 0), np.float32), meta=_meta(data), **columns)
+        images = any(rows.ndim == 4 for rows in demo["obs"].values())
+    try:
+        return with_recorded_verdict(episode), images
     except SpecError as error:
         raise EpisodeFileError(f"{path}: {error}") from None
 

@@ -3,7 +3,7 @@
   python -m tools.panel                                  then open http://127.0.0.1:8080 on this computer
   python -m tools.panel --listen 0.0.0.0:8080            and on any laptop or phone that reaches it, with the token
   python -m tools.panel --robot-name arm2                that robot only, where several run here
-  python -m tools.panel --episodes demos/lift            and /recorded.html: mark, cut and drop recorded episodes
+  python -m tools.panel --episodes demos/lift            and /recorded.html: watch, mark, cut and drop recordings
 
 Run it on the robot's computer, beside `python -m robot_server` (or `python -m tools.collect --device browser`, which
 opens it by itself). Beyond this computer the page asks for a token: the address with it is printed, in a terminal
@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen", metavar="HOST:PORT", default="127.0.0.1:8080", help="where the page is (%(default)s)"
     )
-    parser.add_argument("--episodes", type=Path, metavar="FOLDER", help="recorded episodes to edit on /recorded.html")
+    parser.add_argument("--episodes", type=Path, metavar="PATH", help="recorded episodes for /recorded.html")
     parser.add_argument(
         "--offline-success",
         type=_rate,
@@ -67,8 +67,8 @@ OFTEN = ("listen", "episodes", "robot")  # of the flags, first in --help
 def main(argv: list[str] | None = None) -> None:
     arguments = cli.parse(argv, __doc__, ["robot"], add_flags, prog="python -m tools.panel", often=OFTEN)
     flags = arguments.flags
-    if flags.episodes and not flags.episodes.is_dir():
-        raise UserError(f"--episodes {flags.episodes}: no such folder")
+    if flags.episodes and not flags.episodes.exists():
+        raise UserError(f"--episodes {flags.episodes}: no such file or folder")
     robot = arguments.section("robot")
     named = flags.robot or robot.control != AUTO or "robot_name" in arguments.settings.get("robot", {})
     addresses = {address: address for address in flags.robot or ([find(arguments)] if named else [])}

@@ -1,98 +1,132 @@
-"""The page of recorded episodes: see them, mark them, cut them, drop them (tools.edit)."""
+"""The page of recorded episodes: its requests. Episodes of our own folders can be edited, others are shown only."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode
 from agent.spec import UserError
-from tools import edit
-from tools.common.video import jpeg
-from tools.inspect import sheet_row
+from tools.panel.browser import finite
+from tools.panel.episode_catalogue import Catalogue
+from tools.panel.episode_edits import Edits
+from tools.panel.episode_reader import kind_of
+from tools.panel.episode_worker import Worker
 
-DEEDS = ("success", "failure", "cut", "drop", "undo")
-
-
-@functools.lru_cache(10_000)
-def _figures(path: Path, changed_ns: int, size: int) -> dict[str, Any]:
-    """What is shown of the episode in `path`, read once for each state of the file."""
-    try:
-        episode = read_episode(path)
-    except EpisodeFileError as error:
-        return {"error": str(error)}
-    figures = {"steps": len(episode), "success": episode.succeeded, "return": round(episode.episode_return, 3)}
-    return {**figures, "marked": episode.meta.get("marked", ""), "hand": int(episode.interventions.sum())}
+MOST_PICTURES = 16 << 20  # bytes of thumbnails in memory
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+READING, EXAMINING = 0, 10  # how much the processes give way to a robot server on the same computer
 
 
-def listed(folder: Path) -> list[dict[str, Any]]:
-    """Every episode of `folder`, also those that were dropped; a damaged one has an "error"."""
-    names = {path.name for place in (folder, folder / edit.ORIGINALS) for path in place.glob(f"[!.]*{SUFFIX}")}
-    found = []
-    for name in sorted(names):
-        path, original = folder / name, folder / edit.ORIGINALS / name
-        entry: dict[str, Any] = {"name": name, "edited": original.exists(), "dropped": not path.exists()}
-        there = original if entry["dropped"] else path
-        state = there.stat()
-        found.append({**entry, **_figures(there, state.st_mtime_ns, state.st_size)})
-    return found
+class Episodes:
+    """Of a folder of ours, or of a source that tools.formats reads. names(): of the numbers of an action and of each
+    vector, where an episode does not have them. Raises UserError for a place that cannot be shown.
+    """
 
+    def __init__(self, place: Path, names: Callable[[], Mapping[str, list[str]]] = dict) -> None:
+        kind = kind_of(place)
+        self._reader, self._examiner = (Worker(place, kind, nice) for nice in (READING, EXAMINING))
+        self._catalogue = Catalogue(place, kind, self._reader, self._examiner)
+        self._edits, self._one_at_a_time = Edits(place), asyncio.Lock()
+        self._pictures, self._names = Pictures(MOST_PICTURES), names
 
-def strip(folder: Path, name: str) -> bytes:
-    """JPEG of its contact sheet. Raises EpisodeFileError."""
-    path = edit.find(folder, name)
-    episode = read_episode(path if path.exists() else folder / edit.ORIGINALS / path.name)
-    return jpeg(sheet_row(path.name, episode)) if episode.spec.cameras else b""
-
-
-def act(folder: Path, asked: object) -> None:
-    """{"name", "do": of DEEDS, "first", "end": of a cut}. Raises UserError."""
-    if not isinstance(asked, dict) or asked.get("do") not in DEEDS or not isinstance(asked.get("name"), str):
-        raise UserError("a name, and one of " + ", ".join(DEEDS))
-    with edit.claimed(folder):
-        path, deed = edit.find(folder, asked["name"]), asked["do"]
-        if deed == "cut":
-            if not all(type(asked.get(end)) is int for end in ("first", "end")):
-                raise UserError("a cut has two numbers")
-            edit.cut(path, asked["first"], asked["end"])
-        elif deed == "drop":
-            edit.drop(path)
-        elif deed == "undo":
-            edit.undo(path)
-        else:
-            edit.mark(path, deed)
-
-
-def routes(folder: Path, same_site: Any) -> list[web.RouteDef]:
-    one_at_a_time = asyncio.Lock()
-
-    async def episodes(request: web.Request) -> web.Response:
-        return web.json_response(await asyncio.to_thread(listed, folder))
-
-    async def picture(request: web.Request) -> web.Response:
+    async def run(self) -> None:
+        """Read what the list shows; until it is cancelled."""
         try:
-            image = await asyncio.to_thread(strip, folder, request.match_info["name"])
-        except UserError:
-            raise web.HTTPNotFound from None
+            await self._catalogue.run()
+        finally:
+            self._reader.close()
+            self._examiner.close()
+            self._edits.close()
+
+    def routes(self, same_site: Callable[[web.Request], bool]) -> list[web.RouteDef]:
+        async def change(request: web.Request) -> web.Response:
+            if not same_site(request):
+                raise web.HTTPForbidden(text="this page comes from another server")
+            return web.json_response(await self._change(await request.json()))
+
+        return [
+            web.get("/api/episodes", _plain(self._listed)),
+            web.post("/api/episodes", _plain(change)),
+            web.get("/api/episodes/{name}/numbers", _plain(self._numbers)),
+            web.get("/api/episodes/{name}/frames", _plain(self._frames)),
+            web.get("/api/episodes/{name}/picture", _plain(self._picture)),
+        ]
+
+    async def _listed(self, request: web.Request) -> web.Response:
+        since = _number(request, "since", 0)
+        return web.json_response(finite(await self._catalogue.listed(since, request.query.get("boot", ""))))
+
+    async def _change(self, asked: object) -> dict[str, Any]:
+        if not self._catalogue.own:
+            raise UserError("these episodes are not in a folder of ours; tools.convert makes one that can be edited")
+        async with self._one_at_a_time:
+            number, name = await asyncio.to_thread(self._edits.do, asked)
+            return {"edit": number, "entry": finite(await self._catalogue.refresh(name))}
+
+    async def _numbers(self, request: web.Request) -> web.Response:
+        told = await self._reader.ask("numbers", self._catalogue.known(request.match_info["name"]))
+        names = self._names()
+        for plot in told["plots"]:
+            known = names.get(plot["title"], [])
+            if not plot["names"] and len(known) == plot["size"]:
+                plot["names"] = known[: len(plot["values"])]
+        return web.json_response(told)
+
+    async def _frames(self, request: web.Request) -> web.Response:
+        name = self._catalogue.known(request.match_info["name"])
+        first, count = _number(request, "first", 0), _number(request, "count", 1)
+        return web.Response(body=await self._reader.ask("frames", name, first, count))
+
+    async def _picture(self, request: web.Request) -> web.Response:
+        name = self._catalogue.known(request.match_info["name"])
+        key = f"{name} {_number(request, 'v', 0)}"
+        if (image := self._pictures.get(key)) is None:
+            image = await self._reader.ask("thumbnail", name)
+            self._pictures.put(key, image)
         return web.Response(body=image, content_type="image/jpeg")
 
-    async def change(request: web.Request) -> web.Response:
-        if not same_site(request):
-            raise web.HTTPForbidden(text="this page comes from another server")
-        try:
-            asked = await request.json()
-            async with one_at_a_time:
-                await asyncio.to_thread(act, folder, asked)
-        except (UserError, ValueError, RecursionError) as error:
-            return web.json_response({"error": str(error)}, status=400)
-        return web.json_response(await asyncio.to_thread(listed, folder))
 
-    return [
-        web.get("/api/episodes", episodes),
-        web.get("/api/episodes/{name}", picture),
-        web.post("/api/episodes", change),
-    ]
+class Pictures:
+    """The newest used ones, up to so many bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._size = most, 0
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: str) -> bytes | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: str, image: bytes) -> None:
+        self._size += len(image) - len(self._kept.pop(key, b""))
+        self._kept[key] = image
+        while self._size > self._most and len(self._kept) > 1:
+            self._size -= len(self._kept.popitem(last=False)[1])
+
+
+def _number(request: web.Request, name: str, default: int) -> int:
+    """A number of the query. Raises UserError unless it is one, and not negative."""
+    given = request.query.get(name, str(default))
+    if not (given.isascii() and given.isdecimal() and len(given) < 16):
+        raise UserError(f"{name}={given[:30]}: a number, 0 or more")
+    return int(given)
+
+
+def _plain(
+    handler: Callable[[web.Request], Awaitable[web.Response]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """What is wrong with a request becomes one line of JSON, {"error"}."""
+
+    async def answer(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except (UserError, ValueError, RecursionError) as error:
+            return web.json_response({"error": " ".join(str(error).split())}, status=400)
+
+    return answer

@@ -14,7 +14,7 @@ from aiohttp import web
 from tools.panel import site
 from tools.panel.browser import Browser
 from tools.panel.connections import Connections
-from tools.panel.episodes import routes as episode_routes
+from tools.panel.episodes import Episodes
 from tools.panel.robots import Robots
 from tools.panel.site import same_site
 
@@ -36,9 +36,14 @@ def make_room(pages: list[Browser]) -> bool:
 
 
 def application(robots: Robots, token: str, episodes: Path | None, connections: Connections) -> web.Application:
-    """The pages. token, connections: as in site.application. episodes: folder of those that /recorded.html may edit."""
+    """The pages. token, connections: as in site.application. episodes: a folder or dataset for /recorded.html."""
     pages: list[Browser] = []  # the oldest first
     robots.recorded = episodes is not None
+
+    def names() -> dict[str, list[str]]:
+        return {key: each for robot in robots.robots.values() for key, each in robot.history.names.items()}
+
+    shown = Episodes(episodes, names) if episodes else None
 
     async def talk(request: web.Request) -> web.WebSocketResponse:
         if not same_site(request):
@@ -58,13 +63,13 @@ def application(robots: Robots, token: str, episodes: Path | None, connections: 
         return socket
 
     async def watching(app: web.Application) -> Any:
-        task = asyncio.create_task(robots.watch())
+        tasks = [asyncio.create_task(each) for each in [robots.watch(), *([shown.run()] if shown else [])]]
         yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    routes = [web.get("/ws", talk), *(episode_routes(episodes, same_site) if episodes else [])]
+    routes = [web.get("/ws", talk), *(shown.routes(same_site) if shown else [])]
     app = site.application(routes, ["index.html", "recorded.html"], token, connections)
     app.cleanup_ctx.append(watching)
     return app

@@ -14,6 +14,7 @@ from agent.data.episode_file import (
     episode_paths,
     read_episode,
     read_episodes,
+    read_outcome,
     read_steps,
     write_episode,
 )
@@ -159,6 +160,28 @@ def test_foreign_files_are_refused_by_name(tmp_path, name):
     edit(path, FOREIGN[name])
     with pytest.raises(EpisodeFileError, match=r"foreign\.hdf5") as caught:
         read_episode(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verdict", ["", "failure", "success"])
+def test_the_outcome_is_that_of_the_whole_episode(tmp_path, verdict):
+    episode = make(meta={**META, "marked": verdict} if verdict else META)
+    write_episode(tmp_path / "a.hdf5", episode)
+    whole, (quick, images) = read_episode(tmp_path / "a.hdf5"), read_outcome(tmp_path / "a.hdf5")
+    assert images and quick.meta == whole.meta and len(quick) == len(whole)
+    for name in ("rewards", "terminated", "truncated", "success", "interventions"):
+        assert np.array_equal(getattr(quick, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("name", ["empty", "text"])
+def test_an_outcome_of_a_foreign_file_is_refused_by_name(tmp_path, name):
+    path = tmp_path / "foreign.hdf5"
+    write_episode(path, make())
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0/success"]
+        file["data/demo_0/success"] = [b"yes"] * 6 if name == "text" else np.zeros(0, bool)
+    with pytest.raises(EpisodeFileError, match=r"foreign\.hdf5: .*its columns are not numbers") as caught:
+        read_outcome(path)
     assert "\n" not in str(caught.value)
 
 

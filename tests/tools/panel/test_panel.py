@@ -7,7 +7,6 @@ import http.server
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -400,34 +399,6 @@ def test_a_person_records_an_episode_in_the_browser_and_it_trains(tmp_path, chro
     assert (tmp_path / "o.pt").exists()
 
 
-@by_browser
-def test_recorded_episodes_are_edited_on_the_page(arm, demos, tmp_path, start_panel, chromium):
-    folder = shutil.copytree(demos, tmp_path / "demos")
-    page = chromium()[1].contexts[0].new_page()
-    page.goto(start_panel(arm.control.address, "--episodes", str(folder)) + "recorded.html")
-    page.wait_for_selector("#recorded li")
-    assert page.locator("#recorded li").count() == 6
-    path = folder / "episode_000001.hdf5"
-    before, whole = path.read_bytes(), read_episode(path)
-    row = page.locator("li[data-name='episode_000001.hdf5']")
-    assert row.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
-    row.get_by_text("Failure", exact=True).click()
-    row.get_by_text("marked failure").wait_for()
-    assert not read_episode(path).succeeded
-    row.get_by_label("end").fill("1")
-    row.get_by_text("Cut", exact=True).click()
-    row.get_by_text("1 steps").wait_for()
-    assert len(read_episode(path)) == 1 < len(whole)
-    row.get_by_text("Drop", exact=True).click()
-    row.get_by_text("dropped").wait_for()
-    assert not path.exists() and "5 episodes" in page.inner_text("#count")
-    row.get_by_text("Undo", exact=True).click()
-    until(lambda: path.exists() and path.read_bytes() == before)
-    row.get_by_label("first step").fill("9999")
-    row.get_by_text("Cut", exact=True).click()
-    page.wait_for_selector("#alert:has-text('it has the steps')")
-
-
 # Without a browser: what others may try -------------------------------------------------------------------------------
 
 
@@ -466,25 +437,6 @@ def test_other_sites_are_kept_out(arm, start_panel):
         with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
             talk(opened(url, [], headers))
     assert "default-src 'none'" in talk(status(url))[1]["Content-Security-Policy"]
-
-
-def test_edits_from_other_sites_are_refused(arm, demos, tmp_path, start_panel):
-    folder = shutil.copytree(demos, tmp_path / "demos")
-    url = start_panel(arm.control.address, "--episodes", str(folder))
-
-    async def post(asked, origin):
-        async with aiohttp.ClientSession() as session:
-            async with session.post(url + "api/episodes", json=asked, headers={"Origin": origin}) as answer:
-                return answer.status
-
-    drop = {"name": "episode_000000", "do": "drop"}
-    assert talk(post(drop, "http://evil.example")) == 403 and talk(post(drop, "")) == 403
-    ours = url.rstrip("/")
-    for asked in ({**drop, "name": "../demos/episode_000000"}, {**drop, "do": "purge"}, [], {"name": 3, "do": "drop"}):
-        assert talk(post(asked, ours)) == 400
-    assert len(list(folder.glob("*.hdf5"))) == 6
-    assert talk(post(drop, ours)) == 200 and len(list(folder.glob("*.hdf5"))) == 5
-    assert talk(status(url + "api/episodes/nothing"))[0] == 404
 
 
 def test_a_token_is_asked_for(arm, start_panel):

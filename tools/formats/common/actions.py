@@ -21,10 +21,12 @@ HAND = {"x", "y", "z", "roll", "pitch", "yaw", "rx", "ry", "rz", "gripper", "gri
 def of_names(names: Any, size: int, robot: str | None, fps: float) -> ActionMeaning:
     """Of a LeRobotDataset's feature "action": absolute joint targets, unless the names of its numbers say otherwise.
 
-    names: as in meta/info.json, a list or {"motors": [..]}, or None.
+    names: as in meta/info.json, a list, a list in a list or {"motors": [..]}, or None.
     """
     if isinstance(names, Mapping):
         names = next((value for value in names.values() if isinstance(value, list)), None)
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
+        names = names[0]
     if not isinstance(names, list) or len(names) != size or not all(isinstance(name, str) for name in names):
         names = []
     plain = [name.removesuffix(".pos") for name in names]

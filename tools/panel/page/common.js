@@ -7,4 +7,5 @@ try {
   Object.defineProperty(navigator, "language", { value: "en" });
 }
 
-const $ = (id) => document.getElementById(id);
+/** @param {string} id @returns {HTMLElement} */
+const $ = (id) => /** @type {HTMLElement} */ (document.getElementById(id));

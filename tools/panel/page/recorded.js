@@ -1,63 +1,189 @@
-"use strict";
-// Episodes of the folder that tools.panel was given; what is done to them is tools.edit's, and can be undone.
+// The page of recorded episodes: the list beside the chosen one. What is done to an episode is tools.edit's.
 
-const $ = (id) => document.getElementById(id);
+import { Edits } from "./recorded_edits.js";
+import { Episode } from "./recorded_episode.js";
+import { chosen, fromHash, kinds, toHash } from "./recorded_filter.js";
+import { Form } from "./recorded_form.js";
+import { List } from "./recorded_list.js";
+import { listed } from "./recorded_requests.js";
 
-async function talk(asked) {
-  const options = asked ? { method: "POST", body: JSON.stringify(asked) } : {};
+/** @typedef {import("./recorded_requests.js").Entry} Entry */
+
+const READING_MS = 400; // between two looks at the server while it reads
+const QUIET_MS = 3000; // and later: new episodes may come
+const SAID_MS = 5000;
+
+/** @type {Map<string, Entry>} in the order of the names */
+const entries = new Map();
+let boot = "", stamp = 0, editable = false, failed = "", said = "", saidUntil = 0;
+const begun = fromHash(location.hash);
+
+const fail = (/** @type {unknown} */ error) => alertWith(error instanceof Error ? error.message : String(error));
+const list = new List($("list"), $("rows"), open);
+const edits = new Edits(edited, fail);
+const episode = new Episode(edits, fail);
+const form = new Form(begun.filter, () => { remember(); showList(); });
+
+/** @param {string} text */
+function alertWith(text) {
+  failed = text;
+  $("alert").textContent = text;
+  $("alert").hidden = !text;
+}
+
+function remember() {
+  const hash = toHash(form.filter, list.name);
+  history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
+}
+
+/** @param {string} name */
+function open(name) {
+  const entry = entries.get(name);
+  if (!entry) return;
+  list.choose(name);
+  alertWith("");
+  document.body.classList.add("open");
+  $("none").hidden = true;
+  $("episode").hidden = false;
+  episode.show(entry, editable);
+  remember();
+}
+
+function close() {
+  document.body.classList.remove("open");
+  episode.player.pause();
+  $("list").focus();
+}
+
+/** @param {Entry} entry @param {string} words */
+function edited(entry, words) {
+  entries.set(entry.name, entry);
+  alertWith("");
+  say(`${entry.name.replace(/\.hdf5$/, "")}: ${words}`);
+  showList();
+  open(entry.name);
+  look();
+}
+
+/** @param {string} words */
+function say(words) {
+  said = words;
+  saidUntil = performance.now() + SAID_MS;
+  $("progress").textContent = words;
+}
+
+function showList() {
+  const all = [...entries.values()], there = all.filter((entry) => !entry.dropped && entry.steps !== undefined);
+  const good = there.filter(({ success }) => success).length, known = there.filter(({ success }) => typeof success === "boolean").length;
+  $("count").textContent = `${there.length} episodes` + (known ? `, ${good} successes` : "");
+  const found = chosen(all, form.filter);
+  list.show(found);
+  $("found").textContent = found.length === all.length ? `${all.length} episodes` : `${found.length} of ${all.length} episodes`;
+  form.offer("f-robot", all.map(({ robot }) => robot ?? ""));
+  form.offer("f-flag", all.flatMap(kinds));
+}
+
+/** @param {import("./recorded_requests.js").Listed} told */
+function take(told) {
+  if (told.anew) entries.clear();
+  for (const entry of told.episodes) entries.set(entry.name, entry);
+  if (told.episodes.length) {
+    const sorted = [...entries].sort(([one], [other]) => one < other ? -1 : 1);
+    if (told.source.kind === "episodes") {
+      entries.clear();
+      for (const [name, entry] of sorted) entries.set(name, entry);
+    }
+  }
+  ({ boot, stamp } = told);
+  editable = told.source.editable;
+  document.title = `${told.source.name}: recorded episodes`;
+  if (told.trouble) alertWith(told.trouble);
+  if (performance.now() >= saidUntil) said = "";
+  $("progress").textContent = said || (told.pending ? `reading, ${told.pending} to go` : told.unexamined ? `looking for flags, ${told.unexamined} to go` : "");
+  if (!told.episodes.length && !told.anew) return;
+  showList();
+  const name = list.name || begun.name, entry = entries.get(name);
+  if (!entry) return;
+  if (list.name) episode.show(entry, editable);
+  else open(name);
+}
+
+let looking = false, timer = 0;
+
+async function look() {
+  clearTimeout(timer);
+  if (looking) return;
+  looking = true;
+  let wait = QUIET_MS;
   try {
-    const answer = await fetch("api/episodes", options);
-    const told = answer.ok || answer.status === 400 ? await answer.json() : { error: await answer.text() };
-    $("alert").hidden = !told.error;
-    $("alert").textContent = told.error ?? "";
-    if (!told.error) show(told);
-  } catch {
-    $("alert").hidden = false;
-    $("alert").textContent = "the page has lost its connection";
+    const told = await listed(stamp, boot);
+    if (failed === "the page has lost its connection") alertWith("");
+    take(told);
+    if (told.pending || told.unexamined) wait = READING_MS;
+  } catch (error) {
+    fail(error);
   }
+  looking = false;
+  timer = setTimeout(look, document.hidden ? 5 * wait : wait);
 }
 
-function make(kind, text, properties = {}) {
-  return Object.assign(document.createElement(kind), { textContent: text, ...properties });
-}
+// Keys -----------------------------------------------------------------------------------------------------------------
 
-function row(episode) {
-  const item = make("li", "", { className: episode.dropped ? "dropped" : "" });
-  item.dataset.name = episode.name;
-  const say = (what, more) => talk({ name: episode.name, do: what, ...more });
-  const words = [episode.name];
-  if (episode.error) words.push(episode.error);
-  else {
-    words.push(`${episode.steps} steps`, `return ${episode.return}`, episode.success ? "success" : "no success");
-    if (episode.marked) words.push(`marked ${episode.marked}`);
-    if (episode.hand) words.push(`${episode.hand} steps by hand`);
-    if (episode.dropped) words.push("dropped");
+const { player, timeline } = episode;
+/** @type {Record<string, (event: KeyboardEvent) => void>} */
+const KEYS = {
+  " ": () => player.toggle(),
+  arrowleft: ({ shiftKey }) => episode.go(shiftKey ? -10 : -1),
+  arrowright: ({ shiftKey }) => episode.go(shiftKey ? 10 : 1),
+  home: () => episode.go(-Infinity),
+  end: () => episode.go(Infinity),
+  arrowup: () => list.move(-1),
+  arrowdown: () => list.move(1),
+  "-": () => episode.changeSpeed(-1),
+  "+": () => episode.changeSpeed(1),
+  "=": () => episode.changeSpeed(1),
+  "[": () => episode.mark(0),
+  "]": () => episode.mark(1),
+  i: () => episode.chooseIdle(),
+  k: () => episode.keep(),
+  x: () => episode.remove(),
+  y: () => episode.do("success"),
+  n: () => episode.do("failure"),
+  delete: () => episode.do("drop"),
+  u: () => edits.undo(),
+  "/": () => $("f-text").focus(),
+  "?": () => dialog.showModal(),
+  escape: () => { if (timeline.selection) timeline.select(null); else close(); },
+};
+const ALONE = new Set(["arrowup", "arrowdown", "/", "?", "u"]); // of use without an open episode
+
+document.addEventListener("keydown", (event) => {
+  const key = event.key.toLowerCase(), target = /** @type {HTMLElement} */ (event.target);
+  if (dialog.open) return;
+  if ((event.ctrlKey || event.metaKey) && key === "z" && !target.matches("input[type=search], input[inputmode]")) {
+    if (event.shiftKey) edits.redo(); else edits.undo();
+    event.preventDefault();
+    return;
   }
-  item.append(make("p", words.join("   "), { className: episode.success ? "good" : "" }));
-  if (!episode.error)
-    item.append(make("img", "", { src: `api/episodes/${episode.name}?${episode.steps}${episode.marked}`, alt: "", loading: "lazy" }));
-  const buttons = make("div", "", { className: "row" });
-  if (!episode.dropped && !episode.error) {
-    const first = make("input", "", { type: "number", min: 0, max: episode.steps - 1, value: 0, ariaLabel: "first step" });
-    const end = make("input", "", { type: "number", min: 1, max: episode.steps, value: episode.steps, ariaLabel: "end" });
-    buttons.append(
-      make("button", "Success", { onclick: () => say("success") }),
-      make("button", "Failure", { onclick: () => say("failure") }),
-      first, end,
-      make("button", "Cut", { onclick: () => say("cut", { first: Number(first.value), end: Number(end.value) }) }),
-    );
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (target.matches("input[type=search], input[inputmode]")) {
+    if (key === "escape") target.blur();
+    if (key === "arrowdown" && target.id === "f-text") $("list").focus();
+    return;
   }
-  if (!episode.dropped) buttons.append(make("button", "Drop", { onclick: () => say("drop") }));
-  if (episode.edited) buttons.append(make("button", "Undo", { onclick: () => say("undo") }));
-  item.append(buttons);
-  return item;
-}
+  if (target.matches("select, input[type=range]") && key.startsWith("arrow")) return;
+  if (target.matches("select, button, summary, a") && (key === " " || key === "enter")) return;
+  if (!(key in KEYS) || !list.name && !ALONE.has(key)) return;
+  KEYS[key](event);
+  event.preventDefault();
+});
 
-function show(episodes) {
-  const there = episodes.filter((episode) => !episode.dropped && !episode.error);
-  const good = there.filter((episode) => episode.success).length;
-  $("count").textContent = `${there.length} episodes, ${good} successes`;
-  $("recorded").replaceChildren(...episodes.map(row));
-}
+document.addEventListener("click", (event) => { // with the mouse: the next Space plays
+  if (event.detail) /** @type {HTMLElement} */ (event.target).closest("button")?.blur();
+});
 
-talk();
+const dialog = /** @type {HTMLDialogElement} */ ($("keys"));
+$("help").addEventListener("click", () => dialog.showModal());
+$("back").addEventListener("click", close);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+look();

@@ -1,0 +1,234 @@
+"""The page of recorded episodes in a real Chromium, and what its server answers."""
+
+import asyncio
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from browsing import SECONDS, by_browser, until
+
+from agent.data.episode_file import read_episode, write_episode
+
+PANEL = Path(__file__).parents[3] / "tools" / "panel"
+MANY = 400
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(demos, tmp_path):
+    return shutil.copytree(demos, tmp_path / "demos")
+
+
+@pytest.fixture
+def recorded(arm, folder, start_panel, chromium):
+    page = chromium()[1].contexts[0].new_page()
+    page.goto(start_panel(arm.control.address, "--episodes", str(folder)) + "recorded.html")
+    page.wait_for_selector("#count:has-text('6 episodes')", timeout=60_000)
+    return page
+
+
+def names(page):
+    return page.locator(".episode .name").all_text_contents()
+
+
+def opened(page, name):
+    page.wait_for_selector(f"#name:text-is('{name}')")
+    shown = "[...document.querySelectorAll('#views canvas')].map((canvas) => Number(canvas.dataset.step ?? -1))"
+    until(lambda: page.evaluate(shown) and min(page.evaluate(shown)) >= 0 and page.locator(".curve").count())
+
+
+def drag(page, first, end):
+    """On the bar, from one share of its width to another."""
+    box = page.locator("#track").bounding_box()
+    page.mouse.move(box["x"] + first * box["width"] + 1, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + end * box["width"] - 1, box["y"] + box["height"] / 2, steps=3)
+    page.mouse.up()
+
+
+@by_browser
+def test_a_failed_episode_is_found_cut_relabelled_and_all_of_it_undone(recorded, folder):
+    failed = [path.stem for path in sorted(folder.glob("*.hdf5")) if not read_episode(path).succeeded]
+    assert 0 < len(failed) < 6
+    recorded.click("[data-outcome=failure]")
+    until(lambda: names(recorded) == failed)
+    assert recorded.inner_text("#found") == f"{len(failed)} of 6 episodes"
+    recorded.click(".episode >> nth=0")
+    opened(recorded, failed[0])
+    path = folder / f"{failed[0]}.hdf5"
+    recordings = [path.read_bytes()]
+    whole = read_episode(path)
+    drag(recorded, 0, 0.5)
+    recorded.click("#remove")
+    until(lambda: 0 < len(read_episode(path)) < len(whole))
+    assert read_episode(path).meta["cut"] == [len(whole) - len(read_episode(path)), len(whole)]
+    recordings.append(path.read_bytes())
+    recorded.keyboard.press("y")
+    until(lambda: read_episode(path).succeeded)
+    until(lambda: names(recorded) == failed[1:])  # it is a success now
+    recordings.append(path.read_bytes())
+    recorded.click("#drop")
+    until(lambda: not path.exists())
+    recorded.wait_for_selector("#outcome:text-is('dropped')")
+    for key in ("u", "Control+z", "u"):
+        recorded.keyboard.press(key)
+        until(lambda: path.exists() and path.read_bytes() == recordings[-1])
+        recordings.pop()
+    until(lambda: recorded.is_disabled("#undo"))
+    recorded.keyboard.press("Control+Shift+Z")
+    until(lambda: len(read_episode(path)) < len(whole))
+    recorded.click("#original")
+    until(lambda: len(read_episode(path)) == len(whole))
+
+
+@by_browser
+def test_one_transport_for_all(recorded, folder):
+    recorded.locator("#list").focus()
+    recorded.keyboard.press("ArrowDown")
+    opened(recorded, "episode_000000")
+    last = len(read_episode(folder / "episode_000000.hdf5"))
+    step = lambda: int(recorded.inner_text("#where").split()[1])  # noqa: E731
+    drawn = "Number(document.querySelector('#views canvas').dataset.step)"
+    recorded.keyboard.press("End")
+    until(lambda: step() == last == recorded.evaluate(drawn))
+    recorded.keyboard.press("Home")
+    recorded.keyboard.press("ArrowRight")
+    until(lambda: step() == 1 == recorded.evaluate(drawn))
+    value = recorded.locator(".curve >> nth=0 >> .number b >> nth=0")
+    action = read_episode(folder / "episode_000000.hdf5").actions[1, 0]
+    assert float(value.inner_text()) == pytest.approx(action, rel=0.01, abs=1e-3)
+    assert recorded.locator(".curve h3").all_text_contents() == ["action", "reward", "proprio"]
+    named = recorded.locator(".curve >> nth=2 >> .number").all_text_contents()
+    assert [text.rstrip("-0123456789.e") for text in named] == ["x", "y", "x velocity", "y velocity"]
+    recorded.locator("#speed").select_option("8")
+    recorded.locator("#speed").blur()
+    recorded.keyboard.press("Home")
+    recorded.keyboard.press("Space")
+    until(lambda: step() == last and recorded.inner_text("#play") == "Play")
+    recorded.keyboard.press("ArrowDown")
+    opened(recorded, "episode_000001")
+    assert step() == 0 and "episode=episode_000001" in recorded.url
+    recorded.reload()
+    opened(recorded, "episode_000001")
+
+
+def with_idle_start(episode, steps):
+    def longer(rows, first):
+        return np.concatenate([np.repeat(first, steps, axis=0), rows])
+
+    names = [field.name for field in dataclasses.fields(episode) if field.name not in ("observations", "meta")]
+    columns = {name: longer(rows := getattr(episode, name), np.zeros_like(rows[:1])) for name in names}
+    seen = {key: longer(rows, rows[:1]) for key, rows in episode.observations.items()}
+    return dataclasses.replace(episode, observations=seen, **columns)
+
+
+@by_browser
+def test_flags_appear_and_an_idle_start_is_two_keys_away(arm, folder, start_panel, chromium):
+    path, episode = folder / "episode_000002.hdf5", read_episode(folder / "episode_000003.hdf5")
+    write_episode(path, with_idle_start(episode, 6))
+    page = chromium()[1].contexts[0].new_page()
+    page.goto(start_panel(arm.control.address, "--episodes", str(folder)) + "recorded.html#flag=idle")
+    until(lambda: names(page) == ["episode_000002"])
+    page.click(".episode")
+    opened(page, "episode_000002")
+    assert "the first 6 steps" in page.inner_text("#flags")
+    page.keyboard.press("i")
+    assert page.inner_text("#selection").startswith("6 of")
+    page.keyboard.press("x")
+    until(lambda: len(read_episode(path)) == len(episode))
+    until(lambda: names(page) == [])  # it is examined again
+
+
+@by_browser
+def test_only_the_rows_in_view_exist_and_text_of_files_is_no_markup(arm, folder, start_panel, chromium):
+    for number in range(6, MANY):
+        os.link(folder / f"episode_{number % 6:06d}.hdf5", folder / f"episode_{number:06d}.hdf5")
+    episode = read_episode(folder / "episode_000000.hdf5")
+    episode.meta["robot"] = "<img src=x onerror='document.title=1'>"
+    write_episode(folder / "episode_000000.hdf5", episode)
+    (folder / "episode_000001.hdf5").write_bytes(b"nothing")
+    page = chromium()[1].contexts[0].new_page()
+    page.goto(start_panel(arm.control.address, "--episodes", str(folder)) + "recorded.html")
+    page.wait_for_selector(f"#found:has-text('{MANY} episodes')")
+    page.wait_for_selector(".episode >> nth=0 >> text=<img src=x", timeout=60_000)
+    assert page.locator(".episode").count() < 40 and page.locator(".episode .figures img").count() == 0
+    page.wait_for_selector(".episode >> nth=1 >> text=not an episode file")
+    page.evaluate("document.querySelector('#list').scrollTop = 1e9")
+    page.wait_for_selector(f".episode .name:text-is('episode_{MANY - 1:06d}')")
+    assert page.locator(".episode").count() < 40
+    page.fill("#f-text", f"{MANY - 1}")
+    until(lambda: names(page) == [f"episode_{MANY - 1:06d}"])
+
+
+# Without a browser ----------------------------------------------------------------------------------------------------
+
+
+def ask(url, *requests):
+    """(status, JSON or bytes) of each (method, path, JSON, Origin)."""
+
+    async def all_of_them():
+        found = []
+        async with aiohttp.ClientSession() as session:
+            for method, path, asked, origin in requests:
+                headers = {"Origin": origin} if origin else {}
+                async with session.request(method, url + path, json=asked, headers=headers) as answer:
+                    plain = answer.content_type == "application/json"
+                    found.append((answer.status, await answer.json() if plain else await answer.read()))
+        return found
+
+    return asyncio.run(asyncio.wait_for(all_of_them(), SECONDS))
+
+
+def test_edits_from_other_sites_and_bad_requests_are_refused(arm, folder, start_panel):
+    url = start_panel(arm.control.address, "--episodes", str(folder))
+    ours, drop = url.rstrip("/"), {"name": "episode_000000", "do": "drop"}
+    wrong = [{**drop, "name": "../demos/episode_000000"}, {**drop, "do": "purge"}, [], {"name": 3, "do": "drop"}]
+    wrong += [{"do": "back", "edit": 7}, {"do": "back", "edit": [1]}, {**drop, "do": "cut", "first": 0, "end": "3"}]
+    posts = [("POST", "api/episodes", asked, ours) for asked in wrong]
+    refused = ask(url, ("GET", "api/episodes", None, ""), *posts)[1:]
+    assert [status for status, _ in refused] == [400] * len(wrong)
+    assert all(told["error"] and "\n" not in told["error"] for _, told in refused)
+    for origin in ("http://evil.example", ""):
+        assert ask(url, ("POST", "api/episodes", drop, origin))[0][0] == 403
+    assert len(list(folder.glob("*.hdf5"))) == 6
+    name = "episode_000000.hdf5"
+    paths = [
+        f"{name}/frames?first=-1",
+        f"{name}/frames?count=x",
+        "nothing/frames",
+        "..%2F..%2Fetc/picture",
+        "a/numbers",
+    ]
+    for status, told in ask(url, *(("GET", f"api/episodes/{path}", None, "") for path in paths)):
+        assert status == 400 and told["error"] and "\n" not in told["error"]
+    (status, told), (_, image), (_, frames) = ask(
+        url,
+        ("POST", "api/episodes", {**drop, "do": "failure"}, ours),
+        ("GET", f"api/episodes/{name}/picture", None, ""),
+        ("GET", f"api/episodes/{name}/frames?first=0&count=999999", None, ""),
+    )
+    assert status == 200 and told["entry"]["marked"] == "failure" and told["entry"]["edited"]
+    assert image.startswith(b"\xff\xd8") and frames[4:6] == b"\xff\xd8"
+
+
+def test_a_place_that_cannot_be_shown_is_refused_in_one_line(tmp_path, refused):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+    where = ("panel", "--robot", "tcp://127.0.0.1:9", "--listen", "127.0.0.1:0", "--episodes")
+    assert "no such file or folder" in refused(*where, tmp_path / "nothing")
+    assert "neither episode files nor a dataset" in refused(*where, tmp_path / "notes")
+
+
+@pytest.mark.skipif(not shutil.which("tsc"), reason="no tsc on this machine (npm install -g typescript)")
+def test_the_pages_scripts_have_the_types_that_they_say():
+    done = subprocess.run(["tsc", "-p", PANEL / "jsconfig.json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,110 @@
+"""A process that reads recorded episodes for the page: the robot's page never waits for a disk, and lives on when a
+damaged file ends its reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from agent.spec import UserError
+
+ANSWER_S = 60.0  # for one question; then the process is ended
+MOST_WAITING = 100  # questions of one worker
+
+
+class Worker:
+    """Answers one question at a time. nice: how much it gives way to other processes, 0 to 19."""
+
+    def __init__(self, place: Path, kind: str, nice: int) -> None:
+        self._arguments = place, kind, nice
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._turn, self._waiting = asyncio.Lock(), 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, what: str, *arguments: Any) -> Any:
+        """What the Reader's method `what` returns. Raises UserError in one line, whatever went wrong there."""
+        if self._waiting >= MOST_WAITING:
+            raise UserError("too many requests at once")
+        self._waiting += 1
+        task = asyncio.create_task(self._ask(what, *arguments))
+        self._tasks.add(task)
+        task.add_done_callback(self._settle)
+        return await asyncio.shield(task)  # whoever asked may have left: the answer is taken all the same
+
+    async def _ask(self, what: str, *arguments: Any) -> Any:
+        try:
+            async with self._turn:
+                done, value = await asyncio.to_thread(self._exchange, what, arguments)
+        finally:
+            self._waiting -= 1
+        if not done:
+            raise UserError(value)
+        return value
+
+    def _settle(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was raised to whoever asked, if they are still there
+
+    def _exchange(self, what: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+        if self._process is None or not self._process.is_alive():
+            self.close()
+            self._start()
+        assert self._pipe
+        try:
+            self._pipe.send((what, arguments))
+            if self._pipe.poll(ANSWER_S):
+                done, value = self._pipe.recv()
+                return bool(done), value
+            trouble = f"took longer than {ANSWER_S:.0f} s"
+        except (EOFError, OSError):
+            trouble = "ended the process that reads it"
+        self.close()
+        named = f": {arguments[0]}" if arguments and isinstance(arguments[0], str) else ""
+        return False, f"{self._arguments[0]}{named}: reading it {trouble}"
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, *self._arguments), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is noticed
+
+    def close(self) -> None:
+        """End the process; the next question starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+
+def serve(pipe: Connection, place: Path, kind: str, nice: int) -> None:
+    """The process: answers until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the page's server ends it
+    with contextlib.suppress(OSError):
+        os.nice(nice)
+    from tools.panel.episode_reader import Reader
+
+    reader: Reader | None = None
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            what, arguments = pipe.recv()
+            try:
+                reader = reader or Reader(place, kind)
+                answer = True, getattr(reader, what)(*arguments)
+            except UserError as error:
+                answer = False, " ".join(str(error).split())
+            except (Exception, MemoryError) as error:  # a file may come from anybody
+                answer = False, " ".join(f"{place}: cannot be read: {error or type(error).__name__}".split())
+            pipe.send(answer)

@@ -1,0 +1,71 @@
+// What is done to an episode, and how it is taken back: the server keeps what was before each edit.
+
+import { change } from "./recorded_requests.js";
+
+/** @typedef {import("./recorded_requests.js").Entry} Entry */
+/** @typedef {{edit: number, name: string, words: string}} Done */
+
+export class Edits {
+  /** @param {(entry: Entry, words: string) => void} done called after each edit @param {(error: unknown) => void} fail */
+  constructor(done, fail) {
+    this.done = done;
+    this.fail = fail;
+    /** @type {Done[]} */
+    this.undos = [];
+    /** @type {Done[]} */
+    this.redos = [];
+    /** @type {Promise<void>} */
+    this.turn = Promise.resolve(); // one after another, in the order in which they were pressed
+    this.undoButton = /** @type {HTMLButtonElement} */ ($("undo"));
+    this.redoButton = /** @type {HTMLButtonElement} */ ($("redo"));
+    this.undoButton.addEventListener("click", () => this.undo());
+    this.redoButton.addEventListener("click", () => this.redo());
+  }
+
+  /** @param {() => Promise<void>} job */
+  next(job) { this.turn = this.turn.then(job); }
+
+  /** @param {string} name @param {string} deed of tools.edit @param {string} words what it is called @param {object} [more] */
+  do(name, deed, words, more = {}) {
+    this.next(async () => {
+      const edit = await this.send({ name, do: deed, ...more }, words);
+      if (!edit) return;
+      this.undos.push({ edit, name, words });
+      this.redos = [];
+      this.tell();
+    });
+  }
+
+  undo() { this.next(() => this.back(this.undos, this.redos, "undone")); }
+
+  redo() { this.next(() => this.back(this.redos, this.undos, "done again")); }
+
+  /** @param {Done[]} from @param {Done[]} to @param {string} how */
+  async back(from, to, how) {
+    const last = from.pop(); // also when it cannot be taken back any more
+    if (!last) return;
+    const edit = await this.send({ do: "back", edit: last.edit }, `${last.words}: ${how}`);
+    if (edit) to.push({ ...last, edit });
+    this.tell();
+  }
+
+  /** @param {object} asked @param {string} words @returns {Promise<number>} the edit's number; 0 when it was refused */
+  async send(asked, words) {
+    try {
+      const { edit, entry } = await change(asked);
+      this.done(entry, words);
+      return edit;
+    } catch (error) {
+      this.fail(error);
+      return 0;
+    }
+  }
+
+  tell() {
+    const name = (/** @type {Done | undefined} */ done) => done ? `${done.words}, ${done.name}` : "";
+    this.undoButton.disabled = !this.undos.length;
+    this.redoButton.disabled = !this.redos.length;
+    this.undoButton.title = `Ctrl+Z or U${this.undos.length ? `: ${name(this.undos.at(-1))}` : ""}`;
+    this.redoButton.title = `Ctrl+Shift+Z${this.redos.length ? `: ${name(this.redos.at(-1))}` : ""}`;
+  }
+}
