@@ -1,11 +1,14 @@
 """Actions that move the hand of a joint arm, up to the safety filter."""
 
 import arm_descriptions
+import fake_lerobot
 import numpy as np
 import pytest
 from real_env import real_env, sleeping
 from remembering_arm import Arm
 
+from envs.real import arm_lerobot
+from envs.real.arm import make_arm
 from envs.real.hand import CLEAREST, HandActions, read_hand
 from envs.real.options import RealOptions, limits_of, read_axis
 from envs.real.safety_filter import Filter
@@ -336,3 +339,27 @@ def test_a_bad_option_is_one_line(axes, hand, line):
     with pytest.raises(ValueError, match=line) as raised:
         Driven(axes, [0] * len(axes), **{"description": "so101", **hand})
     assert "\n" not in str(raised.value)
+
+
+def test_the_hand_of_an_arm_that_lerobot_drives_moves_as_asked(tmp_path, monkeypatch):
+    """Through LeRobot's dictionaries, in its units, with its gripper that is open where it is high."""
+    fake_lerobot.install(tmp_path, monkeypatch)
+    now = sleeping(monkeypatch)
+    monkeypatch.setattr(arm_lerobot, "time", now)
+    try:
+        arm = make_arm("lerobot:so9_follower", {})
+        axes = {**{name: {**about, "home": home} for (name, about), home in zip(JOINTS.items(), HOME)}, **GRIPPER}
+        arm.axes, arm._keys = tuple(axes), [f"{name}.pos" for name in axes]
+        arm.robot.at = {f"{name}.pos": float(about["home"]) for name, about in axes.items()}
+        options = RealOptions(
+            axes=axes, hand={"description": "so101", "rotation": ["pitch"], "speed": SPEED}, realtime=False
+        )
+        env = real_env(options, arm, now, monkeypatch)
+        before, _ = env.reset(seed=0)
+        assert env.action_meaning["names"] == ["x", "y", "z", "pitch", "gripper"]
+        for _ in range(8):
+            seen, *_ = env.step(np.array([0, 0, 0.5, 0, 1], np.float32))
+        assert seen["ee_pos"] - before["ee_pos"] == pytest.approx([0, 0, 8 * 0.5 * SPEED * PERIOD_S], abs=0.004)
+        assert arm.robot.sent[-1]["gripper.pos"] < 30 and set(arm.robot.sent[-1]) == set(arm._keys)
+    finally:
+        fake_lerobot.forget()
