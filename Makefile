@@ -13,7 +13,7 @@ ready := .venv/.ready
 install = $(uv) pip install --python .venv/bin/python --no-deps --only-binary :all:
 uv = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
-.PHONY: help setup demo test coverage smoke lint docs format lock resolve wheel clean
+.PHONY: help setup demo test coverage smoke lint types docs format lock resolve wheel clean
 
 help:
 	@echo 'make demo    this machine, no robot: demonstrations, training, fine-tuning, evaluation, a plot'
@@ -21,6 +21,7 @@ help:
 	@echo 'make coverage  the tests, and how much of the code they run: .coverage_report/index.html'
 	@echo 'make smoke   whole learning runs on the fake environment, by all processes: nothing must crash'
 	@echo 'make lint    ruff and mypy; make format formats'
+	@echo 'make types   type-checks the JavaScript of the pages; needs npm'
 	@echo 'make docs    the documentation as a site, site/index.html; every warning is an error'
 	@echo 'make setup   only the set-up that the others do first; PYTHON=python3.12 picks the Python,'
 	@echo '             TORCH=cpu takes PyTorch without CUDA (after make clean, if .venv exists)'
@@ -53,6 +54,9 @@ lint: $(ready)
 docs: $(ready)
 	.venv/bin/python -m tools.docs.configuration
 	NO_COLOR=1 .venv/bin/zensical build --strict --clean
+
+types:
+	for page in tools/panel/types/*.json; do npx --yes --package typescript@5.9.3 tsc --project $$page || exit 1; done
 
 format: $(ready)
 	.venv/bin/ruff check --fix

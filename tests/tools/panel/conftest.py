@@ -52,7 +52,9 @@ def chromium(tmp_path):
             for line in processes[-1].stderr:
                 if found := re.search(r"ws://\S+", line):
                     break
-            return processes[-1], playwright.chromium.connect_over_cdp(found[0], timeout=60_000)
+            browser = playwright.chromium.connect_over_cdp(found[0], timeout=60_000)
+            browser.contexts[0].set_default_timeout(60_000)
+            return processes[-1], browser
 
         yield start
         for process in processes:

@@ -177,8 +177,8 @@ def test_runs_are_compared_in_the_browser(runs, chromium):
         problems = []
         page.on("pageerror", lambda problem: problems.append(problem))
         page.goto(url)
-        page.get_by_label("b", exact=True).check(timeout=60_000)
-        page.get_by_label("a/online").check()
+        page.get_by_role("checkbox", name="b", exact=True).check(timeout=60_000)
+        page.get_by_role("checkbox", name="a/online").check()
         page.wait_for_selector("#settings tr:has-text('calql.gamma')", timeout=60_000)
         assert page.locator("#settings tr").all_text_contents() == ["settingba/online", "calql.gamma0.950.9"]
         assert page.locator("#figures .plot canvas").count() == 3  # success, failed, TD loss; the log has no others

@@ -7,5 +7,5 @@ try {
   Object.defineProperty(navigator, "language", { value: "en" });
 }
 
-/** @param {string} id @returns {HTMLElement} */
-const $ = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+/** @param {string} id @returns {any} */
+const $ = (id) => document.getElementById(id);

@@ -89,7 +89,7 @@ function take() {
   if (told.state?.drivable === false) return;
   driving = true;
   $("hint").textContent = "";
-  document.activeElement?.blur(); // or Space would press the button again
+  /** @type {HTMLElement} */ (document.activeElement)?.blur(); // or Space would press the button again
   showDriving();
 }
 
@@ -154,12 +154,12 @@ setInterval(() => {
   }
 }, DRIVE_MS);
 
-function closed() {
+function gripperClosed() {
   return (performance.now() < wantedUntil ? wanted : told.state?.gripper ?? -1) > 0;
 }
 
 function toggleGripper() {
-  wanted = closed() ? -1 : 1;
+  wanted = gripperClosed() ? -1 : 1;
   wantedUntil = performance.now() + 500;
   showDriving();
 }
@@ -219,7 +219,7 @@ document.addEventListener("keydown", (event) => {
     if (!driving) return;
     if (offers(told.state?.motions ?? [], KEYS[key][0])) held.add(key);
   }
-  else if (event.target.closest?.("button, summary, input, a") && (key === " " || key === "enter")) return;
+  else if (/** @type {Element} */ (event.target).closest?.("button, summary, input, a") && (key === " " || key === "enter")) return;
   else if (event.repeat) { /* once */ }
   else if (key === " ") { if (driving) toggleGripper(); }
   else if (key === "t") { if (driving) giveBack(); else take(); }
@@ -260,11 +260,11 @@ $("pause").onclick = togglePause;
 $("resume").onclick = () => say("resume"); // a driver who is silent holds the arm; this ends that, and no STOP
 $("take").onclick = () => driving ? giveBack() : take();
 $("gripper").onclick = toggleGripper;
-for (const button of document.querySelectorAll("#words button:not(#pause)"))
+for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#words button:not(#pause)")))
   button.onclick = () => say(button.dataset.event);
 
 document.addEventListener("click", (event) => { // with the mouse: the next Space is for the gripper, not for this button
-  if (event.detail) event.target.closest?.("main button, main summary")?.blur();
+  if (event.detail) /** @type {any} */ (event.target).closest?.("main button, main summary")?.blur();
 });
 
 showDriving();

@@ -1,7 +1,8 @@
 "use strict";
 // Beside the curves of the chosen runs: settings that differ, the learner's warnings, videos.
 
-const cell = (text, kind = "td") => {
+/** @returns {any} */
+const cell = (/** @type {string} */ text, kind = "td") => {
   const made = document.createElement(kind);
   made.textContent = text;
   return made;

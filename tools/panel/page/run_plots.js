@@ -81,8 +81,9 @@ function draw(place, words, xLabel, curves, share) {
   card.append(title, shown);
   place.append(card);
   const known = curves.filter(({ y }) => y.some((value) => value !== null && value !== undefined));
-  shown.setAttribute("aria-label", `${title.textContent} over ${xLabel}: `
-    + (known.map(({ name, y }) => `${name} ${short(y.filter((value) => value !== null).at(-1))} at the end`).join(", ") || "nothing yet"));
+  const name = typeof words === "string" ? words : words.value.replaceAll("_", " ");
+  shown.setAttribute("aria-label", `${name} over ${xLabel}: `
+    + (known.map(({ name: run, y }) => `${run} ${short(y.filter((value) => value !== null).at(-1))} at the end`).join(", ") || "nothing yet"));
   if (!known.length) {
     shown.textContent = "Nothing in these logs yet.";
     return;

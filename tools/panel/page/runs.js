@@ -4,6 +4,7 @@
 const NEWS_MS = 5000, GOING_S = 120;
 const share = (value) => value === null || value === undefined ? "" : `${Math.round(100 * value)} %`;
 const whole = (value) => value === null || value === undefined ? "" : Math.round(value).toLocaleString("en");
+/** @type {[string, (run: any) => string, (run: any) => any][]} */
 const COLUMNS = [ // title, what a row shows, what it is sorted by
   ["run", ({ name }) => name, ({ name }) => name],
   ["offline", ({ offline }) => share(offline), ({ offline }) => offline],
@@ -41,10 +42,10 @@ function tell(problem) {
 function sorted() {
   const value = COLUMNS[sorting.column][2], word = $("filter").value.trim().toLowerCase();
   const some = rows.filter(({ name }) => name.toLowerCase().includes(word));
-  const order = (a, b) => typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b;
+  const order = (/** @type {any} */ a, /** @type {any} */ b) => typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : Number(a) - Number(b);
   return some.sort((one, other) => {
     const [a, b] = [value(one) ?? null, value(other) ?? null];
-    if (a === null || b === null) return (a === null) - (b === null); // what is not known comes last
+    if (a === null || b === null) return Number(a === null) - Number(b === null); // what is not known comes last
     return sorting.down ? order(b, a) : order(a, b);
   });
 }

@@ -111,7 +111,7 @@ function showAlert(text) {
 const offers = (motions, number) => motions.length === 0 || motions.includes(number); // unknown: all of them
 
 function showMotions(motions) { // only what the robot's actions have
-  for (const part of document.querySelectorAll("[data-motion]"))
+  for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-motion]")))
     part.hidden = !part.dataset.motion.split(" ").some((number) => offers(motions, Number(number)));
 }
 
@@ -124,6 +124,6 @@ function showDriving() {
   $("take").setAttribute("aria-pressed", driving);
   $("take").disabled = cannot && !driving;
   $("gripper").disabled = !driving;
-  $("gripper").setAttribute("aria-pressed", closed());
-  $("gripper").textContent = closed() ? "Open gripper" : "Close gripper";
+  $("gripper").setAttribute("aria-pressed", gripperClosed());
+  $("gripper").textContent = gripperClosed() ? "Open gripper" : "Close gripper";
 }

@@ -7,7 +7,8 @@ const stops = new Map(); // robot -> when STOP was sent, after which of its stop
 let others = []; // names of the robots beside the shown one
 const rows = new Map(); // name -> what the bar has of it
 
-function stateOf(robot, { away, state, robots }) {
+/** @returns {any} */
+function stateOf(/** @type {string} */ robot, /** @type {any} */ { away, state, robots }) {
   return robot === "" ? { ...state, away } : robots?.find(({ name }) => name === robot) ?? { away: true };
 }
 

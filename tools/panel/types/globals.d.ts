@@ -1,0 +1,2 @@
+// What the pages' scripts share with uPlot.iife.min.js.
+declare const uPlot: any;
