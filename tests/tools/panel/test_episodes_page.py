@@ -229,6 +229,7 @@ def test_a_place_that_cannot_be_shown_is_refused_in_one_line(tmp_path, refused):
 
 
 @pytest.mark.skipif(not shutil.which("tsc"), reason="no tsc on this machine (npm install -g typescript)")
-def test_the_pages_scripts_have_the_types_that_they_say():
-    done = subprocess.run(["tsc", "-p", PANEL / "jsconfig.json"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("page", ["live", "recorded", "runs"])
+def test_the_pages_scripts_have_the_types_that_they_say(page):
+    done = subprocess.run(["tsc", "-p", PANEL / f"types/{page}.json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
