@@ -144,8 +144,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, end)
     connection = Connection(int(sys.argv[1]))
     setup: Setup = connection.recv()
-    if setup.realtime:
-        real_time()
     try:
         claim = Claim(setup)
         arm = make_arm(setup.kind, setup.options)
@@ -153,6 +151,8 @@ def main() -> None:
     except ValueError as error:
         connection.send((0, error))
         return
+    if setup.realtime:
+        real_time()  # not before: its driver's modules take seconds of a core to load
     try:
         try:
             connection.send((0, (arm.axes, guard.connect())))
