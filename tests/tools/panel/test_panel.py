@@ -543,7 +543,7 @@ def test_half_sent_requests_keep_nobody_from_stopping_the_robot(arm, start_panel
                     assert answer.status == 200 and "STOP" in await answer.text()
                 async with session.ws_connect(url + "ws", headers=headers) as page:
                     assert await stopped(page)
-                assert time.monotonic() - began_s < 10
+                assert time.monotonic() - began_s < SECONDS
 
     talk(attacked())
 
