@@ -22,6 +22,7 @@ def _run(words, out, err, environ):
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environ)
+    sys.path[:0] = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))  # else read at a start only
     sys.argv = words
     if words[0] == "-m":
         del sys.argv[0]
