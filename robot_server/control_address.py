@@ -43,15 +43,25 @@ def find(arguments: Arguments) -> str:
 
     Raises UserError when there is none, or several to choose from.
     """
+    if address := named(arguments):
+        return address
+    names = running()
+    if len(names) > 1:
+        raise UserError(f"several robot servers run here ({', '.join(names)}): choose one with --robot-name {names[0]}")
+    return bound(AUTO, names[0] if names else arguments.section("robot").robot_name)
+
+
+def named(arguments: Arguments) -> str:
+    """The address in robot.control, or of the robot that was named; empty where neither says which.
+
+    Raises UserError when this robot has none.
+    """
     robot = arguments.section("robot")
     if not robot.control:
         raise UserError("robot.control is empty: this robot has no operator's socket")
     if robot.control != AUTO or "robot_name" in arguments.settings.get("robot", {}):
         return bound(robot.control, robot.robot_name)
-    names = running()
-    if len(names) > 1:
-        raise UserError(f"several robot servers run here ({', '.join(names)}): choose one with --robot-name {names[0]}")
-    return bound(AUTO, names[0] if names else robot.robot_name)
+    return ""
 
 
 def running() -> list[str]:

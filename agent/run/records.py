@@ -97,10 +97,13 @@ def curves(record: Record) -> tuple[int, dict[str, float]]:
     where = f"robot/{record['robot']}" if kind == "robot" else kind
     found = {}
     for name, value in record.items():
-        if name in ("kind", "env_steps", "updates", "time_s"):
-            continue
-        if isinstance(value, list) and value and isinstance(value[0], float):
-            value = sum(value) / len(value)
-        if isinstance(value, (int, float)) and math.isfinite(value):
+        if name not in ("kind", "env_steps", "updates", "time_s") and (value := number(value)) is not None:
             found[f"{where}/{name}"] = value
     return record["env_steps" if kind in ("episode", "robot") else "updates"], found
+
+
+def number(value: Any) -> float | None:
+    """What a curve shows of it: of a list of numbers (of critics) their mean; None for what is no finite number."""
+    if isinstance(value, list) and value and all(isinstance(each, float) for each in value):
+        value = sum(value) / len(value)
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import pyarrow
 from agent.data.frames import Frames
 from agent.spec import Episode, UserError
 from tools.formats import lerobot_film
-from tools.formats.common.actions import of_names
+from tools.formats.common.actions import listed_names, of_names
 from tools.formats.common.build import to_episode
 from tools.formats.common.foreign import Choices, FormatError, Raw, Report
 from tools.formats.common.names import action_name, resolved
@@ -238,12 +238,8 @@ def _state_names(info: Info, names: dict[str, str]) -> dict[str, list[str]]:
     """The observation's name here -> a name for each of its numbers, as meta/info.json has them."""
     found = {}
     for feature, name in names.items():
-        given = info.features[feature].names
-        if isinstance(given, Mapping):
-            given = next((value for value in given.values() if isinstance(value, list)), None)
-        if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):
-            given = given[0]
-        if info.features[feature].dtype not in ("video", "image") and isinstance(given, list):
+        given = listed_names(info.features[feature].names)
+        if info.features[feature].dtype not in ("video", "image") and given is not None:
             found[name] = [str(each)[:MAX_NAME] for each in given]
     return found
 

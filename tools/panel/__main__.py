@@ -31,7 +31,7 @@ from pathlib import Path
 from agent import cli
 from agent.files import raise_descriptor_limit
 from agent.spec import UserError
-from robot_server.control_address import AUTO, bound, find, key_path, running
+from robot_server.control_address import AUTO, bound, key_path, named, running
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -69,13 +69,12 @@ def main(argv: list[str] | None = None) -> None:
     flags = arguments.flags
     if flags.episodes and not flags.episodes.exists():
         raise UserError(f"--episodes {flags.episodes}: no such file or folder")
-    robot = arguments.section("robot")
-    named = flags.robot or robot.control != AUTO or "robot_name" in arguments.settings.get("robot", {})
-    addresses = {address: address for address in flags.robot or ([find(arguments)] if named else [])}
+    addresses = {address: address for address in flags.robot or filter(None, [named(arguments)])}
     for address in addresses:
         key_path(address)  # is one, or says why not
-    if not named:
-        addresses = {name: bound(AUTO, name) for name in running() or [robot.robot_name]}
+    if found := not addresses:
+        names = running() or [arguments.section("robot").robot_name]
+        addresses = {name: bound(AUTO, name) for name in names}
 
     from tools.panel.addresses import qr_code
     from tools.panel.robots import Robots
@@ -93,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(
             serve(
-                lambda: Robots(addresses, not named, flags.offline_success),
+                lambda: Robots(addresses, found, flags.offline_success),
                 flags.listen, flags.token, say, flags.episodes, flags.attached,
             )
         )  # fmt: skip

@@ -42,7 +42,8 @@ class Robots:
         try:
             while True:
                 for name in running() if self._found else []:
-                    self.robots.setdefault(name, Robot(bound(AUTO, name), self._offline))
+                    if name not in self.robots:
+                        self.robots[name] = Robot(bound(AUTO, name), self._offline)
                 for name in self.robots.keys() - self._watching.keys():
                     self.robots[name].recorded = self.recorded
                     self._watching[name] = asyncio.create_task(self.robots[name].watch())

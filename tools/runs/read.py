@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agent.run.records import LOG_FILE, Record, log_path, parse, without_repeats
+from agent.run.records import LOG_FILE, Record, log_path, number, read_log
 from agent.spec import UserError
 from tools.export_run import settings
 from tools.learning.results import regret
@@ -51,9 +50,8 @@ def records(run: Path) -> tuple[list[Record], int]:
 
 @functools.lru_cache(200)
 def _records(run: Path, changed_ns: int, size: int) -> tuple[list[Record], int]:
-    *lines, last = log_path(run).read_bytes().split(b"\n")
-    whole, unread = parse(lines, NEEDED)
-    return without_repeats([*whole, *parse([last], NEEDED)[0]]), unread
+    unread: list[int] = []
+    return read_log(run, damaged=unread.append, numbers=NEEDED), sum(unread)
 
 
 def listed(runs: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -103,30 +101,23 @@ def curves(run: Path) -> dict[str, Any]:
     updates = [record for record in found if record["kind"] == "update"]
     updates = updates[:: max(1, -(-len(updates) // POINTS))]
     figures = {name: None for record in updates for name in record if name not in OF_PLACE}
-    columns = {name: [_number(record.get(name)) for record in updates] for name in figures}
+    columns = {name: [number(record.get(name)) for record in updates] for name in figures}
     return {
         "episodes": _columns(episodes, "env_steps", "time_s", "success", "return", "length", "interventions"),
         "evaluations": _columns(evaluations, "env_steps", "success", "low", "high", "episodes"),
         "updates": {
-            "updates": [_number(record.get("updates")) for record in updates],
+            "updates": [number(record.get("updates")) for record in updates],
             **{name: column for name, column in columns.items() if any(value is not None for value in column)},
         },
     }
 
 
 def _columns(found: Sequence[Record], *names: str) -> dict[str, list[float | None]]:
-    return {name: [_number(record.get(name)) for record in found] for name in names}
-
-
-def _number(value: Any) -> float | None:
-    """None for what is no finite number; a list of numbers (of critics) is its mean, as in every picture of a log."""
-    if isinstance(value, list) and value and all(isinstance(each, (int, float)) for each in value):
-        value = fmean(value)
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return {name: [number(record.get(name)) for record in found] for name in names}
 
 
 def _most(found: Sequence[Record], name: str) -> float:
-    return max((_number(record.get(name)) or 0 for record in found), default=0)
+    return max((number(record.get(name)) or 0 for record in found), default=0)
 
 
 def flat_settings(run: Path) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def routes(roots: Sequence[Path]) -> list[web.RouteDef]:
         return await told(lambda: read.videos(run(request)))
 
     async def video(request: web.Request) -> web.FileResponse:
+        def find() -> Path:
+            return read.video(run(request), request.query.get("video", ""))
+
         try:
-            return web.FileResponse(await asyncio.to_thread(read.video, run(request), request.query.get("video", "")))
+            return web.FileResponse(await asyncio.to_thread(find))
         except UserError:
             raise web.HTTPNotFound from None
 

@@ -1,12 +1,24 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 from browsing import CHROMIUM, Arm
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(demos, tmp_path):
+    """A copy of recorded episodes, to edit."""
+    return shutil.copytree(demos, tmp_path / "demos")
 
 
 @pytest.fixture

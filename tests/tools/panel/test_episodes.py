@@ -18,16 +18,6 @@ from tools.panel.episode_reader import Reader, kind_of
 from tools.panel.episode_worker import Worker
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def folder(demos, tmp_path):
-    return shutil.copytree(demos, tmp_path / "demos")
-
-
 class Direct:
     """A Worker without a process."""
 

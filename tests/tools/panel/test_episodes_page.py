@@ -18,16 +18,6 @@ PANEL = Path(__file__).parents[3] / "tools" / "panel"
 MANY = 400
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def folder(demos, tmp_path):
-    return shutil.copytree(demos, tmp_path / "demos")
-
-
 @pytest.fixture
 def recorded(arm, folder, start_panel, chromium):
     page = chromium()[1].contexts[0].new_page()

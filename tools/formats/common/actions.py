@@ -18,16 +18,22 @@ from agent.spec import SpecError, UserError
 HAND = {"x", "y", "z", "roll", "pitch", "yaw", "rx", "ry", "rz", "gripper", "grip"}
 
 
-def of_names(names: Any, size: int, robot: str | None, fps: float) -> ActionMeaning:
-    """Of a LeRobotDataset's feature "action": absolute joint targets, unless the names of its numbers say otherwise.
-
-    names: as in meta/info.json, a list, a list in a list or {"motors": [..]}, or None.
-    """
+def listed_names(names: Any) -> list[Any] | None:
+    """Of a LeRobotDataset's feature, as in meta/info.json: a list, a list in a list or {"motors": [..]}; else None."""
     if isinstance(names, Mapping):
         names = next((value for value in names.values() if isinstance(value, list)), None)
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
         names = names[0]
-    if not isinstance(names, list) or len(names) != size or not all(isinstance(name, str) for name in names):
+    return names if isinstance(names, list) else None
+
+
+def of_names(names: Any, size: int, robot: str | None, fps: float) -> ActionMeaning:
+    """Of a LeRobotDataset's feature "action": absolute joint targets, unless the names of its numbers say otherwise.
+
+    names: see listed_names, or None.
+    """
+    names = listed_names(names)
+    if names is None or len(names) != size or not all(isinstance(name, str) for name in names):
         names = []
     plain = [name.removesuffix(".pos") for name in names]
     kind, quantity = "absolute", "joint position"

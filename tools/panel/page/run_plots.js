@@ -29,7 +29,7 @@ function places({ episodes, evaluations }, over) {
   return { episodes: minutes, evaluations: known(evaluations.env_steps).map(at) };
 }
 
-// uPlot wants one x column: the union of all, each curve with nulls where it has no value. A curve: {x, y, name, run}.
+// uPlot wants one x column: the union of all, each curve with nulls where it has no value. A curve: {x, y, name, colour}.
 function joined(curves) {
   const usable = curves.map(({ x, y }) => {
     const byX = new Map();
