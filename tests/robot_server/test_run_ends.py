@@ -7,7 +7,7 @@ import time
 import pytest
 from forked import Program
 
-from agent.run.records import read_log
+from agent.data.episode_file import read_episodes
 from tools.stress.faults import first_checkpoint
 from tools.stress.processes import ENV
 from tools.stress.proxy import Proxy
@@ -123,5 +123,4 @@ def test_a_run_that_was_over_when_it_is_resumed_tells_its_robots(learner, robot,
     until(ended(process), again, process)
     assert process.returncode == 0 and "the learner's run is over" in process.said()
     until(ended(again), again, process, seconds=20)
-    records = read_log(tmp_path / "run")
-    assert sum(record["length"] for record in records if record["kind"] == "episode") >= 20
+    assert sum(len(episode) for episode in read_episodes([tmp_path / "run" / "episodes"])) >= 20
