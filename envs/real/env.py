@@ -225,6 +225,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         elif self.options.prompt:
             self._ask(self.options.prompt)
         self._motion.go(start)
+        self._motion.settle(start)  # an arm that is held on its way there begins elsewhere
 
     def _next(self) -> Observation:
         """What is seen a period later."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -35,11 +37,13 @@ class Motion:
         watch: Callable[[], None],
     ) -> None:
         self._env, self._arm, self._ways, self._rested, self._watch = env, arm, ways, rested, watch
+        self._seen: deque[np.ndarray] = deque(maxlen=ways.window)  # since it stood last
         self.rest(arm.first)
 
     def rest(self, state: State) -> None:
         """The arm stands at `state`."""
         self.target, self.held = state.position.copy(), True
+        self._seen.clear()
         self._rested(self.target)
 
     def hold(self) -> None:
@@ -51,6 +55,7 @@ class Motion:
         """(where the arm was sent before, its state before). Raises ArmError."""
         begun, self.target, state = self._arm.command(requested)
         self.held = False
+        self._seen.append(state.position)
         return begun, state
 
     def go(self, place: Mapping[str, float]) -> None:
@@ -68,14 +73,13 @@ class Motion:
             raise ArmError(f"axis '{self._arm.axes[axis]}' does not reach {where}")
 
     def settle(self, place: Mapping[str, float]) -> None:
-        """Command the arm to `place`, where it is but for grippers, until all of it stands; STAND_TIMEOUT_S at most."""
-        self.await_release()
+        """After `go` to `place`: until all of the arm stands there, grippers too; for STAND_TIMEOUT_S at most."""
         goal = self._ways.goal(self.target, place)
-        seen: list[np.ndarray] = []
-        while len(seen) / self._env.clock.hz < STAND_TIMEOUT_S:
-            _, state = self.command(goal)
-            seen.append(state.position)
-            if self.wait() or self._ways.stands(seen):
+        for _ in range(math.ceil(STAND_TIMEOUT_S * self._env.clock.hz)):
+            while self.wait():  # a person has stopped or paused it: from here again, when they let go
+                pass
+            self.command(goal)
+            if self._ways.stands(self._seen):
                 return
 
     def wait(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from envs.real.options import Axis
-from envs.real.standing import STANDS, moving
+from envs.real.standing import STANDS, moving, window
 
 ARRIVED = 0.02  # of an axis's range: so near is there
 RELAXED_TOLERANCE = 5  # times as far off is near enough once the arm comes no nearer
@@ -60,7 +60,8 @@ class Route:
 class Ways:
     """Of an arm with these `axes`, of which actions move those of `named`; the others stay.
 
-    share: of each axis's speed. Targets and positions are float64 (n,), of all axes.
+    share: of each axis's speed. Targets and positions are float64 (n,), of all axes. window: positions that `stands`
+    looks at.
     """
 
     def __init__(self, named: Mapping[str, Axis], axes: Sequence[str], share: float, period_s: float) -> None:
@@ -71,6 +72,7 @@ class Ways:
         self._near = np.where(grips, np.inf, ARRIVED * spans)  # a gripper may have something between its fingers
         self._stride = np.array([axis.speed if axis else np.inf for axis in every]) * share * period_s
         self._still = STANDS * spans
+        self.window = window(period_s)
 
     def goal(self, target: np.ndarray, place: Mapping[str, float]) -> np.ndarray:
         """`target` with the axes in `place` there."""

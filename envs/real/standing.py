@@ -9,13 +9,18 @@ import numpy as np
 STANDS, STOOD_S = 0.01, 0.4  # an axis that moves by less than that share of its range for so long stands
 
 
+def window(period_s: float) -> int:
+    """How many positions show whether an arm stands."""
+    return 2 + int(np.ceil(STOOD_S / period_s))
+
+
 def moving(seen: Sequence[np.ndarray], still: np.ndarray, period_s: float) -> np.ndarray:
     """Which axes moved by `still` or more, (n,), within the last STOOD_S: bool (n,), all where less than that was seen.
 
     seen: positions (n,), one a period, the newest last. The first is from before the first command: it does not count.
     """
-    count = 1 + int(np.ceil(STOOD_S / period_s))
-    if len(seen) <= count:
+    count = window(period_s)
+    if len(seen) < count:
         return np.ones(len(still), bool)
-    moves: np.ndarray = np.ptp(seen[-count:], axis=0) >= still
+    moves: np.ndarray = np.ptp(np.asarray(seen)[1 - count :], axis=0) >= still
     return moves

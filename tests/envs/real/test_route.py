@@ -8,6 +8,7 @@ from remembering_arm import PERIOD_S, Arm
 from envs.base import RobotFault
 from envs.real.options import Axis, RealOptions
 from envs.real.route import ARRIVED, RELAXED_TOLERANCE, Route, Ways
+from envs.real.standing import STANDS
 from envs.reward_classifier import KofN, SuccessClassifier
 
 NAMES = ("x", "spare", "y", "grip")
@@ -97,7 +98,8 @@ def now(monkeypatch):
 @pytest.fixture
 def make(now, monkeypatch):
     def made(kind=Arm, **options):
-        axes = {name: {"low": -1, "high": 1, "speed": 0.5, "lag": 0.5} for name in "xy"}
+        own = options.pop("axes", {})
+        axes = {name: {"low": -1, "high": 1, "speed": 0.5, "lag": 0.5, **own.get(name, {})} for name in "xy"}
         arm = kind(now)
         return real_env(RealOptions(axes=axes, realtime=False, stuck_s=0.0, **options), arm, now, monkeypatch), arm
 
@@ -112,6 +114,38 @@ def test_an_arm_that_does_not_get_home_is_a_fault(make):
         env.reset(seed=0)
     arm.at = np.array([0.15, 0.0])  # within five times the tolerance: it touches something
     env.reset(seed=0)
+
+
+class Late(Arm):
+    """Comes nearer by a fifth in each 0.1 s."""
+
+    def __init__(self, now):
+        super().__init__(now)
+        self.goal, self.moved_s = self.at.copy(), now.now_s
+
+    def state(self):
+        left = 0.8 ** ((self.now.now_s - self.moved_s) / PERIOD_S)
+        self.at, self.moved_s = self.goal + (self.at - self.goal) * left, self.now.now_s
+        return super().state()
+
+    def command(self, target):
+        self.state()
+        self.log.append("command")
+        self.goal = np.array(target)
+        return self.goal
+
+
+def test_an_episode_begins_when_the_arm_stands(make, now):
+    env, arm = make(Late, axes={name: {"start": 0.3} for name in "xy"}, via=[{"x": 0.5}])
+    motion, legs = env._motion, []
+    go, settle = motion.go, motion.settle
+    motion.go = lambda place: (go(place), legs.append((place, now.now_s)))
+    motion.settle = lambda place: (settle(place), legs.append((place, now.now_s)))
+    env.reset(seed=0)
+    (via, via_s), (home, home_s), (start, start_s), (stood, stood_s) = legs
+    assert via == {"x": 0.5} and home == {"x": 0.0, "y": 0.0} and stood == start  # only there it is waited for
+    assert 0.2 < stood_s - start_s < 1.2
+    assert arm.at == pytest.approx(list(start.values()), abs=STANDS * 2)
 
 
 class Scene(Arm):
