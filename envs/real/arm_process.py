@@ -70,13 +70,23 @@ def serve(connection: Connection, guard: Guard, claim: Claim) -> None:
                     answer = handlers[word](*arguments)
                 except Exception as error:
                     answer = error
-                connection.send((number, answer))
+                send(connection, guard, number, answer)
         except (EOFError, ConnectionError):
             with contextlib.suppress(ArmError):
                 guard.hold()
             alone(guard, claim, moving)
             return
         guard.tick()
+
+
+def send(connection: Connection, guard: Guard, number: int, answer: object) -> None:
+    """What cannot be pickled, of a driver's own making, is its mistake: the arm is held, and keeps its power."""
+    try:
+        connection.send((number, answer))
+    except OSError:
+        raise
+    except Exception as error:
+        connection.send((number, guard.fail(error)))
 
 
 def parked(connection: Connection, guard: Guard) -> str:

@@ -194,9 +194,9 @@ class Guard:
 
     def _send(self) -> None:
         """The setpoint that is due now; one whose write is repeated is that of its repetition."""
-        sent = np.asarray(self._answered("write", self._write, lambda: self._way.sent), np.float64)
-        if not np.isfinite(sent).all():
-            raise self._broken(ArmError(f"the arm's driver reports that it sent {sent}"))
+        sent = self._answered("write", self._write, lambda: self._way.sent)
+        if sent.shape != self._way.goal.shape or not np.isfinite(sent).all():
+            raise self.fail(ArmError(f"the arm's driver reports that it sent {sent}; expected a number for each axis"))
         self._way.confirm(sent)
         self.filter.position = self._way.goal
         if not self.setup.setpoint_hz:  # a write that was repeated came later than the filter counted
@@ -206,7 +206,7 @@ class Guard:
         setpoint = self._way.next(time.monotonic())
         if not np.isfinite(setpoint).all():  # the last look: nothing that comes before lets it get here
             raise ArmError(f"the next target would be {setpoint}: not sent")
-        return self.arm.command(setpoint)
+        return np.asarray(self.arm.command(setpoint), np.float64)
 
     def _rest(self, state: State) -> State:
         """The arm has just been held, and stands at the measured `state`: nothing from before counts any more."""
@@ -232,7 +232,7 @@ class Guard:
         try:
             return self._contact.near(requested, state, now_s)
         except ArmError as error:
-            raise self._broken(error) from None
+            raise self.fail(error) from None
 
     def _state(self) -> State:
         """The newest measurement; when its reply is lost, the last one while that is not older than `coast_s`."""
@@ -251,7 +251,7 @@ class Guard:
                 self._contact.check(state, time.monotonic())
             except ArmError as error:
                 self._lost = isinstance(error, MotorError)  # otherwise it keeps its power: it may hang there
-                raise self._broken(error) from None
+                raise self.fail(error) from None
         return state
 
     def _remembered(self) -> State | None:
@@ -282,9 +282,10 @@ class Guard:
             return call()
         except Exception as error:
             self._lost = True
-            raise self._broken(error) from None
+            raise self.fail(error) from None
 
-    def _broken(self, error: Exception) -> ArmError:
+    def fail(self, error: Exception) -> ArmError:
+        """The arm is held until a person clears that. Returns what is raised until then."""
         self.error = ArmError(" ".join(str(error).split()) or type(error).__name__)
         self._held = True
         self._try_hold()

@@ -113,6 +113,14 @@ def test_a_drivers_own_mistake_is_answered_as_the_arms_error(kept, monkeypatch):
     assert all(isinstance(answer, ArmError) and "elbow" in str(answer) for _, answer in answers)
 
 
+def test_what_cannot_be_sent_is_the_arms_error_and_not_the_end_of_its_process(kept, monkeypatch):
+    seen = State(np.zeros(1), 0.0, images={"front": lambda: None})
+    monkeypatch.setattr(kept.arm, "state", lambda: seen)
+    answers, _ = served(kept, ("state",), ("command", np.full(1, 0.1), 1e12))
+    assert all(isinstance(answer, ArmError) and "pickle" in str(answer) for _, answer in answers[1:])
+    assert "command" not in kept.arm.log and kept.arm.log[-1] == "hold"
+
+
 def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_question():
     process = object.__new__(ArmProcess)  # only its end of the line
     process._connection, theirs = Pipe()

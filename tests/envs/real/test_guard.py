@@ -224,12 +224,20 @@ def test_what_is_no_state_holds_it(made, arm, now, monkeypatch, seen):
     assert arm.log[-1] == "hold" and guard.error
 
 
-def test_a_driver_that_sent_no_numbers_holds_it(made, arm, now, monkeypatch):
-    guard = made()
-    monkeypatch.setattr(arm, "command", lambda target: np.full(2, np.nan))
-    with pytest.raises(ArmError, match="the arm's driver reports that it sent"):
-        go(guard, now, 0.05)
-    assert arm.log[-1] == "hold" and np.isfinite(guard.filter.position).all()
+@pytest.mark.parametrize("how", ["command", "turn"])
+@pytest.mark.parametrize(
+    "sent", [np.full(2, np.nan), None, "ok", {"x": 0.1}, np.zeros(1), np.zeros(3), np.zeros((2, 2)), 0.0]
+)
+def test_a_driver_that_sent_no_numbers_of_its_axes_holds_it(made, arm, now, monkeypatch, sent, how):
+    guard = made(setpoint_hz=50.0)
+    go(guard, now, 0.05)
+    monkeypatch.setattr(arm, "command", lambda target: sent)
+    if how == "turn":
+        guard.tick()  # whatever it raised would end the arm's process, and its torque
+    else:
+        with pytest.raises(ArmError):
+            go(guard, now, 0.05)
+    assert arm.log[-1] == "hold" and guard.error and np.isfinite(guard.filter.position).all()
 
 
 def test_what_is_still_broken_is_not_cleared(made, arm, now):
