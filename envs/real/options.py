@@ -55,6 +55,11 @@ class Axis:
     def closed(self) -> float:
         return self.high if self.opens == "low" else self.low
 
+    @property
+    def grasps(self) -> bool:
+        """Whether it may have something between its fingers, and so not get where it is sent."""
+        return self.gripper or self.squeeze is not None
+
     def grips(self, position: float) -> bool:
         """Whether a gripper at `position` is nearer to closed than to open."""
         return position > (self.low + self.high) / 2 if self.opens == "low" else position < (self.low + self.high) / 2

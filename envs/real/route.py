@@ -68,7 +68,7 @@ class Ways:
         self._axes, self._period_s = axes, period_s
         every = [named.get(name) for name in axes]
         spans = np.array([axis.high - axis.low if axis else np.inf for axis in every])
-        grips = np.array([bool(axis and axis.gripper) for axis in every])
+        grips = np.array([bool(axis and axis.grasps) for axis in every])
         self._near = np.where(grips, np.inf, ARRIVED * spans)  # a gripper may have something between its fingers
         self._stride = np.array([axis.speed if axis else np.inf for axis in every]) * share * period_s
         self._still = STANDS * spans

@@ -72,13 +72,13 @@ def effort_limits(options: RealOptions, axes: Sequence[Axis]) -> EffortLimits:
 
 def parking(options: RealOptions, names: Sequence[str], axes: list[Axis]) -> Park:
     """names: of the arm's axes, which are `axes`; one that actions do not move stays where it is."""
-    spans = np.array([np.inf if axis.gripper else axis.high - axis.low for axis in axes])
+    spans = np.array([np.inf if axis.grasps else axis.high - axis.low for axis in axes])
     return Park(
         position=np.array([float(options.park.get(name, np.nan)) for name in names]),
         speed=np.array([axis.speed * options.reset_speed for axis in axes]),
         near=NEAR * spans,
         still=STANDS * spans,
-        grippers=np.array([axis.gripper for axis in axes]),
+        grippers=np.array([axis.grasps for axis in axes]),
     )
 
 

@@ -9,6 +9,7 @@ from envs.base import RobotFault
 from envs.real.options import Axis, RealOptions
 from envs.real.route import ARRIVED, RELAXED_TOLERANCE, Route, Ways
 from envs.real.standing import STANDS
+from envs.real.startup import parking
 from envs.reward_classifier import KofN, SuccessClassifier
 
 NAMES = ("x", "spare", "y", "grip")
@@ -45,6 +46,18 @@ def test_it_arrives_where_all_but_the_grippers_are_near(ways):
     assert not route.arrived(THERE - [0, 0, 1.01 * NEAR[1], 0])
     assert route.arrived(THERE + [0.99 * NEAR[0], 5.0, -0.99 * NEAR[1], 0])
     assert not route.over
+
+
+@pytest.mark.parametrize("grip", [Axis(gripper=True), Axis(squeeze=0.1)])
+def test_a_gripper_need_not_arrive_in_a_reset_nor_where_the_arm_is_parked(grip):
+    """Whether actions open and close it, or move it as configs/hardware/so101.yaml does."""
+    axes = {"x": Axis(), "grip": grip}
+    route = Ways(axes, tuple(axes), 1.0, 1.0).route(np.zeros(2), {"x": 0.05, "grip": -1.0})
+    for _ in range(10):
+        route.next()
+    assert route.arrived(np.array([0.05, 0.3]))
+    park = parking(RealOptions(park={"x": 0.5, "grip": -1.0}), tuple(axes), list(axes.values()))
+    assert np.isinf(park.near).tolist() == np.isinf(park.still).tolist() == park.grippers.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("share", "axis"), [(0.99 * RELAXED_TOLERANCE, None), (1.01 * RELAXED_TOLERANCE, 2)])
