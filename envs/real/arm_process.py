@@ -155,9 +155,9 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     setup: Setup = connection.recv()
     try:
-        claim = Claim(setup)
         arm = make_arm(setup.kind, setup.options)
         guard = Guard(setup, arm)
+        claim = Claim(setup)  # last: whoever held the arm lets it go now, and a driver takes seconds to load
     except ValueError as error:
         connection.send((0, error))
         return

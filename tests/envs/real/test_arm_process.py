@@ -8,12 +8,13 @@ import sys
 import time
 from dataclasses import replace
 from multiprocessing import Pipe
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from envs.real import arm_process, mock_arm
 from envs.real import claim as claims
-from envs.real import mock_arm
 from envs.real.arm import ArmError, State
 from envs.real.arm_process import ArmProcess, serve
 from envs.real.guard import Guard, Setup
@@ -174,6 +175,43 @@ def test_item_19_a_link_is_not_followed(temporary):
         with pytest.raises(ValueError, match="not a folder of this user alone"):
             refused()
     assert (temporary / "theirs").read_text() == "do not empty this"
+
+
+def test_a_driver_is_loaded_before_its_arm_is_taken_over(monkeypatch):
+    """Whoever held it ends its torque then."""
+    done = []
+
+    class Taken:
+        def __init__(self, setup):
+            done.append("take")
+            raise ValueError("another process drives it")
+
+    line = SimpleNamespace(recv=lambda: SETUP, send=done.append)
+    monkeypatch.setattr(arm_process, "Connection", lambda handle: line)
+    monkeypatch.setattr(arm_process, "make_arm", lambda *_: done.append("load") or Arm())
+    monkeypatch.setattr(arm_process, "Claim", Taken)
+    monkeypatch.setattr(arm_process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["arm_process", "3"])
+    arm_process.main()
+    assert done[:2] == ["load", "take"] and "another process drives it" in str(done[2][1])
+
+
+def test_one_arm_under_two_names_is_one_arm(temporary):
+    controller, port = os.openpty()
+    name, other = os.ttyname(port), temporary / "by-id"
+    other.symlink_to(name)
+    given = [{"port": name, "id": "follower"}, {"port": str(other), "use_degrees": False}, {"left": {"ports": [name]}}]
+    hosts = [{"host": "10.0.0.7", "hz": 125.0}, {"host": "10.0.0.7", "gripper": "robotiq"}]
+    for options in (given, hosts):
+        holder = claims.Claim(replace(SETUP, kind="lerobot:so101_follower", options=options[0]))
+        for others in options[1:]:
+            with pytest.raises(ValueError, match=f"arm 'mock': another process .{os.getpid()}. drives it"):
+                claims.Claim(replace(SETUP, options=others))
+        claims.Claim(replace(SETUP, options={"port": "/dev/null", "host": "10.0.0.8"}))
+        del holder
+        claims.Claim(replace(SETUP, options=options[1]))
+    os.close(port)
+    os.close(controller)
 
 
 @pytest.mark.parametrize("started", ["another", None, "its own"])
