@@ -1,6 +1,6 @@
 """A real arm's environment with the guard in this process, and a clock of the test's own."""
 
-from remembering_arm import PERIOD_S, Sleeping
+from remembering_arm import PERIOD_S, Now
 
 from envs.clock import Clock
 from envs.real import env as env_module
@@ -27,7 +27,7 @@ class InProcess:
 
 def sleeping(monkeypatch):
     """The clock of all modules that take part."""
-    now = Sleeping()
+    now = Now()
     for module in (env_module, guard_module, lost_replies):
         monkeypatch.setattr(module, "time", now)
     return now

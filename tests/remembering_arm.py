@@ -51,8 +51,6 @@ class Now:
     def monotonic(self):
         return self.now_s
 
-
-class Sleeping(Now):
     def sleep(self, for_s):
         self.now_s += for_s
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,15 @@ class EffortLimits:
                     raise ValueError(
                         f"axes: '{name}': max_{figure}: the arm reports no {figure} of it, but {there or 'none'}"
                     )
+
+
+def measured(seen: Any, axes: Sequence[str]) -> State:
+    """What a driver saw, of whatever class, as a State. Raises ArmError for no place that an arm can be at."""
+    given = {each.name: getattr(seen, each.name) for each in fields(State) if hasattr(seen, each.name)}
+    state = State(**{**given, "time_s": float(seen.time_s), "position": np.asarray(seen.position, np.float64)})
+    if state.position.shape != (len(axes),) or not np.isfinite(state.position).all():
+        raise ArmError(f"the arm's driver reports the position {state.position}")
+    return replace(state, **checked_effort(state, axes))
 
 
 def checked_effort(state: State, axes: Sequence[str]) -> dict[str, Any]:

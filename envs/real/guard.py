@@ -20,21 +20,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from envs.real.arm import Arm, ArmError, State
 from envs.real.contact import Contact, MotorError
-from envs.real.effort import EffortLimits, checked_effort
+from envs.real.effort import EffortLimits, measured
 from envs.real.lost_replies import CONNECT_TRIES, LOST, Bridge
 from envs.real.park import Park
 from envs.real.safety_filter import Filter, Limits
 from envs.real.setpoints import Setpoints
+from envs.real.standing import leap
 
 T = TypeVar("T")
 HOLD_RETRY_S = 0.02  # between two tries to hold after an error
+LEAP_S, LOOK_S = 0.2, 0.02  # an arm is watched for so long after its torque came on, so often
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,17 @@ class Guard:
                     raise first from None
                 with contextlib.suppress(Exception):
                     self.arm.disconnect()
-        return self._rest(self._measure())
+        return self._rest(self._watched())
+
+    def _watched(self) -> State:
+        """Raises ArmError for an arm that leaps when its torque comes on: it is held before."""
+        first, end_s = self._measure(), time.monotonic() + LEAP_S
+        while time.monotonic() < end_s:
+            time.sleep(LOOK_S)
+            state = self._measure()
+            if line := leap(state.position - first.position, self.setup.lag, self.arm.axes):
+                raise self.fail(ArmError(line))
+        return state
 
     def command(self, requested: np.ndarray, sent_s: float) -> tuple[np.ndarray, np.ndarray, State]:
         """(where it was sent before, where it is sent now, its state before). The driver's own limits count, too."""
@@ -243,28 +255,20 @@ class Guard:
         return self._read(lambda: None)
 
     def _read(self, instead: Callable[[], State | None]) -> State:
-        state = self._answered("read", lambda: self._measured(self.arm.state()), instead)
+        state = self._answered("read", lambda: measured(self.arm.state(), self.arm.axes), instead)
         relaxed, target = self._contact.relaxed, self._way.goal.copy()
         self._last = state = replace(state, lost=self.lost, target=target, relaxed=relaxed)
-        if not state.coasted:
-            try:
+        try:
+            if not state.coasted:
                 self._contact.check(state, time.monotonic())
-            except ArmError as error:
-                self._lost = isinstance(error, MotorError)  # otherwise it keeps its power: it may hang there
-                raise self.fail(error) from None
+        except ArmError as error:
+            self._lost = isinstance(error, MotorError)  # otherwise it keeps its power: it may hang there
+            raise self.fail(error) from None
         return state
 
     def _remembered(self) -> State | None:
         young = self._last and time.monotonic() - self._last.time_s <= self.setup.coast_s
         return replace(self._last, coasted=True) if self._last and young else None
-
-    def _measured(self, seen: Any) -> State:
-        """What the driver saw, of whatever class, as a State. Raises ArmError for no place that an arm can be at."""
-        given = {field.name: getattr(seen, field.name) for field in fields(State) if hasattr(seen, field.name)}
-        state = State(**{**given, "time_s": float(seen.time_s), "position": np.asarray(seen.position, np.float64)})
-        if state.position.shape != (len(self.arm.axes),) or not np.isfinite(state.position).all():
-            raise ArmError(f"the arm's driver reports the position {state.position}")
-        return replace(state, **checked_effort(state, self.arm.axes))
 
     def _answered(self, kind: str, call: Callable[[], T], instead: Callable[[], T | None] = lambda: None) -> T:
         """What the driver's `call` returns, its lost replies bridged; see Bridge.call."""

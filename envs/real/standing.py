@@ -1,4 +1,6 @@
-"""Whether an arm stands, by its last positions: one that is where it was sent may still move."""
+"""Whether an arm stands, by its last positions: one that is where it was sent may still move; one that has just been
+connected, and was sent nowhere, may, too.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +26,15 @@ def moving(seen: Sequence[np.ndarray], still: np.ndarray, period_s: float) -> np
         return np.ones(len(still), bool)
     moves: np.ndarray = np.ptp(np.asarray(seen)[1 - count :], axis=0) >= still
     return moves
+
+
+def leap(moved: np.ndarray, lag: np.ndarray, axes: Sequence[str]) -> str:
+    """What is wrong with an arm that `moved` (n,) by itself; empty for less than half of `lag` (n,): it may sag."""
+    shares = np.abs(moved) / lag
+    axis = int(shares.argmax())
+    if shares[axis] <= 0.5:
+        return ""
+    return (
+        f"axis '{axes[axis]}' moved by {moved[axis]:.3g} when its torque came on, before any command: keep clear; its "
+        "driver has to send where it stands before that"
+    )

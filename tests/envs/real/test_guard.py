@@ -38,6 +38,39 @@ def made(arm):
     return make
 
 
+class Leaps(Arm):
+    """Its torque comes on with a goal of an earlier session, to which it moves by 0.02 each time it is looked at."""
+
+    goal = None
+
+    def connect(self):
+        super().connect()
+        self.goal = 0.9
+
+    def state(self):
+        if self.goal is not None:
+            self.at = np.array([min(self.at[0] + 0.02, self.goal), 0.0])
+        return super().state()
+
+    def hold(self):
+        super().hold()
+        self.goal = None
+
+
+@pytest.mark.parametrize("arm", [Leaps(None)])
+def test_an_arm_that_leaps_when_its_torque_comes_on_is_held_at_once(made, arm, now):
+    arm.now = now
+    with pytest.raises(ArmError, match=r"axis 'x' moved by 0\.06 when its torque came on, before any command"):
+        made()
+    assert arm.log == ["connect", "hold"] and arm.at[0] < 0.1
+
+
+def test_an_arm_that_sags_when_its_torque_comes_on_does_not_leap(made, arm, now, monkeypatch):
+    places = [0.0, 0.02, 0.04]
+    monkeypatch.setattr(arm, "state", lambda: State(np.array([places.pop(0) if places else 0.04, 0.0]), now.now_s))
+    assert made().error is None
+
+
 def test_a_command_goes_through_the_filter_to_the_arm(made, arm, now):
     guard = made()
     begun, target, state = go(guard, now, 0.05)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from remembering_arm import PERIOD_S, Bus, Sleeping, go
+from remembering_arm import PERIOD_S, Bus, Now, go
 
 import envs
 from envs.base import while_closing
@@ -54,7 +54,7 @@ class Heavy(Bus):
 
 @pytest.fixture
 def now(monkeypatch):
-    now = Sleeping()
+    now = Now()
     for module in (guard_module, lost_replies, park_module):
         monkeypatch.setattr(module, "time", now)
     return now
@@ -152,7 +152,8 @@ class Slow(Heavy):
         before, self.seen_s = self.x, now_s
         self.x += np.clip(self.at[0] - self.x, -most, most)
         self.speed = abs(self.x - before)
-        self.at[1] = 0.2 * np.sin(9 * now_s)
+        if "command" in self.log:
+            self.at[1] = 0.2 * np.sin(9 * now_s)
         return replace(
             super().state(), position=np.array([self.x + 0.03 * self.swings * np.sin(9 * now_s), self.at[1]])
         )
