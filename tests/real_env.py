@@ -16,7 +16,7 @@ class InProcess:
     def __init__(self, setup, arm):
         self.setup, self.guard = setup, Guard(setup, arm)
         self.axes, self.first = arm.axes, self.guard.connect()
-        self.state, self.hold = self.guard.state, self.guard.hold
+        self.state, self.hold, self.clear = self.guard.state, self.guard.hold, self.guard.clear
 
     def scene(self, seed, paused):
         return self.guard.scene(seed)

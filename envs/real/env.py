@@ -28,7 +28,7 @@ from envs.real.options import Axis, RealOptions, check, read_axis
 from envs.real.ready import Ready
 from envs.real.realtime import real_time
 from envs.real.route import Ways
-from envs.real.start_check import StartCheck
+from envs.real.start_check import StartCheck, far_outside
 from envs.real.startup import effort_limits, start_arm
 
 
@@ -81,6 +81,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             ways = Ways(named, axes, options.reset_speed, period_s)
             self._motion = Motion(self, self._arm, ways, self._rested, self._cameras.watch)
             self._start_check.first_state(self._named, self.target[self.action_axes])
+            self._uninspected = far_outside(self._named, self.target[self.action_axes])
             first, _ = self._observe()
             boxes: dict[str, gymnasium.Space[Any]] = {
                 name: gymnasium.spaces.Box(0, 255, value.shape, np.uint8)
@@ -143,6 +144,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._steps = 0
         with self._faults():
             self._motion.hold()
+            if self._uninspected:
+                raise ArmError(self._uninspected)
             self.clock.start()
             if not self.resetting:
                 self._home()
@@ -190,6 +193,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         with self._faults():
             self._motion.rest(self._arm.clear())
             self._observe()
+        self._uninspected = ""
 
     def towards(self, position: Mapping[str, float]) -> np.ndarray:
         return self._actions.towards(position, self.target)

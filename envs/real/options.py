@@ -56,6 +56,11 @@ class Axis:
         return self.high if self.opens == "low" else self.low
 
     @property
+    def leash(self) -> float:
+        """How far ahead of it its target may be."""
+        return self.lag if self.lag is not None else (self.high - self.low) / 4
+
+    @property
     def grasps(self) -> bool:
         """Whether it may have something between its fingers, and so not get where it is sent."""
         return self.gripper or self.squeeze is not None

@@ -2,7 +2,7 @@
 
 The first state against the limits, and each camera against its reference picture when the arm is at home for the first
 time, grippers too. That takes about a second, once a process. `camera_check` says whether the arm starts in spite of
-it.
+it. An arm that stands farther outside than its `lag` may be calibrated wrongly: a person looks before it moves.
 """
 
 from __future__ import annotations
@@ -79,6 +79,15 @@ def outside(axes: Mapping[str, Axis], position: np.ndarray) -> list[tuple[str, s
         for (name, axis), value in zip(axes.items(), position, strict=True)
         if not axis.low - margins[name] <= value <= axis.high + margins[name]
     ]
+
+
+def far_outside(axes: Mapping[str, Axis], position: np.ndarray) -> str:
+    """What is wrong where an axis is farther outside than its target may be ahead of it; else empty."""
+    for (name, axis), value in zip(axes.items(), position, strict=True):
+        if not axis.low - axis.leash <= value <= axis.high + axis.leash:
+            ((says, _),) = outside({name: axis}, np.array([value]))
+            return f"{says}: is it calibrated? Release lets it move back inside, slowly"
+    return ""
 
 
 def line_of(name: str, finding: Finding) -> str:

@@ -38,7 +38,7 @@ def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
         watchdog_s=options.watchdog_s,
         release_s=options.release_s,
         setpoint_hz=options.setpoint_hz,
-        lag=np.array([axis.lag if axis.lag is not None else (axis.high - axis.low) / 4 for axis in every]),
+        lag=np.array([axis.leash for axis in every]),
         stuck_s=options.stuck_s,
         realtime=options.realtime,
         coast_s=options.coast_s,

@@ -161,6 +161,26 @@ def test_an_episode_begins_when_the_arm_stands(make, now):
     assert arm.at == pytest.approx(list(start.values()), abs=STANDS * 2)
 
 
+@pytest.mark.parametrize(("at", "moves"), [(-1.45, True), (1.45, True), (-1.55, False), (1.55, False)])
+def test_an_arm_that_stands_far_outside_moves_only_after_a_person_has_looked(make, at, moves):
+    class Outside(Arm):
+        def __init__(self, now):
+            super().__init__(now)
+            self.at = np.array([0.0, at])
+
+    env, arm = make(Outside)
+    if not moves:
+        for _ in range(2):
+            with pytest.raises(
+                RobotFault, match=r"axis 'y' stands at -?1\.55, outside of its limits -1 to 1: is it cal"
+            ):
+                env.reset(seed=0)
+        assert "command" not in arm.log
+        env.clear()
+    env.reset(seed=0)
+    assert abs(arm.at[1]) < 0.05
+
+
 class Scene(Arm):
     """Its driver puts the scene back."""
 
