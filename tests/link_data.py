@@ -17,11 +17,22 @@ PULL = {
     **{"steps_timed": 0, "deadlines_missed": 0, "late_p50_s": 0.0, "late_p99_s": 0.0},
 }
 
+NEWEST_EPISODE = {
+    **{"number": 12, "updates": 120, "success": True, "steps": [0, 20, 40]},
+    **{"recorded_action": [0.5, 0.625, 0.75], "policy_action": [0.5, 0.75, 1.0], "return_to_go": [0.25, 0.5, 1.0]},
+}
 PROGRESS = {
     **{"stage": "online", "updates": 120, "updates_due": 130, "env_steps": 500, "env_steps_wanted": 2000},
     **{"episodes": 12, "seconds_left": 90.0, "checkpoint_age_s": -1.0},
     **{"figures": {"updates": 100, "q_data": 0.4}, "warnings": ["at 40 env steps: Q is far from the returns"]},
+    "newest_episode": NEWEST_EPISODE,
 }
+
+
+def tell_progress(mailbox, robot):
+    """Have `mailbox` tell the robot of that name PROGRESS."""
+    mailbox.progress = {name: value for name, value in PROGRESS.items() if name != "newest_episode"}
+    mailbox.newest_episodes = {robot: NEWEST_EPISODE}
 
 
 def observation(rng):

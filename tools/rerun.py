@@ -40,7 +40,6 @@ from tools.common.video import jpeg
 QUALITY = 90  # of the JPEG images
 LIVE_HZ = 10.0
 LIVE_FIGURES = ("return", "success", "policy_version")  # of the robot server's state
-BATCH = 64
 Values = Callable[[Episode], dict[str, np.ndarray]]  # curve -> (T,)
 
 
@@ -122,36 +121,22 @@ def values_of(checkpoint: Path) -> Values:
     import torch
 
     from agent.calql.algorithm import CalQL
-    from agent.data.returns import rewards_and_returns
+    from agent.calql.values import episode_values
     from agent.run.checkpoint import load
 
     start = load(checkpoint)
     start.check_sizes()
-    config = start.section("calql")
-    agent = CalQL(start.spec, start.section("network").from_checkpoint(), config, torch.device("cpu"), seed=0)
+    network, config = start.section("network").from_checkpoint(), start.section("calql")
+    agent = CalQL(start.spec, network, config, torch.device("cpu"), seed=0)
     start.restore(agent)
     agent.policy.eval()
     agent.average.eval()
-
-    @torch.inference_mode()
-    def q(observations: Mapping[str, np.ndarray], actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        batch = {key: torch.from_numpy(rows) for key, rows in observations.items()}
-        both = torch.stack([torch.from_numpy(actions), agent.average(batch).mode], 1)  # (B, 2, A)
-        values = agent.critics(agent.policy.encoder(batch), both).mean(0)  # (B, 2)
-        return values[:, 0].numpy(), values[:, 1].numpy()
 
     def values(episode: Episode) -> dict[str, np.ndarray]:
         if differences := start.spec.differences(episode.spec):
             raise UserError(f"{checkpoint} and the episode: {'; '.join(differences)}")
         compare((str(checkpoint), start.env), ("the episode", EnvRecord.of_episode(episode.meta)))
-        parts = []
-        for first in range(0, len(episode), BATCH):
-            end = min(first + BATCH, len(episode))
-            observations = {key: np.asarray(rows[first:end]) for key, rows in episode.observations.items()}
-            parts.append(q(observations, episode.actions[first:end]))
-        recorded, policy = (np.concatenate(part) for part in zip(*parts, strict=True))
-        returns = rewards_and_returns(episode, start.section("reward"), config.gamma)[1]
-        return {"recorded_action": recorded, "policy_action": policy, "return_to_go": returns}
+        return episode_values(agent, start.section("reward"), episode)
 
     return values
 

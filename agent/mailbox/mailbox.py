@@ -42,6 +42,7 @@ class Mailbox:
     already of each episode. env: the one that the data came from; other_env: robots may have another.
     steps: env steps received so far, each counted once, those of unfinished episodes too.
     progress: fields of a PROGRESS, told to robots from then on; {}: none.
+    newest_episodes: robot's name -> the field newest_episode of what it is told.
     run: its name, told to everybody. secret: the run's, told to nobody (agent.wire.receipt); without one, robots keep a
     copy of what this run acknowledges after a restart of the learner.
     address: as bound (tells the port where 0 or * was asked for). faults: the bad messages. assembly, registry,
@@ -74,6 +75,7 @@ class Mailbox:
         self.registry = Robots(spec, self._env, other_env)
         self._weights: list[bytes] = []
         self.progress: dict[str, Any] = {}
+        self.newest_episodes: Mapping[str, dict[str, Any]] = {}
         self._version = -1
         self._offered_s: dict[int, float] = {}  # version -> when
         self._lease_end_s = 0.0
@@ -256,7 +258,8 @@ class Mailbox:
             setattr(robot, name, fields[name])
         self.listener.send(robot.route, pack("PONG", sent_s=fields["sent_s"]))
         if self.progress and self.requests.due((robot.route, "PROGRESS")):
-            self.listener.send(robot.route, pack("PROGRESS", **self.progress))
+            newest = self.newest_episodes.get(robot.name, {})
+            self.listener.send(robot.route, pack("PROGRESS", **self.progress, newest_episode=newest))
         self.delivery.report(robot, _of_one_robot(robot.name, fields["outbox"]))
         self._answer(robot)
 

@@ -22,6 +22,7 @@ from agent.run.health import Health
 from agent.run.intake import Intake
 from agent.run.link_report import LinkReport
 from agent.run.log import RunLog
+from agent.run.newest_episodes import NewestEpisodes
 from agent.run.pacing import Pacing, is_finished
 from agent.run.progress_report import ProgressReport
 from agent.run.trainer import Trainer
@@ -45,6 +46,7 @@ class Learner:
         self.version = counters.get("version", 1)  # of the weights that robots are offered
         sparse, actions = self.config.reward.sparse, start.spec.action_dim
         self.health = Health(self.config.calql, actions, lambda line: None, sparse)  # what was has been said
+        self.newest_episodes = NewestEpisodes(trainer.agent, self.config.reward)
         self.store = Store(folder, self._use, trainer.drop, trainer.ranks.tell)
         if resumed:
             self.log = RunLog(folder, counters.get("time_s", 0))  # first: it makes sure that nobody else is at this run
@@ -63,6 +65,7 @@ class Learner:
                 self.mailbox.close()
                 raise
         self.progress = ProgressReport(self.online)
+        self.mailbox.newest_episodes = self.newest_episodes.curves
         self.health.tell = self._warn
         self.intake = Intake(self.mailbox, self.store, self.log, self.config.learner.robot_gb, self._warn)
         self.pacing = Pacing(self.config, self.mailbox.pace)
@@ -131,6 +134,7 @@ class Learner:
     def take_in(self) -> None:
         self.intake.take_in(self.updates, self.version)
         if self.progress.sampled(self.seen, self.updates):
+            self.newest_episodes.ask_critics(self.updates)
             stage = "finished" if self.finished else self.stage
             self.mailbox.progress = self.progress.fields(stage, self.due, self.episodes)
 
@@ -173,6 +177,7 @@ class Learner:
     def _use(self, episode: Episode) -> None:
         """Learn from it. Raises UserError."""
         self.trainer.add(episode)
+        self.newest_episodes.add(episode)
         self.health.episode(episode.succeeded)
 
     def _warn(self, line: str) -> None:

@@ -88,6 +88,7 @@ KINDS: dict[str, dict[str, type]] = {
         "checkpoint_age_s": float,
         "figures": dict,
         "warnings": list,
+        "newest_episode": dict,
     },
     "PROBE": {"spec": dict, "env": dict, "sent_s": float, "answer_bytes": int},
     "STATUS": {

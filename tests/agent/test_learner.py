@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from agent import cli, learner, pretrain
 from agent.calql.algorithm import CalQL
+from agent.calql.values import episode_values
 from agent.config import CalQLConfig, LinkConfig, OfflineConfig, OnlineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
@@ -43,6 +44,7 @@ from agent.run.pacing import COMPILE_S, HOLD_S, cql_weight, updates_due
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
 from agent.wire.messages import episode_name, pack
+from agent.wire.progress import read_progress
 from agent.wire.receipt import boot_secret
 from robot_server.link import Link
 
@@ -81,10 +83,13 @@ class Robot:
                 self.sent += 1
                 self.boot_steps += 1
         self.link.pump()
-        if self.link.done and not self.gone:  # as a robot server does: everything delivered, then BYE
-            self.gone = True
+        if self.link.done and not self.gone and self.may_leave():
+            self.gone = True  # as a robot server does: everything delivered, then BYE
             self.link.connection.send(pack("BYE"))
         Mailbox.wait(mailbox, 0.02)
+
+    def may_leave(self):
+        return True
 
 
 class AtOnce:
@@ -332,6 +337,19 @@ def test_update_records_have_the_metrics_also_when_the_actor_moves_seldom(tune, 
         assert wanted <= set(record), wanted - set(record)
         assert record["stage"] == "online" and record["bad_messages"] == 0
         assert all(math.isfinite(v) for v in record.values() if isinstance(v, (int, float)))
+
+
+def test_q_along_the_newest_episode_is_told_to_its_robot(tune, episodes, monkeypatch):
+    told = []
+    monkeypatch.setattr("agent.run.progress_report.EVERY_S", 0.0)
+    monkeypatch.setattr(Link, "_on_progress", lambda self, message: told.append(read_progress(message.fields)))
+    monkeypatch.setattr(Robot, "may_leave", lambda self: told and told[-1]["newest_episode"].get("number") == 3)
+    run = tune(episodes, "--utd", "0")  # the critics stay as they are
+    newest = told[-1]["newest_episode"]
+    assert newest["updates"] == 0 and newest["success"] and newest["steps"] == [0, 1]
+    expected = episode_values(run.learner.trainer.agent, run.learner.config.reward, episodes[3])
+    for name, values in expected.items():
+        assert newest[name] == pytest.approx(values.tolist(), rel=1e-3, abs=1e-5)
 
 
 def test_the_actor_moves_every_so_many_updates(tune, episodes, monkeypatch):

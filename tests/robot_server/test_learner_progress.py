@@ -1,6 +1,6 @@
 """What the learner tells of its run reaches the operator's socket, and a lost connection its events."""
 
-from link_data import PROGRESS
+from link_data import PROGRESS, tell_progress
 
 import robot_server.session
 from agent.wire import messages
@@ -13,7 +13,7 @@ def test_the_learners_progress_reaches_the_history(bench, quick):
     mailbox, link = bench.pair()
     history = History()
     link.on_progress = history.learner_told
-    mailbox.progress = PROGRESS
+    tell_progress(mailbox, link.name)
     bench.turn(lambda: history.learner)
     told = history.answer(0, history.boot)
     assert told["learner"].pop("age_s") >= 0 and told["learner"] == PROGRESS

@@ -32,6 +32,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from agent.wire.progress import CURVES
 from envs.clock import Clock
 from envs.start import module_command
 from robot_server.control import Control
@@ -78,7 +79,10 @@ class Loop:
         figures = {"updates": number, "q_data": 0.3, "return_to_go": 0.4, "td_loss": 0.1, "entropy": -1.0}
         counts = {"updates": number, "updates_due": number, "env_steps": number, "env_steps_wanted": 10**6}
         told = {"episodes": number, "seconds_left": 60.0, "checkpoint_age_s": 5.0, "warnings": []}
-        self.control.history.learner_told({"stage": "online", "figures": figures, **counts, **told})
+        curves: dict[str, Any] = {name: [number + 0.01 * point for point in range(100)] for name in CURVES}
+        newest = {"number": number, "updates": number, "success": True, "steps": list(range(100)), **curves}
+        stage = {"stage": "online", "figures": figures, "newest_episode": newest}
+        self.control.history.learner_told({**stage, **counts, **told})
 
 
 @contextlib.contextmanager

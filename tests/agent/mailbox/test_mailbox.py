@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from link_data import NETWORK, PROGRESS, PULL, SPEC, steps_of
+from link_data import NETWORK, PROGRESS, PULL, SPEC, steps_of, tell_progress
 
 from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
@@ -479,7 +479,7 @@ def test_a_pull_is_answered_with_the_runs_progress_too_but_not_each_of_many(mail
     robot.wants_pongs = True
     robot.pull()
     assert robot.expect(mailbox, "PONG")
-    mailbox.progress = PROGRESS
+    tell_progress(mailbox, robot.name)
     robot.pull()
     robot.pull()
     assert robot.expect(mailbox, "PONG") and robot.expect(mailbox, "PROGRESS").fields == PROGRESS

@@ -112,7 +112,7 @@ def test_the_learner_is_on_the_page(arm, page):
     for updates in range(100, 600, 100):
         figures = {"updates": updates, "q_data": updates / 1000, "return_to_go": 0.4, "td_loss": 0.1, "entropy": -2.0}
         told = {**PROGRESS, "figures": figures, "updates": updates, "updates_due": 590, "seconds_left": 4000.0}
-        history.learner_told({**told, "warnings": ["at 40 env steps: <b>Q</b> is far"]})
+        history.learner_told({**told, "warnings": ["at 40 env steps: <b>Q</b> is far"], "newest_episode": {}})
     page.wait_for_selector("#learner dd:has-text('500, 90 more due')")
     facts = page.inner_text("#learner")
     assert all(words in facts for words in ("online", "500 of 2,000, 1,500 left", "67 min", "none yet"))
@@ -124,6 +124,24 @@ def test_the_learner_is_on_the_page(arm, page):
     history.learner_told({**PROGRESS, "stage": "finished", "checkpoint_age_s": 200.0})
     page.wait_for_selector("#learner dd:has-text('finished')")
     assert "3 min ago" in page.inner_text("#learner") and "to the end" not in page.inner_text("#learner")
+
+
+@by_browser
+def test_q_along_the_newest_episode_is_drawn_beside_its_return(arm, page):
+    history = arm.control.history
+    history.learner_told({**PROGRESS, "newest_episode": {}})
+    page.wait_for_selector("#learner-card")
+    assert page.locator("#newest").is_hidden()
+    history.learner_told(PROGRESS)
+    page.wait_for_selector("#newest-title:has-text('Q along episode 12')")
+    words = "Success; critics after 120 updates. Means: Q of the action 0.625, Q of the policy's 0.75, return 0.583."
+    assert page.inner_text("#newest-words") == words
+    assert page.evaluate("newestPlot.data") == [[0, 20, 40], [0.5, 0.625, 0.75], [0.5, 0.75, 1], [0.25, 0.5, 1]]
+    until(lambda: page.evaluate(PIXELS, "#newest-plot") > 500)
+    failed = {"number": 13, "updates": 190, "success": False, "steps": [0]}
+    curves = {"recorded_action": [-2.0], "policy_action": [-1.0], "return_to_go": [-10.0]}
+    history.learner_told({**PROGRESS, "newest_episode": {**failed, **curves}})
+    page.wait_for_selector("#newest-words:has-text('Failure; critics after 190 updates')")
 
 
 @by_browser

@@ -8,7 +8,11 @@ const LEARNER_PLOTS = [ // title, and figures with their label and colour
   ["actor loss", [["actor_loss", "actor loss", "blue"]]],
   ["entropy", [["entropy", "entropy", "blue"]]],
 ];
+const CURVES = [ // along the newest episode: name, label, colour
+  ["recorded_action", "Q of the action", "blue"], ["policy_action", "Q of the policy's", "amber"], ["return_to_go", "return", "green"],
+];
 const learnerPlots = new Map(); // title -> plot
+let newestPlot = null;
 const MINUTE = 60, HOUR = 3600;
 const whole = (number) => number.toLocaleString("en");
 
@@ -38,6 +42,28 @@ function showLearner(learner, figures) {
     return item;
   }));
   for (const [title, lines] of LEARNER_PLOTS) plotFigures(title, lines, figures);
+  showNewest(learner.newest_episode ?? {});
+}
+
+function showNewest({ number, updates, success, steps, ...curves }) {
+  $("newest").hidden = !steps;
+  if (!steps) return;
+  const mean = ([name, label]) => `${label} ${short(curves[name].reduce((sum, value) => sum + value) / steps.length)}`;
+  $("newest-title").textContent = `Q along episode ${number}`;
+  $("newest-words").textContent = `${success ? "Success" : "Failure"}; critics after ${whole(updates)} updates. `
+    + `Means: ${CURVES.map(mean).join(", ")}.`;
+  newestPlot ??= makeFigures($("newest-plot"), "step", CURVES);
+  newestPlot.setData([steps, ...CURVES.map(([name]) => curves[name])]);
+}
+
+function makeFigures(place, over, lines) { // lines: name, label, colour of each
+  return makePlot(place, 92, {
+    scales: { x: { time: false } },
+    axes: [axis({ size: 20, space: 60, values: (_, values) => values.map(short) }),
+      axis({ size: 44, space: 26, values: (_, values) => values.map(short) })],
+    series: [{ label: over, value: (_, value) => value === null ? "" : whole(value) },
+      ...lines.map(([, label, name]) => line(label, name))],
+  });
 }
 
 function plotFigures(title, lines, figures) {
@@ -49,13 +75,7 @@ function plotFigures(title, lines, figures) {
     place.className = "plot";
     place.setAttribute("role", "img");
     $("learner-plots").append(place);
-    learnerPlots.set(title, makePlot(place, 92, {
-      scales: { x: { time: false } },
-      axes: [axis({ size: 20, space: 60, values: (_, values) => values.map(short) }),
-        axis({ size: 44, space: 26, values: (_, values) => values.map(short) })],
-      series: [{ label: "update", value: (_, value) => value === null ? "" : whole(value) },
-        ...lines.map(([, label, name]) => line(label, name))],
-    }));
+    learnerPlots.set(title, makeFigures(place, "update", lines));
   }
   const plot = learnerPlots.get(title), newest = rows.at(-1);
   plot.setData([column("updates"), ...lines.map(([name]) => column(name))]);
