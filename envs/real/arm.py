@@ -31,7 +31,7 @@ class State:
     errors, axis -> what its motor reports, "overload" or another word.
     By the guard: coasted, this is the last measurement, a newer one was lost; lost, replies since the process started;
     target, float64 (n,), where the arm is sent now: what lost setpoints and holds cut off is not in it any more;
-    relaxed, axes that press no harder than their `press` or `squeeze`.
+    relaxed, axes that press no harder than their `press` or `squeeze`; held, it stands until the next command.
     """
 
     position: np.ndarray
@@ -45,6 +45,7 @@ class State:
     coasted: bool = False
     lost: int = 0
     target: np.ndarray | None = None
+    held: bool = False
 
 
 class Arm(Protocol):

@@ -77,7 +77,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self._actions: Actions = (
                 HandActions(hand, named, axes, period_s) if hand else AxisActions(named, axes, period_s)
             )
-            self._steps, self._seen_s = 0, time.monotonic()
+            self._steps, self._anew, self._seen_s = 0, True, time.monotonic()
             ways = Ways(named, axes, options.reset_speed, period_s)
             self._motion = Motion(self, self._arm, ways, self._rested, self._cameras.watch)
             self._start_check.first_state(self._named, self.target[self.action_axes])
@@ -140,8 +140,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         """
         super().reset(seed=seed)
         self.resetting = bool((options or {}).get(RESET_TASK, self.options.reset_task))
-        if not self.resetting:  # else the gripper keeps what it holds
-            self._steps = 0
+        self._anew = not self.resetting  # else the gripper keeps what it holds
         with self._faults():
             self._motion.hold()
             if self._uninspected:
@@ -155,7 +154,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             self.clock.start()
             self._motion.wait()
             observation, age_s = self._observe()
-        self._steps = 0
+        self._steps, self._anew = 0, False
         if self._ready:
             self._ready.begin()
         return observation, {"success": False, "observation_age_s": age_s, "coasted": self.state.coasted}
@@ -165,6 +164,8 @@ class RealEnv(gymnasium.Env, PacedEnv):
         if action.shape != (self._size,):
             raise ValueError(f"action must be {self._size} numbers, not of the shape {action.shape}")
         with self._faults():
+            if self._motion.held:  # it may have been moved by hand: it does not go back
+                self._motion.rest(self._arm.state())
             requested = self._actions.requested(action, self.target)
             latency_s = time.monotonic() - self._seen_s
             begun, _ = self._motion.command(requested)
@@ -206,7 +207,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             real_time(False)
 
     def _rested(self, target: np.ndarray) -> None:
-        self._actions.rest(target, anew=self._steps == 0)
+        self._actions.rest(target, self._anew)
 
     def _home(self) -> None:
         """Home, the scene put back, and a bounded random start."""
@@ -247,6 +248,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
         self.lost_replies = self._lost.update(state.lost)
         if state.target is not None:  # not where it was to go when the step began
             self._motion.target = state.target
+        self._motion.held = self._motion.held or state.held  # by the watchdog
         images, times = self._cameras.read(state)
         self.motors = self._effort.update(state)
         states = {**self._actions.states(state.position), **self._effort.states(state)}

@@ -257,7 +257,7 @@ class Guard:
     def _read(self, instead: Callable[[], State | None]) -> State:
         state = self._answered("read", lambda: measured(self.arm.state(), self.arm.axes), instead)
         relaxed, target = self._contact.relaxed, self._way.goal.copy()
-        self._last = state = replace(state, lost=self.lost, target=target, relaxed=relaxed)
+        self._last = state = replace(state, lost=self.lost, target=target, relaxed=relaxed, held=self._held)
         try:
             if not state.coasted:
                 self._contact.check(state, time.monotonic())

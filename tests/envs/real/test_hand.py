@@ -363,3 +363,30 @@ def test_the_hand_of_an_arm_that_lerobot_drives_moves_as_asked(tmp_path, monkeyp
         assert arm.robot.sent[-1]["gripper.pos"] < 30 and set(arm.robot.sent[-1]) == set(arm._keys)
     finally:
         fake_lerobot.forget()
+
+
+@pytest.mark.parametrize("held", ["by a pause", "by the watchdog", "before the first step"])
+def test_an_arm_that_was_moved_by_hand_while_it_was_held_does_not_go_back(env, held):
+    guard = env._arm.guard
+    arm, moved = guard.arm, np.array([10.0, 5.0, 0, 0, 0, 0])
+    if held == "before the first step":
+        arm.at = arm.at + moved
+    elif held == "by a pause":
+        env.step(np.array([1.0, 0, 0, 0, 1]))
+        env.hold()
+        arm.at = arm.at + moved
+    else:
+        tick = env.paused
+
+        def stalled(left_s):  # the robot server is stopped in the middle of a step
+            env.paused = tick
+            tick(1.0)
+            arm.at = arm.at + moved
+            return False
+
+        env.paused = stalled
+        env.step(np.array([1.0, 0, 0, 0, 1]))
+    there = arm.at.copy()
+    for _ in range(5):
+        np.testing.assert_allclose(env.step(np.zeros(5))[4]["action"][:4], 0, atol=1e-3)
+    np.testing.assert_allclose(arm.at[:5], there[:5], atol=0.05)
