@@ -13,7 +13,12 @@ OPEN, CLOSE = -1.0, 1.0
 STILL_M = 5e-4  # fingers that move less than this in a step have closed
 OPENING_STEPS = 8  # robosuite opens a gripper by a tenth of its range each step
 DROP_M = 0.008  # how high Lift's cube gets before it is let go: below the 2 cm that count as success
-ROBOTS = {"Lift": ("Panda", "IIWA", "XArm7"), "Can": ("Panda",)}  # those with which the expert was seen to succeed
+ROBOTS = {  # those with which the expert was seen to succeed
+    "Lift": ("Panda", "IIWA", "XArm7"),
+    "Can": ("Panda",),
+    "Stack": ("Panda",),
+    "Square": ("Panda",),
+}
 GRASP_M = {"IIWA": -0.012, "XArm7": -0.012}  # how far above the object's centre the hand closes, where that isn't 0
 HELD_M = 0.05  # an object farther than this from the hand is not in it
 FAILURES = ("beside", "short", "drop")  # grasps beside the object, closes above it, lets it go on the way
@@ -35,10 +40,10 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
     """
     inner = env.unwrapped
     task = getattr(inner, "task_name", None) or type(inner).__name__
-    experts = {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}
-    kind: type[_Scripted] | None = _arm_expert(inner) if paced_env(env) else experts.get(task)
+    kind = _arm_expert(inner) if paced_env(env) else _expert(task)
     if kind is None:
-        raise ValueError(f"there is no scripted expert for '{task}', only for sim's Lift and Can, and for fake")
+        tasks = ", ".join(ROBOTS)
+        raise ValueError(f"there is no scripted expert for '{task}', only for sim's {tasks}, and for fake")
     if task in ROBOTS and not paced_env(env) and inner.options.robot not in ROBOTS[task]:
         robots = ", ".join(ROBOTS[task])
         raise ValueError(f"there is no scripted expert for '{task}' with robot '{inner.options.robot}'; with {robots}")
@@ -47,15 +52,22 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
     return kind(inner, noise, failure_rate, retry_rate, np.random.default_rng(seed))
 
 
-def _arm_expert(real: Any) -> type[_Scripted]:
+def _expert(task: str) -> type[Scripted] | None:
+    if task in ("Stack", "Square"):
+        kind: type[Scripted] = getattr(importlib.import_module("envs.scripted_assembly"), f"{task}Expert")
+        return kind
+    return {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
+
+
+def _arm_expert(real: Any) -> type[Scripted]:
     """For an envs.real.env.RealEnv. Those that need more than the arm's state are in modules of their own."""
     if real.options.arm != "mock:so101":
         return MockLiftExpert
-    kind: type[_Scripted] = importlib.import_module("envs.real.so101_expert").SO101LiftExpert
+    kind: type[Scripted] = importlib.import_module("envs.real.so101_expert").SO101LiftExpert
     return kind
 
 
-class _Scripted:
+class Scripted:
     """Adds noise to `plan`, and decides at reset whether, and how, the episode fails."""
 
     misses: tuple[str, ...] = ()  # the failures that a second attempt can follow
@@ -90,7 +102,7 @@ class _Scripted:
         return np.ones(size)
 
 
-class ReachExpert(_Scripted):
+class ReachExpert(Scripted):
     def begin(self) -> None:
         turn = self.rng.uniform(-np.pi / 2, np.pi / 2)
         back = np.arctan2(*(self.env.position - self.env.target)[::-1])  # on this side, so not through the target
@@ -101,7 +113,7 @@ class ReachExpert(_Scripted):
         return np.asarray(np.clip((self.aim - self.env.position) / 0.25, -1, 1))
 
 
-class _PickExpert(_Scripted):
+class PickExpert(Scripted):
     """Above the object, down, close, up: one phase after the other, each aiming at a point in space.
 
     Unless the episode is to fail, a hand that comes up without the object opens and begins again.
@@ -187,7 +199,7 @@ class _PickExpert(_Scripted):
         return mask
 
 
-class LiftExpert(_PickExpert):
+class LiftExpert(PickExpert):
     misses = ("beside", "short")
 
     def object_position(self) -> np.ndarray:
@@ -242,7 +254,7 @@ class _MockOptions(NamedTuple):
     action: str = "position"
 
 
-class CanExpert(_PickExpert):
+class CanExpert(PickExpert):
     lift_m, settle_s = 0.18, 0.5
     short_m = 0.1  # its top is 4 cm above its centre, and whatever is within HELD_M counts as held
     misses = ("short",)  # beside the can a finger comes down on it, and the hand goes no further

@@ -176,6 +176,12 @@ class SimEnv(gymnasium.Env):
         return np.array(self.data.site_xpos[self._eef_site])
 
     @property
+    def eef_rotation(self) -> np.ndarray:
+        """(3, 3) in the base's frame."""
+        base = self.data.xmat[self._base].reshape(3, 3)
+        return np.asarray(base.T @ self.data.site_xmat[self._eef_site].reshape(3, 3))
+
+    @property
     def fingers(self) -> np.ndarray:
         """Positions of the gripper's joints (empty without a gripper); metres for parallel grippers."""
         joints = self._robot._ref_gripper_joint_pos_indexes.get(self._robot.arms[0]) or []
@@ -202,7 +208,7 @@ class SimEnv(gymnasium.Env):
             self._set_state(options["state"])
             arm = self._robot.part_controllers[self._robot.arms[0]]
             arm.update_initial_joints(self.data.qpos[self._robot._ref_joint_pos_indexes])  # where it rests
-        self._held = self._rotation()
+        self._held = self.eef_rotation
         self._steps = 0
         return self._observation(), {"success": False}
 
@@ -231,13 +237,8 @@ class SimEnv(gymnasium.Env):
         """
         if self.options.action == "pose":
             return action
-        turn = np.clip(rotation_vector(self._held @ self._rotation().T) / STEP_RAD, -1, 1)
+        turn = np.clip(rotation_vector(self._held @ self.eef_rotation.T) / STEP_RAD, -1, 1)
         return np.concatenate([action[:3], turn, action[3:]])
-
-    def _rotation(self) -> np.ndarray:
-        """(3, 3) the end effector's, in the base's frame."""
-        base = self.data.xmat[self._base].reshape(3, 3)
-        return np.asarray(base.T @ self.data.site_xmat[self._eef_site].reshape(3, 3))
 
     def _observation(self) -> dict[str, np.ndarray]:
         return {**self.pictures(), **self._states()}
@@ -247,7 +248,7 @@ class SimEnv(gymnasium.Env):
         return self._cameras.images(self.data) if self._cameras else {}
 
     def _states(self) -> dict[str, np.ndarray]:
-        data, base, rotation = self.data, self._base, self._rotation()
+        data, base, rotation = self.data, self._base, self.eef_rotation
         position = data.xmat[base].reshape(3, 3).T @ (data.site_xpos[self._eef_site] - data.xpos[base])
         states = {"proprio": np.concatenate([position, rotation[:, 0], rotation[:, 1], self.fingers])}
         if self._objects:

@@ -2,14 +2,14 @@
 
 Two runs are a pair when they have the same folder, task and seed, and so the same demonstrations. 95 % intervals and
 p are those of the paired t test (two-sided; the primary test: pairs are few), and beside it a percentile bootstrap of
-the pairs. The primary figures are regret and the drop in the first tenth: for these, p is also given after Holm's
-correction for both. p of the others is not corrected. Pairs of one seed in several folders share demonstrations, so
+the pairs. The primary figures (unless told otherwise, regret and the drop in the first tenth) have p after Holm's
+correction for all of them, too. p of the others is not corrected. Pairs of one seed in several folders share demonstrations, so
 they know less than as many of different seeds; a run is in one pair only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,19 +30,21 @@ Pair = tuple[Run, Run]
 
 @dataclass(frozen=True)
 class Figure:
+    key: str  # of --primary
     name: str
     of: Callable[[Run], float | None]  # None: the run has none, since nobody looked there
     better: int  # the sign of a difference in favour of the first preset
-    primary: bool = False
 
 
 FIGURES = [
-    Figure("regret", lambda run: regret(run.points) if run.is_online else None, -1, True),
-    Figure("failures in training", failures, -1),
-    Figure("drop in the first tenth", lambda run: largest_drop(run.points, run.env_steps, FIRST_TENTH), -1, True),
-    Figure("success offline", lambda run: run.points[0][1], 1),
-    Figure("success at the end", lambda run: run.points[-1][1] if run.is_online else None, 1),
+    Figure("regret", "regret", lambda run: regret(run.points) if run.is_online else None, -1),
+    Figure("failures", "failures in training", failures, -1),
+    Figure("drop", "drop in the first tenth", lambda run: largest_drop(run.points, run.env_steps, FIRST_TENTH), -1),
+    Figure("offline", "success offline", lambda run: run.points[0][1], 1),
+    Figure("end", "success at the end", lambda run: run.points[-1][1] if run.is_online else None, 1),
 ]
+KEYS = [figure.key for figure in FIGURES]
+PRIMARY = ("regret", "drop")
 
 
 def pairs(runs: Iterable[Run], one: str, two: str) -> tuple[list[Pair], list[str]]:
@@ -131,10 +133,10 @@ HEAD = [
 ]
 
 
-def row(figure: Figure, differences: np.ndarray, adjusted: float | None = None) -> list[str]:
+def row(figure: Figure, differences: np.ndarray, primary: bool = False, adjusted: float | None = None) -> list[str]:
     """adjusted: p of a primary figure, by `holm`."""
     gains = figure.better * differences
-    better = f"{'lower' if figure.better < 0 else 'higher'} is better{', primary' * figure.primary}"
+    better = f"{'lower' if figure.better < 0 else 'higher'} is better{', primary' * primary}"
     cells = [f"{figure.name} ({better})", str(len(differences))]
     if not len(differences):
         return [*cells, *[""] * 7]
@@ -150,12 +152,14 @@ def row(figure: Figure, differences: np.ndarray, adjusted: float | None = None) 
     ]  # fmt: skip
 
 
-def rows(found: Sequence[Pair]) -> list[list[str]]:
-    """One of each figure."""
-    differences = {figure.name: by_figure(found, figure) for figure in FIGURES}
-    primary = [figure.name for figure in FIGURES if figure.primary]
-    adjusted = dict(zip(primary, holm([t_p(differences[name]) for name in primary]), strict=True))
-    return [row(figure, differences[figure.name], adjusted.get(figure.name)) for figure in FIGURES]
+def rows(found: Sequence[Pair], primary: Collection[str] = PRIMARY) -> list[list[str]]:
+    """One of each figure; `primary`: keys of those that are judged together."""
+    differences = {figure.key: by_figure(found, figure) for figure in FIGURES}
+    judged = [key for key in KEYS if key in primary]
+    adjusted = dict(zip(judged, holm([t_p(differences[key]) for key in judged]), strict=True))
+    return [
+        row(figure, differences[figure.key], figure.key in primary, adjusted.get(figure.key)) for figure in FIGURES
+    ]
 
 
 def by_task(found: Sequence[Pair]) -> list[list[str]]:
@@ -176,7 +180,7 @@ def changed(found: Sequence[Pair]) -> str:
     return (", ".join(keys[:MOST_SETTINGS]) or "nothing that the results tell") + more
 
 
-def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]]) -> str:
+def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]], primary: Collection[str] = PRIMARY) -> str:
     """Markdown, of the pairs of all comparisons together. Raises UserError."""
     found: list[Pair] = []
     lines: list[str] = []
@@ -196,11 +200,11 @@ def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]]) -> str:
         found, alone = found + some, alone + left_out
     lines += [
         "",
-        markdown(HEAD, rows(found)),
+        markdown(HEAD, rows(found, primary)),
         "",
         f"t: paired t test, the primary one. Bootstrap: {RESAMPLES:,} resamples of the pairs. Wins: of the first.",
         f"Pairs needed: for a difference of {DIFFERENCE} at {POWER:.0%} power, from the spread of these differences.",
-        "Holm: p of the primary figures, corrected for both. p of the others is not corrected.",
+        "Holm: p of the primary figures, corrected for all of them. p of the others is not corrected.",
         "",
         markdown(["task", "pairs", *(figure.name for figure in FIGURES)], by_task(found)),
         "",

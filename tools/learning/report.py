@@ -14,6 +14,7 @@ on. All figures are of evaluations with fixed seeds and the policy's mean action
   drop                how far success fell below that of the offline policy in the first fifth of the online env steps,
                       in so many evaluations there
   steps to 90 %       env steps to the first evaluation with so much: the median over all runs; how many got there
+  robot minutes       what these would take on a robot: at the task's control rate, and --reset-s for each episode
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ from tools.learning.results import (
     largest_drop,
     read,
     regret,
+    robot_minutes,
     steps_to,
 )
+
+RESET_S = 10.0
 
 
 def interval(rates: Sequence[float], episodes: int) -> tuple[float, float]:
@@ -64,11 +68,11 @@ def success(runs: Sequence[Run], which: int) -> str:
     return f"{fmean(rates):.0%} ({low * 100:.0f} to {high * 100:.0f})"
 
 
-def row(preset: str, runs: Sequence[Run]) -> list[str]:
+def row(preset: str, runs: Sequence[Run], reset_s: float = RESET_S) -> list[str]:
     online = [run for run in runs if run.is_online]
     cells = [preset, str(len(runs)), success(runs, 0)]
     if not online:
-        return [*cells, *[""] * 5]
+        return [*cells, *[""] * 6]
     training = [share for run in online if (share := failures(run)) is not None]
     drops = [drop for run in online if (drop := largest_drop(run.points, run.env_steps)) is not None]
     looked = max(len(early(run.points, run.env_steps)) for run in online)
@@ -82,15 +86,32 @@ def row(preset: str, runs: Sequence[Run]) -> list[str]:
         f"{fmean(training):.2f}" if training else "",
         f"{fmean(drops):.0%}, at most {max(drops):.0%} (of {looked})" if drops else "",
         f"{there} ({len(reached)} of {len(online)})",
+        minutes_to_goal(online, reset_s),
     ]
 
 
-HEAD = ["preset", "runs", "offline", "online", "regret", "in training", "drop in the first fifth", "steps to 90 %"]
+def minutes_to_goal(runs: Sequence[Run], reset_s: float) -> str:
+    """The median run's; nothing where that did not get there, or a task does not say its rate."""
+    taken: list[float] = []
+    for run in runs:
+        steps = steps_to(GOAL, run.points)
+        minutes = math.inf if steps is None else robot_minutes(run, steps, reset_s)
+        if minutes is None:
+            return ""
+        taken.append(minutes)
+    middle = median(taken)
+    return f"{middle:.0f}" if middle < math.inf else ""
 
 
-def table(presets: dict[str, list[Run]]) -> str:
+HEAD = [
+    "preset", "runs", "offline", "online", "regret", "in training", "drop in the first fifth", "steps to 90 %",
+    "robot minutes",
+]  # fmt: skip
+
+
+def table(presets: dict[str, list[Run]], reset_s: float = RESET_S) -> str:
     """Markdown."""
-    lines = [HEAD, ["---"] * len(HEAD), *(row(preset, runs) for preset, runs in presets.items())]
+    lines = [HEAD, ["---"] * len(HEAD), *(row(preset, runs, reset_s) for preset, runs in presets.items())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -154,6 +175,8 @@ def main(argv: list[str] | None = None) -> None:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.learning.report").flags
     if not flags.results:
         raise UserError("name the folders of results, such as runs/learning/lift")
+    if not 0 <= flags.reset_s < math.inf:
+        raise UserError(f"--reset-s {flags.reset_s:g}: 0 or more seconds")
     runs = read(flags.results)
     known = sorted({run.preset for run in runs}, key=lambda name: ([*WORDS, name].index(name), name))
     for name in [*flags.presets, *(name for both in flags.compare for name in both)]:
@@ -162,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{name}: no such preset in these results; there are {', '.join(known)}{cli.nearest(name, known)}"
             )
     if flags.compare:
-        print(compare.report(runs, flags.compare))
+        print(compare.report(runs, flags.compare, flags.primary))
         return
     wanted = flags.presets or known
     runs = sorted((run for run in runs if run.preset in wanted), key=lambda run: wanted.index(run.preset))
@@ -173,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
         except OSError as error:
             raise UserError(f"{out}: cannot write: {error.strerror}") from None
         minutes = sum(run.minutes for runs in presets.values() for run in runs)
-        print(f"{task}: {out}; {minutes:.0f} minutes of runs\n\n{table(presets)}\n")
+        print(f"{task}: {out}; {minutes:.0f} minutes of runs\n\n{table(presets, flags.reset_s)}\n")
         for note in notes(presets):
             print(f"- {note}")
 
@@ -188,6 +211,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PRESET",
         help="the paired difference of two; repeatable: all their pairs together",
+    )
+    parser.add_argument(
+        "--primary",
+        nargs="+",
+        default=list(compare.PRIMARY),
+        choices=compare.KEYS,
+        metavar="FIGURE",
+        help=f"of --compare, those judged together: of {', '.join(compare.KEYS)} ({' '.join(compare.PRIMARY)})",
+    )
+    parser.add_argument(
+        "--reset-s", type=float, default=RESET_S, metavar="S", help=f"what a reset takes on the robot ({RESET_S:g})"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the plots go (the first RESULTS)")
 

@@ -100,6 +100,18 @@ def steps_to(goal: float, points: Points) -> float | None:
     return next((steps for steps, success in points if success >= goal), None)
 
 
+def robot_minutes(run: Run, env_steps: float, reset_s: float) -> float | None:
+    """What a robot would have taken for so many env steps, at the task's own rate and so long a reset for each training
+    episode that began by then. None where the settings do not say the rate.
+    """
+    options = run.made_of.get("env", ("", {}))[1]
+    hz = run.made_of.get("robot", {}).get("hz") or options.get("control_hz")
+    if not hz:
+        return None
+    ended = sum(steps < env_steps for steps, _ in run.training)
+    return (env_steps / hz + (ended + (env_steps > 0)) * reset_s) / 60
+
+
 def in_training(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """(env steps, success) of the training episodes that ended in each tenth of the online phase, where some did."""
     steps, success = np.array(run.training, float).reshape(-1, 2).T

@@ -154,6 +154,13 @@ def test_primary_figures_are_marked_and_have_holms_p(tmp_path, capsys):
     assert all(not found[name][place] for name in found if "is better)" in name and "primary" not in name)
 
 
+def test_the_primary_figures_can_be_others():
+    runs = [Run.of(result(name, seed, line(0.5, 0.8 + 0.01 * seed))) for name in ("robot", "cql") for seed in range(2)]
+    said = compare.report(runs, [("robot", "cql")], ["failures", "regret"])
+    names = ["regret (lower is better, primary)", "failures in training (lower is better, primary)"]
+    assert [line.split(" | ")[0].strip("| ") for line in said.splitlines() if "primary)" in line] == names
+
+
 @pytest.mark.parametrize(
     ("comparisons", "says"),
     [

@@ -9,7 +9,7 @@ import pytest
 from agent.spec import UserError
 from tools.learning import report as learning_report
 from tools.learning.report import interval
-from tools.learning.results import Run, grouped, in_training, largest_drop, read, regret, steps_to
+from tools.learning.results import Run, grouped, in_training, largest_drop, read, regret, robot_minutes, steps_to
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,6 +34,26 @@ def test_steps_to_a_goal_are_those_of_the_first_evaluation_that_reaches_it():
     assert steps_to(0.4, CURVE) == 0 and steps_to(0.9, CURVE) == 1000
     assert steps_to(0.9, [(0, 0.2), (10, 0.9), (20, 0.3), (30, 1.0)]) == 10
     assert steps_to(0.9, CURVE[:3]) is None
+
+
+def test_robot_minutes_are_steps_at_the_tasks_rate_and_resets():
+    sim = {"made_of": {"env": ["sim", {"control_hz": 10.0}]}}
+    run = Run.of(result(training=[[60, 1], [300, 0], [600, 1]], **sim))
+    assert robot_minutes(run, 600, 10.0) == pytest.approx((60 + 3 * 10) / 60)  # the third ended there
+    assert robot_minutes(run, 0, 10.0) == 0
+    assert robot_minutes(Run.of(result(**sim, env_steps=600)), 600, 0) == 1
+    slower = Run.of(result(made_of={**sim["made_of"], "robot": {"hz": 5.0}}))
+    assert robot_minutes(slower, 600, 0) == 2
+    assert robot_minutes(Run.of(result()), 600, 10.0) is None
+
+
+def test_robot_minutes_of_a_row_are_the_median_runs():
+    sim = {"made_of": {"env": ["sim", {"control_hz": 10.0}]}, "training": []}
+    quick, slow, never = [(0, 0.0), (600, 0.95), (1000, 1)], [(0, 0.0), (600, 0.5), (1000, 1)], [(0, 0.0), (1000, 0.5)]
+    runs = [Run.of(result(seed=seed, curve=curve, **sim)) for seed, curve in enumerate((slow, quick, never))]
+    assert learning_report.minutes_to_goal(runs, 0) == f"{1000 / 600:.0f}"
+    assert learning_report.minutes_to_goal(runs[1:], 0) == "" and learning_report.minutes_to_goal(runs[2:], 0) == ""
+    assert learning_report.minutes_to_goal([*runs, Run.of(result(seed=9))], 0) == ""
 
 
 def test_success_in_training_is_that_of_each_tenth_of_the_steps():
@@ -77,8 +97,8 @@ def test_the_table_has_a_row_for_each_preset_and_names_what_went_wrong(tmp_path,
     row = next(line for line in said.splitlines() if line.startswith("| calql"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:2] == ["calql", "2"] and cells[2].startswith("50% (30 to 70)") and cells[3].startswith("100%")
-    assert cells[4:] == ["0.39", "0.50", "40%, at most 40% (of 2)", "1,000 (2 of 2)"]
-    assert "| bc | 1 | 20% (6 to 51) |  |  |  |  |  |" in said
+    assert cells[4:] == ["0.39", "0.50", "40%, at most 40% (of 2)", "1,000 (2 of 2)", ""]
+    assert "| bc | 1 | 20% (6 to 51) |  |  |  |  |  |  |" in said
     assert "- calql, seed 1: too sure" in said and "- cql, seed 0: diverged" in said
     assert (tmp_path / "lift.png").stat().st_size > 5000
 
