@@ -133,7 +133,7 @@ class SquareExpert(_PlaceExpert):
     def _levelled(self, now: np.ndarray) -> np.ndarray:
         """`now`, with its z axis as at the start of the episode."""
         turned = now @ self.upright.T
-        return about_z(float(np.arctan2(turned[1, 0], turned[0, 0]))) @ self.upright
+        return np.asarray(about_z(float(np.arctan2(turned[1, 0], turned[0, 0]))) @ self.upright)
 
 
 def nearest(angle: float, period: float) -> float:

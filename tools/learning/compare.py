@@ -3,8 +3,8 @@
 Two runs are a pair when they have the same folder, task and seed, and so the same demonstrations. 95 % intervals and
 p are those of the paired t test (two-sided; the primary test: pairs are few), and beside it a percentile bootstrap of
 the pairs. The primary figures (unless told otherwise, regret and the drop in the first tenth) have p after Holm's
-correction for all of them, too. p of the others is not corrected. Pairs of one seed in several folders share demonstrations, so
-they know less than as many of different seeds; a run is in one pair only.
+correction for all of them, too. p of the others is not corrected. Pairs of one seed in several folders share
+demonstrations, so they know less than as many of different seeds; a run is in one pair only.
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def rows(found: Sequence[Pair], primary: Collection[str] = PRIMARY) -> list[list
     differences = {figure.key: by_figure(found, figure) for figure in FIGURES}
     judged = [key for key in KEYS if key in primary]
     adjusted = dict(zip(judged, holm([t_p(differences[key]) for key in judged]), strict=True))
-    return [
-        row(figure, differences[figure.key], figure.key in primary, adjusted.get(figure.key)) for figure in FIGURES
-    ]
+    return [row(figure, differences[figure.key], figure.key in primary, adjusted.get(figure.key)) for figure in FIGURES]
 
 
 def by_task(found: Sequence[Pair]) -> list[list[str]]:

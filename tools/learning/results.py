@@ -109,7 +109,7 @@ def robot_minutes(run: Run, env_steps: float, reset_s: float) -> float | None:
     if not hz:
         return None
     ended = sum(steps < env_steps for steps, _ in run.training)
-    return (env_steps / hz + (ended + (env_steps > 0)) * reset_s) / 60
+    return float(env_steps / hz + (ended + (env_steps > 0)) * reset_s) / 60
 
 
 def in_training(run: Run) -> tuple[np.ndarray, np.ndarray]:

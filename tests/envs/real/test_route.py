@@ -155,7 +155,7 @@ def test_an_episode_begins_when_the_arm_stands(make, now):
     motion.go = lambda place: (go(place), legs.append((place, now.now_s)))
     motion.settle = lambda place: (settle(place), legs.append((place, now.now_s)))
     env.reset(seed=0)
-    (via, via_s), (home, home_s), (start, start_s), (stood, stood_s) = legs
+    (via, _), (home, _), (start, start_s), (stood, stood_s) = legs
     assert via == {"x": 0.5} and home == {"x": 0.0, "y": 0.0} and stood == start  # only there it is waited for
     assert 0.2 < stood_s - start_s < 1.2
     assert arm.at == pytest.approx(list(start.values()), abs=STANDS * 2)
