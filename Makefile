@@ -64,6 +64,11 @@ format: $(ready)
 
 setup: $(ready)
 
+# One set-up at a time: a second call waits for the first, and then finds that there is nothing to do.
+ifndef LOCKED
+$(ready): requirements.lock pyproject.toml
+	@$(shell command -v flock >/dev/null && echo flock .venv.lock) $(MAKE) --no-print-directory LOCKED=1 $@
+else
 # .venv.installing is there while .venv is being made or changed: found at the start, it means that an earlier call
 # was interrupted, and .venv is made anew.
 $(ready): requirements.lock pyproject.toml
@@ -89,6 +94,7 @@ else
 endif
 	@$(uv) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 	@touch $@ && rm .venv.installing
+endif
 
 lock:
 	$(uv) pip compile -q pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --only-binary :all: \
@@ -101,5 +107,5 @@ wheel: $(ready)
 	.venv/bin/python tools/setup/wheel.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv.installing build dist site .cache *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv.installing .venv.lock build dist site .cache *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find agent robot_server envs tools tests -name __pycache__ -prune -exec rm -rf {} +
