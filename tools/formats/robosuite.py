@@ -86,7 +86,8 @@ def info_of(attributes: Any, path: Path) -> dict[str, Any]:
     """env_name, robots, control_freq and controller_configs, as far as the file says them.
 
     robosuite's own recordings have env and env_info (controller and robots), robomimic's have env_args.
-    Raises FormatError where no task is named, and where the two contradict each other.
+    Raises FormatError where no task is named, where the two contradict each other, and where rate or
+    robots are none.
     """
     try:
         info = json.loads(attributes.get("env_info", "{}"))
@@ -98,6 +99,11 @@ def info_of(attributes: Any, path: Path) -> dict[str, Any]:
     for key, value in found.items():
         if value is not None and info.get(key) not in (None, value) and key in TOLD:
             raise FormatError(f"{path}: {key} is {info[key]!r:.60} in env_info and {value!r:.60} in env_args")
+    hz, robots = (info.get(key, found.get(key)) for key in ("control_freq", "robots"))
+    if hz is not None and not (isinstance(hz, (int, float)) and 0 < hz < math.inf):
+        raise FormatError(f"{path}: control_freq is {hz!r:.60}; expected actions a second, above 0")
+    if not all(isinstance(one, str) for one in (robots if isinstance(robots, list) else [robots or ""])):
+        raise FormatError(f"{path}: robots is {robots!r:.60}; expected the names of robots")
     return {**found, **info, "env_name": name.decode(errors="replace") if isinstance(name, bytes) else str(name)}
 
 

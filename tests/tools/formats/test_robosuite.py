@@ -1,6 +1,7 @@
 """robosuite's raw recordings: which of them mean the same by an action as envs.sim does."""
 
 import json
+import math
 
 import h5py
 import numpy as np
@@ -132,6 +133,18 @@ def test_item_14_the_states_times_say_the_rate_or_contradict_it(tmp_path):
     path = recording(tmp_path / "b.hdf5", 20, env="Lift", env_info={**info, "control_freq": 10})
     with pytest.raises(UserError, match=r"control_freq is 10, but its states are 1 / 20 s apart"):
         found(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("control_freq", math.nan), ("control_freq", 0), ("control_freq", "fast"), ("control_freq", [20]), ("robots", 7),
+     ("robots", [None])],
+)  # fmt: skip
+@pytest.mark.parametrize("times_hz", [None, 20])
+def test_a_rate_or_robot_that_is_none_is_named(tmp_path, key, value, times_hz):
+    info = {"env_name": "Lift", "env_kwargs": ARGS | {key: value}}
+    with pytest.raises(UserError, match=rf"a\.hdf5: {key} is .*; expected"):
+        found(recording(tmp_path / "a.hdf5", times_hz, env_args=info))
 
 
 @pytest.mark.parametrize("asked", [{"control_hz": 20.0}, {"robot": "Panda"}, {"action": "position"}])
