@@ -65,7 +65,7 @@ class Catalogue:
             "stamp": self._stamp,
             "anew": anew,
             "episodes": changed,
-            "pending": sum("steps" not in each and "error" not in each for each in self._entries.values()),
+            "pending": sum(map(self._unread, self._entries)),
             "unexamined": sum(self._unexamined(name) for name in self._entries),
             "trouble": self.trouble,
         }
@@ -76,12 +76,12 @@ class Catalogue:
             raise UserError(f"{self._place}: no episode is called '{name[:100]}'")
         return name
 
-    async def refresh(self, name: str) -> dict[str, Any]:
-        """The entry of an episode that has just been edited, read anew."""
+    async def refresh(self, names: list[str]) -> list[dict[str, Any]]:
+        """The entries of episodes that have just been edited, read anew."""
         await self._scan()
-        if "steps" not in self._entries[self.known(name)]:
-            self._take_figures(await self._worker.ask("figures", [name]))
-        return self._entries[name]
+        while missing := [name for name in map(self.known, names) if self._unread(name)]:
+            self._take_figures(await self._worker.ask("figures", missing))
+        return [self._entries[name] for name in names]
 
     async def run(self) -> None:
         """Fill in what is missing; for ever."""
@@ -107,7 +107,7 @@ class Catalogue:
 
     async def _fill(self) -> None:
         while True:
-            missing = [name for name, each in self._entries.items() if "steps" not in each and "error" not in each]
+            missing = [name for name in self._entries if self._unread(name)]
             if missing:
                 found = await self._worker.ask("figures", missing[:BATCH])
                 self._take_figures(found)
@@ -122,6 +122,9 @@ class Catalogue:
             if time.monotonic() - self._saved_s > SAVE_S:
                 await self._compare()
                 await self._save()
+
+    def _unread(self, name: str) -> bool:
+        return not self._entries[name].keys() & {"steps", "error"}
 
     def _unexamined(self, name: str) -> bool:
         entry = self._entries[name]

@@ -1,4 +1,4 @@
-"""Edits of recorded episodes from the page: tools.edit, and each of them can be taken back, one after another.
+"""Edits of recorded episodes from the page: tools.edit, of one or many, and each can be taken back, one after another.
 
 The originals are in originals/ as after `python -m tools.edit`. For what lies between them and now, the file that an
 edit replaced is kept open: it takes no name, and is gone when the page's server ends.
@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from agent.files import sync_folder, written
-from agent.spec import UserError
+from agent.spec import UserError, plural
 from tools import edit
 
 DEEDS = ("success", "failure", "cut", "drop", "undo")
-MOST = 100  # edits that can be taken back; each holds a file open
-
+MOST = 100  # edits that can be taken back
+MOST_EPISODES = 300  # of all of these together: each may hold a file open
 
 State = tuple[int, int] | None
 
 
 @dataclass
 class Before:
-    """What an episode was before an edit. file: its content, None where it was dropped. original: whether there was
-    one. state: of its file then (see _state); after: what the edit left.
+    """What an episode was before an edit. file: its content, None where it was dropped, or its original has it then.
+    original: whether there was one. state: of its file then (see _state); after: what the edit left.
     """
 
     path: Path
@@ -40,92 +42,117 @@ class Edits:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count(1)
-        self._before: dict[int, Before] = {}
+        self._before: dict[int, list[Before]] = {}
 
-    def do(self, asked: object) -> tuple[int, str]:
-        """{"name", "do": of DEEDS, "first", "end": of a cut}, or {"do": "back", "edit": number}: takes that edit back.
+    def do(self, asked: object) -> tuple[int, list[str]]:
+        """{"names", "do": of DEEDS, "first", "end": of a cut}, or {"do": "back", "edit": number}: takes that edit back.
 
-        Returns the edit's number and the file's name. Raises UserError, and has changed nothing then.
+        Returns the edit's number and the files' names. All of the episodes are edited or, with a UserError, none.
         """
         if isinstance(asked, dict) and asked.get("do") == "back":
             return self._back(asked.get("edit"))
-        if not isinstance(asked, dict) or asked.get("do") not in DEEDS or not isinstance(asked.get("name"), str):
-            raise UserError("a name, and one of " + ", ".join(DEEDS))
+        names = _names(asked)
+        if not isinstance(asked, dict) or asked.get("do") not in DEEDS or not names:
+            raise UserError("a list of names, and one of " + ", ".join(DEEDS))
+        ends = [asked.get(end) for end in ("first", "end")]
+        if asked["do"] == "cut" and not (len(names) == 1 and all(type(end) is int for end in ends)):
+            raise UserError("a cut has one episode and two numbers")
+        if len(names) > MOST_EPISODES:
+            raise UserError(f"{plural(len(names), 'episode')} in one edit: {MOST_EPISODES} at most")
         with edit.claimed(self._folder):
-            path, deed = edit.find(self._folder, asked["name"]), asked["do"]
-            before = self._now(path)
-            try:
-                if deed == "cut":
-                    if not all(type(asked.get(end)) is int for end in ("first", "end")):
-                        raise UserError("a cut has two numbers")
-                    edit.cut(path, asked["first"], asked["end"])
-                elif deed == "drop":
-                    edit.drop(path)
-                elif deed == "undo":
-                    edit.undo(path)
-                else:
-                    edit.mark(path, deed)
-            except BaseException:
-                _close(before)
-                raise
-            return self._keep(before), path.name
+            paths = dict.fromkeys(edit.find(self._folder, name) for name in names)
+            return self._all([(path, partial(_edit, path, asked)) for path in paths])
 
-    def _back(self, number: Any) -> tuple[int, str]:
-        before = self._before.get(number) if type(number) is int else None
-        if before is None:
+    def _back(self, number: Any) -> tuple[int, list[str]]:
+        befores = self._before.get(number) if type(number) is int else None
+        if befores is None:
             raise UserError("this edit cannot be taken back any more; Original restores what was recorded")
-        path = before.path
-        with edit.claimed(self._folder), edit.named(path):
-            if _state(path) != before.after:
-                raise UserError(f"{path.name}: has been changed since by somebody else; it stays as it is")
-            now = self._now(path)
-            try:
-                self._restore(before)
-            except BaseException:
-                _close(now)
-                raise
-        _close(self._before.pop(number))
-        for each in self._before.values():  # the same content is in another file now
-            if each.path == path and each.after == before.state:
-                each.after = _state(path)
-        return self._keep(now), path.name
+        with edit.claimed(self._folder):
+            for before in befores:
+                with edit.named(before.path):
+                    if _state(before.path) != before.after:
+                        name = before.path.name
+                        raise UserError(f"{name}: has been changed since by somebody else; it stays as it is")
+            done = self._all([(before.path, partial(_restore, before)) for before in befores])
+        self._before.pop(number, None)
+        _close(befores)
+        for each in itertools.chain.from_iterable(self._before.values()):
+            for before in befores:  # the same content is in another file now
+                if each.path == before.path and each.after == before.state:
+                    each.after = _state(each.path)
+        return done
 
-    def _restore(self, before: Before) -> None:
-        path = before.path
-        if not before.original:  # the first edit: it was what was recorded
-            edit.undo(path)
-            return
-        if path.exists():
-            edit.keep_original(path)
-        if before.file is None:
-            path.unlink(missing_ok=True)
-            sync_folder(path.parent)
-        else:
-            before.file.seek(0)
-            with written(path) as file:
-                shutil.copyfileobj(before.file, file)
-
-    def _now(self, path: Path) -> Before:
-        with edit.named(path):
-            file = path.open("rb") if path.exists() else None
-            return Before(path, file, (path.parent / edit.ORIGINALS / path.name).exists(), _state(path))
-
-    def _keep(self, before: Before) -> int:
-        before.after, number = _state(before.path), next(self._numbers)
-        self._before[number] = before
-        while len(self._before) > MOST:
+    def _all(self, work: Sequence[tuple[Path, Callable[[], None]]]) -> tuple[int, list[str]]:
+        """Do `work`, each on its file, as one edit. When a part of it fails, the parts before it are taken back."""
+        done: list[Before] = []
+        try:
+            for path, act in work:
+                done.append(_now(path))
+                act()
+        except BaseException:
+            for before in reversed(done):
+                if _state(before.path) != before.state:
+                    _restore(before)
+            _close(done)
+            raise
+        for before in done:
+            before.after = _state(before.path)
+        self._before[number := next(self._numbers)] = done
+        while len(self._before) > MOST or sum(map(len, self._before.values())) > MOST_EPISODES:
             _close(self._before.pop(next(iter(self._before))))
-        return number
+        return number, [before.path.name for before in done]
 
     def close(self) -> None:
-        for before in self._before.values():
-            _close(before)
+        for befores in self._before.values():
+            _close(befores)
         self._before.clear()
 
 
-def _close(before: Before) -> None:
-    if before.file:
-        before.file.close()
+def _names(asked: object) -> list[str]:
+    """Those of its "names"; [] where it has no such list."""
+    names = asked.get("names") if isinstance(asked, dict) else None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+def _edit(path: Path, asked: dict[str, Any]) -> None:
+    deed = asked["do"]
+    if deed == "cut":
+        edit.cut(path, asked["first"], asked["end"])
+    elif deed == "drop":
+        edit.drop(path)
+    elif deed == "undo":
+        edit.undo(path)
+    else:
+        edit.mark(path, deed)
+
+
+def _now(path: Path) -> Before:
+    with edit.named(path):
+        original = (path.parent / edit.ORIGINALS / path.name).exists()
+        file = path.open("rb") if original and path.exists() else None
+        return Before(path, file, original, _state(path))
+
+
+def _restore(before: Before) -> None:
+    path = before.path
+    if not before.original:  # the first edit: it was what was recorded
+        edit.undo(path)
+        return
+    if path.exists():
+        edit.keep_original(path)
+    if before.file is None:
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    else:
+        before.file.seek(0)
+        with written(path) as file:
+            shutil.copyfileobj(before.file, file)
+
+
+def _close(befores: Sequence[Before]) -> None:
+    for before in befores:
+        if before.file:
+            before.file.close()
 
 
 def _state(path: Path) -> State:

@@ -65,8 +65,8 @@ class Episodes:
         if not self._catalogue.own:
             raise UserError("these episodes are not in a folder of ours; tools.convert makes one that can be edited")
         async with self._one_at_a_time:
-            number, name = await asyncio.to_thread(self._edits.do, asked)
-            return {"edit": number, "entry": finite(await self._catalogue.refresh(name))}
+            number, names = await asyncio.to_thread(self._edits.do, asked)
+            return {"edit": number, "entries": finite(await self._catalogue.refresh(names))}
 
     async def _numbers(self, request: web.Request) -> web.Response:
         told = await self._reader.ask("numbers", self._catalogue.known(request.match_info["name"]))

@@ -30,6 +30,10 @@ def names(page):
     return page.locator(".episode .name").all_text_contents()
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.hdf5")}
+
+
 def opened(page, name):
     page.wait_for_selector(f"#name:text-is('{name}')")
     shown = "[...document.querySelectorAll('#views canvas')].map((canvas) => Number(canvas.dataset.step ?? -1))"
@@ -78,6 +82,64 @@ def test_a_failed_episode_is_found_cut_relabelled_and_all_of_it_undone(recorded,
     until(lambda: len(read_episode(path)) < len(whole))
     recorded.click("#original")
     until(lambda: len(read_episode(path)) == len(whole))
+
+
+def ticked(page):
+    """Names of the selected episodes in view."""
+    return page.locator(".episode[aria-selected=true] .name").all_text_contents()
+
+
+@by_browser
+def test_several_are_selected_edited_and_undone_as_one(recorded, folder):
+    every, before = [f"episode_00000{number}" for number in range(6)], contents(folder)
+    assert recorded.is_hidden("#several")
+    recorded.click(".tick >> nth=0")
+    recorded.click(".episode >> nth=2", modifiers=["Shift"])
+    recorded.click(".episode >> nth=4", modifiers=["Control"])
+    assert ticked(recorded) == [every[0], every[1], every[2], every[4]]
+    assert recorded.inner_text("#ticked") == "4 selected" and recorded.is_visible("#none")  # none has been opened
+    recorded.click(".tick >> nth=1")
+    recorded.click("#several [data-deed=failure]")
+    wanted = [every[0], every[2], every[4]]
+    recorded.wait_for_selector("#progress:text-is('3 episodes: marked failure')")
+    marked = [path.stem for path in sorted(folder.glob("*.hdf5")) if read_episode(path).meta.get("marked") == "failure"]
+    assert marked == wanted == ticked(recorded)
+    recorded.click("#several [data-deed=drop]")
+    until(lambda: sorted(contents(folder)) == [f"{every[number]}.hdf5" for number in (1, 3, 5)])
+    until(lambda: "dropped, 3 episodes" in recorded.get_attribute("#undo", "title"))
+    recorded.keyboard.press("u")
+    recorded.keyboard.press("u")
+    until(lambda: contents(folder) == before)
+    until(lambda: recorded.is_disabled("#undo"))
+
+
+@by_browser
+def test_several_are_selected_and_edited_by_keyboard_alone(recorded, folder):
+    before = contents(folder)
+    recorded.locator("#list").focus()
+    recorded.keyboard.press("ArrowDown")
+    recorded.keyboard.press("Shift+ArrowDown")
+    assert ticked(recorded) == ["episode_000000", "episode_000001"]
+    recorded.keyboard.press("ArrowDown")
+    recorded.keyboard.press("ArrowDown")
+    recorded.keyboard.press("s")
+    recorded.keyboard.press("ArrowUp")
+    assert ticked(recorded) == ["episode_000000", "episode_000001", "episode_000003"]
+    recorded.keyboard.press("Delete")
+    until(lambda: len(contents(folder)) == 3 and "episode_000002.hdf5" in contents(folder))
+    recorded.keyboard.press("Control+z")
+    until(lambda: contents(folder) == before)
+    recorded.keyboard.press("Escape")
+    assert ticked(recorded) == [] and recorded.is_hidden("#several")
+    recorded.keyboard.press("Control+a")
+    assert len(ticked(recorded)) == 6
+    recorded.click("[data-outcome=success]")  # what is not shown is not selected
+    until(lambda: 0 < len(names(recorded)) < 6)
+    assert ticked(recorded) == names(recorded)
+    shown = ticked(recorded)
+    recorded.keyboard.press("n")
+    until(lambda: not any(read_episode(folder / f"{name}.hdf5").succeeded for name in shown))
+    until(lambda: names(recorded) == [] and recorded.is_hidden("#several"))
 
 
 @by_browser
@@ -180,8 +242,9 @@ def ask(url, *requests):
 
 def test_edits_from_other_sites_and_bad_requests_are_refused(arm, folder, start_panel):
     url = start_panel(arm.control.address, "--episodes", str(folder))
-    ours, drop = url.rstrip("/"), {"name": "episode_000000", "do": "drop"}
-    wrong = [{**drop, "name": "../demos/episode_000000"}, {**drop, "do": "purge"}, [], {"name": 3, "do": "drop"}]
+    ours, drop = url.rstrip("/"), {"names": ["episode_000000"], "do": "drop"}
+    wrong = [{**drop, "names": ["../demos/episode_000000"]}, {**drop, "do": "purge"}, [], {"names": [3], "do": "drop"}]
+    wrong += [{"name": "episode_000000", "do": "drop"}, {**drop, "names": ["episode_000000", "episode_000077"]}]
     wrong += [{"do": "back", "edit": 7}, {"do": "back", "edit": [1]}, {**drop, "do": "cut", "first": 0, "end": "3"}]
     posts = [("POST", "api/episodes", asked, ours) for asked in wrong]
     refused = ask(url, ("GET", "api/episodes", None, ""), *posts)[1:]
@@ -206,7 +269,8 @@ def test_edits_from_other_sites_and_bad_requests_are_refused(arm, folder, start_
         ("GET", f"api/episodes/{name}/picture", None, ""),
         ("GET", f"api/episodes/{name}/frames?first=0&count=999999", None, ""),
     )
-    assert status == 200 and told["entry"]["marked"] == "failure" and told["entry"]["edited"]
+    (entry,) = told["entries"]
+    assert status == 200 and entry["marked"] == "failure" and entry["edited"]
     assert image.startswith(b"\xff\xd8") and frames[4:6] == b"\xff\xd8"
 
 

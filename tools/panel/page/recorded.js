@@ -1,11 +1,12 @@
 // The page of recorded episodes: the list beside the chosen one. What is done to an episode is tools.edit's.
 
-import { Edits } from "./recorded_edits.js";
+import { called, Edits } from "./recorded_edits.js";
 import { Episode } from "./recorded_episode.js";
 import { chosen, fromHash, kinds, toHash } from "./recorded_filter.js";
 import { Form } from "./recorded_form.js";
 import { List } from "./recorded_list.js";
 import { listed } from "./recorded_requests.js";
+import { Ticks } from "./recorded_several.js";
 
 /** @typedef {import("./recorded_requests.js").Entry} Entry */
 
@@ -19,8 +20,9 @@ let boot = "", stamp = 0, editable = false, failed = "", said = "", saidUntil = 
 const begun = fromHash(location.hash);
 
 const fail = (/** @type {unknown} */ error) => alertWith(error instanceof Error ? error.message : String(error));
-const list = new List($("list"), $("rows"), open);
 const edits = new Edits(edited, fail);
+const ticks = new Ticks(edits, () => list.draw(), say);
+const list = new List($("list"), $("rows"), open, ticks);
 const episode = new Episode(edits, fail);
 const form = new Form(begun.filter, () => { remember(); showList(); });
 
@@ -55,13 +57,14 @@ function close() {
   $("list").focus();
 }
 
-/** @param {Entry} entry @param {string} words */
-function edited(entry, words) {
-  entries.set(entry.name, entry);
+/** @param {Entry[]} changed @param {string} words */
+function edited(changed, words) {
+  for (const entry of changed) entries.set(entry.name, entry);
   alertWith("");
-  say(`${entry.name.replace(/\.hdf5$/, "")}: ${words}`);
+  say(`${called(changed.map(({ name }) => name))}: ${words}`);
   showList();
-  open(entry.name);
+  if (changed.length === 1) open(changed[0].name);
+  else for (const entry of changed) if (entry.name === list.name) episode.show(entry, editable);
   look();
 }
 
@@ -95,7 +98,7 @@ function take(told) {
     }
   }
   ({ boot, stamp } = told);
-  editable = told.source.editable;
+  editable = ticks.able = told.source.editable;
   document.title = `${told.source.name}: recorded episodes`;
   if (told.trouble) alertWith(told.trouble);
   if (performance.now() >= saidUntil) said = "";
@@ -137,8 +140,9 @@ const KEYS = {
   arrowright: ({ shiftKey }) => episode.go(shiftKey ? 10 : 1),
   home: () => episode.go(-Infinity),
   end: () => episode.go(Infinity),
-  arrowup: () => list.move(-1),
-  arrowdown: () => list.move(1),
+  arrowup: ({ shiftKey }) => step(-1, shiftKey),
+  arrowdown: ({ shiftKey }) => step(1, shiftKey),
+  s: ({ shiftKey }) => { if (shiftKey) ticks.upTo(list.name, list.name); else ticks.toggle(list.name); },
   "-": () => episode.changeSpeed(-1),
   "+": () => episode.changeSpeed(1),
   "=": () => episode.changeSpeed(1),
@@ -147,21 +151,39 @@ const KEYS = {
   i: () => episode.chooseIdle(),
   k: () => episode.keep(),
   x: () => episode.remove(),
-  y: () => episode.do("success"),
-  n: () => episode.do("failure"),
-  delete: () => episode.do("drop"),
+  y: () => judge("success"),
+  n: () => judge("failure"),
+  delete: () => judge("drop"),
   u: () => edits.undo(),
   "/": () => $("f-text").focus(),
   "?": () => dialog.showModal(),
-  escape: () => { if (timeline.selection) timeline.select(null); else close(); },
+  escape: () => { if (ticks.names.size) ticks.clear(); else if (timeline.selection) timeline.select(null); else close(); },
 };
 const ALONE = new Set(["arrowup", "arrowdown", "/", "?", "u"]); // of use without an open episode
+const OF_SEVERAL = new Set(["y", "n", "delete", "escape"]); // also while several are selected
+
+/** @param {number} by @param {boolean} ticking */
+function step(by, ticking) {
+  if (ticking) ticks.add(list.name);
+  list.move(by);
+  if (ticking) ticks.add(list.name);
+}
+
+/** Of the selected episodes, or of the open one. @param {"success" | "failure" | "drop"} deed */
+function judge(deed) {
+  if (ticks.names.size) ticks.do(deed); else episode.do(deed);
+}
 
 document.addEventListener("keydown", (event) => {
   const key = event.key.toLowerCase(), target = /** @type {HTMLElement} */ (event.target);
   if (dialog.open) return;
   if ((event.ctrlKey || event.metaKey) && key === "z" && !target.matches("input[type=search], input[inputmode]")) {
     if (event.shiftKey) edits.redo(); else edits.undo();
+    event.preventDefault();
+    return;
+  }
+  if ((event.ctrlKey || event.metaKey) && key === "a" && !target.matches("input, select")) {
+    ticks.all();
     event.preventDefault();
     return;
   }
@@ -173,7 +195,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (target.matches("select, input[type=range]") && key.startsWith("arrow")) return;
   if (target.matches("select, button, summary, a") && (key === " " || key === "enter")) return;
-  if (!(key in KEYS) || !list.name && !ALONE.has(key)) return;
+  if (!(key in KEYS) || !list.name && !ALONE.has(key) && !(ticks.names.size && OF_SEVERAL.has(key))) return;
   KEYS[key](event);
   event.preventDefault();
 });

@@ -1,12 +1,15 @@
-// What is done to an episode, and how it is taken back: the server keeps what was before each edit.
+// What is done to one or several episodes, and how it is taken back: the server keeps what was before each edit.
 
 import { change } from "./recorded_requests.js";
 
 /** @typedef {import("./recorded_requests.js").Entry} Entry */
-/** @typedef {{edit: number, name: string, words: string}} Done */
+/** @typedef {{edit: number, names: string[], words: string}} Done */
+
+/** @param {string[]} names */
+export const called = (names) => names.length === 1 ? names[0].replace(/\.hdf5$/, "") : `${names.length} episodes`;
 
 export class Edits {
-  /** @param {(entry: Entry, words: string) => void} done called after each edit @param {(error: unknown) => void} fail */
+  /** @param {(entries: Entry[], words: string) => void} done called after each edit @param {(error: unknown) => void} fail */
   constructor(done, fail) {
     this.done = done;
     this.fail = fail;
@@ -25,12 +28,12 @@ export class Edits {
   /** @param {() => Promise<void>} job */
   next(job) { this.turn = this.turn.then(job); }
 
-  /** @param {string} name @param {string} deed of tools.edit @param {string} words what it is called @param {object} [more] */
-  do(name, deed, words, more = {}) {
+  /** All of them as one edit. @param {string[]} names @param {string} deed of tools.edit @param {string} words what it is called @param {object} [more] */
+  do(names, deed, words, more = {}) {
     this.next(async () => {
-      const edit = await this.send({ name, do: deed, ...more }, words);
+      const edit = await this.send({ names, do: deed, ...more }, words);
       if (!edit) return;
-      this.undos.push({ edit, name, words });
+      this.undos.push({ edit, names, words });
       this.redos = [];
       this.tell();
     });
@@ -52,8 +55,8 @@ export class Edits {
   /** @param {object} asked @param {string} words @returns {Promise<number>} the edit's number; 0 when it was refused */
   async send(asked, words) {
     try {
-      const { edit, entry } = await change(asked);
-      this.done(entry, words);
+      const { edit, entries } = await change(asked);
+      this.done(entries, words);
       return edit;
     } catch (error) {
       this.fail(error);
@@ -62,7 +65,7 @@ export class Edits {
   }
 
   tell() {
-    const name = (/** @type {Done | undefined} */ done) => done ? `${done.words}, ${done.name}` : "";
+    const name = (/** @type {Done | undefined} */ done) => done ? `${done.words}, ${called(done.names)}` : "";
     this.undoButton.disabled = !this.undos.length;
     this.redoButton.disabled = !this.redos.length;
     this.undoButton.title = `Ctrl+Z or U${this.undos.length ? `: ${name(this.undos.at(-1))}` : ""}`;

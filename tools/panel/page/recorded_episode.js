@@ -231,7 +231,7 @@ export class Episode {
     const usable = { success: "success", failure: "failure", cut: "keep", drop: "drop", undo: "original" }[deed];
     if (!entry || !this.editable || deed !== "cut" && button(usable).disabled) return;
     const words = { success: "marked success", failure: "marked failure", cut: "cut", drop: "dropped", undo: "restored" }[deed];
-    this.edits.do(entry.name, deed, words, more);
+    this.edits.do([entry.name], deed, words, more);
   }
 
   /** @param {number} by */

@@ -4,6 +4,7 @@ import { address, ask } from "./recorded_requests.js";
 import { kinds } from "./recorded_filter.js";
 
 /** @typedef {import("./recorded_requests.js").Entry} Entry */
+/** @typedef {import("./recorded_several.js").Ticks} Ticks */
 
 const ROW = 68; // pixels, as in recorded.css
 const BEYOND = 4; // rows above and below the view
@@ -70,11 +71,12 @@ export function verdict(entry) {
 }
 
 export class List {
-  /** @param {HTMLElement} area @param {HTMLElement} rows @param {(name: string) => void} open */
-  constructor(area, rows, open) {
+  /** @param {HTMLElement} area @param {HTMLElement} rows @param {(name: string) => void} open @param {Ticks} ticks */
+  constructor(area, rows, open, ticks) {
     this.area = area;
     this.rows = rows;
     this.open = open;
+    this.ticks = ticks;
     /** @type {Entry[]} */
     this.entries = [];
     this.name = ""; // of the open episode
@@ -87,6 +89,7 @@ export class List {
   /** @param {Entry[]} entries */
   show(entries) {
     this.entries = entries;
+    this.ticks.show(entries);
     this.rows.style.height = `${ROW * entries.length}px`;
     this.draw();
   }
@@ -134,7 +137,8 @@ export class List {
       row.style.top = `${ROW * place}px`;
       row.setAttribute("aria-posinset", String(place + 1));
       row.setAttribute("aria-setsize", String(this.entries.length));
-      row.setAttribute("aria-selected", String(name === this.name));
+      row.setAttribute("aria-selected", String(this.ticks.names.has(name)));
+      row.setAttribute("aria-current", String(name === this.name));
     }
     const active = this.made.get(this.name);
     if (active) this.area.setAttribute("aria-activedescendant", active.row.id);
@@ -148,7 +152,8 @@ export class List {
     row.setAttribute("role", "option");
     row.dataset.name = entry.name;
     if (entry.dropped) row.classList.add("dropped");
-    const image = document.createElement("img"), [word, kind] = verdict(entry);
+    const image = document.createElement("img"), tick = part("span", "", "tick"), [word, kind] = verdict(entry);
+    tick.hidden = !this.ticks.able;
     image.alt = "";
     if (entry.images) showPicture(entry, image, signal);
     line.append(part("span", entry.name.replace(/\.hdf5$/, ""), "name"), part("span", word, `verdict ${kind}`));
@@ -157,8 +162,13 @@ export class List {
     for (const each of kinds(entry)) flags.append(part("span", each, "flag"));
     if (entry.edited && !entry.dropped) flags.append(part("span", "edited", "flag quiet"));
     words.append(flags);
-    row.append(image, words);
-    row.addEventListener("click", () => this.open(entry.name));
+    row.append(tick, image, words);
+    row.addEventListener("mousedown", (event) => { if (event.shiftKey) event.preventDefault(); }); // selects no text
+    row.addEventListener("click", (event) => {
+      if (event.shiftKey) this.ticks.upTo(entry.name, this.name);
+      else if (event.ctrlKey || event.metaKey || event.target === tick) this.ticks.toggle(entry.name);
+      else this.open(entry.name);
+    });
     return row;
   }
 }

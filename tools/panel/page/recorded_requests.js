@@ -75,5 +75,5 @@ export const listed = async (since, boot) => (await ask(`${BASE}?since=${since}&
 /** @param {string} name @param {AbortSignal} signal @returns {Promise<Numbers>} */
 export const numbers = async (name, signal) => (await ask(address(name, "numbers"), { signal })).json();
 
-/** @param {object} asked @returns {Promise<{edit: number, entry: Entry}>} */
+/** @param {object} asked @returns {Promise<{edit: number, entries: Entry[]}>} */
 export const change = async (asked) => (await ask(BASE, { method: "POST", body: JSON.stringify(asked) })).json();
