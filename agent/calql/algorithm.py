@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from agent.calql.adam import Adam
+from agent.calql.critics import Critics
 from agent.calql.gradient_clipping import clip
 from agent.calql.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.config import CalQLConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
-from agent.networks import Critics, TanhNormal
+from agent.networks import TanhNormal
 from agent.policy import Policy
 from agent.spec import Spec, UserError
 

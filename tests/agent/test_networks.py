@@ -14,8 +14,9 @@ import torchvision
 from torch import nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
+from agent.calql.critics import Critics
 from agent.config import NetworkConfig
-from agent.networks import Actor, Critics, Encoder, ImageEncoder, SpatialSoftmax, TanhNormal
+from agent.networks import Actor, Encoder, ImageEncoder, SpatialSoftmax, TanhNormal
 from agent.spec import Spec, UserError
 
 RESNET = NetworkConfig(encoder="resnet18", features=8)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from agent.calql.algorithm import CalQL, Weights
+from agent.calql.critics import Critics
 from agent.calql.losses import (
     calibrated,
     conservative_difference,
@@ -27,7 +28,7 @@ from agent.calql.losses import (
 )
 from agent.config import CalQLConfig, NetworkConfig, RewardConfig
 from agent.data.replay_buffer import Batch, Replay
-from agent.networks import Critics, TanhNormal
+from agent.networks import TanhNormal
 from agent.spec import Spec, UserError
 
 E, B, N, A = 3, 4, 5, 2

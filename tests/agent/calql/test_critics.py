@@ -1,0 +1,68 @@
+"""Critics one by one, as on a CPU, against the same critics in plain autograd, as when compiled or on a GPU."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from agent.calql import critics as module
+from agent.calql.critics import Critics
+
+
+@pytest.fixture
+def critics(network, layer_norm):
+    torch.manual_seed(0)
+    found = Critics(6, 2, dataclasses.replace(network, critics=4, critic_layer_norm=layer_norm))
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return found
+
+
+def gradients(critics, loss, members=None, frozen=False):
+    """Values, then what loss(values) gives features, actions and, unless frozen, the parameters."""
+    g = torch.Generator().manual_seed(1)
+    inputs = [torch.randn(5, 6, generator=g), torch.rand(5, 7, 2, generator=g)]
+    inputs = [value.to(critics.weights[0].dtype).requires_grad_() for value in inputs]
+    values = critics(*inputs, members, frozen)
+    return values, *torch.autograd.grad(loss(values), [*inputs, *([] if frozen else critics.parameters())])
+
+
+LOSSES = {
+    "every row": lambda q: q.square().sum(),
+    "half of the rows": lambda q: torch.maximum(q, q.detach().median()).square().sum(),
+    "the least critic": lambda q: q.amin(0).sum(),
+    "no row": lambda q: 0 * q.sum(),
+}
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("arguments", [(), (torch.tensor([2, 0]),), (None, True)], ids=["all", "two", "frozen"])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_gradients_are_those_of_plain_autograd(critics, loss, arguments, dtype, tolerance, monkeypatch):
+    critics.to(dtype)
+    own = gradients(critics, loss, *arguments)
+    monkeypatch.setattr(module, "one_by_one", lambda features: False)
+    for mine, plain in zip(own, gradients(critics, loss, *arguments), strict=True):
+        assert (mine - plain).abs().max() <= tolerance * max(1, plain.abs().max())
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_rows_without_gradient_cost_no_products(critics):
+    features, actions = torch.randn(50, 6), torch.rand(50, 7, 2)
+    costs = []
+    for mask in (torch.ones(4, 50, 7), (torch.arange(50) % 2).float()[:, None]):
+        loss = (critics(features, actions) * mask).sum()
+        with FlopCounterMode(display=False) as counter:
+            loss.backward()
+        costs.append(counter.get_total_flops())
+    assert 0.4 < costs[1] / costs[0] < 0.6
+
+
+@pytest.mark.parametrize("layer_norm", [False])
+def test_nan_gradients_are_no_zeros(critics):
+    values = critics(torch.randn(5, 6), torch.rand(5, 7, 2))
+    found = torch.autograd.grad(values.sum() * torch.nan, list(critics.parameters()))
+    assert all(gradient.isnan().any() for gradient in found)
