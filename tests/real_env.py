@@ -16,7 +16,9 @@ class InProcess:
     def __init__(self, setup, arm):
         self.setup, self.guard = setup, Guard(setup, arm)
         self.axes, self.first = arm.axes, self.guard.connect()
-        self.state, self.hold, self.clear = self.guard.state, self.guard.hold, self.guard.clear
+        self.state, self.hold, self.clear, self.stand = (
+            getattr(self.guard, word) for word in ("state", "hold", "clear", "stand")
+        )
 
     def scene(self, seed, paused):
         return self.guard.scene(seed)

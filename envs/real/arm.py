@@ -53,7 +53,8 @@ class Arm(Protocol):
 
     ConnectionError and TimeoutError say that a reply was lost: that is bridged for `coast_s`, by trying again; of
     `connect`, by `disconnect` and another `connect`. An arm that goes on without a reply counts it in an attribute
-    `lost`, so that the time it took is bridged, too.
+    `lost`, so that the time it took is bridged, too. One whose motors give way under load, as position servos do, has
+    an attribute `sags`, True: held while it stands, it then gets the target that it had.
     """
 
     axes: tuple[str, ...]  # their names; known before `connect`

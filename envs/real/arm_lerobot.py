@@ -36,6 +36,8 @@ RETRIES = 2  # of what is asked once, at connect and disconnect
 class LeRobotArm:
     """kind: a type of robot that LeRobot knows. Raises ValueError for another, for bad options, and without LeRobot."""
 
+    sags = True  # most of its arms have position servos
+
     def __init__(self, kind: str, **options: Any) -> None:
         robots = load("robots")
         config = configuration(robots.RobotConfig, "robot", kind, options)

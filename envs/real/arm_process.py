@@ -6,6 +6,7 @@ multiprocessing.connection (the two are one program). Asked is always by the rob
   command requested sent_s -> begun, target, State   through the filter, to the driver
   state                 -> State
   hold                  -> State             the arm stands still, until the next command
+  stand                 -> State             where that begins: somebody may have moved the arm
   scene seed            -> State             for arms that can rearrange the scene (reset_scene)
   clear                 -> State             a person has looked: go on after an error
   park                  -> str               lead it to the pose `park`; why it is not there; any message stops it
@@ -34,9 +35,10 @@ import numpy as np
 
 from envs.real.arm import ArmError, State, make_arm
 from envs.real.claim import Claim
-from envs.real.guard import Guard, Setup
+from envs.real.guard import Guard
 from envs.real.park import park
 from envs.real.realtime import real_time
+from envs.real.setup import Setup
 from envs.start import module_command
 
 CONNECT_S = 60.0  # an arm may take so long to get ready
@@ -55,6 +57,7 @@ def serve(connection: Connection, guard: Guard, claim: Claim) -> None:
         "state": guard.state,
         "scene": guard.scene,
         "hold": guard.hold,
+        "stand": guard.stand,
         "clear": guard.clear,
         "park": lambda: parked(connection, guard),
     }
@@ -212,6 +215,10 @@ class ArmProcess:
     def hold(self) -> State:
         """Raises ArmError, and the arm is held then too."""
         return self._state("hold")
+
+    def stand(self) -> State:
+        """Where the next command begins, as its target. Raises ArmError."""
+        return self._state("stand")
 
     def scene(self, seed: int, paused: Callable[[float], object] = time.sleep) -> State:
         """Let the arm's driver put the scene back, SCENE_S at most. paused: waits for so long. Raises ArmError."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from envs.real.guard import Setup
+from envs.real.setup import Setup
 from envs.runtime import runtime_folder
 
 NOTICE_S = 1.0  # within which a process notices that its robot server has gone

@@ -165,7 +165,7 @@ class RealEnv(gymnasium.Env, PacedEnv):
             raise ValueError(f"action must be {self._size} numbers, not of the shape {action.shape}")
         with self._faults():
             if self._motion.held:  # it may have been moved by hand: it does not go back
-                self._motion.rest(self._arm.state())
+                self._motion.rest(self._arm.stand())
             requested = self._actions.requested(action, self.target)
             latency_s = time.monotonic() - self._seen_s
             begun, _ = self._motion.command(requested)

@@ -19,48 +19,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from envs.real.arm import Arm, ArmError, State
 from envs.real.contact import Contact, MotorError
-from envs.real.effort import EffortLimits, measured
+from envs.real.effort import measured
 from envs.real.lost_replies import CONNECT_TRIES, LOST, Bridge
-from envs.real.park import Park
-from envs.real.safety_filter import Filter, Limits
+from envs.real.safety_filter import Filter
 from envs.real.setpoints import Setpoints
+from envs.real.setup import Setup
 from envs.real.standing import leap
 
 T = TypeVar("T")
 HOLD_RETRY_S = 0.02  # between two tries to hold after an error
+MOVED = 1.5  # times its sag from where it was held: it was moved by hand
 LEAP_S, LOOK_S = 0.2, 0.02  # an arm is watched for so long after its torque came on, so often
-
-
-@dataclass(frozen=True)
-class Setup:
-    """kind, options: of make_arm. setpoint_hz: targets are reached in so many even steps a second; 0: at once.
-
-    lag, squeeze, press, stuck_s, effort: see envs.real.contact. coast_s: lost replies are bridged so long; 0: none.
-    """
-
-    kind: str
-    options: Mapping[str, Any]
-    limits: Limits
-    period_s: float
-    watchdog_s: float
-    release_s: float
-    setpoint_hz: float
-    lag: np.ndarray
-    stuck_s: float
-    realtime: bool = True
-    coast_s: float = 0.0
-    squeeze: np.ndarray | None = None  # None: no axis grips
-    press: np.ndarray | None = None  # None: none is relaxed
-    effort: EffortLimits = EffortLimits()
-    park: Park | None = None
 
 
 class Guard:
@@ -79,6 +56,8 @@ class Guard:
         self._way = Setpoints(setup.setpoint_hz, self.filter.position)
         self._contact = Contact(arm.axes, setup.lag, setup.stuck_s, setup.squeeze, setup.press, setup.effort)
         self._bridges = {kind: Bridge(setup.coast_s) for kind in ("read", "write", "hold")}
+        self._sag = np.zeros(len(arm.axes)) if setup.sag is None else setup.sag
+        self._grips = np.zeros(len(arm.axes), bool) if setup.squeeze is None else np.isfinite(setup.squeeze)
         self._last: State | None = None
         self._grace_s = 0.0  # what lost replies took since the last command: no sign of a robot server that is away
 
@@ -125,7 +104,7 @@ class Guard:
         state = self._measure() if self._held else self._state()
         now_s = time.monotonic()
         if self._held:
-            self._stand(state, now_s)
+            self._stand(self._begin(state), now_s)
             if self._is_late(sent_s):  # lost replies took that long: no motion begins on it
                 return self._way.goal, self._way.goal, state
         begun = self.filter.position
@@ -149,8 +128,16 @@ class Guard:
         if self.error:
             self._try_hold()
             raise self.error
+        stood = self._last if self._way.over(time.monotonic()) else None
         self._answered("hold", self.arm.hold)
-        return self._rest(self._measure())
+        return self._rest(self._measure(), stood)
+
+    def stand(self) -> State:
+        """Where the next command begins, as its target: an arm that is held may have been moved by hand."""
+        state = self.state()
+        if self._held:
+            self._stand(self._begin(state), time.monotonic())
+        return replace(state, target=self._way.goal.copy())
 
     def proceed(self) -> np.ndarray:
         """Continue from the last target (n,), returned: held, it may have sagged. Not if it is farther than `lag`."""
@@ -220,14 +207,28 @@ class Guard:
             raise ArmError(f"the next target would be {setpoint}: not sent")
         return np.asarray(self.arm.command(setpoint), np.float64)
 
-    def _rest(self, state: State) -> State:
-        """The arm has just been held, and stands at the measured `state`: nothing from before counts any more."""
+    def _rest(self, state: State, stood: State | None = None) -> State:
+        """The arm has just been held, and stands at the measured `state`: nothing from before counts any more.
+
+        stood: before, if no setpoint was to come. Motors that give way keep the target that they had then, if they have
+        only sagged: it does not come down with every hold. A gripper goes on pressing, by its `squeeze` at most.
+        """
+        at, sag = state.position, self._sag
+        if stood and sag.any() and getattr(self.arm, "sags", False):
+            ahead = self._way.sent - stood.position
+            at = np.where(self._grips | (abs(ahead) <= sag), stood.position + np.clip(ahead, -sag, sag), at)
+            self._answered("write", lambda: self.arm.command(at))
         self._stands_s = time.monotonic()
-        self._stand(state, self._stands_s)
-        return replace(state, target=self._way.goal.copy())
+        self._stand(replace(state, position=at), self._stands_s)
+        return replace(state, target=at.copy())
+
+    def _begin(self, state: State) -> State:
+        """From where it was held, which its motors still make for; from where it is, if it was moved by hand."""
+        sagged = np.abs(self._way.goal - state.position) <= MOVED * self._sag
+        return replace(state, position=np.where(sagged, self._way.goal, state.position))
 
     def _stand(self, state: State, now_s: float) -> None:
-        """It is measured anew while it stands. The next command covers one period; without setpoints no more time."""
+        """It begins anew at `state`. The next command covers one period; without setpoints no more than it stood."""
         self._hold_due = False
         self._reset_bridges()
         begin_s = now_s - self.setup.period_s

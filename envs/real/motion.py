@@ -41,8 +41,8 @@ class Motion:
         self.rest(arm.first)
 
     def rest(self, state: State) -> None:
-        """The arm stands at `state`."""
-        self.target, self.held = state.position.copy(), True
+        """The arm stands at `state`, and is sent to its target."""
+        self.target, self.held = (state.position if state.target is None else state.target).copy(), True
         self._seen.clear()
         self._rested(self.target)
 

@@ -45,6 +45,10 @@ class Setpoints:
         self.sent_s, self._setpoint = now_s, self._at(now_s + self._ahead_s)
         return np.copy(self._setpoint)
 
+    def over(self, now_s: float) -> bool:
+        """Whether no setpoint is to come."""
+        return now_s >= self._end_s or bool((self._begin == self.goal).all())
+
     @property
     def sent(self) -> np.ndarray:
         """(n,), the last that was confirmed."""

@@ -54,6 +54,7 @@ class SO101Arm:
     """Options are SO101Options. Raises ValueError for one there is not."""
 
     axes: tuple[str, ...] = JOINTS
+    sags = True
 
     def __init__(self, **options: Any) -> None:
         self._options = mock_options(options, SO101)

@@ -12,11 +12,12 @@ from envs.real.arm import ArmError, make_arm
 from envs.real.arm_process import ArmProcess
 from envs.real.camera_options import parse
 from envs.real.effort import UNITS, EffortLimits
-from envs.real.guard import Setup
 from envs.real.options import Axis, RealOptions, limits_of
 from envs.real.park import Park
+from envs.real.setup import Setup
 from envs.real.standing import STANDS
 
+SAG = 0.02  # of an axis's range, where no `press` or `squeeze` tells
 NEAR = 0.05  # of an axis's range: so near to its place it is parked; arms sag
 
 
@@ -45,6 +46,7 @@ def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
         squeeze=np.array([np.nan if axis.squeeze is None else axis.squeeze for axis in every]),
         press=np.array([np.nan if axis.press is None else axis.press for axis in every]),
         effort=effort_limits(options, every),
+        sag=np.array([sag(named[name]) if name in named else 0.0 for name in axes]),
         park=parking(options, axes, every) if options.park else None,
     )
     try:
@@ -57,6 +59,12 @@ def start_arm(options: RealOptions, named: Mapping[str, Axis]) -> ArmProcess:
         arm.close()
         raise ValueError(f"arm '{kind}': {error}") from None
     return arm
+
+
+def sag(axis: Axis) -> float:
+    """So far below its target it may stand."""
+    most = axis.squeeze if axis.grasps else axis.press
+    return SAG * (axis.high - axis.low) if most is None else most
 
 
 def effort_limits(options: RealOptions, axes: Sequence[Axis]) -> EffortLimits:

@@ -117,6 +117,7 @@ class Client:
 class BusArm:
     """An Arm (envs.real.arm) of six servos, in degrees. Before torque goes on, the goal becomes where each servo is."""
 
+    sags = True
     axes: tuple[str, ...] = ("a", "b", "c", "d", "e", "f")
 
     def __init__(self, port: str, protocol: str = "feetech", torque_off: bool = True) -> None:

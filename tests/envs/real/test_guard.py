@@ -360,3 +360,88 @@ def test_what_a_driver_cuts_off_is_not_taken_for_sent(made, arm, now):
     assert go(guard, now, 0.05)[1] == pytest.approx([0.03, 0])
     begun, target, _ = go(guard, now, 0.02)
     assert begun == pytest.approx([0.03, 0]) and target == pytest.approx([0.02, 0]) and guard.error is None
+
+
+class Sags(Arm):
+    """Position servos: x gives way by 0.04, y has something between its fingers at 0.3."""
+
+    sags = True
+
+    def state(self):
+        return State(np.array([self.at[0] - 0.04, min(self.at[1], 0.3)]), self.now.monotonic())
+
+    def hold(self):
+        super().hold()
+        self.at = self.state().position
+
+
+@pytest.fixture
+def sagging(now):
+    arm = Sags(now)
+
+    def make(**changed):
+        ones = np.ones(2)
+        limits = Limits(-ones, ones, 0.2 * ones, ones, 100 * ones)
+        given = {"lag": 0.4 * ones, "stuck_s": 0.0, "squeeze": np.array([np.nan, 0.1]), "sag": np.array([0.05, 0.1])}
+        guard = Guard(Setup("", {}, limits, PERIOD_S, 0.15, 0.0, 50.0, **{**given, **changed}), arm)
+        guard.connect()
+        return guard, arm
+
+    return make
+
+
+def driven(guard, now, x, y, count):
+    for _ in range(count):
+        go(guard, now, x, y, after_s=0.0)
+        for _ in range(5):
+            now.now_s += 0.02
+            guard.tick()
+
+
+def test_an_arm_that_sags_does_not_come_down_with_every_hold(sagging, now):
+    guard, arm = sagging()
+    driven(guard, now, 0.5, 0.0, 12)
+    for _ in range(5):
+        now.now_s += PERIOD_S
+        state = guard.hold()
+        assert state.target[0] == arm.at[0] == pytest.approx(0.5)
+        driven(guard, now, state.target[0], 0.0, 3)
+    assert arm.at[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("why", ["moves", "is pushed", "other motors", "not told"])
+def test_otherwise_it_is_held_where_it_is(sagging, now, monkeypatch, why):
+    if why == "other motors":
+        monkeypatch.setattr(Sags, "sags", False)
+    guard, arm = sagging(**({"sag": None} if why == "not told" else {}))
+    driven(guard, now, 0.5, 0.0, 12)
+    if why == "moves":
+        go(guard, now, 0.6, 0.0, after_s=0.0)
+    elif why == "is pushed":
+        monkeypatch.setattr(arm, "state", lambda: State(np.array([0.44, 0.0]), now.monotonic()))
+        guard.state()
+    state = guard.hold()
+    assert state.target[0] == state.position[0] < 0.5 and arm.at[0] < 0.5
+
+
+def test_a_gripper_that_is_held_goes_on_pressing_by_its_squeeze(sagging, now):
+    guard, arm = sagging()
+    driven(guard, now, 0.0, 0.9, 12)
+    assert arm.at[1] == pytest.approx(0.7)  # lag ahead
+    now.now_s += PERIOD_S
+    assert guard.hold().target[1] == arm.at[1] == pytest.approx(0.4)
+    driven(guard, now, 0.0, 0.4, 2)
+    assert arm.at[1] == pytest.approx(0.4)
+
+
+def test_one_that_was_moved_by_hand_begins_where_it_is_and_one_that_sags_where_it_was_held(sagging, now, monkeypatch):
+    guard, arm = sagging()
+    driven(guard, now, 0.5, 0.0, 12)
+    now.now_s += PERIOD_S
+    guard.hold()
+    assert guard.stand().target == pytest.approx([0.5, 0.0])
+    monkeypatch.setattr(arm, "state", lambda: State(np.array([0.4, 0.0]), now.monotonic()))
+    assert guard.stand().target == pytest.approx([0.4, 0.0])
+    begun, target, _ = go(guard, now, 0.4)
+    assert begun == pytest.approx([0.4, 0]) and target == pytest.approx([0.4, 0])
+    assert guard.stand().target == pytest.approx([0.4, 0.0])  # while it moves, too

@@ -9,7 +9,7 @@ from envs.base import RobotFault
 from envs.real.options import Axis, RealOptions
 from envs.real.route import ARRIVED, RELAXED_TOLERANCE, Route, Ways
 from envs.real.standing import STANDS
-from envs.real.startup import parking
+from envs.real.startup import parking, sag
 from envs.reward_classifier import KofN, SuccessClassifier
 
 NAMES = ("x", "spare", "y", "grip")
@@ -58,6 +58,11 @@ def test_a_gripper_need_not_arrive_in_a_reset_nor_where_the_arm_is_parked(grip):
     assert route.arrived(np.array([0.05, 0.3]))
     park = parking(RealOptions(park={"x": 0.5, "grip": -1.0}), tuple(axes), list(axes.values()))
     assert np.isinf(park.near).tolist() == np.isinf(park.still).tolist() == park.grippers.tolist() == [False, True]
+
+
+def test_how_far_an_axis_may_sag_is_known_of_each():
+    axes = [Axis(high=3.0), Axis(press=0.3), Axis(press=0.3, squeeze=0.5), Axis(gripper=True, squeeze=0.1)]
+    assert [sag(axis) for axis in axes] == pytest.approx([0.08, 0.3, 0.5, 0.1])
 
 
 @pytest.mark.parametrize(("share", "axis"), [(0.99 * RELAXED_TOLERANCE, None), (1.01 * RELAXED_TOLERANCE, 2)])
