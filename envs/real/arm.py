@@ -20,6 +20,14 @@ class ArmError(RuntimeError):
     """The arm cannot go on by itself: a person has to look. One line that says why."""
 
 
+def described(error: BaseException) -> str:
+    """One line for it: its text, after its type where that is none of those that drivers raise on purpose."""
+    text = " ".join(str(error).split())
+    if text and isinstance(error, (OSError, RuntimeError, ValueError, ImportError)):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 @dataclass(frozen=True)
 class State:
     """position: float64 (n,) measured, in the order of the axes. time_s: time.monotonic() when it was measured.

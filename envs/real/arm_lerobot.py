@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
-import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,14 +22,11 @@ from typing import Any
 import numpy as np
 
 from agent.options import nearest
-from envs.real.arm import ArmError, State
+from envs.real.arm import ArmError, State, described
+from envs.real.lerobot_bus import RETRIES, asked, not_connected, prepare, wait_for_replies
 from envs.real.lerobot_motors import LeRobotMotors
-from envs.real.lost_replies import LOST
 
 SUFFIX = ".pos"
-SILENCE_S, SILENCES = 0.01, 3  # after a silence no further reply comes; so many are awaited
-POLL_S = 0.001  # a read of the port waits so long for its bytes
-RETRIES = 2  # of what is asked once, at connect and disconnect
 
 
 class LeRobotArm:
@@ -44,7 +40,7 @@ class LeRobotArm:
         try:
             self._kind, self.robot = kind, robots.make_robot_from_config(config)
         except Exception as error:  # its motors' own package is missing, say
-            raise ValueError(f"lerobot:{kind}: {' '.join(str(error).split())}") from None
+            raise ValueError(f"lerobot:{kind}: {described(error)}") from None
         self._keys = [key for key, what in self.robot.action_features.items() if what is float]
         if not self._keys:
             raise ValueError(f"arm 'lerobot:{kind}': its actions are not numbers: {self.robot.action_features}")
@@ -62,7 +58,7 @@ class LeRobotArm:
                 robot.connect(calibrate=False)
             calibrated = robot.is_calibrated
         except Exception as error:  # a servo that misses one ping is "missing", for instance: it stumbles in many ways
-            raise ConnectionError(" ".join(str(error).split()) or type(error).__name__) from None
+            raise ConnectionError(f"lerobot:{self._kind}: {not_connected(robot, error)}") from None
         if not calibrated:
             raise ArmError(f"lerobot:{self._kind} is not calibrated: lerobot-calibrate --robot.type={self._kind} ...")
         self._lost = self.lost
@@ -89,17 +85,7 @@ class LeRobotArm:
         return np.array([float(sent.get(key, value)) for key, value in zip(self._keys, target, strict=True)])
 
     def _asked(self, call: Callable[..., Any], *given: Any) -> Any:
-        """`call` of the robot. LeRobot takes what it finds in its port for the reply, and all registers look alike: a
-        reply of before would shift every later one by a request.
-        """
-        try:
-            discard(getattr(self.robot, "bus", None))
-            return call(*given)
-        except LOST:
-            drain(getattr(self.robot, "bus", None))
-            raise
-        except (OSError, termios.error) as error:
-            raise ArmError(f"lerobot:{self._kind}: its port does not work ({error}); is its cable in?") from None
+        return asked(f"lerobot:{self._kind}", self.robot, call, *given)
 
     def hold(self) -> None:
         self.command(self.state().position)
@@ -120,69 +106,6 @@ class LeRobotArm:
                     with contextlib.suppress(Exception):
                         bus.disable_torque(motor, num_retry=RETRIES)
             bus.disconnect(False)
-
-
-def wait_for_replies(bus: Any) -> None:
-    """Before `bus` connects: let the maker's library, which asks its port again and again, sleep until bytes come.
-
-    In real time it would keep the processor from the system's own thread that has to bring them: they came too late.
-    """
-    handler: Any = getattr(bus, "port_handler", None)
-    setup = getattr(handler, "setupPort", None)
-    if setup is None or getattr(handler, "waits", False):
-        return
-
-    def with_timeout(*given: Any) -> Any:
-        done = setup(*given)  # a new port, whose reads do not wait
-        handler.ser.timeout = POLL_S
-        return done
-
-    handler.waits, handler.setupPort = True, with_timeout
-
-
-def discard(bus: Any) -> None:
-    """What has come at LeRobot's `bus` since the last reply. A robot without a serial port has none."""
-    port: Any = getattr(getattr(bus, "port_handler", None), "ser", None)
-    if getattr(port, "in_waiting", 0):
-        port.reset_input_buffer()
-
-
-def drain(bus: Any) -> None:
-    """Discard what comes too late at LeRobot's `bus`: it would be taken for the reply to the next request."""
-    with contextlib.suppress(Exception):  # no such bus
-        port = bus.port_handler.ser
-        port.reset_input_buffer()
-        for _ in range(SILENCES):
-            time.sleep(SILENCE_S)
-            if not port.in_waiting:
-                break
-            port.reset_input_buffer()
-
-
-def prepare(bus: Any) -> None:
-    """Make LeRobot's `bus` repeat what it configures, and enable torque only with the goal where each servo is."""
-    if getattr(bus, "prepared", False):
-        return
-    bus.prepared = True
-    enable = bus.enable_torque
-
-    def enable_where_it_is(motors: Any = None, num_retry: int = 0) -> None:
-        places = bus.sync_read("Present_Position", motors, normalize=False, num_retry=RETRIES)
-        bus.sync_write("Goal_Position", places, normalize=False)
-        enable(motors, num_retry)
-
-    bus.enable_torque = enable_where_it_is
-    for name in ("ping", "read", "write"):
-        setattr(bus, name, repeated(getattr(bus, name)))
-
-
-def repeated(call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call` of a bus with at least RETRIES tries more."""
-
-    def with_retries(*given: Any, num_retry: int = 0, **named: Any) -> Any:
-        return call(*given, num_retry=max(num_retry, RETRIES), **named)
-
-    return with_retries
 
 
 def load(what: str) -> Any:

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.real.arm import ArmError, State, make_arm
+from envs.real.arm import ArmError, State, described, make_arm
 from envs.real.claim import Claim
 from envs.real.guard import Guard
 from envs.real.park import park
@@ -170,7 +170,7 @@ def main() -> None:
         try:
             connection.send((0, (arm.axes, guard.connect())))
         except Exception as error:
-            connection.send((0, ArmError(" ".join(str(error).split()) or type(error).__name__)))
+            connection.send((0, ArmError(described(error))))
             return
         serve(connection, guard, claim)
     finally:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.real.arm import ArmError, State
+from envs.real.arm import ArmError, State, described
 from envs.real.controller_probe import probe
 
 CONTROL_PORT, GET_VERSION = 502, struct.pack(">HHHB", 1, 2, 1, 1)
@@ -66,7 +66,8 @@ class XArm:
             )
             self._api.connect()
         except Exception as error:  # it has no kinds of errors
-            raise ArmError(f"xarm: {self._host}: {' '.join(str(error).split())}") from None
+            why = f"its SDK cannot connect ({described(error)})"
+            raise ArmError(f"xarm: {self._host}: {why}; is it on, and is no emergency stop pressed?") from None
         if self._api.axis != self._joints:
             raise ArmError(
                 f"xarm: {self._host} has {self._api.axis} joints: write arm_options: joints: {self._api.axis}"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from envs.real.arm import described
 from envs.real.camera_options import CameraError, CameraOptions, parse
 from envs.real.camera_sources import Source, make
 
@@ -116,7 +117,7 @@ class Camera:
         if self._closing.is_set():
             return "is closed"
         if self._fault is not None:
-            return _line(self._fault)
+            return described(self._fault)
         return f"its driver has not answered for {time.monotonic() - self._asked_s:.1f} s"
 
     def _frozen(self, newest: _Newest) -> bool:
@@ -201,7 +202,7 @@ class Camera:
         self._fault = error
         if self._arrived.is_set() and not self._down and not self._closing.is_set():
             self._down = True
-            log.warning("camera '%s': %s; it is opened again until it is back", self.name, _line(error))
+            log.warning("camera '%s': %s; it is opened again until it is back", self.name, described(error))
 
 
 def start_all(cameras: Sequence[Camera], timeout_s: float = 10.0) -> None:
@@ -225,7 +226,3 @@ def _same(new: np.ndarray, old: np.ndarray) -> bool:
 
 def _frozen_line(still_s: float) -> str:
     return f"frozen, the same to the last byte for {still_s:.1f} s; plug it in again (a synthetic source: frozen_s 0)"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from envs.real.arm import Arm, ArmError, State
+from envs.real.arm import Arm, ArmError, State, described
 from envs.real.contact import Contact, MotorError
 from envs.real.effort import measured
 from envs.real.lost_replies import CONNECT_TRIES, LOST, Bridge
@@ -291,7 +291,7 @@ class Guard:
 
     def fail(self, error: Exception) -> ArmError:
         """The arm is held until a person clears that. Returns what is raised until then."""
-        self.error = ArmError(" ".join(str(error).split()) or type(error).__name__)
+        self.error = ArmError(described(error))
         self._held = True
         self._try_hold()
         return self.error

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from envs.real.arm import ArmError
+from envs.real.arm import ArmError, described
 from envs.start import module_command
 
 VARIABLES = ["timestamp", "actual_q", "robot_mode", "safety_status_bits", "runtime_state"]
@@ -30,6 +30,8 @@ LOOK_S = 0.0005
 WATCH_S = 0.02
 SERVO_TIME_S, LOOKAHEAD_S, GAIN = 0.008, 0.1, 300.0  # of servoJ; the last two are UR's defaults
 REMEDY = "pip install ur_rtde, which has wheels for Python 3.10 to 3.12 on x86_64"
+NO_STATE = "check the address, and that RTDE is enabled in the controller's security settings"
+NO_CONTROL = "set the pendant to remote control, and end other programs that control the arm"
 START_S, ANSWER_S, STOP_S = 15.0, 0.1, 1.0
 
 
@@ -88,7 +90,7 @@ class Robot:
         try:
             self._control = rtde_control.RTDEControlInterface(self._host, self._hz)
         except Exception as error:
-            return " ".join(str(error).split())
+            return f"its control script cannot be uploaded ({described(error)}); {NO_CONTROL}"
         return ""
 
     def servo(self, q: list[float]) -> bool | None:
@@ -116,8 +118,8 @@ def main() -> None:
     try:
         robot = Robot(*connection.recv())
     except Exception as error:
-        remedy = f": {REMEDY}" if isinstance(error, ImportError) else ""
-        connection.send((0, " ".join(str(error).split()) + remedy))
+        remedy = f": {REMEDY}" if isinstance(error, ImportError) else f"; {NO_STATE}"
+        connection.send((0, f"ur_rtde cannot connect ({described(error)}){remedy}"))
         return
     connection.send((0, ""))
     try:

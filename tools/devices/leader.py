@@ -12,26 +12,28 @@ import time
 from typing import Any
 
 from agent.spec import UserError
-from envs.real.lost_replies import COAST_S, CONNECT_TRIES, LOST, Bridge, LostReplies
+from envs.real.arm import described
+from envs.real.lerobot_bus import asked, not_connected, wait_for_replies
+from envs.real.lost_replies import COAST_S, CONNECT_TRIES, Bridge, LostReplies
 from robot_server.command import Command, Device
 from tools.devices.terminal import Marks, terminal_if_any
 from tools.recording.config import CollectConfig
 
 
 def connect(leader: Any) -> None:
-    """Connect LeRobot's teleoperator; a reply that is lost meanwhile is no reason to give up."""
-    from envs.real.arm_lerobot import wait_for_replies
-
+    """Connect LeRobot's teleoperator; a reply that is lost meanwhile is no reason to give up. Raises OSError."""
     wait_for_replies(getattr(leader, "bus", None))
-    for left in reversed(range(CONNECT_TRIES)):
+    first: Exception | None = None  # later ones may be of the retry's own making
+    for _ in range(CONNECT_TRIES):
         try:
             leader.connect(calibrate=False)
             return
-        except LOST:
-            if not left:
-                raise
+        except Exception as error:
+            first = first or error
             with contextlib.suppress(Exception):
                 leader.disconnect()
+    assert first
+    raise ConnectionError(not_connected(leader, first)) from None
 
 
 class Leader(Device):
@@ -47,8 +49,8 @@ class Leader(Device):
                 configuration(package.TeleoperatorConfig, "teleoperator", kind, config.leader)
             )
             connect(self.leader)
-        except (ValueError, OSError, RuntimeError) as error:
-            raise UserError(f"device 'lerobot:{kind}': {' '.join(str(error).split())}") from None
+        except Exception as error:
+            raise UserError(f"device 'lerobot:{kind}': {described(error)}") from None
         self._terminal, self._marks, self._enabled = terminal_if_any(), Marks(), False
         self._last: dict[str, float] = {}
         self._measured_s = -math.inf
@@ -64,13 +66,13 @@ class Leader(Device):
     def _place(self) -> dict[str, float]:
         try:
             self._last = self._bridge.call(self._measured, self._remembered)
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"device 'lerobot:{self._kind}': {' '.join(str(error).split())}") from None
+        except Exception as error:
+            raise UserError(f"device 'lerobot:{self._kind}': {described(error)}") from None
         self._report.update(self._bridge.lost)
         return self._last
 
     def _measured(self) -> dict[str, float]:
-        told = self.leader.get_action()
+        told = asked(f"lerobot:{self._kind}", self.leader, self.leader.get_action)
         self._measured_s = time.monotonic()
         return {key.removesuffix(self._suffix): float(value) for key, value in told.items()}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from remembering_arm import Now
 
-from envs.real import arm_lerobot
+from envs.real import lerobot_bus
 from envs.real.arm import ArmError, make_arm
 from envs.real.bus import registers
 from envs.real.lerobot_motors import LeRobotMotors
@@ -69,15 +69,41 @@ def test_one_that_is_not_calibrated_says_how():
         arm(calibrated=False).connect()
 
 
-def test_whatever_it_raises_while_it_connects_may_be_a_lost_reply(monkeypatch):
+def denied():
+    raise ConnectionError("\nCould not connect on port\n") from OSError(13, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("raises", "why"),
+    [
+        (lambda: [][0], "IndexError: list index out of range"),
+        (denied, r"ConnectionError: Could not connect on port; \[Errno 13\] Permission denied"),
+        (lambda: exec("raise RuntimeError('missing motor IDs:\\n- 3')"), "RuntimeError: missing motor IDs: - 3"),
+        (lambda: exec("raise TimeoutError"), "TimeoutError"),
+    ],
+)
+def test_whatever_it_raises_while_it_connects_may_be_a_lost_reply(monkeypatch, raises, why):
     made = arm()
-
-    def connect(calibrate):
-        raise RuntimeError("missing motor IDs:\n- 3")
-
-    monkeypatch.setattr(made.robot, "connect", connect)
-    with pytest.raises(ConnectionError, match="missing motor IDs: - 3"):
+    monkeypatch.setattr(made.robot, "connect", lambda calibrate: raises())
+    line = rf"^lerobot:so9_follower: LeRobot cannot connect it at port /dev/x \({why}\): check power and cables, .*$"
+    with pytest.raises(ConnectionError, match=line):
         made.connect()
+
+
+def test_a_reply_that_is_too_short_is_a_lost_one(on_a_bus, monkeypatch):
+    """The makers' libraries stumble over the reply to a write that comes when a read is asked."""
+    monkeypatch.setattr(lerobot_bus, "SILENCE_S", 0.0)
+    bus, short = on_a_bus.robot.bus, [1] * lerobot_bus.RETRIES
+    ping = bus.ping
+    bus.read = lambda *given, **named: ping(*given, **named) if not short else [][short.pop()]
+    on_a_bus.connect()
+    assert bus.read("x") == lerobot_bus.RETRIES and not short
+    short[:] = [1] * 9
+    with pytest.raises(ConnectionError, match=r"too short \(IndexError: list index out of range\)"):
+        bus.read("x")
+    on_a_bus.robot.get_observation = lambda: [][0]
+    with pytest.raises(ConnectionError, match="too short"):
+        on_a_bus.state()
 
 
 def test_a_line_that_breaks_is_for_the_keeper():
@@ -170,9 +196,9 @@ def test_a_library_that_asks_again_and_again_waits_for_a_reply(on_a_bus):
     for _ in range(2):
         on_a_bus.connect()
         on_a_bus.disconnect()
-    assert timeouts == [arm_lerobot.POLL_S] * 2
+    assert timeouts == [lerobot_bus.POLL_S] * 2
     opened = port.setupPort
-    arm_lerobot.wait_for_replies(robot.bus)
+    lerobot_bus.wait_for_replies(robot.bus)
     assert port.setupPort is opened
 
 
@@ -180,7 +206,7 @@ def test_torque_goes_off_on_every_servo_that_answers(on_a_bus):
     on_a_bus.connect()
     bus = on_a_bus.robot.bus
     bus.dead.add("pan")
-    bus.lost = arm_lerobot.RETRIES  # replies, each time
+    bus.lost = lerobot_bus.RETRIES  # replies, each time
     on_a_bus.disconnect()
     assert bus.log[-1] == ("disable", "lift") and not bus.is_connected
 
@@ -218,7 +244,7 @@ def test_what_has_come_since_the_last_reply_is_not_taken_for_the_next(on_a_bus):
 
 def test_a_reply_that_came_too_late_is_not_taken_for_the_next(on_a_bus, monkeypatch):
     waiting, flushed = [0, 6, 6, 0], []  # bytes at each look, the last first
-    monkeypatch.setattr(arm_lerobot, "SILENCE_S", 0.0)
+    monkeypatch.setattr(lerobot_bus, "SILENCE_S", 0.0)
 
     class Serial:
         in_waiting = property(lambda self: waiting.pop())

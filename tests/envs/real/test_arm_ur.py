@@ -3,14 +3,16 @@
 import importlib.util
 import socket
 import struct
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from envs.real.arm import ArmError, make_arm
 from envs.real.arm_ur import RTDE_PORT, VERSION_2, dashboard, stopped
-from envs.real.ur_sdk import Measured
+from envs.real.ur_sdk import Measured, Robot
 from tools.stress.arms.emulated import Emulated, own_address
 
 KIND = "ur"
@@ -250,6 +252,17 @@ def test_without_ur_rtde_the_error_says_what_to_install(controller):
         pytest.skip("it is installed")
     with pytest.raises(ArmError, match=r"rtde_receive.*pip install ur_rtde"):
         make_arm(KIND, {"host": HOST}).connect()
+
+
+def test_an_error_without_a_text_is_no_success(monkeypatch):
+    robot = object.__new__(Robot)
+    robot._host, robot._hz = HOST, 125.0
+
+    def fail(host, hz):
+        raise RuntimeError
+
+    monkeypatch.setitem(sys.modules, "rtde_control", SimpleNamespace(RTDEControlInterface=fail))
+    assert robot.control().startswith("its control script cannot be uploaded (RuntimeError); set the pendant")
 
 
 @pytest.mark.parametrize(

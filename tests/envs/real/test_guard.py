@@ -159,9 +159,17 @@ def test_a_driver_that_cannot_hold_is_not_taken_for_one_that_stands(made, arm, n
     assert arm.log == ["command"]
 
 
-@pytest.mark.parametrize("error", [KeyError("elbow"), ValueError("a bad packet"), ZeroDivisionError()])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("elbow"), "KeyError: 'elbow'"),
+        (IndexError("list index out of range"), "IndexError: list index out of range"),
+        (ValueError("a bad\npacket"), "a bad packet"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+    ],
+)
 @pytest.mark.parametrize("how", ["command", "turn"])
-def test_a_drivers_own_mistake_holds_the_arm_and_keeps_its_power(made, arm, now, monkeypatch, error, how):
+def test_a_drivers_own_mistake_holds_the_arm_and_keeps_its_power(made, arm, now, monkeypatch, error, line, how):
     guard = made(setpoint_hz=50.0)
     go(guard, now, 0.05)
 
@@ -174,7 +182,7 @@ def test_a_drivers_own_mistake_holds_the_arm_and_keeps_its_power(made, arm, now,
     else:
         with pytest.raises(ArmError):
             go(guard, now, 0.1)
-    assert arm.log[-1] == "hold" and "disconnect" not in arm.log and guard.error
+    assert arm.log[-1] == "hold" and "disconnect" not in arm.log and str(guard.error) == line
 
 
 @pytest.mark.parametrize("how", ["command", "state", "turn"])

@@ -110,8 +110,19 @@ def test_a_reply_that_is_lost_while_it_connects_is_no_reason_to_give_up():
     leader.connect(found)
     assert found.log == ["connect", "disconnect", "connect", "disconnect", "connect"]
     assert found.bus.port_handler.ser.timeout > 0  # it sleeps until a reply comes
-    with pytest.raises(ConnectionError, match="Could not connect"):
+    with pytest.raises(ConnectionError, match=r"cannot connect it at its address \(ConnectionError: Could not connect"):
         leader.connect(Teleoperator(3))
+
+
+def test_whatever_a_driver_raises_is_one_line(terminal, monkeypatch):
+    device = Leader("so9_leader", CollectConfig())
+    kind = type(device.leader)
+    monkeypatch.setattr(kind, "get_action", lambda self: [][0])
+    with pytest.raises(UserError, match=r"device 'lerobot:so9_leader': a reply was too short"):
+        device.read()
+    monkeypatch.setattr(kind, "connect", lambda self, calibrate: {}["gripper"])
+    with pytest.raises(UserError, match=r"device 'lerobot:so9_leader': .* \(KeyError: 'gripper'\): check power"):
+        Leader("so9_leader", CollectConfig())
 
 
 class Arm(gymnasium.Env):
