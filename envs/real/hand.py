@@ -154,6 +154,11 @@ class HandActions:
             "high": reach + more["high"],
         }
 
+    @property
+    def goal(self) -> np.ndarray:
+        """float64 (3,), m in the base's frame: where the hand is to be."""
+        return np.array(self._goal.position)
+
     def rest(self, target: np.ndarray, anew: bool) -> None:
         self._goal = self._kinematics.pose(self._joints(target))
         self._others.rest(target, anew)

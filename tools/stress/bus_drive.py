@@ -2,8 +2,9 @@
 
   python -m tools.stress.bus_drive ENV OPTIONS_JSON
 
-It runs in the environment of the arm's driver. Each axis swings about its home. After a fault it waits for a line on
-its standard input, which is the person who has inspected the arm; "close" ends it.
+It runs in the environment of the arm's driver. Each axis swings about its home; a hand that actions move (`hand`) is
+led in a random direction and stopped, again and again, and each time "stood" has how far it is from where it was led.
+After a fault it waits for a line on its standard input, which is the person who has inspected the arm; "close" ends it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,12 +22,14 @@ import numpy as np
 
 import envs
 from envs.base import RobotFault
+from envs.real.hand import HandActions
 
 
 def say(event: str, **more: Any) -> None:
     print(json.dumps({"time_s": time.monotonic(), "event": event, **more}), flush=True)
 
 
+MOVED, STOOD = 5, 6  # steps of a hand
 STANDS_S = 0.5  # after it was connected: nothing may move by itself
 
 
@@ -60,21 +64,41 @@ def read(lines: SimpleQueue[str]) -> None:
 
 def drive(env: Any, lines: SimpleQueue[str]) -> None:
     arm, fresh = env.unwrapped, True
+    hand, size = isinstance(arm._actions, HandActions), env.action_space.shape[0]
+    actions = led(size) if hand else swings(size)
     while True:
         try:
             if fresh:
                 env.reset(seed=0)
                 fresh = False
-            push = np.sin(2 * np.pi * time.monotonic() / 4.0)  # 4 s there and back
-            info = env.step(np.full(env.action_space.shape, push, np.float32))[4]
+            action, looks = next(actions)
+            observation, *_, info = env.step(action)
             relaxed = [name for name, row in arm.motors.items() if row.get("relaxed")]
             say("step", coasted=info["coasted"], lost=arm.lost_replies, relaxed=relaxed)
+            if looks:
+                off_m = float(np.linalg.norm(observation["ee_pos"] - arm._actions.goal))
+                say("stood", off_mm=1000 * off_m, place=observation["ee_pos"].tolist())
             if not lines.empty() and lines.get() == "close":
                 return
         except RobotFault as fault:
             say("fault", line=str(fault))
             if not cleared(arm, lines):
                 return
+
+
+def swings(size: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """Actions of every axis, 4 s there and back, and whether to look then: never."""
+    while True:
+        yield np.full(size, np.sin(2 * np.pi * time.monotonic() / 4.0), np.float32), False
+
+
+def led(size: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """Actions of a hand, MOVED in a random direction and STOOD that ask for nothing, and whether to look then."""
+    rng = np.random.default_rng(0)
+    while True:
+        way = rng.uniform(-1, 1, size).astype(np.float32)
+        yield from ((way, False) for _ in range(MOVED))
+        yield from ((np.zeros(size, np.float32), step == STOOD - 1) for step in range(STOOD))
 
 
 def cleared(arm: Any, lines: SimpleQueue[str]) -> bool:

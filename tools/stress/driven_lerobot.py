@@ -15,9 +15,10 @@ import numpy as np
 
 from envs.real.bus.bus import Bus
 from envs.real.bus.protocol import DYNAMIXEL, FEETECH
+from envs.real.bus.servo import Servo
 from tools.stress.driven import Driver
 
-PACKAGES = ("lerobot[feetech,dynamixel]", "h5py", "pyyaml", "gymnasium", "pyzmq", "msgpack")
+PACKAGES = ("lerobot[feetech,dynamixel]", "mujoco", "h5py", "pyyaml", "gymnasium", "pyzmq", "msgpack")
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 ARMS = {
     "so101_follower": (FEETECH, [777] * 6),
@@ -30,7 +31,7 @@ def environment(folder: Path) -> Path:
     """The Python of LeRobot's environment in `folder`, which is made when it is missing."""
     python = folder / "bin" / "python"
     if (
-        subprocess.run([python, "-c", "import lerobot"], capture_output=True, check=False).returncode
+        subprocess.run([python, "-c", "import lerobot, mujoco"], capture_output=True, check=False).returncode
         if python.exists()
         else 1
     ):
@@ -50,11 +51,14 @@ class Driven(Driver):
         torque_off: bool = True,
         goal: float | None = None,
         mirrored: bool = False,
+        servo: type[Servo] = Servo,
         **options: Any,
     ) -> None:
-        """mirrored: the gripper is mounted the other way round. options: of the environment, in place of the usual."""
+        """mirrored: the gripper is mounted the other way round. servo: the class of the emulated ones. options: of the
+        environment, in place of the usual.
+        """
         protocol, models = ARMS[arm]
-        self.bus = Bus(protocol, models=models, in_time=True)
+        self.bus = Bus(protocol, models=models, in_time=True, servo=servo)
         self.bus.place(ZERO_DEG, goal)
         if mirrored and protocol is DYNAMIXEL:
             self.bus.servos[6].memory[10] = 1  # Drive_Mode: the servo itself turns its numbers round

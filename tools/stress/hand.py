@@ -1,11 +1,17 @@
 """Hand actions of a joint arm: how exact they are, what they cost, and whether hostile ones lead outside of a limit.
 
   python -m tools.stress.hand [--poses 10000] [--actions 1000000] [--seed 0]
+  python -m tools.stress.hand --lerobot FOLDER [--driven 500]
 
 The arm is the SO-101. A reachable pose is that of joints drawn at random from their ranges; the joints found for it
 start at others. Each 10,000 hostile actions are of an arm with ranges, speeds and accelerations drawn at random; they
 become joint targets and go through the safety filter, as in envs.real.env. Every second arm gets them on time; the
 others also at the same instant, or late.
+
+--lerobot: instead LeRobot's own so101_follower is driven, on an emulated servo bus, with the hand of
+configs/hardware/so101_hand.yaml: so many actions, five in a random direction and then six that ask for nothing, again
+and again. FOLDER is that of tools.stress.bus_faults. Exits with 1 if the arm was held, or a goal was written that is
+outside of an axis's range.
 """
 
 from __future__ import annotations
@@ -13,15 +19,25 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import yaml
 
+from envs.real.bus.bus import in_time
+from envs.real.bus.protocol import WRITE
+from envs.real.bus.servo import DEGREES, Servo
 from envs.real.hand import Hand, HandActions, HandOptions
 from envs.real.kinematics import Kinematics
 from envs.real.options import Axis, limits_of
 from envs.real.safety_filter import Filter
 from tools.common.report import Report, parser
+from tools.stress.bus_drive import MOVED
+from tools.stress.driven import ROOT
+from tools.stress.driven_lerobot import ZERO_DEG, Driven, environment
 from tools.stress.safety_filter import EACH, PERIOD_S, violations
+
+CONFIG = ROOT / "configs" / "hardware" / "so101_hand.yaml"
 
 
 class Arm:
@@ -85,12 +101,65 @@ def add_poses(report: Report, poses: int, rng: np.random.Generator) -> None:
     report.add("roll and pitch, worst", float(turned.max()) * 1e9, "nrad", 1000)
 
 
+class Watched(Servo):
+    """lowest, highest: goals that were written while it had torque, degrees."""
+
+    lowest, highest = np.inf, -np.inf
+
+    def answer(self, instruction: int, given: bytes) -> bytes | None:
+        body = super().answer(instruction, given)
+        if instruction == WRITE and self.torque:
+            raw = self.get("goal")
+            goal = DEGREES * (-(raw & 0x7FFF) if raw & 0x8000 else raw)
+            self.lowest, self.highest = min(self.lowest, goal), max(self.highest, goal)
+        return body
+
+
+def add_driven(report: Report, folder: Path, actions: int) -> bool:
+    """Whether it was never held, and no goal was outside."""
+    given = yaml.safe_load(CONFIG.read_text())["env"]
+    with Driven(environment(folder.absolute()), "so101_follower", servo=Watched, **given) as driven:
+        driven.wait("step")
+        legs = -(-actions // MOVED)
+        while driven.count("stood", 0.0) < legs and not driven.first("fault"):
+            time.sleep(0.2)
+        events = list(driven.events)
+        stood = [event for event in events if event["event"] == "stood"][:legs]
+        off = np.array([event["off_mm"] for event in stood])
+        outside = 0.0
+        for servo, (name, axis) in zip(driven.bus.servos.values(), given["axes"].items(), strict=True):
+            assert isinstance(servo, Watched)
+            low, high = (goal_degrees(name, axis[end]) for end in ("low", "high"))
+            outside = max(outside, low - servo.lowest, servo.highest - high)
+        ways = np.linalg.norm(np.diff([event["place"] for event in stood], axis=0), axis=1)
+    report.add("hand actions through LeRobot's driver", MOVED * len(stood), "", actions, "higher")
+    report.add("from stand to stand, median", float(np.median(ways)) * 1e3, "mm")
+    report.add("off where it was led, median", float(np.median(off)), "mm")
+    report.add("off where it was led, worst", float(off.max()), "mm")
+    report.add("goals outside of an axis's range, by at most", max(outside, 0.0), "degrees", DEGREES)
+    report.add("holds", driven.count("fault", 0.0), "", 0)
+    return len(stood) == legs and outside <= DEGREES and not driven.count("fault", 0.0)
+
+
+def goal_degrees(joint: str, value: float) -> float:
+    """Of a servo, with the calibration of Driven: LeRobot's gripper is in % of a whole turn."""
+    return 3.6 * value if joint == "gripper" else ZERO_DEG + value
+
+
 def main() -> int:
     made = parser(__doc__ or "")
+    made.add_argument("--lerobot", type=Path, metavar="FOLDER")
+    made.add_argument("--driven", type=int, default=500, metavar="ACTIONS")
     made.add_argument("--poses", type=int, default=10_000)
     made.add_argument("--actions", type=int, default=1_000_000)
     made.add_argument("--seed", type=int, default=0)
     flags = made.parse_args()
+    if flags.lerobot:
+        in_time()  # the servos answer whatever else runs
+        report = Report("hand actions of an SO-101 through LeRobot's driver, on an emulated bus")
+        good = add_driven(report, flags.lerobot, flags.driven)
+        report.finish(flags.json)
+        return 0 if good else 1
     rng = np.random.default_rng(flags.seed)
     arms = -(-flags.actions // EACH)
     report = Report(f"hand actions: {flags.poses:,} poses, {flags.actions:,} hostile actions to {arms} arms")
