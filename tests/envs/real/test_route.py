@@ -6,6 +6,7 @@ from real_env import real_env, sleeping
 from remembering_arm import PERIOD_S, Arm
 
 from envs.base import RobotFault
+from envs.real.camera_options import CameraError
 from envs.real.options import Axis, RealOptions
 from envs.real.route import ARRIVED, RELAXED_TOLERANCE, Route, Ways
 from envs.real.standing import STANDS
@@ -184,6 +185,31 @@ def test_an_arm_that_stands_far_outside_moves_only_after_a_person_has_looked(mak
         env.clear()
     env.reset(seed=0)
     assert abs(arm.at[1]) < 0.05
+
+
+def test_a_reset_begins_where_the_arm_was_moved_by_hand(make):
+    env, arm = make()
+    env.reset(seed=0)
+    arm.at = np.array([0.8, 0.0])
+    sent, command = [], arm.command
+    arm.command = lambda target: (sent.append(target.copy()), command(target))[1]
+    env.reset(seed=1)
+    ways = -np.diff([0.8, *(target[0] for target in sent)])
+    assert ways.max() <= 0.5 * env.options.reset_speed / env.options.setpoint_hz + 1e-9 and abs(arm.at[0]) < 0.05
+
+
+def test_a_camera_that_fails_within_a_step_holds_the_arm_at_once(make):
+    env, arm = make()
+    env.reset(seed=0)
+    arm.log.clear()
+
+    def gone():
+        raise CameraError("camera 'front': no frame for 1 s")
+
+    env._motion._watch = gone
+    with pytest.raises(RobotFault, match="camera 'front'") as fault:
+        env.step(np.ones(2))
+    assert fault.value.by_itself and arm.log == ["command", "hold"]
 
 
 class Scene(Arm):
