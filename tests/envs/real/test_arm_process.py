@@ -214,6 +214,21 @@ def test_one_arm_under_two_names_is_one_arm(temporary):
     os.close(controller)
 
 
+def test_a_process_that_still_has_its_robot_server_is_not_ended(temporary):
+    claims.Claim(SETUP)
+    (lock,) = temporary.rglob("*.lock")
+    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"locked\n"
+            told = {"pid": holder.pid, "alone": False, "started": claims._started(holder.pid)}
+            lock.write_text(json.dumps(told))
+            with pytest.raises(ValueError, match=f"another process .{holder.pid}. drives it"):
+                claims.Claim(SETUP)
+            assert holder.poll() is None and json.loads(lock.read_text()) == told
+        finally:
+            holder.kill()
+
+
 @pytest.mark.parametrize("started", ["another", None, "its own"])
 def test_item_19_only_the_process_that_was_left_alone_with_the_arm_gets_the_signal(temporary, started):
     """A number in a file may be another process's by now: only with its start time does it name one."""
