@@ -26,6 +26,7 @@ from agent.commands import typed
 from agent.progress import Progress
 from agent.run.records import log_path, read_log
 from agent.spec import UserError
+from tools.common.cores import idle_cores
 from tools.common.curves import task_in_words
 from tools.common.process import STOP_S, Process, free_port
 from tools.common.rollout import env_options
@@ -125,7 +126,9 @@ def main(argv: list[str] | None = None) -> None:
     cores = len(os.sched_getaffinity(0))
     arm = configs if on_an_arm(arguments.env()[0]) else []
     seed, demos, ckpt = flags.seed, folder / "demos", folder / "offline.pt"
-    print(f"{cores} cores; everything goes to {folder}/\n")
+    idle = idle_cores()
+    busy = f", of which {idle} idle" if idle < cores else ""
+    print(f"{cores} cores{busy}; everything goes to {folder}/\n")
 
     def stage(name: str, *command: str) -> str:
         return Stage(folder, name, *command).output()
@@ -133,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     collect = [*configs, "--device", "scripted", "--out", str(demos), "--collect.seed", str(SEED_STRIDE * seed)]
     pretrain = [*configs, "--data", str(demos), "--out", str(ckpt), "--run", str(folder / "pretrain")]
     print(stage("collect", "tools.collect", *collect))
-    print(stage("pretrain", "agent.pretrain", *pretrain, "--threads", str(cores), "--learner.seed", str(seed)))
+    print(stage("pretrain", "agent.pretrain", *pretrain, "--threads", str(idle), "--learner.seed", str(seed)))
     offline = evaluate(folder, "offline", ckpt, flags.episodes, cores, arm)
     fine_tune(folder, configs, seed, cores, arguments.section("online").env_steps)
     online = evaluate(folder, "online", folder / "online/latest.pt", flags.episodes, cores, arm)
