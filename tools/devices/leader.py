@@ -7,6 +7,7 @@ A lost reply is bridged as an arm's is: the last place stands for COAST_S, and t
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from typing import Any
@@ -18,6 +19,8 @@ from envs.real.lost_replies import COAST_S, CONNECT_TRIES, Bridge, LostReplies
 from robot_server.command import Command, Device
 from tools.devices.terminal import Marks, terminal_if_any
 from tools.recording.config import CollectConfig
+
+log = logging.getLogger(__name__)
 
 
 def connect(leader: Any) -> None:
@@ -73,8 +76,11 @@ class Leader(Device):
 
     def _measured(self) -> dict[str, float]:
         told = asked(f"lerobot:{self._kind}", self.leader, self.leader.get_action)
+        place = {key.removesuffix(self._suffix): float(value) for key, value in told.items()}
+        if not all(map(math.isfinite, place.values())):  # of a gripper, too: it would open
+            raise ConnectionError(f"it reports {place}")
         self._measured_s = time.monotonic()
-        return {key.removesuffix(self._suffix): float(value) for key, value in told.items()}
+        return place
 
     def _remembered(self) -> dict[str, float] | None:
         return self._last if time.monotonic() - self._measured_s <= COAST_S else None
@@ -85,4 +91,7 @@ class Leader(Device):
     def close(self) -> None:
         if self._terminal:
             self._terminal.close()
-        self.leader.disconnect()
+        try:
+            self.leader.disconnect()
+        except Exception as error:  # it has gone, perhaps: that has been reported
+            log.warning("lerobot:%s: not disconnected: %s", self._kind, described(error))

@@ -1,5 +1,6 @@
 """A leader arm as a device: it says where the follower's axes are to go."""
 
+import math
 from functools import cached_property
 from types import SimpleNamespace
 
@@ -84,6 +85,26 @@ def test_one_that_goes_away_or_is_not_there_is_one_line(terminal):
         Leader("so9_leader", CollectConfig(leader={"port": "/dev/none"}))
     with pytest.raises(UserError, match="LeRobot knows no teleoperator 'so8_leader'"):
         Leader("so8_leader", CollectConfig())
+
+
+def test_one_that_has_gone_is_closed_all_the_same(terminal, monkeypatch, caplog):
+    """What it raises then would take the place of what had gone wrong."""
+    device = Leader("so9_leader", CollectConfig())
+    monkeypatch.setattr(device.leader, "disconnect", lambda: {}["elbow"])
+    device.close()
+    assert terminal.pressed is None and "lerobot:so9_leader: not disconnected" in caplog.text
+
+
+@pytest.mark.parametrize("place", [math.nan, math.inf])
+def test_a_place_that_is_no_number_is_a_lost_reply(terminal, monkeypatch, place):
+    device = Leader("so9_leader", CollectConfig())
+    terminal.pressed = ["e"]
+    told = device.read().place
+    monkeypatch.setattr(device.leader, "get_action", lambda: {"pan.pos": 3.0, "lift.pos": place})
+    assert device.read().place == told
+    with pytest.raises(UserError, match=r"it reports .*lift"):
+        while True:
+            device.read()
 
 
 def test_a_reply_that_is_lost_while_it_connects_is_no_reason_to_give_up():
