@@ -201,10 +201,12 @@ class RealEnv(gymnasium.Env, PacedEnv):
 
     def close(self) -> None:
         """The arm is parked, where it has `park` and is not `paused`; then it is held, and let go."""
-        self._arm.close(self.paused)
-        self._cameras.close()
-        if self.realtime:
-            real_time(False)
+        try:
+            self._arm.close(self.paused)
+        finally:  # after a second Ctrl-C, too
+            self._cameras.close()
+            if self.realtime:
+                real_time(False)
 
     def _rested(self, target: np.ndarray) -> None:
         self._actions.rest(target, self._anew)

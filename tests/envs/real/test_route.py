@@ -212,6 +212,20 @@ def test_a_camera_that_fails_within_a_step_holds_the_arm_at_once(make):
     assert fault.value.by_itself and arm.log == ["command", "hold"]
 
 
+def test_a_second_interrupt_while_it_parks_lets_the_cameras_go_too(make, monkeypatch):
+    env, _ = make()
+    closed = []
+
+    def interrupted(paused):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(env._arm, "close", interrupted, raising=False)
+    monkeypatch.setattr(env._cameras, "close", lambda: closed.append("cameras"))
+    with pytest.raises(KeyboardInterrupt):
+        env.close()
+    assert closed == ["cameras"]
+
+
 class Scene(Arm):
     """Its driver puts the scene back."""
 
