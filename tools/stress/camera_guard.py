@@ -1,33 +1,47 @@
 """Does the camera guard find what happened to a camera, and leave normal starts alone?
 
   python -m tools.stress.camera_guard [--sizes 480 128] [--trials 20] [--starts 100] [--photos FILE ...] [--json FILE]
+  python -m tools.stress.camera_guard --live panda so101 [--starts 20]
 
 The mock arm's two cameras, drawn at each size: references as tools.doctor makes them, then pictures of new starts. In
 each, lights, exposure (0.85 to 1.15), sensor noise, the cube's place and the arm's joints (0.3 degrees) differ. A fault
 turns the camera itself in the simulator: by as much as moves the picture 5 px in a random direction, or by 1 degree
 about its axis; dims by half, covers, or exchanges the two. It counts as found when the guard names it (moved: or says
 that the view is another). --photos: real pictures, or films of which the first frame is taken, moved and turned as
-pictures; a patch is put elsewhere. Exits with 1 if a fault was missed or a normal start was reported.
+pictures; a patch is put elsewhere. --live: instead, with the mock arms as they move: references as tools.doctor makes
+them, then resets with the check of a first start, each after steps that leave arm and gripper moving. Exits with 1 if a
+fault was missed or a normal start was reported.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 
+import envs
 from agent.options import build
 from agent.spec import UserError
-from envs.real import view_change
-from envs.real.camera_reference import Reference, judge
+from envs.real import start_check, view_change
+from envs.real.camera_reference import Reference, References, judge
 from envs.real.mock_camera_faults import moved
 from envs.sim import SimEnv, SimOptions
 from tools.common.report import Report, parser
+from tools.doctor import arm, cameras
+from tools.stress.driven import ROOT
 
+LIVE = {
+    robot: ROOT / "configs" / "hardware" / f"{name}.yaml"
+    for robot, name in (("panda", "mock"), ("so101", "so101_mock"))
+}
+MOVED = 12  # steps before a reset
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 JOG_RAD, HOME_RAD = 0.05, 0.005
 SHIFT_PX, TURN_DEG = 5.0, 1.0
@@ -179,6 +193,43 @@ def add(report: Report, what: str, found: dict[str, dict[str, int]], trials: int
     return all(count == (trials if fault else 0) for fault, counts in found.items() for count in counts.values())
 
 
+class Lines(logging.Handler):
+    """What the check at a start logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        print(self.lines[-1], file=sys.stderr, flush=True)
+
+
+def live(robot: str, starts: int, seed: int) -> int:
+    """False alarms of so many resets of a mock arm that moved, gripper too, until each began."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = yaml.safe_load(LIVE[robot].read_text())["env"]
+        name, socket = given.pop("name"), {"socket": str(Path(folder, "mock.sock"))}
+        given["arm_options"] = {**given.get("arm_options", {}), **socket}
+        env: Any = envs.make(name, **given, camera_check="ignore").unwrapped
+        seen, rng = Lines(), np.random.default_rng(seed)
+        logging.getLogger(start_check.__name__).addHandler(seen)
+        try:
+            env.reset(seed=0)
+            arm.go(env, {name: axis.home for name, axis in arm.axes_of(env).items()})
+            env._start_check._references = References(cameras.make_references(env, env._cameras))
+            for number in range(starts):
+                way = 0.6 * rng.uniform(-1, 1, env.action_space.shape)
+                for step in range(MOVED):
+                    way[-1] = 1.0 if (number + step // 5) % 2 else -1.0  # the gripper: closes and opens
+                    env.step(way)
+                env._start_check.due = True
+                env.reset(seed=number)
+        finally:
+            env.close()
+        return len(seen.lines)
+
+
 def first_frame(path: Path) -> np.ndarray:
     """uint8 (H, W, 3) RGB. Raises UserError."""
     image = cv2.imread(str(path))
@@ -201,8 +252,17 @@ def main() -> int:
     made.add_argument("--starts", type=int, default=100, help="without a fault")
     made.add_argument("--photos", type=Path, nargs="*", default=[])
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--live", nargs="+", choices=sorted(LIVE), default=[], metavar="ROBOT", help=" or ".join(LIVE))
     flags = made.parse_args()
     report, good = Report("camera guard"), True
+    for robot in flags.live:
+        report.add(
+            f"{robot}, {flags.starts} resets: false alarms", alarms := live(robot, flags.starts, flags.seed), "", 0
+        )
+        good &= not alarms
+    if flags.live:
+        report.finish(flags.json)
+        return 0 if good else 1
     for size in flags.sizes:
         desk = Desk(size, flags.seed)
         found = measure(desk.references(), desk_faults(desk), flags.trials, flags.starts)
