@@ -70,6 +70,11 @@ def test_a_lost_reply_is_bridged_by_the_last_place_and_more_of_them_are_not(term
         fails[:] = [True] * count
         assert device.read().place == told and device.read().place == told
     assert "the leader's bus: lost replies: 1" in caplog.text
+    device.read()
+    now.at_s += 10.0  # a place of so long ago is none
+    monkeypatch.setattr(type(arm), "get_action", lambda self: {"pan.pos": 5.0, "lift.pos": -4.0})
+    whole, fails[:] = arm.__class__.get_action.__get__(arm), [True]
+    assert device.read().place == {"pan": 5.0, "lift": -4.0}
     fails[:] = [True] * 9
     with pytest.raises(UserError, match="no answer from motor 2"):
         for _ in range(9):
