@@ -26,7 +26,7 @@ from envs.real.arm import ArmError, State, described
 from envs.real.lerobot_bus import RETRIES, asked, not_connected, prepare, wait_for_replies
 from envs.real.lerobot_motors import LeRobotMotors
 
-SUFFIX = ".pos"
+SUFFIX, VELOCITY = ".pos", ".vel"
 
 
 class LeRobotArm:
@@ -44,6 +44,8 @@ class LeRobotArm:
         self._keys = [key for key, what in self.robot.action_features.items() if what is float]
         if not self._keys:
             raise ValueError(f"arm 'lerobot:{kind}': its actions are not numbers: {self.robot.action_features}")
+        if drives := [key for key in self._keys if key.endswith(VELOCITY)]:  # held at what is measured, it goes on
+            raise ValueError(f"arm 'lerobot:{kind}': {', '.join(drives)} are velocities; only positions can be held")
         self.axes = tuple(key.removesuffix(SUFFIX) for key in self._keys)
         self._motors: LeRobotMotors | None = None
         self._lost = 0  # of the sessions before

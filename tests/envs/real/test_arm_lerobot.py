@@ -1,5 +1,6 @@
 """An arm by LeRobot's public API, as far as it is used; the package itself is tried by tools.interop.lerobot_robot."""
 
+import importlib
 import termios
 from types import SimpleNamespace
 
@@ -43,8 +44,11 @@ def test_what_it_says_that_it_sent_is_what_was_sent():
 def test_to_hold_it_is_to_send_it_where_it_is():
     made = arm()
     made.connect()
+    done = []
+    made._motors = SimpleNamespace(lost=0, update=lambda: ({}, {}), expire=lambda: done.append("expire"))
     made.hold()
     assert made.robot.sent == [{"pan.pos": 1.0, "lift.pos": 2.0}]
+    assert done == ["expire"]  # what its motors report then is of then
     made.disconnect()
     made.disconnect()
     assert not made.robot.is_connected
@@ -62,6 +66,14 @@ def test_what_cannot_be_made_is_one_line(kind, options, says):
     with pytest.raises(ValueError, match=says) as caught:
         make_arm(f"lerobot:{kind}", options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_robot_that_is_driven_by_velocities_is_refused(monkeypatch):
+    """To hold it is to send it what is measured: that would drive it on."""
+    robots = importlib.import_module("lerobot.robots")
+    monkeypatch.setattr(robots.Robot, "action_features", {"pan.pos": float, "x.vel": float, "theta.vel": float})
+    with pytest.raises(ValueError, match=r"arm 'lerobot:so9_follower': x\.vel, theta\.vel are velocities"):
+        arm()
 
 
 def test_one_that_is_not_calibrated_says_how():

@@ -256,6 +256,19 @@ def test_a_policy_that_presses_on_the_desk_does_not_hold_the_arm(env):
     assert all(env.unwrapped.motors[name]["load"] < 75 for name in relaxed)
 
 
+def test_one_that_stands_keeps_its_target_when_it_is_held(env):
+    env.reset(seed=6)
+    still = np.zeros(6, np.float32)
+    for _ in range(5):
+        env.step(still)
+    target = env.unwrapped.target.copy()
+    assert np.abs(target - env.unwrapped.state.position).max() > 0.1  # it sags
+    for _ in range(3):
+        env.unwrapped.hold()
+        env.step(still)
+        np.testing.assert_allclose(env.unwrapped.target, target, atol=1e-9)
+
+
 def test_actions_mean_what_those_of_the_real_arm_mean(env):
     meaning = env.unwrapped.action_meaning
     assert meaning["robot"] == "so101" and meaning["names"] == list(so101.JOINTS) and meaning["high"][0] == 3.0
