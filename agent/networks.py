@@ -32,10 +32,10 @@ class SpatialSoftmax(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of each position; (B, C, H, W), in channels_last memory without a copy."""
+    """LayerNorm over the channels of each position, and ReLU; (B, C, H, W), in channels_last memory without a copy."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(maps.permute(0, 2, 3, 1)).relu_().permute(0, 3, 1, 2)  # in place: before it is a view
 
 
 def small_cnn(config: NetworkConfig) -> tuple[nn.Module, int]:
@@ -45,7 +45,8 @@ def small_cnn(config: NetworkConfig) -> tuple[nn.Module, int]:
     layers: list[nn.Module] = []
     inputs = 3
     for outputs, stride in zip(config.channels, config.strides, strict=True):
-        layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), ChannelNorm(outputs), nn.ReLU()]
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), ChannelNorm(outputs)]
+        layers.append(nn.Identity())  # keeps the numbers in the weights' names
         inputs = outputs
     return nn.Sequential(*layers).to(memory_format=torch.channels_last), inputs
 
@@ -85,17 +86,16 @@ class ImageEncoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    minus_one: Tensor
 
     def __init__(self, shape: tuple[int, int, int], config: NetworkConfig) -> None:
         super().__init__()
-        pretrained = config.encoder != "cnn"
-        self.net, channels = resnet(config) if pretrained else small_cnn(config)
+        self.pretrained = config.encoder != "cnn"
+        self.net, channels = resnet(config) if self.pretrained else small_cnn(config)
         self.net.requires_grad_(not config.freeze_encoder)
-        self.frozen_norm = pretrained  # batch statistics of a replay batch are noise: BatchNorm keeps its own
-        mean = [0.485, 0.456, 0.406] if pretrained else [0.5, 0.5, 0.5]
-        std = [0.229, 0.224, 0.225] if pretrained else [0.5, 0.5, 0.5]
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("minus_one", torch.tensor(-1.0), persistent=False)
         with torch.no_grad():
             self.net.eval()
             maps = self.net(torch.zeros(1, 3, *shape[:2]))
@@ -109,13 +109,17 @@ class ImageEncoder(nn.Module):
 
     def train(self, mode: bool = True) -> ImageEncoder:
         super().train(mode)
-        if self.frozen_norm:
+        if self.pretrained:  # batch statistics of a replay batch are noise: BatchNorm keeps its own
             self.net.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.permute(0, 3, 1, 2).to(self.std.dtype)  # NHWC memory seen as NCHW: already channels_last
-        features: Tensor = self.out(self.pool(self.net((x - self.mean).div_(self.std))))
+        x = images.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW: already channels_last
+        if self.pretrained:
+            x = (x.to(self.std.dtype) - self.mean).div_(self.std)
+        else:
+            x = torch.add(self.minus_one, x, alpha=1 / 127.5)  # [-1, 1]
+        features: Tensor = self.out(self.pool(self.net(x)))
         return features
 
 

@@ -10,6 +10,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
@@ -245,6 +246,27 @@ def test_without_state_features_states_are_passed_on_standardised(network, state
     states = {key: torch.full((3, length), 10.0) for key, length in state_spec.states.items()}
     assert encoder.dim == width and not list(encoder.parameters())
     assert torch.equal(encoder(states), torch.full((3, width), 2.0))
+
+
+def test_a_small_cnn_is_convolution_norm_and_relu_of_pixels_from_minus_one_to_one(network):
+    torch.manual_seed(0)
+    encoder = ImageEncoder((12, 12, 3), dataclasses.replace(network, channels=[8, 4], strides=[2, 1])).double()
+    assert [name for name, _ in encoder.net.named_parameters()] == [  # those of old checkpoints
+        f"{layer}.{kind}" for layer in (0, 1, 3, 4) for kind in ("weight", "bias")
+    ]
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    images = torch.randint(0, 256, (5, 12, 12, 3), dtype=torch.uint8)
+    maps = (images.double().permute(0, 3, 1, 2) - 127.5) / 127.5
+    for layer, stride in ((0, 2), (3, 1)):
+        convolution, norm = encoder.net[layer], encoder.net[layer + 1]
+        maps = F.conv2d(maps, convolution.weight, convolution.bias, stride, 1).movedim(1, -1)
+        maps = F.relu(F.layer_norm(maps, norm.normalized_shape, norm.weight, norm.bias)).movedim(-1, 1)
+    plain, own, parameters = encoder.out(encoder.pool(maps)), encoder(images), list(encoder.parameters())
+    torch.testing.assert_close(own, plain, rtol=0, atol=1e-12)
+    for one, other in zip(*(torch.autograd.grad(q.square().sum(), parameters) for q in (own, plain)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_channels_and_strides_of_different_lengths_are_refused():
