@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 # One thread per process. Tiny networks gain nothing from more, and processes run side by side.
@@ -30,6 +31,13 @@ def real():
         return REAL / name
 
     return path
+
+
+@pytest.fixture
+def forked_commands(monkeypatch):
+    """What tools start by tools.common.process.start is forked; see tests/forked.py."""
+    for module in ("tools.common.process", "tools.stress.processes"):
+        monkeypatch.setattr(f"{module}.start", forked.start)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ test_printed_commands.py and others, which start it with subprocess.
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,10 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["torch"])
 
 
-def _run(words, out, err, environ):
+def _run(words, out, err, environ, folder):
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
-    os.chdir(ROOT)
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
     sys.path[:0] = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))  # else read at a start only
@@ -34,18 +35,18 @@ def _run(words, out, err, environ):
 
 
 class Program:
-    """`python -m MODULE ...`, `python -c SOURCE ...` or `python FILE ...`, in the repository's root.
+    """`python -m MODULE ...`, `python -c SOURCE ...` or `python FILE ...`, in the repository's root or in `folder`.
 
-    With methods of a subprocess.Popen. stdout and stderr go to the file `out`, or stderr to `err`; said() is what `out`
-    has so far.
+    With methods of a subprocess.Popen. stdout and stderr go to the file `out`, or stderr to the end of `err`; said() is
+    what `out` has so far.
     """
 
-    def __init__(self, *words, out=os.devnull, err=None, environ=os.environ):
+    def __init__(self, *words, out=os.devnull, err=None, environ=os.environ, folder=ROOT):
         self.said = Path(out).read_text
-        files = [str(out), str(err or out)]
-        for path in files:
-            open(path, "w").close()
-        self._process = SERVER.Process(target=_run, args=([*map(str, words)], *files, dict(environ)))
+        files = [os.path.abspath(out), os.path.abspath(err or out)]
+        for path, mode in zip(files[::-1], "aw"):
+            open(path, mode).close()
+        self._process = SERVER.Process(target=_run, args=([*map(str, words)], *files, dict(environ), str(folder)))
         self._process.start()
         self.pid = self._process.pid
 
@@ -67,5 +68,14 @@ class Program:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
     def kill(self):
         self._process.kill()
+
+
+def start(words, out, log=None, environment=None, session=False):
+    """tools.common.process.start, forked, and not in a session of its own."""
+    environ = {**os.environ, **(environment or {})}
+    return Program("-m", *words, out=out, err=log, environ=environ, folder=os.getcwd())

@@ -1,17 +1,16 @@
 """Commands printed in README.md and docs/: all are understood, and those of the walkthrough run as they stand there."""
 
 import argparse
-import os
 import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import Program
 
 from agent import cli
 from agent.spec import UserError
@@ -117,10 +116,11 @@ def test_the_walkthrough_runs_as_it_is_printed(title, tmp_path, monkeypatch):
     try:
         for module, *arguments in printed:
             if module in PROCESSES:
-                running[module] = start(module, *arguments, "--address", address)
+                out = tmp_path / f"{module}.out"
+                running[module] = Program("-m", module, *arguments, "--address", address, out=out, folder=tmp_path)
                 if len(running) == 2:
-                    outputs = {name: process.communicate(timeout=500)[0] for name, process in running.items()}
-                    assert not any(process.returncode for process in running.values()), outputs
+                    codes = {name: program.wait(500) for name, program in running.items()}
+                    assert not any(codes.values()), [program.said() for program in running.values()]
             else:
                 monkeypatch.setattr(sys, "argv", [module, *arguments])
                 with pytest.raises(SystemExit) as ended:
@@ -131,9 +131,3 @@ def test_the_walkthrough_runs_as_it_is_printed(title, tmp_path, monkeypatch):
             process.kill()
             process.wait()
     assert len(running) == 2 and len(list(tmp_path.glob("*.png"))) == 1
-
-
-def start(*words):
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", *words]
-    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

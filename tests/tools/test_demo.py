@@ -23,7 +23,7 @@ online: {env_steps: 60, utd: 0.5, batch: 32}
 """
 
 
-def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path, monkeypatch, capsys):
+def test_the_demo_ends_with_its_summary_and_its_picture(tmp_path, monkeypatch, capsys, forked_commands):
     monkeypatch.setattr(demo.os, "sched_getaffinity", lambda process: {0})  # one worker for evaluations
     (tmp_path / "tiny.yaml").write_text(TINY)
     words = ["--config", tmp_path / "tiny.yaml", "--folder", tmp_path / "demo", "--episodes", "3", "--seed", "2"]

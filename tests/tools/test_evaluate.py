@@ -1,6 +1,7 @@
 import json
 import re
 
+import forked
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -12,11 +13,18 @@ from agent.policy import Policy
 from agent.run.checkpoint import Checkpoint, load
 from agent.run.statistics import wilson
 from agent.spec import Spec, UserError
+from tools.common import attempts
 from tools.common.rollout import env_record, make_env
 from tools.common.success_rate import Result
 from tools.evaluate import evaluate, main
 
 TINY = {"channels": [4, 4], "strides": [2, 2], "features": 4, "state_features": 4, "actor_hidden": [8]}
+
+
+@pytest.fixture(autouse=True)
+def forked_workers(monkeypatch):
+    """Those of evaluations in this process; a command's are spawned."""
+    monkeypatch.setattr(attempts, "WORKERS", forked.SERVER)
 
 
 @pytest.fixture(scope="module")

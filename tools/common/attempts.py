@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agent.run.checkpoint import Checkpoint
 
 BASELINES = ("scripted", "random")
+WORKERS = multiprocessing.get_context("spawn")
 
 log = logging.getLogger(__name__)
 
@@ -189,10 +190,9 @@ def run_attempts(plan: Plan, seeds: range, workers: int) -> Generator[Attempt, N
             for number, seed in enumerate(seeds):
                 yield stage.attempt(seed, number)
         return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop = WORKERS.Event()
     with concurrent.futures.ProcessPoolExecutor(
-        workers, context, _begin_worker, (plan, stop, logs.configured())
+        workers, WORKERS, _begin_worker, (plan, stop, logs.configured())
     ) as pool:
         running = [pool.submit(_work, seed, number) for number, seed in enumerate(seeds)]
         try:

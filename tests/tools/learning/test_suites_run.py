@@ -206,8 +206,8 @@ online: {env_steps: 200, utd: 0.2, batch: 16}
 """
 
 
-def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys):
-    """The smallest suite through the real processes: stopped at once, stopped online, finished; then left alone."""
+def test_runs_are_made_in_slices_and_never_twice(tmp_path, capsys, forked_commands):
+    """The smallest suite through all of its processes: stopped at once, stopped online, finished; then left alone."""
     (tmp_path / "tiny.yaml").write_text(TINY)
     presets = {"robot": [], "share": {"online": {"offline_share": 0.25}}}
     suite = Suite({"reach": Task([str(tmp_path / "tiny.yaml")])}, presets, 1, episodes=2, at=[1.0])
