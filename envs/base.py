@@ -127,6 +127,11 @@ def state_names(env: gymnasium.Env) -> dict[str, list[str]]:
         return {}
 
 
+def names_of_numbers(env: gymnasium.Env) -> dict[str, list[str]]:
+    """As state_names, and "action" -> those of an action, for people who look at the numbers."""
+    return {"action": list(action_meaning(env).get("names", ())), **state_names(env)}
+
+
 def ask_in_terminal(prompt: str) -> None:
     """Wait for Enter. Raises RobotFault where nobody can press it."""
     try:

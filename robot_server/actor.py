@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 
 from agent.spec import Observation, Transition, UserError, plural
 from agent.verdict import outcome
-from envs.base import action_meaning, paced_env, state_names
+from envs.base import names_of_numbers, paced_env, state_names
 from envs.clock import Clock, natural_hz
 from robot_server.command import ENDINGS, Command, action_of, layout_if_any
 from robot_server.control import Control
@@ -23,6 +24,8 @@ from robot_server.waiting import Pauses, Prompt, StepSink, hold_for_learner, pau
 
 if TYPE_CHECKING:
     import gymnasium
+
+MAX_NAMES_BYTES = 8 << 10  # of the names of a state's numbers in a recording: half of what the link takes as meta
 
 log = logging.getLogger(__name__)
 
@@ -146,13 +149,15 @@ class Running:
         if self.arm:
             self.arm.paused = Pauses(link, control)
         asked = {"prompted_s": round(self.prompt.waited_s, 1)} if self.prompt.count else {}
-        self.number = link.begin({"seed": seed, **({"fps": hz} if hz else {}), **asked})
+        names = state_names(self.env)
+        known = {"state_names": names} if names and len(json.dumps(names)) <= MAX_NAMES_BYTES else {}
+        self.number = link.begin({"seed": seed, **({"fps": hz} if hz else {}), **known, **asked})
         self.clock.start()
         self.over = self.cut = self.stop()
         if control:
             control.layout = layout_if_any(self.env)
             control.drivable = bool(control.layout)
-            control.history.name({"action": action_meaning(self.env).get("names", ()), **state_names(self.env)})
+            control.history.name(names_of_numbers(self.env))
             control.step_s = 1 / (hz or self.real_time.hz)
             control.drop_events()  # what was pressed during the reset was meant for the episode before
             control.running = True

@@ -218,7 +218,7 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         env = stack.enter_context(contextlib.closing(make_env(name, options)))
         spec = Spec.from_spaces(env.observation_space, env.action_space)
         display = Display(config.view)
-        device, no_use = opened(device_name, env, config), ""
+        device, no_use = opened(device_name, env, config, out), ""
         if not isinstance(device, Scripted):
             stack.enter_context(contextlib.closing(device))
             stack.callback(while_closing, env, lambda: bool(device.hold_reason))

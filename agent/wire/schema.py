@@ -110,6 +110,7 @@ META_TYPES: dict[str, tuple[type, ...]] = {  # of an episode's meta, where they 
     "marked": (str,),
     "env_success": (bool,),
     "unmarked": (list,),
+    "state_names": (dict,),
 }
 ENV_TYPES: dict[str, tuple[type, ...]] = {"name": (str,), "options": (dict,)}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # of robots and boots: safe as part of a file name

@@ -46,6 +46,16 @@ def test_an_episode_as_it_was_acted(bench, bench_pair, tiny_env, tiny_policy, em
     assert str(summary) == "episode 0: 5 steps, return 1, success, policy 3"
 
 
+def test_an_episode_has_the_names_of_its_states_numbers(bench, bench_pair, tiny_env, tiny_policy, empty):
+    """The page of recorded episodes, tools.inspect and tools.convert read them there, without the env."""
+    _, link = bench_pair
+    for names in ({"state": ["x", "y", "z"]}, {"state": ["x" * 9000]}, {}):  # the second is more than a message takes
+        tiny_env.state_names = names
+        run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0)
+    bench.turn(lambda: empty(link))
+    assert [episode.meta.get("state_names") for episode in bench.episodes] == [{"state": ["x", "y", "z"]}, None, None]
+
+
 def test_newer_weights_are_swapped_in_between_two_steps(bench, bench_pair, tiny_env, tiny_policy, empty):
     mailbox, link = bench_pair
     offer(bench, mailbox, link, 1)

@@ -16,6 +16,7 @@ from agent.action_meaning import ActionMeaning
 from agent.data.frames import blocks
 from agent.env_record import meaning_of_episode
 from agent.spec import ACTION_LIMIT, Episode, SpecError, plural
+from agent.wire.bad_messages import shown
 from envs.real.view_change import DARK
 
 KINDS = ("black", "frozen", "idle", "clipped", "jump", "duplicate")
@@ -148,7 +149,7 @@ def jump_flags(observations: Mapping[str, Any], meta: Mapping[str, Any]) -> list
         names = given.get(key) if isinstance(given, Mapping) else None
         if not isinstance(names, list) or len(names) != rows.shape[1]:
             names = [f"{key}.{number}" for number in range(rows.shape[1])]
-        for number, name in enumerate(map(str, names)):
+        for number, name in enumerate(map(shown, names)):
             for step in jumps(rows[:, number], name):
                 found.setdefault(step, []).append(name)
     if not found:

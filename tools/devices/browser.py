@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from agent.spec import Observation, UserError
@@ -17,13 +18,19 @@ from tools.recording.config import CollectConfig
 
 
 class Browser(Device):
-    """Opens the page at collect.listen. Raises UserError when it cannot be there."""
+    """Opens the page at collect.listen. Raises UserError when it cannot be there.
+
+    recordings: the folder for its page of recorded episodes, which need not exist yet. names: of the numbers of an
+    action and of each observed vector.
+    """
 
     latches = True
 
-    def __init__(self, config: CollectConfig) -> None:
+    def __init__(self, config: CollectConfig, recordings: Path, names: Mapping[str, Iterable[str]]) -> None:
         self._control = Control(bound(AUTO, f"collect-{os.getpid()}"))
+        self._control.history.name(names)
         words = ["--robot", self._control.address, "--listen", config.listen, "--attached"]
+        words += ["--episodes", str(recordings.resolve())]
         with tempfile.TemporaryFile("w+") as errors:  # not a pipe: nobody would empty it
             self._panel = subprocess.Popen(
                 module_command("tools.panel", *words),

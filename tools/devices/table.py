@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.spec import UserError
+from envs.base import names_of_numbers
 from robot_server.command import Device
 from tools.devices.scripted import Scripted
 from tools.recording.config import CollectConfig
@@ -21,9 +23,15 @@ def known(name: str) -> bool:
     return name in DEVICES or name.startswith(LEROBOT)
 
 
-def opened(name: str, env: gymnasium.Env, config: CollectConfig) -> Device | Scripted:
-    """The device `name` for `env`. Raises UserError when it is not there."""
-    return Scripted(env, config) if name == "scripted" else opened_for_a_person(name, config)
+def opened(name: str, env: gymnasium.Env, config: CollectConfig, out: Path) -> Device | Scripted:
+    """The device `name` for `env`. out: where the recordings will be. Raises UserError when it is not there."""
+    if name == "scripted":
+        return Scripted(env, config)
+    if name == "browser":
+        from tools.devices.browser import Browser
+
+        return Browser(config, out, names_of_numbers(env))
+    return opened_for_a_person(name, config)
 
 
 def opened_for_a_person(name: str, config: CollectConfig) -> Device:
@@ -44,8 +52,4 @@ def opened_for_a_person(name: str, config: CollectConfig) -> Device:
         from tools.devices.spacemouse import SpaceMouse
 
         return SpaceMouse(config)
-    if name == "browser":
-        from tools.devices.browser import Browser
-
-        return Browser(config)
     raise UserError(f"unknown device '{name}'")

@@ -67,7 +67,7 @@ OFTEN = ("listen", "episodes", "robot")  # of the flags, first in --help
 def main(argv: list[str] | None = None) -> None:
     arguments = cli.parse(argv, __doc__, ["robot"], add_flags, prog="python -m tools.panel", often=OFTEN)
     flags = arguments.flags
-    if flags.episodes and not flags.episodes.exists():
+    if flags.episodes and not flags.episodes.exists() and not flags.attached:
         raise UserError(f"--episodes {flags.episodes}: no such file or folder")
     addresses = {address: address for address in flags.robot or filter(None, [named(arguments)])}
     for address in addresses:

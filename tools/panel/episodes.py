@@ -14,7 +14,7 @@ from agent.spec import UserError
 from tools.panel.browser import finite
 from tools.panel.episode_catalogue import Catalogue
 from tools.panel.episode_edits import Edits
-from tools.panel.episode_reader import kind_of
+from tools.panel.episode_reader import OWN, kind_of
 from tools.panel.episode_worker import Worker
 
 MOST_PICTURES = 16 << 20  # bytes of thumbnails in memory
@@ -24,19 +24,24 @@ READING, EXAMINING = 0, 10  # how much the processes give way to a robot server 
 
 class Episodes:
     """Of a folder of ours, or of a source that tools.formats reads. names(): of the numbers of an action and of each
-    vector, where an episode does not have them. Raises UserError for a place that cannot be shown.
+    vector, where an episode does not have them. coming: a folder of ours, which may not exist yet.
+    Raises UserError for a place that cannot be shown.
     """
 
-    def __init__(self, place: Path, names: Callable[[], Mapping[str, list[str]]] = dict) -> None:
-        kind = kind_of(place)
+    def __init__(self, place: Path, names: Callable[[], Mapping[str, list[str]]] = dict, coming: bool = False) -> None:
+        kind = OWN if coming else kind_of(place)
         self._reader, self._examiner = (Worker(place, kind, nice) for nice in (READING, EXAMINING))
         self._catalogue = Catalogue(place, kind, self._reader, self._examiner)
         self._edits, self._one_at_a_time = Edits(place), asyncio.Lock()
         self._pictures, self._names = Pictures(MOST_PICTURES), names
+        self._looked_at = asyncio.Event()
+        if not coming:
+            self._looked_at.set()
 
     async def run(self) -> None:
-        """Read what the list shows; until it is cancelled."""
+        """Read what the list shows; until it is cancelled. Nothing is read beside a recording until somebody looks."""
         try:
+            await self._looked_at.wait()
             await self._catalogue.run()
         finally:
             self._reader.close()
@@ -58,6 +63,7 @@ class Episodes:
         ]
 
     async def _listed(self, request: web.Request) -> web.Response:
+        self._looked_at.set()
         since = _number(request, "since", 0)
         return web.json_response(finite(await self._catalogue.listed(since, request.query.get("boot", ""))))
 

@@ -35,15 +35,20 @@ def make_room(pages: list[Browser]) -> bool:
     return True
 
 
-def application(robots: Robots, token: str, episodes: Path | None, connections: Connections) -> web.Application:
-    """The pages. token, connections: as in site.application. episodes: a folder or dataset for /recorded.html."""
+def application(
+    robots: Robots, token: str, episodes: Path | None, connections: Connections, attached: bool = False
+) -> web.Application:
+    """The pages. token, connections: as in site.application. episodes: a folder or dataset for /recorded.html.
+
+    attached: it belongs to a program that will put its recordings into `episodes`.
+    """
     pages: list[Browser] = []  # the oldest first
     robots.recorded = episodes is not None
 
     def names() -> dict[str, list[str]]:
         return {key: each for robot in robots.robots.values() for key, each in robot.history.names.items()}
 
-    shown = Episodes(episodes, names) if episodes else None
+    shown = Episodes(episodes, names, attached) if episodes else None
 
     async def talk(request: web.Request) -> web.WebSocketResponse:
         if not same_site(request):
@@ -86,6 +91,6 @@ async def serve(
     """As site.serve. Raises UserError for an impossible address of a robot, too."""
 
     def make(token: str, connections: Connections) -> web.Application:
-        return application(robots(), token, episodes, connections)
+        return application(robots(), token, episodes, connections, attached)
 
     await site.serve(make, listen, token, say, attached)

@@ -23,7 +23,10 @@ JUNK: list[Any] = [
 
 DEEP = (2, 15, 17, 100, 511, 1000, 1023, 5000)  # levels of containers
 HERE = "HERE-0123456789"  # in a header, where something is put that msgpack would not write
-METAS = ("env", "seed", "run", "policy", "fps", "marked", "env_success", "unmarked", "order", "quarantined", "robot")
+METAS = (
+    *("env", "seed", "run", "policy", "fps", "marked", "env_success", "unmarked", "order", "quarantined", "robot"),
+    "state_names",
+)
 
 
 class Noise:

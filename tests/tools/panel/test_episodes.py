@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from agent.data.episode_file import read_episode, write_episode
 from agent.spec import UserError
@@ -16,6 +18,7 @@ from tools.panel.episode_catalogue import Catalogue
 from tools.panel.episode_edits import Edits
 from tools.panel.episode_reader import Reader, kind_of
 from tools.panel.episode_worker import Worker
+from tools.panel.episodes import Episodes
 
 
 class Direct:
@@ -227,6 +230,30 @@ def test_only_what_has_changed_is_told(folder):
     assert everything["anew"] and len(everything["episodes"]) == 6 and everything["pending"] == 6
     assert not nothing["anew"] and not nothing["episodes"]
     assert changed["episodes"] == [entry] and "steps" in entry
+
+
+def test_a_folder_that_is_yet_to_come_is_shown_when_it_has_episodes(demos, tmp_path):
+    async def talk():
+        episodes = Episodes(tmp_path / "coming", coming=True)
+        task = asyncio.create_task(episodes.run())
+        try:
+            async with TestClient(TestServer(application(episodes))) as client:
+                told = await (await client.get("/api/episodes")).json()
+                assert told["episodes"] == [] and told["source"]["editable"] and not told["trouble"]
+                shutil.copytree(demos, tmp_path / "coming")
+                while not all("steps" in each for each in told["episodes"]) or not told["episodes"]:
+                    told = await (await client.get("/api/episodes")).json()
+                return len(told["episodes"])
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def application(episodes):
+        app = web.Application()
+        app.add_routes(episodes.routes(lambda request: True))
+        return app
+
+    assert asyncio.run(asyncio.wait_for(talk(), 60)) == 6
 
 
 @pytest.mark.parametrize("format", ["lerobot", "robomimic"])

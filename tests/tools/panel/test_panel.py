@@ -372,6 +372,8 @@ def test_a_person_records_an_episode_in_the_browser_and_it_trains(tmp_path, chro
         page.goto(address)
         page.wait_for_selector("#cameras canvas", timeout=60_000)
         page.click("text=State")
+        page.wait_for_selector("#vectors th:text-is('ee_pos.x')")
+        page.wait_for_selector("#to-recorded:has-text('recorded episodes')")
         page.keyboard.press("t")
         page.keyboard.down("f")
         until(lambda: re.search(r"step (1[5-9]|[2-9]\d)", page.inner_text("#episode")))
