@@ -105,7 +105,7 @@ def wanted(suite: Suite, only: dict[str, list[str]], have: dict[str, Path], root
         for job in learning_suite.jobs(suite, root)
         if job.task in (only["tasks"] or suite.tasks) and job.preset in (only["presets"] or suite.presets)
     ]
-    lacking = {job.task for job in found if suite.tasks[job.task].demonstrations == "convert" and job.task not in have}
+    lacking = {job.task for job in found if suite.tasks[job.task].given and job.task not in have}
     for name in sorted(lacking):
         say(f"{name}: left out, its data are yours to give: --source {name}=PATH")
     return [job for job in found if job.task not in lacking]

@@ -4,8 +4,9 @@
       --out door.hdf5
 
 The file is one of dapg/policies in github.com/aravindr93/hand_dapg (Rajeswaran et al. 2018): a network with two tanh
-layers. Each episode has Gaussian noise of its own size, evenly from 0 to --noise, on actions in [-1, 1]; an episode
-ends a few steps after its first success, or at --steps. Rewards are the environment's own. --add FILE: copy the
+layers. Or it is an .npz with the same numbers, as 0.weight, 0.bias to 2.weight, 2.bias, in_shift, in_scale, out_shift
+and out_scale. Each episode has Gaussian noise of its own size, evenly from 0 to --noise, on actions in [-1, 1]; an
+episode ends a few steps after its first success, or at --steps. Rewards are the environment's own. --add FILE: copy the
 episodes of that file first, people's for example. Needs `pip install gymnasium-robotics`.
 
 Nothing of the file is run: of a pickle's classes only tensors are made, everything else is a shell.
@@ -60,10 +61,7 @@ class Unpickler(pickle.Unpickler):
 def read(path: Path) -> Mean:
     """The policy's mean: observation -> action, float64. Raises UserError."""
     try:
-        with path.open("rb") as file:
-            policy = Unpickler(file, encoding="latin1").load().state
-        layers = [each.arguments[0].detach().double().numpy() for each in policy["trainable_params"][:-1]]
-        scales = {key: policy["model"].state[key].detach().numpy() for key in SCALES}
+        layers, scales = _of_arrays(path) if path.suffix == ".npz" else _of_pickle(path)
 
         def mean(observation: np.ndarray) -> np.ndarray:
             x = (observation - scales["in_shift"]) / (scales["in_scale"] + 1e-8)
@@ -77,6 +75,19 @@ def read(path: Path) -> Mean:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a policy of hand_dapg: {line}") from None
     return mean
+
+
+def _of_arrays(path: Path) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    with np.load(path, allow_pickle=False) as found:
+        layers = [found[f"{number}.{part}"].astype(float) for number in range(3) for part in ("weight", "bias")]
+        return layers, {key: found[key].astype(float) for key in SCALES}
+
+
+def _of_pickle(path: Path) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    with path.open("rb") as file:
+        policy = Unpickler(file, encoding="latin1").load().state
+    layers = [each.arguments[0].detach().double().numpy() for each in policy["trainable_params"][:-1]]
+    return layers, {key: policy["model"].state[key].detach().numpy() for key in SCALES}
 
 
 def episode(

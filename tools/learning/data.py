@@ -32,8 +32,7 @@ def place(root: Path, suite: Suite, name: str, seed: int) -> Path:
 def depends_on(task: Task, seed: int, source: Path | None) -> dict[str, Any]:
     """All that the demonstrations depend on; of what the user has, the name and a digest of what is in it."""
     more = {"convert": task.convert, "rollouts": task.rollouts, "seed": seed if own(task) else None}
-    if task.maze:
-        more["maze"] = task.maze
+    more |= {key: words for key in ("maze", "policy") if (words := getattr(task, key))}
     given = None if source is None else {"name": source.name, "sha256": digest(source)}
     return made_of(task.configs, ("env", "collect"), source=given, **more)
 
@@ -59,7 +58,7 @@ def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str
     """Put the demonstrations into `folder`, or what is missing of them. Raises Stopped, UserError."""
     work, done = beside(folder), folder.with_name(f"{folder.name}.done")
     source = sources.get(name)
-    if source is None and task.demonstrations == "convert":
+    if source is None and task.given:
         raise UserError(f"task {name} needs data of yours: --source {name}=PATH")
     with alone(work, means):
         pin(work, depends_on(task, seed, source))
@@ -67,6 +66,9 @@ def prepare(folder: Path, name: str, task: Task, seed: int, sources: Mapping[str
             return
         if task.demonstrations == "maze":
             of_maze(folder, work, task, seed, means)
+        elif task.demonstrations == "policy":
+            assert source is not None
+            converted(folder, work, task, of_policy(source, work, task, seed, means), means)
         elif source is None:
             scripted(folder, work, task, seed, means)
         else:
@@ -88,6 +90,14 @@ def scripted(folder: Path, work: Path, task: Task, seed: int, means: Means) -> N
 def of_maze(folder: Path, work: Path, task: Task, seed: int, means: Means) -> None:
     words = [*config_words(task.configs), *task.maze, "--seed", seed, "--out", folder]
     Process(work, "maze", "tools.learning.point_maze", *words).finish(means)
+
+
+def of_policy(source: Path, work: Path, task: Task, seed: int, means: Means) -> Path:
+    episodes = work / "episodes.hdf5"
+    episodes.unlink(missing_ok=True)  # of a call that was stopped
+    words = [source, *task.policy, "--seed", seed, "--out", episodes]
+    Process(work, "policy", "tools.learning.adroit_policy", *words).finish(means)
+    return episodes
 
 
 def converted(folder: Path, work: Path, task: Task, source: Path, means: Means) -> None:

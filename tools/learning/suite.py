@@ -13,6 +13,10 @@
       configs: [configs/tasks/point_maze_medium.yaml]
       demonstrations: maze                    # by tools.learning.point_maze
       maze: [--reach, "7"]                    # its flags, besides --config, --seed and --out
+    pen:
+      configs: [configs/tasks/adroit_pen.yaml]
+      demonstrations: policy                  # by tools.learning.adroit_policy, from what --source pen=PATH names
+      policy: [--noise, "1"]                  # its flags, besides --seed and --out; `convert` has tools.convert's
   presets:                     name -> config files that come after the task's, or what one would say, or a list of both
     calql: [configs/presets/paper.yaml]
     cql: [configs/presets/paper.yaml, configs/presets/cql.yaml]
@@ -53,10 +57,16 @@ class Rollouts:
 @dataclass
 class Task:
     configs: list[str] = field(default_factory=list)
-    demonstrations: Literal["scripted", "convert", "maze"] = "scripted"
+    demonstrations: Literal["scripted", "convert", "maze", "policy"] = "scripted"
     convert: list[str] = field(default_factory=list)
     maze: list[str] = field(default_factory=list)
+    policy: list[str] = field(default_factory=list)
     rollouts: dict[str, Any] | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether they are made from what the user has."""
+        return self.demonstrations in ("convert", "policy")
 
 
 @dataclass

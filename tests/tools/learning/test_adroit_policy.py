@@ -69,6 +69,20 @@ def test_the_mean_is_that_of_the_network_in_the_file(saved):
     np.testing.assert_allclose(read(path)(observation), expected.detach().numpy(), rtol=1e-5)
 
 
+def test_a_policy_may_be_plain_arrays(saved, tmp_path):
+    pickled, layers = saved()
+    arrays = {
+        f"{number}.{name}": p.detach().numpy() for number in range(3) for name, p in layers[number].named_parameters()
+    }
+    scales = {"in_shift": np.ones(3), "in_scale": 2 * np.ones(3), "out_shift": np.zeros(2), "out_scale": 3 * np.ones(2)}
+    np.savez(tmp_path / "policy.npz", **arrays, **scales)
+    observation = np.array([0.3, -2.0, 1.5])
+    np.testing.assert_allclose(read(tmp_path / "policy.npz")(observation), read(pickled)(observation), rtol=1e-6)
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(UserError, match=r"other\.npz: not a policy"):
+        read(tmp_path / "other.npz")
+
+
 def test_code_in_the_file_is_not_run(saved, tmp_path):
     path, _ = saved(extra=Marks(tmp_path / "made"))
     assert read(path)(np.zeros(3)).shape == (2,)

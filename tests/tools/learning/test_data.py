@@ -72,6 +72,26 @@ def test_a_dataset_in_minaris_format_becomes_demonstrations_of_the_task(tmp_path
         learning_data.prepare(tmp_path / "other", "umaze", suite.tasks["umaze"], 0, {}, means)
 
 
+def test_every_seed_has_episodes_of_its_own_by_a_given_policy(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sizes = {"0.weight": (4, 45), "0.bias": 4, "1.weight": (4, 4), "1.bias": 4, "2.weight": (24, 4), "2.bias": 24}
+    sizes |= {"in_shift": 45, "in_scale": 45, "out_shift": 24, "out_scale": 24}
+    np.savez(tmp_path / "pen.npz", **{key: np.ones(size) for key, size in sizes.items()})
+    suite, have = learning_suite.read("adroit_pairs"), {"pen": tmp_path / "pen.npz"}
+    task, means = suite.tasks["pen"], learning_process.Means(threading.Event(), 1)
+    task.policy = [*task.policy, "--episodes", "2", "--steps", "4"]
+    folders = [learning_data.place(tmp_path, suite, "pen", seed) for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        learning_data.prepare(folder, "pen", task, seed, have, means)
+    first, second = ([episode.actions for episode in read_episodes([folder])] for folder in folders)
+    assert first[0].shape[1:] == (24,) and sum(map(len, first)) <= 8
+    assert not np.array_equal(first[0], second[0])
+    known = [learning_data.depends_on(task, seed, have["pen"]) for seed in (0, 1)]
+    assert known[0]["seed"] == 0 and known[1]["seed"] == 1 and known[0]["policy"] == task.policy
+    with pytest.raises(UserError, match="--source pen=PATH"):
+        learning_data.prepare(tmp_path / "other", "pen", task, 0, {}, means)
+
+
 def test_what_a_folder_of_the_users_is_known_by(tmp_path):
     def digest():
         learning_data.digest.cache_clear()
