@@ -41,6 +41,7 @@ from envs.real.realtime import real_time
 from envs.real.setup import Setup
 from envs.start import module_command
 
+LOAD_S = 300.0  # a driver's modules may take so long to load
 CONNECT_S = 60.0  # an arm may take so long to get ready
 PARK_S = 60.0  # or to be parked
 SCENE_S = 60.0  # or to put the scene back
@@ -164,6 +165,7 @@ def main() -> None:
     except ValueError as error:
         connection.send((0, error))
         return
+    connection.send((0, None))  # loaded
     if setup.realtime:
         real_time()  # not before: its driver's modules take seconds of a core to load
     try:
@@ -197,6 +199,7 @@ class ArmProcess:
         self._connection = Connection(ours.detach())
         self._connection.send(setup)
         try:
+            self._answer(LOAD_S)
             self.axes, self.first = self._answer(CONNECT_S)
         except BaseException:
             self.close()

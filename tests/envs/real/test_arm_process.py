@@ -122,6 +122,15 @@ def test_what_cannot_be_sent_is_the_arms_error_and_not_the_end_of_its_process(ke
     assert "command" not in kept.arm.log and kept.arm.log[-1] == "hold"
 
 
+def test_a_driver_that_takes_long_to_load_has_as_long_to_connect_as_another(monkeypatch):
+    waited, ends = [], []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, pass_fds, **_: ends.append(os.dup(pass_fds[0])))
+    monkeypatch.setattr(ArmProcess, "_answer", lambda self, timeout_s: waited.append(timeout_s) or ("x", None))
+    ArmProcess(SETUP)
+    os.close(*ends)
+    assert waited == [arm_process.LOAD_S, arm_process.CONNECT_S]
+
+
 def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_question():
     process = object.__new__(ArmProcess)  # only its end of the line
     process._connection, theirs = Pipe()
