@@ -6,8 +6,12 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from browsing import CHROMIUM, Arm
+from run_folder import OUTCOMES, write_run
+
+from tools.common.video import mp4
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +86,27 @@ def page(arm, start_panel, chromium):
     page.goto(start_panel(arm.control.address))
     page.wait_for_selector("#cameras canvas", timeout=60_000)
     return page
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs with checkpoints, the second with a video; and beside them what is none."""
+    write_run(tmp_path / "runs/a/online", OUTCOMES, 0.9)
+    write_run(tmp_path / "runs/b", [0] * 10, 0.95, evaluated=(0.5, 0.0))
+    (tmp_path / "runs/b/episodes").mkdir()
+    (tmp_path / "runs/b/episodes/log.jsonl").write_text("{}")
+    with mp4(tmp_path / "runs/b/videos/episode_000000.mp4", 10) as write:
+        for shade in range(10):
+            write(np.full((32, 48, 3), 20 * shade, np.uint8))
+    (tmp_path / "secret.mp4").write_bytes(b"of somebody else")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def runs_page(runs):
+    """The address of tools.runs for `runs`."""
+    program = [sys.executable, "-m", "tools.runs", str(runs), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    yield process.stdout.readline().removeprefix("page: ").strip()
+    process.terminate()
+    process.communicate()

@@ -2,67 +2,17 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 
-import numpy as np
 import pytest
-import torch
 from aiohttp.test_utils import TestClient, TestServer
 from browsing import by_browser, until
+from run_folder import OUTCOMES, write_run
 
-from agent.calql.algorithm import CalQL
-from agent.config import CalQLConfig, NetworkConfig
-from agent.env_record import EnvRecord
-from agent.run.checkpoint import Checkpoint
-from agent.run.log import RunLog
-from agent.spec import Spec
-from tools.common.video import mp4
 from tools.panel import site
 from tools.panel.browser import finite
 from tools.panel.connections import Connections
 from tools.runs import __main__ as command
 from tools.runs import read, server
-
-OUTCOMES = [0, 1, 0, 0, 1, 1] + 20 * [1]
-
-
-def write_run(folder, outcomes, gamma=None, evaluated=(0.5, 1.0)):
-    """A run's log as the learner writes it; with `gamma` its checkpoint, too."""
-    log = RunLog(folder)
-    rates = iter(evaluated)
-    log.write("eval", 0, 0, success=next(rates), low=0.3, high=0.7, episodes=20)
-    for number, success in enumerate(outcomes):
-        log.write("episode", 10 * (number + 1), number, success=success, length=10, **{"return": float(success)})
-        log.write("update", 10 * (number + 1), number + 1, stage="online", td_loss=1.0 / (number + 1), q=[1.0, 3.0])
-    for rate in rates:
-        log.write("eval", 10 * len(outcomes), len(outcomes), success=rate, low=0.8, high=1.0, episodes=20)
-    log.warn("Q is far from the returns", 10, 1)
-    log.close()
-    if gamma:
-        network = NetworkConfig(channels=[4], strides=[2], features=4, critics=2, actor_hidden=[4], critic_hidden=[4])
-        spec = Spec({}, {"pos": 3}, 2)
-        agent = CalQL(spec, network, CalQLConfig(gamma=gamma), torch.device("cpu"), 0)
-        config = {
-            "calql": {"gamma": gamma, "cql_weight": 5.0},
-            "learner": {"run": "x"},
-            "link": {"address": "tcp://10.0.0.7:5555"},
-        }
-        Checkpoint(spec, EnvRecord("fake", {"horizon": 9}), config, agent.state_dict()).save(folder / "latest.pt")
-
-
-@pytest.fixture
-def runs(tmp_path):
-    """Two runs with checkpoints, the second with a video; and beside them what is none."""
-    write_run(tmp_path / "runs/a/online", OUTCOMES, 0.9)
-    write_run(tmp_path / "runs/b", [0] * 10, 0.95, evaluated=(0.5, 0.0))
-    (tmp_path / "runs/b/episodes").mkdir()
-    (tmp_path / "runs/b/episodes/log.jsonl").write_text("{}")
-    with mp4(tmp_path / "runs/b/videos/episode_000000.mp4", 10) as write:
-        for shade in range(10):
-            write(np.full((32, 48, 3), 20 * shade, np.uint8))
-    (tmp_path / "secret.mp4").write_bytes(b"of somebody else")
-    return tmp_path / "runs"
 
 
 def test_runs_are_found_and_named_by_their_folder(runs):
@@ -167,32 +117,25 @@ def test_mistakes_are_one_line(tmp_path):
 
 
 @by_browser
-def test_runs_are_compared_in_the_browser(runs, chromium):
-    program = [sys.executable, "-m", "tools.runs", str(runs), "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
-    try:
-        url = process.stdout.readline().removeprefix("page: ").strip()
-        _, browser = chromium()
-        page = browser.contexts[0].new_page()
-        problems = []
-        page.on("pageerror", lambda problem: problems.append(problem))
-        page.goto(url)
-        page.get_by_role("checkbox", name="b", exact=True).check(timeout=60_000)
-        page.get_by_role("checkbox", name="a/online").check()
-        page.wait_for_selector("#settings tr:has-text('calql.gamma')", timeout=60_000)
-        assert page.locator("#settings tr").all_text_contents() == ["settingba/online", "calql.gamma0.950.9"]
-        assert page.locator("#figures .plot canvas").count() == 3  # success, failed, TD loss; the log has no others
-        steps, _, evaluated, online, _ = page.evaluate("runPlots[0].data")
-        assert len(steps) == 23 and evaluated[0] == 0.5 and online[:2] == [None, pytest.approx(2 / 5)]
-        page.get_by_text("episode_000000.mp4").click()
-        until(lambda: page.evaluate("document.querySelector('video')?.readyState >= 2"))
-        page.locator("#filter").fill("online")
-        assert page.locator("#runs tbody tr").count() == 1
-        page.reload()  # what is chosen is in the address
-        page.wait_for_selector("#legend li:has-text('a/online')", timeout=60_000)
-        write_run(runs / "c", [1] * 30)
-        page.wait_for_selector("#runs tbody tr:has-text('100 %') >> text=c", timeout=60_000)
-        assert not problems
-    finally:
-        process.terminate()
-        process.communicate()
+def test_runs_are_compared_in_the_browser(runs, runs_page, chromium):
+    _, browser = chromium()
+    page = browser.contexts[0].new_page()
+    problems = []
+    page.on("pageerror", lambda problem: problems.append(problem))
+    page.goto(runs_page)
+    page.get_by_role("checkbox", name="b", exact=True).check(timeout=60_000)
+    page.get_by_role("checkbox", name="a/online").check()
+    page.wait_for_selector("#settings tr:has-text('calql.gamma')", timeout=60_000)
+    assert page.locator("#settings tr").all_text_contents() == ["settingba/online", "calql.gamma0.950.9"]
+    assert page.locator("#figures .plot canvas").count() == 3  # success, failed, TD loss; the log has no others
+    steps, _, evaluated, online, _ = page.evaluate("runPlots[0].data")
+    assert len(steps) == 23 and evaluated[0] == 0.5 and online[:2] == [None, pytest.approx(2 / 5)]
+    page.get_by_text("episode_000000.mp4").click()
+    until(lambda: page.evaluate("document.querySelector('video')?.readyState >= 2"))
+    page.locator("#filter").fill("online")
+    assert page.locator("#runs tbody tr").count() == 1
+    page.reload()  # what is chosen is in the address
+    page.wait_for_selector("#legend li:has-text('a/online')", timeout=60_000)
+    write_run(runs / "c", [1] * 30)
+    page.wait_for_selector("#runs tbody tr:has-text('100 %') >> text=c", timeout=60_000)
+    assert not problems
