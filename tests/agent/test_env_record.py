@@ -41,6 +41,11 @@ def test_guards_of_the_arm_make_no_difference():
     with_check = EnvRecord("real", {"arm": "a", "camera_check": "refuse", "camera_reference": "mine.npz"})
     assert with_check.differences(EnvRecord("real", {"arm": "a", "camera_check": "warn"})) == {}
     assert with_check.differences(EnvRecord("real", {"arm": "a"})) == {}
+    parks = EnvRecord("real", {"arm": "a", "park": {"x": 0.5}, "prompt": "put it back", "release_s": 5.0})
+    assert parks.differences(with_check) == {}
+    assert parks.differences(EnvRecord("real", {"arm": "a", "observe": ["load"]})) == {
+        "observe": "None against ['load']"
+    }
 
 
 @pytest.mark.parametrize("data", [{"name": "sim", "options": 3}, {"name": 5}])
