@@ -16,6 +16,7 @@ from envs.real.bus.registers import Registers
 
 LOAD, CURRENT, TEMPERATURE = "Present_Load", "Present_Current", "Present_Temperature"
 STATUS = {"Status": FEETECH, "Hardware_Error_Status": DYNAMIXEL}
+RISE = 5  # degrees C: no motor warms by more between two reads
 FEETECH_MA = 6.5
 # Of a Dynamixel's Present_Current. LeRobot's table has that name for all; of the XL430 and XC430 it is the load, 0.1 %.
 DYNAMIXEL_MA = {"xl330": 1.0, "xc330": 1.0, "xm430": 2.69, "xm540": 2.69, "xh540": 2.69}
@@ -39,6 +40,7 @@ class LeRobotMotors:
             if self._names and all(register in tables[model] for model in self._models.values())
         ]
         self._read = read
+        self._temperatures: Mapping[str, int] = {}
         self._registers = Registers(there, self._column)
         self._most_ma = self._limits() if CURRENT in there and LOAD not in there else {}
 
@@ -70,7 +72,8 @@ class LeRobotMotors:
         return effort, errors
 
     def _column(self, register: str) -> np.ndarray:
-        """float64 (n,), NaN for axes that are no motors of the bus. An error counts if it is read twice.
+        """float64 (n,), NaN for axes that are no motors of the bus. An error counts if it is read twice, and a leap of
+        the temperature.
 
         A late reply to another request, such as the temperature's, may be taken for that of the first read.
         """
@@ -78,6 +81,11 @@ class LeRobotMotors:
         if register in STATUS and any(values.values()):
             again = self._values(register)
             values = {name: int(value) & int(again.get(name, 0)) for name, value in values.items()}
+        if register == TEMPERATURE:
+            if any(value > self._temperatures.get(name, value) + RISE for name, value in values.items()):
+                again = self._values(register)
+                values = {name: min(value, again.get(name, value)) for name, value in values.items()}
+            self._temperatures = values
         return np.array([float(values.get(axis, np.nan)) for axis in self._axes])
 
     def _values(self, register: str) -> Mapping[str, int]:

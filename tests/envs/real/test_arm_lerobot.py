@@ -353,6 +353,25 @@ def test_an_error_counts_when_it_is_read_twice(now):
     assert motors(bus).update()[1] == {"lift": "overload"}
 
 
+def test_a_leap_of_the_temperature_counts_when_it_is_read_twice(now):
+    """A position that came too late would be 248 degrees."""
+    values = {"Present_Temperature": [30, 31]}
+    bus = Register(values, "sts3215", "sts3215")
+    bus.model_ctrl_table = {model: set(values) for model in bus.tables}
+    made, whole, late = motors(bus), bus.sync_read, []
+    bus.sync_read = lambda *given, **named: late.pop() if late else whole(*given, **named)
+
+    def temperatures():
+        now.now_s += 10.0
+        return made.update()[0]["temperature"][[0, 2]].tolist()
+
+    assert temperatures() == [30, 31]
+    late.append({"pan": 248, "lift": 8})
+    assert temperatures() == [30, 8] and not late
+    values["Present_Temperature"] = [80, 31]
+    assert temperatures() == [80, 31]
+
+
 def test_dynamixel_motors_report_current_or_load(now):
     values = {"Present_Current": [-305, -875], "Present_Temperature": [31, 32], "Hardware_Error_Status": [0x20, 0]}
     effort, errors = motors(Register(values, "xl430-w250", "xl330-m288")).update()
