@@ -114,6 +114,21 @@ def test_several_are_selected_edited_and_undone_as_one(recorded, folder):
 
 
 @by_browser
+def test_a_phone_across_has_the_list_beside_its_filter_and_the_episode_instead(recorded):
+    recorded.set_viewport_size({"width": 844, "height": 390})
+    recorded.click("#more summary")
+    recorded.click(".tick >> nth=0")
+    box = {name: recorded.locator(name).bounding_box() for name in ("#filter", "#several", "#list")}
+    assert box["#list"]["height"] > 250 and box["#list"]["x"] > box["#filter"]["x"] + box["#filter"]["width"]
+    assert all(at["y"] + at["height"] <= 390 for at in box.values())
+    recorded.click(".episode >> nth=1")
+    opened(recorded, "episode_000001")
+    assert recorded.is_hidden("#list") and recorded.evaluate("document.documentElement.scrollWidth") <= 844
+    recorded.click("#back")
+    recorded.wait_for_selector("#list")
+
+
+@by_browser
 def test_several_are_selected_and_edited_by_keyboard_alone(recorded, folder):
     before = contents(folder)
     recorded.locator("#list").focus()
