@@ -160,7 +160,7 @@ class LearnerConfig:
     run: str = option("", "folder of the run; empty: runs/<time>")
     seed: int = option(0, "random seed", low=0, high=2**62)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
-    threads: int = option(0, "CPU threads; 0: torch's choice", low=0)
+    threads: int = option(0, "CPU threads; 0: one for each core, in fine-tuning one fewer", low=0)
     mode: Literal["eager", "compile", "graph"] = option(
         "eager", "of updates; compile: torch.compile, graph: and CUDA graphs"
     )

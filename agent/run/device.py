@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from agent.config import LearnerConfig
 from agent.spec import UserError
 
+THREADS = torch.get_num_threads()  # torch's choice
 
-def choose_device(config: LearnerConfig, process: int = 0) -> torch.device:
+
+def choose_device(config: LearnerConfig, process: int = 0, spare_core: bool = False) -> torch.device:
     """The torch device that the config asks for. Raises UserError if it is not there; sets the threads and TF32.
 
-    process: number of this process on its machine; 'auto' and 'cuda' give each a GPU of its own.
+    process: number of this process on its machine; 'auto' and 'cuda' give each a GPU of its own. spare_core: unless
+    the config or OMP_NUM_THREADS say how many threads, leave a core to another program: threads that share their core
+    wait for each other, and are slower than one fewer (python -m tools.bench.beside).
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    elif spare_core and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, THREADS - 1))
     name = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device("cuda", process) if name == "cuda" else torch.device(name)

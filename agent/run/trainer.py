@@ -36,7 +36,7 @@ class Trainer:
         self.config = config = dataclasses.replace(config, network=config.network.from_checkpoint())
         self.online, self.ranks = config.online, ranks
         seed, gamma = config.learner.seed, config.calql.gamma
-        self.device = choose_device(config.learner, ranks.local)
+        self.device = choose_device(config.learner, ranks.local, spare_core=True)  # for a robot server, or a simulator
         storage = Storage(config.learner.storage, folder, self.device)
         stored = sorted((folder / "episodes").glob(f"[!.]*{SUFFIX}"))  # of a run that goes on
         stored_bytes = needed_bytes(stored, most_rows=self.online.capacity_steps) if storage.kind == "host" else 0

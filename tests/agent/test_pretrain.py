@@ -23,7 +23,7 @@ from agent.config import CalQLConfig, LearnerConfig, NetworkConfig, OfflineConfi
 from agent.data.episode_file import read_episode, write_episode
 from agent.data.prefetch import Prefetch
 from agent.data.storage import NoSpace, Storage
-from agent.run import checkpoint, pretraining
+from agent.run import checkpoint, device, pretraining
 from agent.run.demonstrations import load_demonstrations
 from agent.run.device import choose_device
 from agent.run.health import Health
@@ -590,6 +590,26 @@ def test_a_gpu_that_was_chosen_is_the_current_one(monkeypatch, name, process, de
     choose_device(LearnerConfig(device=name, tf32=tf32), process)
     assert chosen == ([device] if device else [])
     assert precisions == ([] if device is None else ["high"] if tf32 else ["highest"])
+
+
+@pytest.mark.parametrize(
+    ("threads", "told", "spare", "expected"),
+    [(0, None, False, None), (0, None, True, 3), (2, None, True, 2), (0, "4", True, None)],
+)
+def test_fine_tuning_leaves_a_core_to_the_robot_server_unless_somebody_says_how_many(
+    monkeypatch, threads, told, spare, expected
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    chosen = []
+    monkeypatch.setattr(device, "THREADS", 4)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    choose_device(LearnerConfig(device="cpu", threads=threads), spare_core=spare)
+    assert chosen == ([] if expected is None else [expected])
+    monkeypatch.setattr(device, "THREADS", 1)
+    choose_device(LearnerConfig(device="cpu"), spare_core=True)
+    assert 0 not in chosen
 
 
 def test_several_folders_and_single_files_are_read_together(tmp_path, demos, make_episode):
