@@ -17,7 +17,7 @@ uv = $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 
 help:
 	@echo 'make demo    this machine, no robot: demonstrations, training, fine-tuning, evaluation, a plot'
-	@echo 'make test    every test, two at a time; ARGS="-k spool" is handed to pytest, as to the demo'
+	@echo 'make test    every test, three at a time; ARGS="-k spool" is handed to pytest, as to the demo'
 	@echo 'make coverage  the tests, and how much of the code they run: .coverage_report/index.html'
 	@echo 'make smoke   whole learning runs on the fake environment, by all processes: nothing must crash'
 	@echo 'make lint    ruff and mypy; make format formats'
@@ -35,11 +35,11 @@ demo: $(ready)
 
 test: $(ready)
 	@$(PYTHON) tools/setup/system_packages.py tests
-	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	.venv/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 coverage: $(ready)
 	rm -rf .coverage .coverage.* .coverage_report
-	.venv/bin/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
+	.venv/bin/python -m pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 smoke: $(ready)
 	rm -rf runs/learning/smoke
