@@ -15,13 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agent.data.episode_file import SUFFIX
 from agent.files import written
 from agent.spec import UserError
 from tools import edit
 from tools.common.quality import duplicates
 from tools.panel.episode_reader import OWN
-from tools.panel.episode_worker import Worker
+from tools.panel.episode_worker import Busy, Worker
 
 VERSION = 1  # of what is kept in the cache
 WATCHED_S = 15.0  # after the page has asked for the list
@@ -42,7 +44,7 @@ class Catalogue:
         self._worker, self._examiner = worker, examiner
         self._entries: dict[str, dict[str, Any]] = {}  # what the page is told
         self._states: dict[str, State] = {}
-        self._signatures: dict[str, list[float]] = {}
+        self._signatures: dict[str, np.ndarray] = {}  # float32
         self._stamp, self._boot = 0, str(time.time_ns())
         self._watched_s = -WATCHED_S
         self._wanted = asyncio.Event()
@@ -79,9 +81,10 @@ class Catalogue:
     async def refresh(self, names: list[str]) -> list[dict[str, Any]]:
         """The entries of episodes that have just been edited, read anew."""
         await self._scan()
-        while missing := [name for name in map(self.known, names) if self._unread(name)]:
-            self._take_figures(await self._worker.ask("figures", missing))
-        return [self._entries[name] for name in names]
+        with contextlib.suppress(UserError):  # they have been edited all the same; the list tells the figures later
+            while missing := [name for name in map(self.known, names) if self._unread(name)]:
+                self._take_figures(await self._worker.ask("figures", missing))
+        return [self._entries[name] for name in names if name in self._entries]
 
     async def run(self) -> None:
         """Fill in what is missing; for ever."""
@@ -103,14 +106,14 @@ class Catalogue:
                 finally:
                     waiting.cancel()
         finally:
-            self._write_index()
+            if self._unsaved:
+                self._write_index(self._to_keep())
 
     async def _fill(self) -> None:
         while True:
             missing = [name for name in self._entries if self._unread(name)]
             if missing:
-                found = await self._worker.ask("figures", missing[:BATCH])
-                self._take_figures(found)
+                self._take_figures(await self._figures(missing[:BATCH]))
                 continue
             if time.monotonic() - self._watched_s > WATCHED_S:
                 return
@@ -122,6 +125,18 @@ class Catalogue:
             if time.monotonic() - self._saved_s > SAVE_S:
                 await self._compare()
                 await self._save()
+
+    async def _figures(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """Of some of `names`. A file that ends the process that reads it costs itself only."""
+        try:
+            found: dict[str, dict[str, Any]] = await self._worker.ask("figures", names)
+            return found
+        except Busy:
+            raise
+        except UserError as error:
+            if len(names) == 1:
+                return {names[0]: {"error": str(error)}}
+            return await self._figures(names[: len(names) // 2])
 
     def _unread(self, name: str) -> bool:
         return not self._entries[name].keys() & {"steps", "error"}
@@ -137,7 +152,7 @@ class Catalogue:
         except UserError as error:
             found = {"flags": [], "signature": [], "error": str(error)}
         if self._states.get(name) == state:  # not edited meanwhile
-            self._signatures[name] = found.pop("signature")
+            self._signatures[name] = np.asarray(found.pop("signature"), np.float32)
             self._change(name, **found)
             self._unsaved, self._compared = True, False
 
@@ -159,7 +174,7 @@ class Catalogue:
         signed = {
             name: (entry["steps"], self._signatures[name])
             for name, entry in self._entries.items()
-            if not entry["dropped"] and self._signatures.get(name) and "steps" in entry
+            if not entry["dropped"] and len(self._signatures.get(name, ())) and "steps" in entry
         }
         found = await asyncio.to_thread(duplicates, signed)
         for name, entry in self._entries.items():
@@ -197,33 +212,40 @@ class Catalogue:
         kept = self._kept.get(name)
         if self.own and isinstance(kept, dict) and kept.get("state") == list(state):
             self._entries[name].update(kept["entry"])
-            self._signatures[name] = kept["signature"]
+            self._signatures[name] = np.asarray(kept["signature"], np.float32)
         self._change(name)
         self._wanted.set()
 
     async def _save(self) -> None:
         if self._unsaved and time.monotonic() - self._saved_s > SAVE_S:
-            await asyncio.to_thread(self._write_index)
+            await asyncio.to_thread(self._write_index, self._to_keep())
 
-    def _write_index(self) -> None:
-        """A cache: without it everything is read again."""
-        if not self.own or not self._unsaved:
-            return
+    def _to_keep(self) -> list[tuple[str, State, dict[str, Any], np.ndarray]]:
+        """As it is now: name, state, entry and signature of each episode."""
         self._saved_s, self._unsaved = time.monotonic(), False
-        leave = ("name", "edited", "dropped", "changed", "twin")
-        episodes = {
-            name: {
-                "state": list(self._states[name]),
-                "entry": {key: value for key, value in entry.items() if key not in leave},
-                "signature": [round(float(each), 4) for each in self._signatures.get(name, ())],
-            }
-            for name, entry in list(self._entries.items())
+        return [
+            (name, self._states[name], dict(entry), self._signatures.get(name, np.empty(0)))
+            for name, entry in self._entries.items()
             if "steps" in entry
-        }
+        ]
+
+    def _write_index(self, kept: list[tuple[str, State, dict[str, Any], np.ndarray]]) -> None:
+        """A cache: without it everything is read again. Line by line: json.dumps of all would stop every thread."""
+        if not self.own:
+            return
+        leave = ("name", "edited", "dropped", "changed", "twin")
         with contextlib.suppress(OSError):
             self._index.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with written(self._index) as file:
-                file.write(json.dumps({"version": VERSION, "episodes": episodes}).encode())
+                file.write(f'{{"version": {VERSION}, "episodes": {{'.encode())
+                for number, (name, state, entry, signature) in enumerate(kept):
+                    told = {
+                        "state": state,
+                        "entry": {key: value for key, value in entry.items() if key not in leave},
+                        "signature": [round(each, 4) for each in signature.tolist()],
+                    }
+                    file.write(f"{',' if number else ''}\n{json.dumps(name)}: {json.dumps(told)}".encode())
+                file.write(b"}}")
             others = sorted(self._index.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)
             for old in others[:-MOST_INDICES]:
                 old.unlink(missing_ok=True)

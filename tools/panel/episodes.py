@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from agent.spec import UserError
+from tools.panel.aside import Aside
 from tools.panel.browser import finite
 from tools.panel.episode_catalogue import Catalogue
-from tools.panel.episode_edits import Edits
 from tools.panel.episode_reader import OWN, kind_of
-from tools.panel.episode_worker import Worker
+from tools.panel.episode_worker import EDITS, Worker
 
 MOST_PICTURES = 16 << 20  # bytes of thumbnails in memory
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Coroutine[Any, Any, web.Response]]
 READING, EXAMINING = 0, 10  # how much the processes give way to a robot server on the same computer
 
 
@@ -32,8 +33,9 @@ class Episodes:
         kind = OWN if coming else kind_of(place)
         self._reader, self._examiner = (Worker(place, kind, nice) for nice in (READING, EXAMINING))
         self._catalogue = Catalogue(place, kind, self._reader, self._examiner)
-        self._edits, self._one_at_a_time = Edits(place), asyncio.Lock()
+        self._editor, self._one_at_a_time = Worker(place, EDITS, READING), asyncio.Lock()
         self._pictures, self._names = Pictures(MOST_PICTURES), names
+        self._aside = Aside()  # all below happens there: thousands of episodes must not delay a STOP
         self._looked_at = asyncio.Event()
         if not coming:
             self._looked_at.set()
@@ -41,38 +43,47 @@ class Episodes:
     async def run(self) -> None:
         """Read what the list shows; until it is cancelled. Nothing is read beside a recording until somebody looks."""
         try:
+            await self._aside.do(self._read())
+        finally:
+            await asyncio.to_thread(self._aside.close)  # after the edit that is under way
+            self._editor.close()
+
+    async def _read(self) -> None:
+        try:
             await self._looked_at.wait()
             await self._catalogue.run()
         finally:
             self._reader.close()
             self._examiner.close()
-            self._edits.close()
 
     def routes(self, same_site: Callable[[web.Request], bool]) -> list[web.RouteDef]:
         async def change(request: web.Request) -> web.Response:
             if not same_site(request):
                 raise web.HTTPForbidden(text="this page comes from another server")
-            return web.json_response(await self._change(await request.json()))
+            return await self._aside.do(self._change(await request.json()))
+
+        def aside(handler: Handler) -> Handler:
+            return _plain(lambda request: self._aside.do(handler(request)))
 
         return [
-            web.get("/api/episodes", _plain(self._listed)),
+            web.get("/api/episodes", aside(self._listed)),
             web.post("/api/episodes", _plain(change)),
-            web.get("/api/episodes/{name}/numbers", _plain(self._numbers)),
-            web.get("/api/episodes/{name}/frames", _plain(self._frames)),
-            web.get("/api/episodes/{name}/picture", _plain(self._picture)),
+            web.get("/api/episodes/{name}/numbers", aside(self._numbers)),
+            web.get("/api/episodes/{name}/frames", aside(self._frames)),
+            web.get("/api/episodes/{name}/picture", aside(self._picture)),
         ]
 
     async def _listed(self, request: web.Request) -> web.Response:
         self._looked_at.set()
         since = _number(request, "since", 0)
-        return web.json_response(finite(await self._catalogue.listed(since, request.query.get("boot", ""))))
+        return _json(await self._catalogue.listed(since, request.query.get("boot", "")), "episodes")
 
-    async def _change(self, asked: object) -> dict[str, Any]:
+    async def _change(self, asked: object) -> web.Response:
         if not self._catalogue.own:
             raise UserError("these episodes are not in a folder of ours; tools.convert makes one that can be edited")
         async with self._one_at_a_time:
-            number, names = await asyncio.to_thread(self._edits.do, asked)
-            return {"edit": number, "entries": finite(await self._catalogue.refresh(names))}
+            number, names = await self._editor.ask("do", asked)
+            return _json({"edit": number, "entries": await self._catalogue.refresh(names)}, "entries")
 
     async def _numbers(self, request: web.Request) -> web.Response:
         told = await self._reader.ask("numbers", self._catalogue.known(request.match_info["name"]))
@@ -81,7 +92,7 @@ class Episodes:
             known = names.get(plot["title"], [])
             if not plot["names"] and len(known) == plot["size"]:
                 plot["names"] = known[: len(plot["values"])]
-        return web.json_response(told)
+        return _json(told, "plots")
 
     async def _frames(self, request: web.Request) -> web.Response:
         name = self._catalogue.known(request.match_info["name"])
@@ -124,9 +135,14 @@ def _number(request: web.Request, name: str, default: int) -> int:
     return int(given)
 
 
-def _plain(
-    handler: Callable[[web.Request], Awaitable[web.Response]],
-) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _json(told: Mapping[str, Any], items: str) -> web.Response:
+    """`told`, its list `items` one by one: json.dumps of all would stop the other threads for as long as it takes."""
+    whole = json.dumps(finite({name: value for name, value in told.items() if name != items}))
+    listed = ", ".join(json.dumps(finite(each)) for each in told[items])
+    return web.Response(text=f'{whole[:-1]}, "{items}": [{listed}]}}', content_type="application/json")
+
+
+def _plain(handler: Handler) -> Handler:
     """What is wrong with a request becomes one line of JSON, {"error"}."""
 
     async def answer(request: web.Request) -> web.Response:

@@ -46,7 +46,8 @@ def application(
     robots.recorded = episodes is not None
 
     def names() -> dict[str, list[str]]:
-        return {key: each for robot in robots.robots.values() for key, each in robot.history.names.items()}
+        known = list(robots.robots.values())  # asked for by another thread
+        return {key: each for robot in known for key, each in robot.history.names.items()}
 
     shown = Episodes(episodes, names, attached) if episodes else None
 
@@ -74,7 +75,11 @@ def application(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    routes = [web.get("/ws", talk), *(shown.routes(same_site) if shown else [])]
+    async def no_episodes(request: web.Request) -> web.Response:
+        raise web.HTTPNotFound(text="no episodes to show: start tools.panel with --episodes FOLDER")
+
+    recorded = shown.routes(same_site) if shown else [web.get("/api/episodes", no_episodes)]
+    routes = [web.get("/ws", talk), *recorded]
     app = site.application(routes, ["index.html", "recorded.html"], token, connections)
     app.cleanup_ctx.append(watching)
     return app

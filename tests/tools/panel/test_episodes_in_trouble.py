@@ -1,0 +1,128 @@
+"""The page of recorded episodes when something goes wrong or takes long: the page's server, which has STOP, goes on."""
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from agent.spec import UserError
+from tools import edit
+from tools.panel.episode_catalogue import Catalogue
+from tools.panel.episode_reader import Reader
+from tools.panel.episode_worker import Busy, Worker
+from tools.panel.episodes import Episodes
+
+THREE = [f"episode_00000{number}" for number in (1, 2, 3)]
+
+
+@contextlib.asynccontextmanager
+async def served(folder):
+    """A client of its requests, and the Episodes behind them."""
+    episodes, app = Episodes(folder), web.Application()
+    app.add_routes(episodes.routes(lambda request: True))
+    task = asyncio.create_task(episodes.run())
+    try:
+        async with TestClient(TestServer(app)) as client:
+            yield client, episodes
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def talk(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
+
+
+def test_long_work_on_the_list_leaves_the_page_s_server_free(folder, monkeypatch):
+    begun, over, plain = threading.Event(), threading.Event(), Catalogue.listed
+
+    async def listed(self, *arguments):
+        begun.set()
+        assert over.wait(30), "the page's server waited for it"
+        return await plain(self, *arguments)
+
+    monkeypatch.setattr(Catalogue, "listed", listed)
+
+    async def ask():
+        async with served(folder) as (client, _):
+            asked = asyncio.create_task(client.get("/api/episodes"))
+            while not begun.is_set():
+                await asyncio.sleep(0.01)
+            over.set()
+            answer = await asked
+            return answer.status, len((await answer.json())["episodes"])
+
+    assert talk(ask()) == (200, 6)
+
+
+def test_an_edit_is_made_in_a_process_whose_end_is_not_that_of_the_page_s_server(folder, monkeypatch):
+    monkeypatch.setattr(edit, "mark", lambda *arguments: pytest.fail("in the page's server"))
+    plain = Worker.ask
+
+    async def ask(worker, what, *arguments):
+        if what == "figures":  # an edit counts all the same
+            raise Busy("too many requests at once")
+        return await plain(worker, what, *arguments)
+
+    monkeypatch.setattr(Worker, "ask", ask)
+
+    async def change():
+        async with served(folder) as (client, episodes):
+
+            async def post(**asked):
+                return await (await client.post("/api/episodes", json=asked)).json()
+
+            first = await post(names=THREE, do="failure")
+            episodes._editor._process.kill()
+            episodes._editor._process.join()
+            return first, await post(do="back", edit=first["edit"]), await post(names=THREE, do="undo")
+
+    first, back, original = talk(change())
+    assert first["edit"] > 0 and [entry["name"] for entry in first["entries"]] == [f"{name}.hdf5" for name in THREE]
+    assert "Original restores what was recorded" in back["error"] and len(original["entries"]) == 3
+
+
+def test_a_damaged_file_is_an_entry_of_the_index_that_is_not_kept(folder, tmp_path):
+    """What is kept is JSON, whatever is in the names and the figures."""
+    (folder / "episode_000000.hdf5").rename(folder / 'a "b", c.hdf5')
+    (folder / "episode_000005.hdf5").write_bytes(b"nothing")
+
+    async def look():
+        async with served(folder) as (client, _):
+            while True:
+                told = await (await client.get("/api/episodes")).json()
+                if not told["pending"] and not told["unexamined"]:
+                    return {each["name"] for each in told["episodes"] if "steps" in each}
+
+    good = talk(look())
+    (index,) = (tmp_path / "cache").rglob("*.json")
+    reader = Reader(folder, "episodes")
+    kept = Catalogue(folder, "episodes", reader, reader)._kept
+    assert index.exists() and set(kept) == good and 'a "b", c.hdf5' in good
+
+
+def test_a_file_that_ends_its_reader_costs_itself_only(folder):
+    class Deadly:
+        reader = Reader(folder, "episodes")
+
+        async def ask(self, what, *arguments):
+            if "episode_000002.hdf5" in (arguments[0] if what == "figures" else ()):
+                raise UserError("reading it ended the process that reads it")
+            return getattr(self.reader, what)(*arguments)
+
+    async def look():
+        catalogue = Catalogue(folder, "episodes", Deadly(), Deadly())
+        task = asyncio.create_task(catalogue.run())
+        try:
+            while (told := await catalogue.listed(0, ""))["pending"]:
+                await asyncio.sleep(0.01)
+            return {each["name"]: each.get("error") for each in told["episodes"]}
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    errors = talk(look())
+    assert len(errors) == 6 and [name for name, error in errors.items() if error] == ["episode_000002.hdf5"]
