@@ -56,6 +56,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def find(folder: Path, word: str) -> Path:
     """Where the episode `word` is: a number or a file's name. It need not be there any more, if its original is."""
+    whole = word.removesuffix(SUFFIX) + SUFFIX
+    there = any(os.path.isfile(place / whole) for place in (folder, folder / ORIGINALS))
+    if there and not whole.startswith(".") and "/" not in whole:  # without a look at all names of a large folder
+        return folder / whole
     names = {path.name for place in (folder, folder / ORIGINALS) for path in place.glob(f"[!.]*{SUFFIX}")}
     matching = [name for name in names if name.removesuffix(SUFFIX) == word.removesuffix(SUFFIX)]
     if not matching and word.isdecimal():

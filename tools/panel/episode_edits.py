@@ -7,6 +7,7 @@ edit replaced is kept open: it takes no name, and is gone when the page's server
 from __future__ import annotations
 
 import itertools
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Before:
 class Edits:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1 + secrets.randbelow(1 << 50))  # none that a page has of a server before
         self._before: dict[int, list[Before]] = {}
 
     def do(self, asked: object) -> tuple[int, list[str]]:
@@ -89,11 +90,12 @@ class Edits:
             for path, act in work:
                 done.append(_now(path))
                 act()
-        except BaseException:
-            for before in reversed(done):
-                if _state(before.path) != before.state:
-                    _restore(before)
+        except BaseException as error:
+            changed = [before.path.name for before in reversed(done) if not _taken_back(before)]
             _close(done)
+            if changed and isinstance(error, UserError):
+                listed = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+                raise UserError(f"{error}; {plural(len(changed), 'episode')} cannot be taken back: {listed}") from None
             raise
         for before in done:
             before.after = _state(before.path)
@@ -131,6 +133,17 @@ def _now(path: Path) -> Before:
         original = (path.parent / edit.ORIGINALS / path.name).exists()
         file = path.open("rb") if original and path.exists() else None
         return Before(path, file, original, _state(path))
+
+
+def _taken_back(before: Before) -> bool:
+    """Whether it is now what it was before an edit that failed."""
+    original = before.path.parent / edit.ORIGINALS / before.path.name
+    try:
+        if _state(before.path) != before.state or original.exists() != before.original:
+            _restore(before)
+    except (OSError, UserError):  # of a full disk: the others may be restored all the same
+        return False
+    return True
 
 
 def _restore(before: Before) -> None:

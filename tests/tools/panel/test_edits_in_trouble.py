@@ -1,0 +1,77 @@
+"""Edits of recorded episodes when something goes wrong: all of it is taken back, and nothing else is touched."""
+
+import errno
+import os
+
+import pytest
+
+from agent.data.episode_file import read_episode
+from agent.spec import UserError
+from tools import edit
+from tools.panel import episode_edits
+from tools.panel.episode_edits import Edits
+
+THREE = [f"episode_00000{number}" for number in (1, 2, 3)]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.hdf5")}
+
+
+def full(*arguments, **more):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_fills_up_during_an_edit_leaves_no_trace_of_it(folder, monkeypatch):
+    before, plain = contents(folder), edit.write_episode
+
+    def write(path, episode):
+        return (full if path.stem == THREE[1] else plain)(path, episode)
+
+    monkeypatch.setattr(edit, "write_episode", write)
+    with pytest.raises(UserError, match=r"episode_000002\.hdf5: No space left"):
+        Edits(folder).do({"names": THREE, "do": "failure"})
+    assert contents(folder) == before
+    assert not list((folder / edit.ORIGINALS).iterdir())  # the list would call them edited
+
+
+def test_what_a_full_disk_does_not_take_back_is_named_and_the_rest_is_taken_back(folder, monkeypatch):
+    edits = Edits(folder)
+    edits.do({"names": THREE[1:2], "do": "cut", "first": 0, "end": 2})  # to take it back, it has to be written
+    before, plain = contents(folder), edit.write_episode
+
+    def write(path, episode):
+        if path.stem == THREE[2]:
+            monkeypatch.setattr(episode_edits, "written", full)
+            full()
+        plain(path, episode)
+
+    monkeypatch.setattr(edit, "write_episode", write)
+    with pytest.raises(UserError, match=r"No space left.*1 episode cannot be taken back: episode_000002\.hdf5"):
+        edits.do({"names": THREE, "do": "failure"})
+    after = contents(folder)
+    assert {name for name in before if before[name] != after[name]} == {"episode_000002.hdf5"}
+    assert read_episode(folder / "episode_000002.hdf5").meta["cut"] == [0, 2]
+
+
+def test_a_number_of_an_edit_before_a_restart_takes_back_no_other(folder):
+    first, _ = Edits(folder).do({"names": THREE[:1], "do": "failure"})
+    edits = Edits(folder)
+    edits.do({"names": THREE[1:2], "do": "failure"})
+    with pytest.raises(UserError, match="cannot be taken back any more"):
+        edits.do({"do": "back", "edit": first})
+
+
+def test_an_episode_is_found_by_its_name_without_a_look_at_all(folder, monkeypatch):
+    found = [edit.find(folder, word) for word in ("episode_000003", "episode_000003.hdf5", "3")]
+    assert set(found) == {folder / "episode_000003.hdf5"}
+    monkeypatch.setattr("pathlib.Path.glob", lambda *arguments: pytest.fail("looked at all"))
+    assert edit.find(folder, "episode_000003") == found[0]
+
+
+@pytest.mark.parametrize("word", ["../demos/episode_000003", "..", "", ".", "x\0", "\udcff", 5000 * "x", 5000 * "9"])
+def test_a_name_leads_nowhere_else(folder, word):
+    before = contents(folder)
+    with pytest.raises((UserError, ValueError)):
+        Edits(folder).do({"names": [word], "do": "drop"})
+    assert contents(folder) == before
