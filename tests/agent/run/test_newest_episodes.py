@@ -52,3 +52,19 @@ def test_q_that_is_not_finite_is_not_told(agent, newest, make_episode):
     newest.add(make_episode(5))
     newest.ask_critics(0)
     assert newest.curves == {}
+
+
+def test_critics_that_cannot_be_asked_end_no_run(newest, make_episode, monkeypatch, caplog):
+    def no_memory(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.run.newest_episodes.episode_values", no_memory)
+        for number in (1, 2):
+            newest.add(make_episode(5, number=number))
+            newest.ask_critics(number)
+    assert newest.curves == {}
+    assert [record.getMessage().count("CUDA out of memory") for record in caplog.records] == [1]  # not every second
+    newest.add(make_episode(5, number=3))
+    newest.ask_critics(3)
+    assert newest.curves["arm"]["number"] == 3
