@@ -25,6 +25,7 @@ import agent.installed  # noqa: F401
 import argparse
 import asyncio
 import contextlib
+import secrets
 import sys
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="success rate of the offline policy (tools.evaluate), 0 to 1: a line in the success history",
     )
     parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--token", default="", help="what a browser must show; beyond this computer one is made")
+    parser.add_argument(
+        "--token", nargs="?", default="", const=secrets.token_urlsafe(16),
+        help="what a browser must show; without a value, and beyond this computer, one is made",
+    )  # fmt: skip
 
 
 def _rate(text: str) -> float:

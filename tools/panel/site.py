@@ -37,6 +37,12 @@ def same_site(request: web.Request) -> bool:
     return origin.partition("://")[2] == request.host
 
 
+def cookie_of(request: web.Request) -> str:
+    """Its name: browsers keep cookies by host, not by port, and another page of ours there has another token."""
+    port = request.host.rpartition(":")[2]
+    return f"{COOKIE}_{port if port.isascii() and port.isdecimal() else ''}"
+
+
 def known_host(request: web.Request) -> bool:
     """Without a token only this computer's own names are served: another name that leads here is a trap."""
     with contextlib.suppress(ValueError):
@@ -59,10 +65,10 @@ def application(
                 raise web.HTTPForbidden(text="open the page by 127.0.0.1 or localhost")
         elif hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
             away = web.HTTPFound("/")  # without the token in the address bar
-            away.set_cookie(COOKIE, token, httponly=True, samesite="Strict", max_age=30 * 86400)
+            away.set_cookie(cookie_of(request), token, httponly=True, samesite="Strict", max_age=30 * 86400)
             raise away
-        elif not hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), token.encode()):
-            raise web.HTTPForbidden(text="open the page by the address that tools.panel printed, with its token")
+        elif not hmac.compare_digest(request.cookies.get(cookie_of(request), "").encode(), token.encode()):
+            raise web.HTTPForbidden(text="open the page by the address that was printed at its start, with the token")
         try:
             await request.read()  # its body; until then the connection waits
         except ConnectionError:

@@ -445,7 +445,8 @@ def test_a_token_is_asked_for(arm, start_panel):
     url = start_panel(arm.control.address, "--token", "sesame")
     plain, _, _ = url.partition("?")
     assert url.endswith("?token=sesame")
-    for wrong in ({}, {"Cookie": "panel_token=open"}):
+    cookie = "panel_token_" + plain.rstrip("/").rpartition(":")[2]
+    for wrong in ({}, {"Cookie": f"{cookie}=open"}, {"Cookie": "panel_token_8081=sesame"}):  # of a page at another port
         assert talk(status(plain, **wrong))[0] == talk(status(plain + "panel.js", **wrong))[0] == 403
         with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
             talk(opened(plain, [], {"Origin": plain.rstrip("/"), **wrong}))
@@ -455,7 +456,8 @@ def test_a_token_is_asked_for(arm, start_panel):
         and headers["Location"] == "/"
         and {"HttpOnly", "SameSite=Strict"} <= set(headers["Set-Cookie"].split("; "))
     )
-    assert talk(status(plain, Cookie="panel_token=sesame"))[0] == 200
+    assert headers["Set-Cookie"].startswith(f"{cookie}=sesame;")  # beside those of other ports
+    assert talk(status(plain, Cookie=f"{cookie}=sesame"))[0] == 200
     assert talk(status(plain + "?token=sesam"))[0] == 403
 
 
