@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -50,7 +50,7 @@ def parse(
         try:
             record = json.loads(line)
             for name in ("env_steps", *numbers.get(record["kind"], ())):
-                if not math.isfinite(float(record[name])):
+                if not _is_finite(record[name]):
                     raise ValueError(name)
             records.append(record)
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -106,4 +106,9 @@ def number(value: Any) -> float | None:
     """What a curve shows of it: of a list of numbers (of critics) their mean; None for what is no finite number."""
     if isinstance(value, list) and value and all(isinstance(each, float) for each in value):
         value = sum(value) / len(value)
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return value if _is_finite(value) else None
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can be; an int of JSON may have any number of digits."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +20,12 @@ POINTS = 1000  # of a curve over updates, at most
 VIDEO = ".mp4"
 NEEDED = {"episode": ("success", "return", "length"), "eval": ("success",)}
 SKIPPED = {"episodes", "checkpoints", "quarantine", "discarded", "originals"}  # of a run's folder: no runs in them
+MOST_KEPT = 200  # runs whose records are in memory
 OF_PLACE = ("kind", "env_steps", "updates", "time_s", "stage")
+
+
+_read: OrderedDict[Path, tuple[tuple[int, int], tuple[list[Record], int]]] = OrderedDict()
+_lock = threading.Lock()  # the page's server reads in threads
 
 
 def found(roots: Sequence[Path]) -> dict[str, Path]:
@@ -44,14 +50,20 @@ def _logs(root: Path) -> Iterator[Path]:
 
 def records(run: Path) -> tuple[list[Record], int]:
     """Those of the run's log, and how many of its lines could not be read. Read once for each state of the file."""
-    state = log_path(run).stat()
-    return _records(run, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache(200)
-def _records(run: Path, changed_ns: int, size: int) -> tuple[list[Record], int]:
+    found = log_path(run).stat()
+    state = found.st_mtime_ns, found.st_size
+    with _lock:
+        if run in _read:
+            _read.move_to_end(run)
+            if _read[run][0] == state:
+                return _read[run][1]
     unread: list[int] = []
-    return read_log(run, damaged=unread.append, numbers=NEEDED), sum(unread)
+    read = read_log(run, damaged=unread.append, numbers=NEEDED), sum(unread)
+    with _lock:
+        _read[run] = state, read  # in the place of what it was before: a log that grows is kept once
+        while len(_read) > MOST_KEPT:
+            _read.popitem(last=False)
+    return read
 
 
 def listed(runs: Mapping[str, Path]) -> list[dict[str, Any]]:

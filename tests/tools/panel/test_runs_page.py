@@ -1,6 +1,7 @@
 """The page of runs: the list, the curves, settings that differ, videos; and that it serves nothing else."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -55,6 +56,9 @@ def test_a_long_run_has_a_bounded_number_of_points(tmp_path):
         b'{"kind": "robot", "env_steps": 5, "updates": Infinity, "time_s": "x"}',
         b'{"kind": "update", "env_steps": 1e400, "updates": {}, "td_loss": "x"}',
         b'{"kind": "eval", "env_steps": NaN, "success": 0.5}',
+        b'{"kind": "episode", "env_steps": "5", "success": 1, "return": 1, "length": 3}',
+        b'{"kind": "update", "env_steps": 1%s, "updates": 1}' % (400 * b"0"),
+        b'{"kind": "update", "env_steps": 100, "updates": 1%s, "td_loss": 1%s}' % (400 * b"0", 400 * b"0"),
         b'{"kind": ["update"], "env_steps": 1}',
         b"\xff\xfe\x00{",
         b"[" * 5000,
@@ -66,6 +70,19 @@ def test_a_strange_line_costs_itself_only(runs, line):
     row = read.listed(read.found([runs]))[1]
     assert row["env_steps"] == 100 and row["failed"] == 1 and row["regret"] == 0.75
     json.dumps(finite(read.curves(runs / "b")), allow_nan=False)
+
+
+def test_a_log_that_grows_is_in_memory_once(runs):
+    log = runs / "b/log.jsonl"
+    for _ in range(5):
+        line = json.dumps({"kind": "update", "env_steps": 100, "updates": 1, "note": str(runs)})
+        log.write_text(log.read_text() + line + "\n")
+        last = read.records(runs / "b")
+    assert read.records(runs / "b") is last and len(last[0]) > 5
+    gc.collect()
+    lists = [each for each in gc.get_objects() if type(each) is list and len(each) > 5 and type(each[-1]) is dict]
+    alive = [each for each in lists if each[-1].get("note") == str(runs)]
+    assert len(alive) == 1
 
 
 def served(runs, *paths, token=""):
