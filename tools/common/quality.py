@@ -33,6 +33,7 @@ MOST_JUMPS = 2  # of a number: what jumps again and again is a sensor's noise, o
 SIGNATURE_ROWS, SIGNATURE_NUMBERS = 16, 32  # of what episodes are compared by
 NEAR = 0.02  # standard deviations apart, root mean square
 NEAR_LENGTH = 0.02
+ROWS_AT_ONCE = 256  # of all pairs of episodes that are compared: products of matrices, and bounded memory
 
 Span = tuple[int, int]  # steps from the first to before the second
 
@@ -228,12 +229,14 @@ def _near(names: Sequence[str], rows: np.ndarray, lengths: np.ndarray) -> dict[s
     rows = ((table - table.mean(axis=0)) / scale).reshape(len(rows), -1)
     squares = (rows**2).sum(axis=1)
     found = {}
-    for number in range(1, len(rows)):
-        distance = squares[:number] + squares[number] - 2 * rows[:number] @ rows[number]
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        end = min(first + ROWS_AT_ONCE, len(rows))
+        distance = squares[first:end, None] + squares[:end] - 2 * rows[first:end] @ rows[:end].T
         near = distance <= rows.shape[1] * NEAR**2
-        near &= np.abs(lengths[:number] - lengths[number]) <= NEAR_LENGTH * lengths[number]
-        if near.any():
-            found[names[number]] = names[int(np.flatnonzero(near)[0])]
+        near &= np.abs(lengths[first:end, None] - lengths[:end]) <= NEAR_LENGTH * lengths[first:end, None]
+        near &= np.arange(end) < np.arange(first, end)[:, None]  # earlier ones
+        for number in np.flatnonzero(near.any(axis=1)).tolist():
+            found[names[first + number]] = names[int(near[number].argmax())]
     return found
 
 

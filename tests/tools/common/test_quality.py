@@ -113,7 +113,9 @@ def test_a_jump_of_a_state_and_none_of_a_gripper():
     assert not quality.jumps(fast + 1e-3 * np.arange(45))
 
 
-def test_near_duplicates_name_the_earlier_episode():
+@pytest.mark.parametrize("rows_at_once", [2, 256])
+def test_near_duplicates_name_the_earlier_episode(rows_at_once, monkeypatch):
+    monkeypatch.setattr(quality, "ROWS_AT_ONCE", rows_at_once)
     episodes = {f"e{seed}": good(seed) for seed in range(5)}
     again = good(3)
     again.observations["state"] += np.random.default_rng(1).normal(size=(STEPS + 1, 3)).astype(np.float32) * 1e-3
