@@ -158,6 +158,32 @@ def test_several_are_selected_and_edited_by_keyboard_alone(recorded, folder):
 
 
 @by_browser
+def test_no_key_cuts_an_episode_by_another_s_selection_and_undo_outlives_a_lost_connection(recorded, folder):
+    before, waiting, posts = contents(folder), [], []
+    recorded.click(".episode >> nth=0")
+    opened(recorded, "episode_000000")
+    drag(recorded, 0, 0.5)
+    recorded.route("**/episode_000001.hdf5/numbers", lambda route: waiting.append(route))
+    recorded.on("request", lambda request: posts.append(request) if request.method == "POST" else None)
+    recorded.keyboard.press("ArrowDown")
+    until(lambda: recorded.inner_text("#name") == "episode_000001" and waiting)
+    for key in ("x", "k"):
+        recorded.keyboard.press(key)
+    waiting[0].continue_()
+    opened(recorded, "episode_000001")
+    assert recorded.is_disabled("#keep") and not posts and contents(folder) == before
+    recorded.keyboard.press("Delete")
+    until(lambda: recorded.is_enabled("#undo"))
+    recorded.route("**/api/episodes", lambda route: route.abort())
+    recorded.keyboard.press("u")
+    recorded.wait_for_selector("#alert:has-text('lost its connection')")
+    recorded.unroute("**/api/episodes")
+    assert recorded.is_enabled("#undo")
+    recorded.keyboard.press("u")
+    until(lambda: contents(folder) == before)
+
+
+@by_browser
 def test_one_transport_for_all(recorded, folder):
     recorded.locator("#list").focus()
     recorded.keyboard.press("ArrowDown")

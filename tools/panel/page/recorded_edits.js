@@ -1,6 +1,6 @@
 // What is done to one or several episodes, and how it is taken back: the server keeps what was before each edit.
 
-import { change } from "./recorded_requests.js";
+import { change, Unanswered } from "./recorded_requests.js";
 
 /** @typedef {import("./recorded_requests.js").Entry} Entry */
 /** @typedef {{edit: number, names: string[], words: string}} Done */
@@ -32,7 +32,7 @@ export class Edits {
   do(names, deed, words, more = {}) {
     this.next(async () => {
       const edit = await this.send({ names, do: deed, ...more }, words);
-      if (!edit) return;
+      if (edit <= 0) return;
       this.undos.push({ edit, names, words });
       this.redos = [];
       this.tell();
@@ -45,14 +45,16 @@ export class Edits {
 
   /** @param {Done[]} from @param {Done[]} to @param {string} how */
   async back(from, to, how) {
-    const last = from.pop(); // also when it cannot be taken back any more
+    const last = from.at(-1);
     if (!last) return;
     const edit = await this.send({ do: "back", edit: last.edit }, `${last.words}: ${how}`);
+    if (edit < 0) return; // it stays, for when the connection is back
+    from.pop(); // also when it cannot be taken back any more
     if (edit) to.push({ ...last, edit });
     this.tell();
   }
 
-  /** @param {object} asked @param {string} words @returns {Promise<number>} the edit's number; 0 when it was refused */
+  /** @param {object} asked @param {string} words @returns {Promise<number>} the edit's number; 0 when it was refused, -1 without an answer */
   async send(asked, words) {
     try {
       const { edit, entries } = await change(asked);
@@ -60,7 +62,7 @@ export class Edits {
       return edit;
     } catch (error) {
       this.fail(error);
-      return 0;
+      return error instanceof Unanswered ? -1 : 0;
     }
   }
 

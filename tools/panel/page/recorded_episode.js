@@ -70,7 +70,11 @@ export class Episode {
     this.key = key;
     this.asked.abort();
     this.asked = new AbortController();
-    if (other) this.player.pause();
+    if (other) { // what is selected or idle is of the one before, and no key may cut this one by it
+      this.player.pause();
+      this.told = null;
+      this.timeline.show(0, []);
+    }
     if (entry.error && entry.steps === undefined) {
       this.told = null;
       this.player.close();
@@ -82,7 +86,9 @@ export class Episode {
     try {
       this.told = await numbers(entry.name, this.asked.signal);
     } catch (error) {
-      if (!(error instanceof DOMException)) this.fail(error);
+      if (error instanceof DOMException) return; // another one is asked for
+      this.key = ""; // so is this one, the next time
+      this.fail(error);
       return;
     }
     const step = other ? 0 : Math.min(this.player.step, this.told.steps);

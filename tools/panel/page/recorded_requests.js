@@ -44,6 +44,8 @@
  */
 
 const BASE = "api/episodes";
+/** The server did not answer: nobody knows whether it did what was asked. */
+export class Unanswered extends Error {}
 
 /** @param {string} name @param {string} what */
 export const address = (name, what) => `${BASE}/${encodeURIComponent(name)}/${what}`;
@@ -64,7 +66,7 @@ export async function ask(url, options) {
     answer = await fetch(url, options);
   } catch (error) {
     if (options?.signal?.aborted) throw error;
-    throw new Error("the page has lost its connection");
+    throw new Unanswered("the page has lost its connection");
   }
   return checked(answer);
 }
