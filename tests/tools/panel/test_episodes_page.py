@@ -247,6 +247,7 @@ def test_only_the_rows_in_view_exist_and_text_of_files_is_no_markup(arm, folder,
         os.link(folder / f"episode_{number % 6:06d}.hdf5", folder / f"episode_{number:06d}.hdf5")
     episode = read_episode(folder / "episode_000000.hdf5")
     episode.meta["robot"] = "<img src=x onerror='document.title=1'>"
+    episode.meta["instruction"] = "lift the <b>cube</b>"
     write_episode(folder / "episode_000000.hdf5", episode)
     (folder / "episode_000001.hdf5").write_bytes(b"nothing")
     page = chromium()[1].contexts[0].new_page()
@@ -255,6 +256,8 @@ def test_only_the_rows_in_view_exist_and_text_of_files_is_no_markup(arm, folder,
     page.wait_for_selector(".episode >> nth=0 >> text=<img src=x", timeout=60_000)
     assert page.locator(".episode").count() < 40 and page.locator(".episode .figures img").count() == 0
     page.wait_for_selector(".episode >> nth=1 >> text=not an episode file")
+    page.click(".episode >> nth=0")
+    page.wait_for_selector("#facts:has-text('task: lift the <b>cube</b>')")
     page.evaluate("document.querySelector('#list').scrollTop = 1e9")
     page.wait_for_selector(f".episode .name:text-is('episode_{MANY - 1:06d}')")
     assert page.locator(".episode").count() < 40

@@ -62,6 +62,11 @@ export class Episode {
     const other = entry.name !== this.entry?.name, key = `${entry.name} ${entry.steps} ${entry.marked} ${entry.dropped} ${entry.edited}`;
     this.entry = entry;
     this.editable = editable;
+    if (other) { // what is selected or idle is of the one before, and no key may cut this one by it
+      this.player.pause();
+      this.told = null;
+      this.timeline.show(0, []);
+    }
     this.showEntry();
     if (key === this.key) {
       this.showFlags();
@@ -70,11 +75,6 @@ export class Episode {
     this.key = key;
     this.asked.abort();
     this.asked = new AbortController();
-    if (other) { // what is selected or idle is of the one before, and no key may cut this one by it
-      this.player.pause();
-      this.told = null;
-      this.timeline.show(0, []);
-    }
     if (entry.error && entry.steps === undefined) {
       this.told = null;
       this.player.close();
@@ -91,6 +91,7 @@ export class Episode {
       this.fail(error);
       return;
     }
+    this.showEntry(); // with its task
     const step = other ? 0 : Math.min(this.player.step, this.told.steps);
     input("scrub").max = String(this.told.steps);
     this.player.open(entry.name, entry.changed, this.told, step);
@@ -106,7 +107,7 @@ export class Episode {
     $("outcome").className = `pill ${kind}`;
     const facts = [entry.policy && `acted: ${entry.policy}`, entry.robot && `robot: ${entry.robot}`,
       entry.steps !== undefined && `${entry.steps} steps`, typeof entry.return === "number" && `return ${short(entry.return)}`,
-      entry.hand && `${entry.hand} by hand`, entry.error];
+      entry.hand && `${entry.hand} by hand`, this.told?.task && `task: ${this.told.task}`, entry.error];
     $("facts").textContent = facts.filter(Boolean).join(" · ");
     const whole = this.editable && entry.steps !== undefined && !entry.dropped;
     for (const id of ["cutting", "judging"]) $(id).hidden = !this.editable;
