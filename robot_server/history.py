@@ -121,6 +121,9 @@ class History:
 
     def _keep(self, entry: Entry) -> None:
         entries = self._entries[entry["type"]]
+        if entry["type"] == "figures":  # of a learner that went back, or of another run: what was after it is void
+            while entries and entries[-1]["updates"] >= entry["updates"]:
+                entries.pop()
         entries.append(entry)
         if len(entries) <= LIMITS[entry["type"]]:
             return

@@ -70,6 +70,17 @@ def test_the_learners_figures_are_of_the_whole_run_half_as_dense_when_there_are_
     assert 0 <= told["learner"]["age_s"] < 60
 
 
+def test_figures_after_those_that_a_resumed_learner_has_are_void():
+    history = History()
+    for updates in (100, 200, 300):
+        history.learner_told(progress(updates))
+    mirror = mirrored(history)
+    for updates in (150, 250):  # it went on from its checkpoint
+        history.learner_told(progress(updates))
+    assert [entry["updates"] for entry in history.entries()] == [100, 150, 250]
+    assert mirrored(history, mirror).entries() == history.entries()
+
+
 def test_news_of_the_learner_have_a_number_also_without_figures():
     history = History()
     history.learner_told(progress(0, env_steps=3))

@@ -14,6 +14,7 @@ function takeHistory({ anew, entries, learner, names, offline: level, recorded }
     $("log").replaceChildren();
   }
   for (const entry of entries) {
+    if (entry.type === "figures") while (past.figures.at(-1)?.updates >= entry.updates) past.figures.pop(); // the learner went back
     past[entry.type].push(entry);
     if (past[entry.type].length > KEPT[entry.type]) past[entry.type].shift();
     if (entry.type !== "figures") logEntry(entry);
