@@ -182,15 +182,20 @@ def test_a_warning_is_said_and_written(tmp_path, logged):
     assert (record["kind"], record["line"], record["env_steps"], record["updates"]) == ("warning", "it is dead", 30, 4)
 
 
-def test_of_the_published_runs_those_that_collapsed_are_told_and_none_of_the_default_that_ended_well():
-    told = {}
-    for path in (Path(__file__).parents[3] / "docs/learning").glob("*/*.json"):
-        run, lines = json.loads(path.read_text()), []
+def test_runs_that_collapsed_are_told_and_no_published_one_of_the_default_that_ended_well():
+    def told(successes):
+        lines = []
         health = Health(CONFIG, 3, lines.append)
-        for _, success in run["training"]:
-            health.episode(bool(success))
-        told[path.stem] = [line for line in lines if "had: resume" in line]
-        if run["preset"] == "robot" and run["evaluations"][-1]["success"] > 0.8:
-            assert not told[path.stem], path
-    # in training from 16 to 4 of 20, and from 20 to 5 of 20
-    assert told["state_lift-reward_0_1-0"] and told["state_lift-no_cloning_online-2"]
+        for success in successes:
+            health.episode(success)
+        return [line for line in lines if "had: resume" in line]
+
+    published = (Path(__file__).parents[3] / "docs/learning").glob("*/*.json")
+    runs = {path: json.loads(path.read_text()) for path in published}
+    well = [p for p, run in runs.items() if run["preset"] == "robot" and run["evaluations"][-1]["success"] > 0.8]
+    assert len(well) > 10
+    for path in well:
+        assert not told(bool(success) for _, success in runs[path]["training"]), path
+    # Earlier runs of Lift without cameras: in training from 16 to 4 of 20, and from 20 to 5 of 20.
+    collapsed = json.loads((Path(__file__).parent / "collapsed.json").read_text())
+    assert len(collapsed) == 2 and all(told(digit == "1" for digit in digits) for digits in collapsed.values())
