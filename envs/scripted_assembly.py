@@ -115,7 +115,7 @@ class SquareExpert(_PlaceExpert):
         return float(np.arctan2(y, x))
 
     def turned(self) -> bool:
-        return abs(nearest(-self._yaw(), np.pi / 2)) < self.turned_rad
+        return abs(least_turn(-self._yaw(), np.pi / 2)) < self.turned_rad
 
     def towards(self, target: np.ndarray, hand: np.ndarray, grip: float) -> np.ndarray:
         action = super().towards(target, hand, grip)
@@ -123,10 +123,10 @@ class SquareExpert(_PlaceExpert):
         if self.phase == "carry" and not self.lifted:
             turn = 0.0
         elif self.phase == "carry":
-            turn = nearest(-self._yaw(), np.pi / 2)
+            turn = least_turn(-self._yaw(), np.pi / 2)
         else:  # the fingers close along their x axis, on the nut's y axis
             x, y = now[:2, 0]
-            turn = nearest(self._yaw() + np.pi / 2 - np.arctan2(y, x), np.pi)
+            turn = least_turn(self._yaw() + np.pi / 2 - np.arctan2(y, x), np.pi)
         action[3:6] = np.clip(rotation_vector(about_z(turn) @ self._levelled(now) @ now.T) / STEP_RAD, -1, 1)
         return action
 
@@ -136,7 +136,7 @@ class SquareExpert(_PlaceExpert):
         return np.asarray(about_z(float(np.arctan2(turned[1, 0], turned[0, 0]))) @ self.upright)
 
 
-def nearest(angle: float, period: float) -> float:
+def least_turn(angle: float, period: float) -> float:
     """The turn of least size that is `angle` up to whole periods; radians."""
     return float((angle + period / 2) % period - period / 2)
 

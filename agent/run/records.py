@@ -103,7 +103,7 @@ def curves(record: Record) -> tuple[int, dict[str, float]]:
 
 
 def number(value: Any) -> float | None:
-    """What a curve shows of it: of a list of numbers (of critics) their mean; None for what is no finite number."""
+    """What a curve shows of it: of a list of numbers (of critics) their mean; None unless that is finite."""
     if isinstance(value, list) and value and all(isinstance(each, float) for each in value):
         value = sum(value) / len(value)
     return value if _is_finite(value) else None

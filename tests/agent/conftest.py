@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from agent.calql.algorithm import CalQL
+from agent.calql.critics import Critics
 from agent.config import CalQLConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
 from agent.spec import Episode, Spec
@@ -43,6 +45,17 @@ def state_spec() -> Spec:
 @pytest.fixture
 def network() -> NetworkConfig:
     return NetworkConfig(**NETWORK)
+
+
+@pytest.fixture
+def critics(network: NetworkConfig, layer_norm: bool) -> Critics:
+    """Four, none of whose parameters is 0 or 1; for tests with a parameter layer_norm."""
+    torch.manual_seed(0)
+    found = Critics(6, 2, dataclasses.replace(network, critics=4, critic_layer_norm=layer_norm))
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return found
 
 
 @pytest.fixture

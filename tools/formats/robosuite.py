@@ -87,7 +87,7 @@ def info_of(attributes: Any, path: Path) -> dict[str, Any]:
 
     robosuite's own recordings have env and env_info (controller and robots), robomimic's have env_args.
     Raises FormatError where no task is named, where the two contradict each other, and where rate or
-    robots are none.
+    robots have values that cannot be.
     """
     try:
         info = json.loads(attributes.get("env_info", "{}"))

@@ -1,23 +1,10 @@
 """Critics one by one, as on a CPU, against the same critics in plain autograd, as when compiled or on a GPU."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent.calql import critics as module
-from agent.calql.critics import Critics
-
-
-@pytest.fixture
-def critics(network, layer_norm):
-    torch.manual_seed(0)
-    found = Critics(6, 2, dataclasses.replace(network, critics=4, critic_layer_norm=layer_norm))
-    with torch.no_grad():
-        for parameter in found.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    return found
 
 
 def gradients(critics, loss, members=None, frozen=False):
