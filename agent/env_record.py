@@ -16,8 +16,8 @@ from typing import Any
 from agent.action_meaning import ActionMeaning, different
 from agent.spec import SpecError, UserError
 
-# Options that change nothing in what is recorded: around an episode, not in it.
-GUARDS = ("camera_check", "camera_reference", "park", "prompt", "ready", "realtime", "release_s")
+# Options that change nothing in the steps that are recorded: around an episode, not in it.
+GUARDS = ("camera_check", "camera_reference", "instruction", "park", "prompt", "ready", "realtime", "release_s")
 PLAIN = re.compile(r"sim|fake|gym:(gymnasium_robotics:)?[^:]+")  # imports nothing that the name chooses
 
 

@@ -11,7 +11,8 @@ import functools
 from typing import Any
 
 from agent.options import build, nearest
-from envs.base import Common
+from envs.base import RESET_TASK, Common
+from envs.instructions import in_words
 
 NAMES = ("sim", "fake", "gym:<id>", "real", "lerobot:<type>", "mock")
 
@@ -61,7 +62,9 @@ def make(name: str, **chosen: Any) -> Any:
         classifier = SuccessClassifier.load(asked.classifier)
     env = _own_env(name, asked)
     try:
-        return _judged(env, asked, classifier)
+        env = _judged(env, asked, classifier)
+        env.instruction = in_words(env, asked.instruction, getattr(asked, RESET_TASK, False))
+        return env
     except BaseException:
         env.close()
         raise

@@ -46,6 +46,9 @@ class Common:
     after_success: int | None = option(
         None, "steps that an episode continues after a success: recordings for tools.train_reward"
     )
+    instruction: str | None = option(
+        None, "the task in words, for pages, recordings and LeRobotDatasets; empty: that of a known simulator task"
+    )
 
 
 class PacedEnv(Protocol):

@@ -15,8 +15,9 @@ import numpy as np
 
 from agent.spec import Observation, Transition, UserError, plural
 from agent.verdict import outcome
-from envs.base import names_of_numbers, paced_env, state_names
+from envs.base import RESET_TASK, names_of_numbers, paced_env, state_names
 from envs.clock import Clock, natural_hz
+from envs.instructions import RESET, instruction
 from robot_server.command import ENDINGS, Command, action_of, layout_if_any
 from robot_server.control import Control
 from robot_server.stepper import Stepper
@@ -150,7 +151,10 @@ class Running:
             self.arm.paused = Pauses(link, control)
         asked = {"prompted_s": round(self.prompt.waited_s, 1)} if self.prompt.count else {}
         names = state_names(self.env)
-        known = {"state_names": names} if names and len(json.dumps(names)) <= MAX_NAMES_BYTES else {}
+        known: dict[str, Any] = {"state_names": names} if names and len(json.dumps(names)) <= MAX_NAMES_BYTES else {}
+        resets = bool((options or {}).get(RESET_TASK))
+        if text := RESET if resets else instruction(self.env):
+            known["instruction"] = text
         self.number = link.begin({"seed": seed, **({"fps": hz} if hz else {}), **known, **asked})
         self.clock.start()
         self.over = self.cut = self.stop()
@@ -158,6 +162,7 @@ class Running:
             control.layout = layout_if_any(self.env)
             control.drivable = bool(control.layout)
             control.history.name(names_of_numbers(self.env))
+            control.task = text
             control.step_s = 1 / (hz or self.real_time.hz)
             control.drop_events()  # what was pressed during the reset was meant for the episode before
             control.running = True

@@ -65,9 +65,9 @@ class Control(Device):
 
     stopped, paused: latched until "release" and "resume". numbers: of the newest stop and pause. about: adds to what
     "state" answers. step_s: of the control loop that calls `read`. running: there is an episode that a verdict can end.
-    fault: of the robot, which "release" acknowledges. prompt: what a reset asks a person to do. history: what the page
-    shows of the past. drivable: whether a page or a device can move this robot. Raises UserError for an address that is
-    taken, impossible, or beyond this computer.
+    fault: of the robot, which "release" acknowledges. prompt: what a reset asks a person to do. task: of the episode,
+    in words. history: what the page shows of the past. drivable: whether a page or a device can move this robot. Raises
+    UserError for an address that is taken, impossible, or beyond this computer.
     """
 
     latches = True
@@ -77,7 +77,7 @@ class Control(Device):
         self.stopped = self.paused = False
         self.numbers = {"stop": 0, "pause": 0}
         self.running, self.fault = True, ""
-        self.prompt, self.drivable = "", True
+        self.prompt, self.task, self.drivable = "", "", True
         self.history = History()
         self._watch = Watch(self.history)
         self.faults = Faults()
@@ -293,6 +293,7 @@ class Control(Device):
             "paused": self.paused,
             "fault": self.fault,
             "prompt": self.prompt,
+            "task": self.task,
             "drivable": self.drivable,
             "boot": self.history.boot,
             "news": self.history.number,

@@ -16,6 +16,7 @@ from agent.config import NetworkConfig
 from agent.wire.bad_messages import shown
 from envs.base import RESET_TASK, PacedEnv, RobotFault, paced_env
 from envs.clock import Clock
+from envs.instructions import instruction
 from robot_server.actor import Acting, Summary, run_episode, swap
 from robot_server.config import RobotConfig
 from robot_server.control import Control
@@ -62,6 +63,7 @@ class Session:
         self.faults = 0  # episodes in a row that the observations ended
         if control:
             control.about = self.tally.about
+            control.task = instruction(env)
             link.on_progress = control.history.learner_told
             self.tally.history = control.history
 

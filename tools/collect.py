@@ -54,6 +54,7 @@ from agent.files import low_space, make_folder, try_lock
 from agent.progress import Progress
 from agent.spec import Episode, Observation, Spec, UserError, plural
 from envs.base import action_meaning, state_names, while_closing
+from envs.instructions import instruction
 from robot_server.command import Command, Device, action_of, idle_keys, layout
 from tools.common.rollout import Act, env_options, env_record, make_env, rollout
 from tools.devices.scripted import Scripted
@@ -237,6 +238,8 @@ def collect(name: str, options: dict[str, Any], device_name: str, config: Collec
         meta = {"env": origin.to_dict(), "seed": config.seed, "policy": device_name, "robot": "collect"}
         if names := state_names(env):
             meta["state_names"] = names
+        if text := instruction(env):
+            meta["instruction"] = text
         states = StateStatistics(spec.states)
         session = Session(out, first, config.episodes, meta, stack.enter_context(Writer()), states)
         stop = stack.enter_context(cli.Stop())

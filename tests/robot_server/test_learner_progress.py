@@ -52,6 +52,7 @@ def test_episodes_are_in_the_history_with_their_outcome(bench, tiny_env, tiny_po
             control._events += events
 
     tiny_env.on_step = press
+    tiny_env.instruction = "wait for the end"
     tiny_env.state_names = {"state": ["x", "y", "z"]}
     monkeypatch.setattr(robot_server.session, "first_policy", lambda *_: tiny_policy)
     try:
@@ -61,5 +62,6 @@ def test_episodes_are_in_the_history_with_their_outcome(bench, tiny_env, tiny_po
         ]
         assert found == [("success", 5), ("discarded", 3), ("failure", 3)]
         assert control.history.names == {"action": [], "state": ["x", "y", "z"]} and control.drivable
+        assert control.state()["task"] == "wait for the end"
     finally:
         control.close()

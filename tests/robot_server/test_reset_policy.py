@@ -68,6 +68,8 @@ def test_the_two_policies_take_turns_and_each_learner_gets_its_own(bench, fake, 
         assert np.linalg.norm(ended) > 0.3
         np.testing.assert_array_equal(back.observations["proprio"][0][:2], ended)  # begins where the task ended
         assert np.linalg.norm(back.observations["proprio"][-1][:2]) < 0.12
+    told = [{episode.meta["instruction"] for episode in some} for some in episodes]
+    assert told == [{"move the point to the coloured target"}, {"put the scene back"}]
     assert "the reset policy put 3 of 3 scenes back" in capsys.readouterr().out
 
 

@@ -21,14 +21,17 @@ class Browser(Device):
     """Opens the page at collect.listen. Raises UserError when it cannot be there.
 
     recordings: the folder for its page of recorded episodes, which need not exist yet. names: of the numbers of an
-    action and of each observed vector.
+    action and of each observed vector. task: in words.
     """
 
     latches = True
 
-    def __init__(self, config: CollectConfig, recordings: Path, names: Mapping[str, Iterable[str]]) -> None:
+    def __init__(
+        self, config: CollectConfig, recordings: Path, names: Mapping[str, Iterable[str]], task: str = ""
+    ) -> None:
         self._control = Control(bound(AUTO, f"collect-{os.getpid()}"))
         self._control.history.name(names)
+        self._control.task = task
         words = ["--robot", self._control.address, "--listen", config.listen, "--attached"]
         words += ["--episodes", str(recordings.resolve())]
         with tempfile.TemporaryFile("w+") as errors:  # not a pipe: nobody would empty it

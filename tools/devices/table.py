@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.spec import UserError
 from envs.base import names_of_numbers
+from envs.instructions import instruction
 from robot_server.command import Device
 from tools.devices.scripted import Scripted
 from tools.recording.config import CollectConfig
@@ -30,7 +31,7 @@ def opened(name: str, env: gymnasium.Env, config: CollectConfig, out: Path) -> D
     if name == "browser":
         from tools.devices.browser import Browser
 
-        return Browser(config, out, names_of_numbers(env))
+        return Browser(config, out, names_of_numbers(env), instruction(env))
     return opened_for_a_person(name, config)
 
 

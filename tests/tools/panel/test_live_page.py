@@ -208,6 +208,14 @@ def test_a_robot_that_no_page_can_move_is_not_offered(arm, page):
 
 
 @by_browser
+def test_the_task_is_beside_the_verdicts_in_words(arm, page):
+    page.wait_for_selector("#judging:visible")
+    assert page.locator("#task").is_hidden()
+    arm.control.task = "put the <b>cube</b> back"
+    page.wait_for_selector("#judging #task:text-is('Task: put the <b>cube</b> back')")
+
+
+@by_browser
 def test_keys_that_move_nothing_are_neither_listed_nor_sent(arm, page):
     arm.control.layout = (0, 1)
     page.wait_for_selector("#pad-z", state="hidden")

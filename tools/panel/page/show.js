@@ -57,6 +57,8 @@ function show(message) {
   $("stop").classList.toggle("latched", Boolean(state.stopped));
   $("stopped").hidden = !state.stopped;
   $("stopped-why").textContent = `Stopped${state.fault ? `: ${state.fault}` : ""}. Inspect the arm first.`;
+  $("task").textContent = state.task ? `Task: ${state.task}` : "";
+  $("task").hidden = !state.task;
   $("pause").textContent = state.paused ? "Resume" : "Pause";
   $("resume").hidden = what !== "held" || driving;
   const rate = state.episodes ? ` (${Math.round(100 * state.successes / state.episodes)} %)` : "";
