@@ -23,16 +23,15 @@ from agent.spec import UserError
 from tools import edit
 from tools.common.quality import duplicates
 from tools.panel.episode_reader import OWN
+from tools.panel.episode_version import State, state_of, version
 from tools.panel.episode_worker import Busy, Worker
 
-VERSION = 1  # of what is kept in the cache
+INDEX_VERSION = 1  # of what is kept in the cache
 WATCHED_S = 15.0  # after the page has asked for the list
 LOOK_S = 5.0  # between two looks at a folder that nobody asks about
 SAVE_S = 20.0
 BATCH = 50  # episodes whose figures are asked for at once
 MOST_INDICES = 50  # folders in the cache
-
-State = tuple[int, ...]  # of a file
 
 
 class Catalogue:
@@ -205,7 +204,14 @@ class Catalogue:
         return bool(gone)
 
     def _enter(self, name: str, about: dict[str, Any], state: State) -> None:
-        self._entries[name] = {"name": name, "edited": False, "dropped": False, **about, "flags": None}
+        self._entries[name] = {
+            "name": name,
+            "edited": False,
+            "dropped": False,
+            "version": "",
+            **about,
+            "flags": None,
+        }
         self._states[name] = state
         self._signatures.pop(name, None)
         self._compared = False
@@ -233,11 +239,11 @@ class Catalogue:
         """A cache: without it everything is read again. Line by line: json.dumps of all would stop every thread."""
         if not self.own:
             return
-        leave = ("name", "edited", "dropped", "changed", "twin")
+        leave = ("name", "edited", "dropped", "version", "changed", "twin")
         with contextlib.suppress(OSError):
             self._index.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with written(self._index) as file:
-                file.write(f'{{"version": {VERSION}, "episodes": {{'.encode())
+                file.write(f'{{"version": {INDEX_VERSION}, "episodes": {{'.encode())
                 for number, (name, state, entry, signature) in enumerate(kept):
                     told = {
                         "state": state,
@@ -256,8 +262,9 @@ def files_of(folder: Path) -> dict[str, tuple[dict[str, Any], State]]:
     there, originals = (_files(place) for place in (folder, folder / edit.ORIGINALS))
     found = {}
     for name in sorted({*there, *originals}):
-        about = {"edited": name in originals, "dropped": name not in there}
-        found[name] = (about, there.get(name) or originals[name])
+        state, edited, dropped = there.get(name) or originals[name], name in originals, name not in there
+        about = {"edited": edited, "dropped": dropped, "version": version(state, edited, dropped)}
+        found[name] = (about, state)
     return found
 
 
@@ -267,8 +274,7 @@ def _files(folder: Path) -> dict[str, State]:
         for each in entries:
             if each.name.endswith(SUFFIX) and not each.name.startswith(".") and each.name.isprintable():
                 with contextlib.suppress(OSError):  # it has just gone
-                    state = each.stat()
-                    found[each.name] = (state.st_mtime_ns, state.st_size, state.st_ino)
+                    found[each.name] = state_of(each.stat())
     return found
 
 
@@ -279,7 +285,7 @@ def cache_folder() -> Path:
 def _read_index(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_bytes())
-        episodes = told["episodes"] if told["version"] == VERSION else {}
+        episodes = told["episodes"] if told["version"] == INDEX_VERSION else {}
         return {name: each for name, each in episodes.items() if {"state", "entry", "signature"} <= each.keys()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -18,11 +18,13 @@ from typing import IO, Any
 from agent.files import sync_folder, written
 from agent.spec import UserError, plural
 from tools import edit
+from tools.panel.episode_version import check_seen, version_now
 
 DEEDS = ("success", "failure", "cut", "drop", "undo")
 MOST = 100  # edits that can be taken back
 MOST_EPISODES = 300  # of all of these together: each may hold a file open
 
+Versions = dict[str, tuple[str, str]]  # file's name -> its version before and after an edit
 State = tuple[int, int] | None
 
 
@@ -45,26 +47,31 @@ class Edits:
         self._numbers = itertools.count(1 + secrets.randbelow(1 << 50))  # none that a page has of a server before
         self._before: dict[int, list[Before]] = {}
 
-    def do(self, asked: object) -> tuple[int, list[str]]:
-        """{"names", "do": of DEEDS, "first", "end": of a cut}, or {"do": "back", "edit": number}: takes that edit back.
+    def do(self, asked: object) -> tuple[int, Versions]:
+        """{"names", "versions": that were seen of them, "do": of DEEDS, "first", "end": of a cut}, or {"do": "back",
+        "edit": number}: takes that edit back.
 
-        Returns the edit's number and the files' names. All of the episodes are edited or, with a UserError, none.
+        Returns the edit's number and the versions of each file. All of the episodes are edited or, with a UserError,
+        none: also where one of them is not as it was seen any more.
         """
         if isinstance(asked, dict) and asked.get("do") == "back":
             return self._back(asked.get("edit"))
-        names = _names(asked)
+        names, versions = _texts(asked, "names"), _texts(asked, "versions")
         if not isinstance(asked, dict) or asked.get("do") not in DEEDS or not names:
             raise UserError("a list of names, and one of " + ", ".join(DEEDS))
+        if len(versions) != len(names):
+            raise UserError("an edit says which versions of the episodes it is for: reload the page")
         ends = [asked.get(end) for end in ("first", "end")]
         if asked["do"] == "cut" and not (len(names) == 1 and all(type(end) is int for end in ends)):
             raise UserError("a cut has one episode and two numbers")
         if len(names) > MOST_EPISODES:
             raise UserError(f"{plural(len(names), 'episode')} in one edit: {MOST_EPISODES} at most")
         with edit.claimed(self._folder):
-            paths = dict.fromkeys(edit.find(self._folder, name) for name in names)
-            return self._all([(path, partial(_edit, path, asked)) for path in paths])
+            paths = [edit.find(self._folder, name) for name in names]
+            check_seen(paths, versions)
+            return self._all([(path, partial(_edit, path, asked)) for path in dict.fromkeys(paths)])
 
-    def _back(self, number: Any) -> tuple[int, list[str]]:
+    def _back(self, number: Any) -> tuple[int, Versions]:
         befores = self._before.get(number) if type(number) is int else None
         if befores is None:
             raise UserError("this edit cannot be taken back any more; Original restores what was recorded")
@@ -83,9 +90,10 @@ class Edits:
                     each.after = _state(each.path)
         return done
 
-    def _all(self, work: Sequence[tuple[Path, Callable[[], None]]]) -> tuple[int, list[str]]:
+    def _all(self, work: Sequence[tuple[Path, Callable[[], None]]]) -> tuple[int, Versions]:
         """Do `work`, each on its file, as one edit. When a part of it fails, the parts before it are taken back."""
         done: list[Before] = []
+        seen = {path: version_now(path) for path, _ in work}
         try:
             for path, act in work:
                 done.append(_now(path))
@@ -102,7 +110,7 @@ class Edits:
         self._before[number := next(self._numbers)] = done
         while len(self._before) > MOST or sum(map(len, self._before.values())) > MOST_EPISODES:
             _close(self._before.pop(next(iter(self._before))))
-        return number, [before.path.name for before in done]
+        return number, {path.name: (before, version_now(path)) for path, before in seen.items()}
 
     def close(self) -> None:
         for befores in self._before.values():
@@ -110,10 +118,10 @@ class Edits:
         self._before.clear()
 
 
-def _names(asked: object) -> list[str]:
-    """Those of its "names"; [] where it has no such list."""
-    names = asked.get("names") if isinstance(asked, dict) else None
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+def _texts(asked: object, key: str) -> list[str]:
+    """Those that it has there; [] where it has no such list."""
+    texts = asked.get(key) if isinstance(asked, dict) else None
+    return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else []
 
 
 def _edit(path: Path, asked: dict[str, Any]) -> None:

@@ -145,6 +145,7 @@ class Reader:
             "plots": plots,
             "spans": {key: quality.spans(flags) for key, flags in spans.items()},
             "idle": quality.spans(quality.idle_steps(actions, meaning)),
+            "cut": text(str(episode.meta.get("cut", ""))),
             "task": text(episode.meta.get("instruction"), 200),
         }
 

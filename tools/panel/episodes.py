@@ -82,8 +82,9 @@ class Episodes:
         if not self._catalogue.own:
             raise UserError("these episodes are not in a folder of ours; tools.convert makes one that can be edited")
         async with self._one_at_a_time:
-            number, names = await self._editor.ask("do", asked)
-            return _json({"edit": number, "entries": await self._catalogue.refresh(names)}, "entries")
+            number, versions = await self._editor.ask("do", asked)
+            entries = await self._catalogue.refresh(list(versions))
+            return _json({"edit": number, "versions": versions, "entries": entries}, "entries")
 
     async def _numbers(self, request: web.Request) -> web.Response:
         told = await self._reader.ask("numbers", self._catalogue.known(request.match_info["name"]))

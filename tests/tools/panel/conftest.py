@@ -89,6 +89,14 @@ def page(arm, start_panel, chromium):
 
 
 @pytest.fixture
+def recorded(arm, folder, start_panel, chromium):
+    page = chromium()[1].contexts[0].new_page()
+    page.goto(start_panel(arm.control.address, "--episodes", str(folder)) + "recorded.html")
+    page.wait_for_selector("#count:has-text('6 episodes')", timeout=60_000)
+    return page
+
+
+@pytest.fixture
 def runs(tmp_path):
     """Two runs with checkpoints, the second with a video; and beside them what is none."""
     write_run(tmp_path / "runs/a/online", OUTCOMES, 0.9)

@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+from recorded_page import asked
 
 from agent.data.episode_file import read_episode
 from agent.spec import UserError
@@ -30,14 +31,14 @@ def test_a_disk_that_fills_up_during_an_edit_leaves_no_trace_of_it(folder, monke
 
     monkeypatch.setattr(edit, "write_episode", write)
     with pytest.raises(UserError, match=r"episode_000002\.hdf5: No space left"):
-        Edits(folder).do({"names": THREE, "do": "failure"})
+        Edits(folder).do(asked(folder, THREE, "failure"))
     assert contents(folder) == before
     assert not list((folder / edit.ORIGINALS).iterdir())  # the list would call them edited
 
 
 def test_what_a_full_disk_does_not_take_back_is_named_and_the_rest_is_taken_back(folder, monkeypatch):
     edits = Edits(folder)
-    edits.do({"names": THREE[1:2], "do": "cut", "first": 0, "end": 2})  # to take it back, it has to be written
+    edits.do(asked(folder, THREE[1:2], "cut", first=0, end=2))  # to take it back, it has to be written
     before, plain = contents(folder), edit.write_episode
 
     def write(path, episode):
@@ -48,16 +49,16 @@ def test_what_a_full_disk_does_not_take_back_is_named_and_the_rest_is_taken_back
 
     monkeypatch.setattr(edit, "write_episode", write)
     with pytest.raises(UserError, match=r"No space left.*1 episode cannot be taken back: episode_000002\.hdf5"):
-        edits.do({"names": THREE, "do": "failure"})
+        edits.do(asked(folder, THREE, "failure"))
     after = contents(folder)
     assert {name for name in before if before[name] != after[name]} == {"episode_000002.hdf5"}
     assert read_episode(folder / "episode_000002.hdf5").meta["cut"] == [0, 2]
 
 
 def test_a_number_of_an_edit_before_a_restart_takes_back_no_other(folder):
-    first, _ = Edits(folder).do({"names": THREE[:1], "do": "failure"})
+    first, _ = Edits(folder).do(asked(folder, THREE[:1], "failure"))
     edits = Edits(folder)
-    edits.do({"names": THREE[1:2], "do": "failure"})
+    edits.do(asked(folder, THREE[1:2], "failure"))
     with pytest.raises(UserError, match="cannot be taken back any more"):
         edits.do({"do": "back", "edit": first})
 
@@ -73,5 +74,5 @@ def test_an_episode_is_found_by_its_name_without_a_look_at_all(folder, monkeypat
 def test_a_name_leads_nowhere_else(folder, word):
     before = contents(folder)
     with pytest.raises((UserError, ValueError)):
-        Edits(folder).do({"names": [word], "do": "drop"})
+        Edits(folder).do({"names": [word], "versions": [""], "do": "drop"})
     assert contents(folder) == before

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from recorded_page import asked
 
 from agent.data.episode_file import read_episode, write_episode
 from agent.spec import UserError
@@ -35,9 +36,9 @@ class Direct:
 def test_edits_are_taken_back_one_after_another_and_done_again(folder):
     path, edits = folder / "episode_000001.hdf5", Edits(folder)
     states, numbers = [path.read_bytes()], []
-    for asked in ({"do": "failure"}, {"do": "cut", "first": 1, "end": 3}, {"do": "drop"}):
-        number, names = edits.do({"names": ["episode_000001"], **asked})
-        assert names == [path.name]
+    for deed in ({"do": "failure"}, {"do": "cut", "first": 1, "end": 3}, {"do": "drop"}):
+        number, names = edits.do(asked(folder, ["episode_000001"], **deed))
+        assert list(names) == [path.name]
         numbers.append(number)
         states.append(path.read_bytes() if path.exists() else None)
     redo = []
@@ -59,34 +60,34 @@ def contents(folder):
 
 def test_several_are_edited_and_taken_back_as_one(folder):
     edits, before = Edits(folder), contents(folder)
-    edits.do({"names": ["episode_000002"], "do": "cut", "first": 0, "end": 2})  # its original is not what is undone
+    edits.do(asked(folder, ["episode_000002"], "cut", first=0, end=2))  # its original is not what is undone
     begun, three = contents(folder), [f"episode_00000{number}.hdf5" for number in (1, 2, 4)]
-    number, names = edits.do({"names": [*three, "episode_000004"], "do": "failure"})
-    assert names == three
+    number, names = edits.do(asked(folder, [*three, "episode_000004"], "failure"))
+    assert list(names) == three
     marked = contents(folder)
     assert {name for name in begun if begun[name] != marked[name]} == set(three)
     again, names = edits.do({"do": "back", "edit": number})
-    assert names == three and contents(folder) == begun
+    assert list(names) == three and contents(folder) == begun
     assert sorted(path.name for path in (folder / edit.ORIGINALS).iterdir()) == ["episode_000002.hdf5"]
     edits.do({"do": "back", "edit": again})
     assert contents(folder) == marked
-    dropped, _ = edits.do({"names": three, "do": "drop"})
+    dropped, _ = edits.do(asked(folder, three, "drop"))
     assert set(before) - set(contents(folder)) == set(three)
     edits.do({"do": "back", "edit": dropped})
     assert contents(folder) == marked
-    edits.do({"names": three, "do": "undo"})
+    edits.do(asked(folder, three, "undo"))
     assert contents(folder) == before
 
 
 def test_an_edit_that_fails_for_one_of_several_changes_none(folder):
     edits, three = Edits(folder), [f"episode_00000{number}" for number in (1, 2, 3)]
-    edits.do({"names": three[:1], "do": "cut", "first": 0, "end": 2})
+    edits.do(asked(folder, three[:1], "cut", first=0, end=2))
     (folder / f"{three[2]}.hdf5").write_bytes(b"nothing")
     before, originals = contents(folder), contents(folder / edit.ORIGINALS)
     with pytest.raises(UserError, match=r"episode_000003\.hdf5: not an episode file"):
-        edits.do({"names": three, "do": "failure"})
+        edits.do(asked(folder, three, "failure"))
     assert contents(folder) == before and contents(folder / edit.ORIGINALS) == originals
-    number, _ = edits.do({"names": three[:2], "do": "failure"})
+    number, _ = edits.do(asked(folder, three[:2], "failure"))
     edit.mark(folder / f"{three[1]}.hdf5", "success")
     before = contents(folder)
     with pytest.raises(UserError, match=r"episode_000002\.hdf5: has been changed since"):
@@ -97,21 +98,21 @@ def test_an_edit_that_fails_for_one_of_several_changes_none(folder):
 @pytest.mark.parametrize("names", [[], "episode_000001", [3], None, ["episode_000001"] * 1000])
 def test_names_that_are_none_or_too_many_are_refused(folder, names):
     with pytest.raises(UserError, match=r"a list of names|300 at most"):
-        Edits(folder).do({"names": names, "do": "drop"})
+        Edits(folder).do({"names": names, "versions": names, "do": "drop"})
     assert len(contents(folder)) == 6
 
 
 def test_what_somebody_else_changed_since_is_not_taken_back(folder):
     path, edits = folder / "episode_000001.hdf5", Edits(folder)
-    number, _ = edits.do({"names": [path.name], "do": "failure"})
+    number, _ = edits.do(asked(folder, [path.name], "failure"))
     edit.mark(path, "success")
     after = path.read_bytes()
     with pytest.raises(UserError, match="has been changed since by somebody else"):
         edits.do({"do": "back", "edit": number})
-    edits.do({"names": [path.name], "do": "undo"})
+    edits.do(asked(folder, [path.name], "undo"))
     restored = path.read_bytes()
     with pytest.raises(UserError, match="has not been edited"):
-        edits.do({"names": [path.name], "do": "undo"})
+        edits.do(asked(folder, [path.name], "undo"))
     assert path.read_bytes() == restored != after
 
 
@@ -119,7 +120,7 @@ def test_files_that_edits_keep_open_are_bounded(folder, monkeypatch):
     monkeypatch.setattr("tools.panel.episode_edits.MOST", 3)
     edits, before = Edits(folder), len(os.listdir("/proc/self/fd"))
     for number in range(8):
-        edits.do({"names": ["episode_000001"], "do": ("failure", "success")[number % 2]})
+        edits.do(asked(folder, ["episode_000001"], ("failure", "success")[number % 2]))
     assert len(os.listdir("/proc/self/fd")) == before + 3
     edits.close()
     assert len(os.listdir("/proc/self/fd")) == before
@@ -128,14 +129,14 @@ def test_files_that_edits_keep_open_are_bounded(folder, monkeypatch):
 def test_so_are_the_episodes_of_all_edits_together(folder, monkeypatch):
     monkeypatch.setattr("tools.panel.episode_edits.MOST_EPISODES", 4)
     edits, before, three = Edits(folder), contents(folder), [f"episode_00000{number}" for number in (1, 2, 3)]
-    first, _ = edits.do({"names": three, "do": "failure"})
-    second, _ = edits.do({"names": three, "do": "success"})
+    first, _ = edits.do(asked(folder, three, "failure"))
+    second, _ = edits.do(asked(folder, three, "success"))
     third, _ = edits.do({"do": "back", "edit": second})
     with pytest.raises(UserError, match="cannot be taken back any more"):
         edits.do({"do": "back", "edit": first})
     edits.do({"do": "back", "edit": third})
     assert all(read_episode(folder / f"{name}.hdf5").succeeded for name in three)
-    edits.do({"names": three, "do": "undo"})
+    edits.do(asked(folder, three, "undo"))
     assert contents(folder) == before
 
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from recorded_page import asked
 
 from agent.spec import UserError
 from tools import edit
@@ -72,13 +73,13 @@ def test_an_edit_is_made_in_a_process_whose_end_is_not_that_of_the_page_s_server
     async def change():
         async with served(folder) as (client, episodes):
 
-            async def post(**asked):
-                return await (await client.post("/api/episodes", json=asked)).json()
+            async def post(**question):
+                return await (await client.post("/api/episodes", json=question)).json()
 
-            first = await post(names=THREE, do="failure")
+            first = await post(**asked(folder, THREE, "failure"))
             episodes._editor._process.kill()
             episodes._editor._process.join()
-            return first, await post(do="back", edit=first["edit"]), await post(names=THREE, do="undo")
+            return first, await post(do="back", edit=first["edit"]), await post(**asked(folder, THREE, "undo"))
 
     first, back, original = talk(change())
     assert first["edit"] > 0 and [entry["name"] for entry in first["entries"]] == [f"{name}.hdf5" for name in THREE]

@@ -1,52 +1,20 @@
 """The page of recorded episodes in a real Chromium, and what its server answers."""
 
-import asyncio
 import dataclasses
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
-import aiohttp
 import numpy as np
 import pytest
-from browsing import SECONDS, by_browser, until
+from browsing import by_browser, until
+from recorded_page import ask, asked, contents, drag, names, opened
 
 from agent.data.episode_file import read_episode, write_episode
 
 PANEL = Path(__file__).parents[3] / "tools" / "panel"
 MANY = 400
-
-
-@pytest.fixture
-def recorded(arm, folder, start_panel, chromium):
-    page = chromium()[1].contexts[0].new_page()
-    page.goto(start_panel(arm.control.address, "--episodes", str(folder)) + "recorded.html")
-    page.wait_for_selector("#count:has-text('6 episodes')", timeout=60_000)
-    return page
-
-
-def names(page):
-    return page.locator(".episode .name").all_text_contents()
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("*.hdf5")}
-
-
-def opened(page, name):
-    page.wait_for_selector(f"#name:text-is('{name}')")
-    shown = "[...document.querySelectorAll('#views canvas')].map((canvas) => Number(canvas.dataset.step ?? -1))"
-    until(lambda: page.evaluate(shown) and min(page.evaluate(shown)) >= 0 and page.locator(".curve").count())
-
-
-def drag(page, first, end):
-    """On the bar, from one share of its width to another."""
-    box = page.locator("#track").bounding_box()
-    page.mouse.move(box["x"] + first * box["width"] + 1, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + end * box["width"] - 1, box["y"] + box["height"] / 2, steps=3)
-    page.mouse.up()
 
 
 @by_browser
@@ -268,25 +236,9 @@ def test_only_the_rows_in_view_exist_and_text_of_files_is_no_markup(arm, folder,
 # Without a browser ----------------------------------------------------------------------------------------------------
 
 
-def ask(url, *requests):
-    """(status, JSON or bytes) of each (method, path, JSON, Origin)."""
-
-    async def all_of_them():
-        found = []
-        async with aiohttp.ClientSession() as session:
-            for method, path, asked, origin in requests:
-                headers = {"Origin": origin} if origin else {}
-                async with session.request(method, url + path, json=asked, headers=headers) as answer:
-                    plain = answer.content_type == "application/json"
-                    found.append((answer.status, await answer.json() if plain else await answer.read()))
-        return found
-
-    return asyncio.run(asyncio.wait_for(all_of_them(), SECONDS))
-
-
 def test_edits_from_other_sites_and_bad_requests_are_refused(arm, folder, start_panel):
     url = start_panel(arm.control.address, "--episodes", str(folder))
-    ours, drop = url.rstrip("/"), {"names": ["episode_000000"], "do": "drop"}
+    ours, drop = url.rstrip("/"), asked(folder, ["episode_000000"], "drop")
     wrong = [{**drop, "names": ["../demos/episode_000000"]}, {**drop, "do": "purge"}, [], {"names": [3], "do": "drop"}]
     wrong += [{"name": "episode_000000", "do": "drop"}, {**drop, "names": ["episode_000000", "episode_000077"]}]
     wrong += [{"do": "back", "edit": 7}, {"do": "back", "edit": [1]}, {**drop, "do": "cut", "first": 0, "end": "3"}]

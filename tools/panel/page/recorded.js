@@ -20,7 +20,7 @@ let boot = "", stamp = 0, editable = false, failed = "", said = "", saidUntil = 
 const begun = fromHash(location.hash);
 
 const fail = (/** @type {unknown} */ error) => alertWith(error instanceof Error ? error.message : String(error));
-const edits = new Edits(edited, fail);
+const edits = new Edits(edited, (error) => { fail(error); look(); }); // it may be as somebody else has left it
 const ticks = new Ticks(edits, () => list.draw(), say);
 const list = new List($("list"), $("rows"), open, ticks);
 const episode = new Episode(edits, fail);
@@ -111,10 +111,11 @@ function take(told) {
   else open(name);
 }
 
-let looking = false, timer = 0;
+let looking = false, again = false, timer = 0;
 
 async function look() {
   clearTimeout(timer);
+  again = looking; // what is under way may have looked before what has just happened
   if (looking) return;
   looking = true;
   let wait = QUIET_MS;
@@ -127,7 +128,8 @@ async function look() {
     fail(error);
   }
   looking = false;
-  timer = setTimeout(look, document.hidden ? 5 * wait : wait);
+  if (again) look();
+  else timer = setTimeout(look, document.hidden ? 5 * wait : wait);
 }
 
 // Keys -----------------------------------------------------------------------------------------------------------------

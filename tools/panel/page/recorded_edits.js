@@ -1,12 +1,16 @@
-// What is done to one or several episodes, and how it is taken back: the server keeps what was before each edit.
+// What is done to one or several episodes, and how it is taken back: the server keeps what was before each edit. An edit
+// names the versions that were seen; the server refuses it where somebody else has changed one of them since.
 
 import { change, Unanswered } from "./recorded_requests.js";
 
 /** @typedef {import("./recorded_requests.js").Entry} Entry */
 /** @typedef {{edit: number, names: string[], words: string}} Done */
+/** @typedef {{name: string, version: string}} Seen */
 
 /** @param {string[]} names */
 export const called = (names) => names.length === 1 ? names[0].replace(/\.hdf5$/, "") : `${names.length} episodes`;
+
+const MOST_MADE = 1000;
 
 export class Edits {
   /** @param {(entries: Entry[], words: string) => void} done called after each edit @param {(error: unknown) => void} fail */
@@ -17,6 +21,8 @@ export class Edits {
     this.undos = [];
     /** @type {Done[]} */
     this.redos = [];
+    /** @type {{name: string, before: string, after: string, moved: boolean}[]} moved: the steps' numbers, perhaps */
+    this.made = []; // by this page
     /** @type {Promise<void>} */
     this.turn = Promise.resolve(); // one after another, in the order in which they were pressed
     this.undoButton = /** @type {HTMLButtonElement} */ ($("undo"));
@@ -28,15 +34,24 @@ export class Edits {
   /** @param {() => Promise<void>} job */
   next(job) { this.turn = this.turn.then(job); }
 
-  /** All of them as one edit. @param {string[]} names @param {string} deed of tools.edit @param {string} words what it is called @param {object} [more] */
-  do(names, deed, words, more = {}) {
+  /** All of them as one edit. @param {Seen[]} seen @param {string} deed of tools.edit @param {string} words what it is called @param {object} [more] */
+  do(seen, deed, words, more = {}) {
+    const names = seen.map(({ name }) => name);
     this.next(async () => {
-      const edit = await this.send({ names, do: deed, ...more }, words);
+      const versions = seen.map((each) => this.followed(each, deed === "cut"));
+      const edit = await this.send({ names, versions, do: deed, ...more }, words);
       if (edit <= 0) return;
       this.undos.push({ edit, names, words });
       this.redos = [];
       this.tell();
     });
+  }
+
+  /** The version that was seen, after what this page has done to it. @param {Seen} seen @param {boolean} bySteps the edit counts steps */
+  followed({ name, version }, bySteps) {
+    for (const each of this.made)
+      if (each.name === name && each.before === version && !(bySteps && each.moved)) version = each.after;
+    return version;
   }
 
   undo() { this.next(() => this.back(this.undos, this.redos, "undone")); }
@@ -54,10 +69,12 @@ export class Edits {
     this.tell();
   }
 
-  /** @param {object} asked @param {string} words @returns {Promise<number>} the edit's number; 0 when it was refused, -1 without an answer */
+  /** @param {{do: string, [more: string]: unknown}} asked @param {string} words @returns {Promise<number>} the edit's number; 0 when it was refused, -1 without an answer */
   async send(asked, words) {
     try {
-      const { edit, entries } = await change(asked);
+      const { edit, versions, entries } = await change(asked), moved = !["success", "failure"].includes(asked.do);
+      for (const [name, [before, after]] of Object.entries(versions)) this.made.push({ name, before, after, moved });
+      this.made.splice(0, this.made.length - MOST_MADE);
       this.done(entries, words);
       return edit;
     } catch (error) {

@@ -27,7 +27,8 @@ export class Episode {
     /** @type {Numbers | null} */
     this.told = null;
     this.key = ""; // of what is shown of the file
-    this.shownKey = "";
+    this.toldVersion = ""; // of the file that `told` is of, or the one before it
+    this.stepsKey = ""; // of the steps that can be selected
     this.asked = new AbortController();
     this.player = new Player($("views"), fail);
     this.timeline = new Timeline(/** @type {HTMLCanvasElement} */ ($("track")), (step) => this.player.seek(step), () => this.showSelection());
@@ -59,7 +60,7 @@ export class Episode {
 
   /** @param {Entry} entry @param {boolean} editable */
   async show(entry, editable) {
-    const other = entry.name !== this.entry?.name, key = `${entry.name} ${entry.steps} ${entry.marked} ${entry.dropped} ${entry.edited}`;
+    const other = entry.name !== this.entry?.name, key = `${entry.name} ${entry.version} ${entry.steps}`;
     this.entry = entry;
     this.editable = editable;
     if (other) { // what is selected or idle is of the one before, and no key may cut this one by it
@@ -91,6 +92,7 @@ export class Episode {
       this.fail(error);
       return;
     }
+    this.toldVersion = entry.version;
     this.showEntry(); // with its task
     const step = other ? 0 : Math.min(this.player.step, this.told.steps);
     input("scrub").max = String(this.told.steps);
@@ -136,10 +138,10 @@ export class Episode {
     if (!told) return;
     const spans = { hand: told.spans.hand, idle: told.idle, flags: flags.filter(({ kind }) => kind !== "idle").flatMap((flag) => flag.spans), success: told.spans.success };
     const lanes = Object.entries(LANES).map(([key, [name, tint]]) => ({ name, colour: tint, spans: spans[/** @type {keyof typeof LANES} */ (key)] })).filter((lane) => lane.spans.length);
-    const { selection } = this.timeline, same = this.timeline.steps === told.steps;
+    const { selection } = this.timeline, stepsKey = `${entry.name} ${told.steps} ${told.cut}`;
     this.timeline.show(told.steps, lanes);
-    if (same && selection && this.key === this.shownKey) this.timeline.select(selection);
-    this.shownKey = this.key;
+    if (selection && stepsKey === this.stepsKey) this.timeline.select(selection);
+    this.stepsKey = stepsKey;
     $("legend").replaceChildren(...lanes.map(({ name, colour: tint }) => {
       const mark = document.createElement("i"), word = document.createElement("span");
       mark.style.setProperty("--tint", `var(--${tint})`);
@@ -238,7 +240,7 @@ export class Episode {
     const usable = { success: "success", failure: "failure", cut: "keep", drop: "drop", undo: "original" }[deed];
     if (!entry || !this.editable || deed !== "cut" && button(usable).disabled) return;
     const words = { success: "marked success", failure: "marked failure", cut: "cut", drop: "dropped", undo: "restored" }[deed];
-    this.edits.do([entry.name], deed, words, more);
+    this.edits.do([{ name: entry.name, version: this.told ? this.toldVersion : entry.version }], deed, words, more);
   }
 
   /** @param {number} by */

@@ -15,7 +15,7 @@ const WAIT_MS = 80; // a row that is scrolled past asks for no picture
 const pictures = new Map();
 
 /** @param {Entry} entry */
-const pictureKey = (entry) => `${entry.name} ${entry.steps} ${entry.marked} ${entry.edited}`;
+const pictureKey = (entry) => `${entry.name} ${entry.version}`;
 
 /** @param {Entry} entry @param {HTMLImageElement} image @param {AbortSignal} signal */
 async function showPicture(entry, image, signal) {

@@ -6,6 +6,7 @@
  * @property {string} name
  * @property {boolean} edited
  * @property {boolean} dropped
+ * @property {string} version of the file: an edit names the one that was seen
  * @property {number} changed grows with every change
  * @property {string} [error]
  * @property {number} [steps]
@@ -40,6 +41,7 @@
  * @property {Plot[]} plots
  * @property {{hand: [number, number][], success: [number, number][]}} spans
  * @property {[number, number][]} idle
+ * @property {string} cut where its steps are in what was recorded
  * @property {string} task
  */
 
@@ -77,5 +79,5 @@ export const listed = async (since, boot) => (await ask(`${BASE}?since=${since}&
 /** @param {string} name @param {AbortSignal} signal @returns {Promise<Numbers>} */
 export const numbers = async (name, signal) => (await ask(address(name, "numbers"), { signal })).json();
 
-/** @param {object} asked @returns {Promise<{edit: number, entries: Entry[]}>} */
+/** versions: of each file, before and after. @param {object} asked @returns {Promise<{edit: number, versions: Record<string, [string, string]>, entries: Entry[]}>} */
 export const change = async (asked) => (await ask(BASE, { method: "POST", body: JSON.stringify(asked) })).json();

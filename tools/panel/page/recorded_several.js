@@ -78,7 +78,7 @@ export class Ticks {
   }
 
   /** @param {Deed} deed */
-  fitting(deed) { return this.shown.filter((entry) => this.names.has(entry.name) && DEEDS[deed].fits(entry)).map(({ name }) => name); }
+  fitting(deed) { return this.shown.filter((entry) => this.names.has(entry.name) && DEEDS[deed].fits(entry)); }
 
   tell() {
     $("several").hidden = !this.names.size;
@@ -89,9 +89,9 @@ export class Ticks {
 
   /** Of those selected that it fits, as one edit. @param {Deed} deed */
   do(deed) {
-    const names = this.fitting(deed), { words } = DEEDS[deed];
-    if (!names.length) return;
-    this.say(`${called(names)}: to be ${words}`);
-    this.edits.do(names, deed, words);
+    const seen = this.fitting(deed).map(({ name, version }) => ({ name, version })), { words } = DEEDS[deed];
+    if (!seen.length) return;
+    this.say(`${called(seen.map(({ name }) => name))}: to be ${words}`);
+    this.edits.do(seen, deed, words);
   }
 }
