@@ -35,6 +35,11 @@ class NetworkConfig:
     actor_hidden: list[int] = option([256, 256], "hidden layers of the actor", low=1)
     critic_hidden: list[int] = option([256, 256], "hidden layers of each critic", low=1)
     critics: int = option(10, "E, size of the critic ensemble", low=1)
+    critic_bins: int = option(
+        0,
+        "critics learn the return's histogram of so many bins by cross-entropy (HL-Gauss); 0: Q by squared error",
+        low=0,
+    )
     actor_layer_norm: bool = option(True, "LayerNorm in the actor")
     critic_layer_norm: bool = option(True, "LayerNorm in the critics")
     init: Literal["torch", "orthogonal", "xavier"] = option(
