@@ -25,23 +25,25 @@ import contextlib
 import dataclasses
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent import cli
 from agent.data.episode_file import SUFFIX, read_episode, write_episode
-from agent.files import make_folder, move, sync_folder, try_lock, written
+from agent.files import try_lock
 from agent.run.records import LOG_FILE
 from agent.spec import STEP_COLUMNS, Episode, UserError, plural
 from agent.verdict import with_verdict, without_verdict
-
-ORIGINALS = "originals"
+from tools.common.edit_journal import forget_all, take_back_interrupted
+from tools.common.originals import ORIGINALS, keep_original, named, undo
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Keep learner and tools.collect out of `folder`. Raises UserError while one is at it."""
+def claimed(folder: Path) -> Iterator[list[str]]:
+    """Keep learner and tools.collect out of `folder`. Raises UserError while one is at it.
+
+    An edit whose process was killed is taken back first; yields a line about each.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     with contextlib.ExitStack() as stack:
@@ -51,7 +53,9 @@ def claimed(folder: Path) -> Iterator[None]:
                 stack.callback(os.close, handle)
                 if not try_lock(handle):
                     raise UserError(f"{folder}: a learner or tools.collect is using it; edit when it has ended")
-        yield
+        with named(folder):
+            lines = take_back_interrupted(folder)
+        yield lines
 
 
 def find(folder: Path, word: str) -> Path:
@@ -68,29 +72,6 @@ def find(folder: Path, word: str) -> Path:
         what = f"{len(matching)} episodes are" if matching else "no episode is"
         raise UserError(f"{folder}: {what} called '{word}'")
     return folder / matching[0]
-
-
-def keep_original(path: Path) -> Path:
-    """The first one stays; where it is."""
-    original = path.parent / ORIGINALS / path.name
-    make_folder(original.parent)
-    if not original.exists():
-        try:
-            os.link(path, original)
-        except OSError:  # a file system without links
-            with written(original) as file, path.open("rb") as whole:
-                shutil.copyfileobj(whole, file)
-        sync_folder(original.parent)
-    return original
-
-
-@contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """What the file system refuses becomes a UserError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
 
 
 def change(path: Path, edit: Callable[[Episode], Episode]) -> Episode:
@@ -151,17 +132,6 @@ def drop(path: Path) -> None:
             path.unlink()
 
 
-def undo(path: Path) -> None:
-    original = path.parent / ORIGINALS / path.name
-    if not original.exists():
-        raise UserError(f"{path}: has not been edited, or was purged")
-    with named(path):
-        if path.exists() and path.samefile(original):  # an edit that was interrupted
-            original.unlink()
-        else:
-            move(original, path)
-
-
 def edited(folder: Path) -> list[str]:
     """A line for each episode that has an original."""
     lines = []
@@ -179,6 +149,8 @@ def edited(folder: Path) -> list[str]:
 def purge(folder: Path) -> int:
     """How many originals went."""
     originals = sorted((folder / ORIGINALS).glob(f"*{SUFFIX}"))
+    with named(folder):
+        forget_all(folder)
     for original in originals:
         with named(original):
             original.unlink()
@@ -210,7 +182,7 @@ def cuts(folder: Path, words: list[str]) -> list[tuple[Path, int, int]]:
 def main(argv: list[str] | None = None) -> None:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.edit").flags
     folder = flags.folder
-    with claimed(folder):
+    with claimed(folder):  # logs what it takes back
         asked = {
             name: [find(folder, word) for word in getattr(flags, name).split(",") if word]
             for name in ("undo", "success", "failure", "drop")

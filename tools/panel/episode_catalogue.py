@@ -20,7 +20,7 @@ import numpy as np
 from agent.data.episode_file import SUFFIX
 from agent.files import written
 from agent.spec import UserError
-from tools import edit
+from tools.common.originals import ORIGINALS
 from tools.common.quality import duplicates
 from tools.panel.episode_reader import OWN
 from tools.panel.episode_version import State, state_of, version
@@ -259,7 +259,7 @@ class Catalogue:
 
 def files_of(folder: Path) -> dict[str, tuple[dict[str, Any], State]]:
     """Name -> what is known without reading it, and its state; of every episode, also those that were dropped."""
-    there, originals = (_files(place) for place in (folder, folder / edit.ORIGINALS))
+    there, originals = (_files(place) for place in (folder, folder / ORIGINALS))
     found = {}
     for name in sorted({*there, *originals}):
         state, edited, dropped = there.get(name) or originals[name], name in originals, name not in there

@@ -1,51 +1,48 @@
 """Edits of recorded episodes from the page: tools.edit, of one or many, and each can be taken back, one after another.
 
-The originals are in originals/ as after `python -m tools.edit`. For what lies between them and now, the file that an
-edit replaced is kept open: it takes no name, and is gone when the page's server ends.
+The originals are in originals/ as after `python -m tools.edit`. What lies between them and now is in the journal of the
+edits (tools.common.edit_journal), and gone when the page's server ends; after one that was killed it is still there.
 """
 
 from __future__ import annotations
 
-import itertools
-import secrets
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from agent.files import sync_folder, written
 from agent.spec import UserError, plural
 from tools import edit
+from tools.common.edit_journal import Journal, state_of
+from tools.common.originals import named, undo
 from tools.panel.episode_version import check_seen, version_now
 
 DEEDS = ("success", "failure", "cut", "drop", "undo")
 MOST = 100  # edits that can be taken back
-MOST_EPISODES = 300  # of all of these together: each may hold a file open
+MOST_EPISODES = 300  # of all of these together: each may keep a file
 
 Versions = dict[str, tuple[str, str]]  # file's name -> its version before and after an edit
-State = tuple[int, int] | None
-
-
-@dataclass
-class Before:
-    """What an episode was before an edit. file: its content, None where it was dropped, or its original has it then.
-    original: whether there was one. state: of its file then (see _state); after: what the edit left.
-    """
-
-    path: Path
-    file: IO[bytes] | None
-    original: bool
-    state: State
-    after: State = None
 
 
 class Edits:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._numbers = itertools.count(1 + secrets.randbelow(1 << 50))  # none that a page has of a server before
-        self._before: dict[int, list[Before]] = {}
+        self._journal: Journal | None = None
+
+    def recover(self) -> list[str]:
+        """Take back what was interrupted. A line about each. Raises UserError."""
+        with self._claimed() as (lines, _):
+            return lines
+
+    @contextlib.contextmanager
+    def _claimed(self) -> Iterator[tuple[list[str], Journal]]:
+        with edit.claimed(self._folder) as lines:
+            if self._journal and self._journal.purged:
+                self._journal.close()
+                self._journal = None
+            self._journal = self._journal or Journal(self._folder)
+            yield lines, self._journal
 
     def do(self, asked: object) -> tuple[int, Versions]:
         """{"names", "versions": that were seen of them, "do": of DEEDS, "first", "end": of a cut}, or {"do": "back",
@@ -66,56 +63,51 @@ class Edits:
             raise UserError("a cut has one episode and two numbers")
         if len(names) > MOST_EPISODES:
             raise UserError(f"{plural(len(names), 'episode')} in one edit: {MOST_EPISODES} at most")
-        with edit.claimed(self._folder):
+        with self._claimed() as (_, journal):
             paths = [edit.find(self._folder, name) for name in names]
             check_seen(paths, versions)
-            return self._all([(path, partial(_edit, path, asked)) for path in dict.fromkeys(paths)])
+            return self._all(journal, [(path, partial(_edit, path, asked)) for path in dict.fromkeys(paths)])
 
     def _back(self, number: Any) -> tuple[int, Versions]:
-        befores = self._before.get(number) if type(number) is int else None
-        if befores is None:
-            raise UserError("this edit cannot be taken back any more; Original restores what was recorded")
-        with edit.claimed(self._folder):
-            for before in befores:
-                with edit.named(before.path):
-                    if _state(before.path) != before.after:
-                        name = before.path.name
-                        raise UserError(f"{name}: has been changed since by somebody else; it stays as it is")
-            done = self._all([(before.path, partial(_restore, before)) for before in befores])
-        self._before.pop(number, None)
-        _close(befores)
-        for each in itertools.chain.from_iterable(self._before.values()):
-            for before in befores:  # the same content is in another file now
-                if each.path == before.path and each.after == before.state:
-                    each.after = _state(each.path)
+        with self._claimed() as (_, journal):
+            befores = journal.edits.get(number) if type(number) is int else None
+            if befores is None:
+                raise UserError("this edit cannot be taken back any more; Original restores what was recorded")
+            paths = [self._folder / before.name for before in befores]
+            for path, before in zip(paths, befores, strict=True):
+                with named(path):
+                    if state_of(path) != before.after:
+                        raise UserError(f"{path.name}: has been changed since by somebody else; it stays as it is")
+            acts = [partial(journal.restore, number, before) for before in befores]
+            done = self._all(journal, list(zip(paths, acts, strict=True)))
+            journal.state_again(befores)
+            if number in journal.edits:
+                journal.forget(number)
         return done
 
-    def _all(self, work: Sequence[tuple[Path, Callable[[], None]]]) -> tuple[int, Versions]:
+    def _all(self, journal: Journal, work: Sequence[tuple[Path, Callable[[], None]]]) -> tuple[int, Versions]:
         """Do `work`, each on its file, as one edit. When a part of it fails, the parts before it are taken back."""
-        done: list[Before] = []
         seen = {path: version_now(path) for path, _ in work}
+        number = journal.begin(list(seen))
         try:
             for path, act in work:
-                done.append(_now(path))
-                act()
+                with named(path):
+                    act()
         except BaseException as error:
-            changed = [before.path.name for before in reversed(done) if not _taken_back(before)]
-            _close(done)
-            if changed and isinstance(error, UserError):
-                listed = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-                raise UserError(f"{error}; {plural(len(changed), 'episode')} cannot be taken back: {listed}") from None
+            left = journal.give_up(number)
+            if left and isinstance(error, UserError):
+                listed = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+                raise UserError(f"{error}; {plural(len(left), 'episode')} cannot be taken back: {listed}") from None
             raise
-        for before in done:
-            before.after = _state(before.path)
-        self._before[number := next(self._numbers)] = done
-        while len(self._before) > MOST or sum(map(len, self._before.values())) > MOST_EPISODES:
-            _close(self._before.pop(next(iter(self._before))))
+        journal.finish(number)
+        while len(journal.edits) > MOST or sum(map(len, journal.edits.values())) > MOST_EPISODES:
+            journal.forget(next(iter(journal.edits)))
         return number, {path.name: (before, version_now(path)) for path, before in seen.items()}
 
     def close(self) -> None:
-        for befores in self._before.values():
-            _close(befores)
-        self._before.clear()
+        """The page's server ends: nothing can be taken back any more."""
+        if self._journal:
+            self._journal.close()
 
 
 def _texts(asked: object, key: str) -> list[str]:
@@ -131,51 +123,6 @@ def _edit(path: Path, asked: dict[str, Any]) -> None:
     elif deed == "drop":
         edit.drop(path)
     elif deed == "undo":
-        edit.undo(path)
+        undo(path)
     else:
         edit.mark(path, deed)
-
-
-def _now(path: Path) -> Before:
-    with edit.named(path):
-        original = (path.parent / edit.ORIGINALS / path.name).exists()
-        file = path.open("rb") if original and path.exists() else None
-        return Before(path, file, original, _state(path))
-
-
-def _taken_back(before: Before) -> bool:
-    """Whether it is now what it was before an edit that failed."""
-    original = before.path.parent / edit.ORIGINALS / before.path.name
-    try:
-        if _state(before.path) != before.state or original.exists() != before.original:
-            _restore(before)
-    except (OSError, UserError):  # of a full disk: the others may be restored all the same
-        return False
-    return True
-
-
-def _restore(before: Before) -> None:
-    path = before.path
-    if not before.original:  # the first edit: it was what was recorded
-        edit.undo(path)
-        return
-    if path.exists():
-        edit.keep_original(path)
-    if before.file is None:
-        path.unlink(missing_ok=True)
-        sync_folder(path.parent)
-    else:
-        before.file.seek(0)
-        with written(path) as file:
-            shutil.copyfileobj(before.file, file)
-
-
-def _close(befores: Sequence[Before]) -> None:
-    for before in befores:
-        if before.file:
-            before.file.close()
-
-
-def _state(path: Path) -> State:
-    """What tells one state of the file from another."""
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None

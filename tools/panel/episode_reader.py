@@ -18,8 +18,8 @@ import numpy as np
 
 from agent.data.episode_file import SUFFIX, read_episode, read_outcome
 from agent.spec import Episode, SpecError, UserError
-from tools import edit
 from tools.common import quality
+from tools.common.originals import ORIGINALS
 from tools.common.video import enlarge, fps_of, jpeg
 from tools.formats.common.foreign import Choices, FormatError, Report
 from tools.formats.common.source import Part, explained
@@ -55,7 +55,7 @@ def kind_of(place: Path) -> str:
 
 
 def _has_episodes(folder: Path) -> bool:
-    places = (folder, folder / edit.ORIGINALS)
+    places = (folder, folder / ORIGINALS)
     return any(next(place.glob(f"[!.]*{SUFFIX}"), None) for place in places)
 
 
@@ -177,7 +177,7 @@ class Reader:
     def _path(self, name: str) -> Path:
         """Of an episode of ours; of a dropped one, its original."""
         path = self._place / name
-        return path if path.exists() else self._place / edit.ORIGINALS / name
+        return path if path.exists() else self._place / ORIGINALS / name
 
     def _load(self, name: str) -> tuple[Episode, np.ndarray]:
         """The episode, its images not read yet, and its actions (T, A) in the source's units."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from agent.spec import UserError
-from tools import edit
+from tools.common.originals import named, original_of
 
 State = tuple[int, ...]  # of a file; another one after each change
 
@@ -25,8 +25,8 @@ def version(state: State, edited: bool, dropped: bool) -> str:
 
 def version_now(path: Path) -> str:
     """Of the episode `path`. Raises UserError where neither it nor its original is there."""
-    original = path.parent / edit.ORIGINALS / path.name
-    with edit.named(path):
+    original = original_of(path)
+    with named(path):
         edited, dropped = original.exists(), not path.exists()
         return version(state_of((original if dropped else path).stat()), edited, dropped)
 

@@ -63,7 +63,7 @@ class Worker:
             task.exception()  # it was raised to whoever asked, if they are still there
 
     def _exchange(self, what: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
-        if self._process is None or not self._process.is_alive():
+        if not self.alive:
             self.close()
             self._start()
         assert self._pipe
@@ -85,6 +85,17 @@ class Worker:
         self._process = context.Process(target=serve, args=(theirs, *self._arguments), daemon=True)
         self._process.start()
         theirs.close()  # so that its end is noticed
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process, which has not ended."""
+        return self._process is not None and self._process.is_alive()
+
+    def finish(self, what: str) -> None:
+        """Ask a last question, if there is a process, and end it. Not while another question is asked."""
+        if self.alive:
+            self._exchange(what, ())
+        self.close()
 
     def close(self) -> None:
         """End the process; the next question starts another."""

@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.spec import UserError
+from tools.common.edit_journal import left_over
 from tools.panel.aside import Aside
 from tools.panel.browser import finite
 from tools.panel.episode_catalogue import Catalogue
@@ -34,6 +35,7 @@ class Episodes:
         self._reader, self._examiner = (Worker(place, kind, nice) for nice in (READING, EXAMINING))
         self._catalogue = Catalogue(place, kind, self._reader, self._examiner)
         self._editor, self._one_at_a_time = Worker(place, EDITS, READING), asyncio.Lock()
+        self._place, self._interrupted = place, ""
         self._pictures, self._names = Pictures(MOST_PICTURES), names
         self._aside = Aside()  # all below happens there: thousands of episodes must not delay a STOP
         self._looked_at = asyncio.Event()
@@ -46,11 +48,13 @@ class Episodes:
             await self._aside.do(self._read())
         finally:
             await asyncio.to_thread(self._aside.close)  # after the edit that is under way
-            self._editor.close()
+            await asyncio.to_thread(self._editor.finish, "close")
 
     async def _read(self) -> None:
         try:
             await self._looked_at.wait()
+            if self._catalogue.own and left_over(self._place):
+                self._interrupted = await self._recover()
             await self._catalogue.run()
         finally:
             self._reader.close()
@@ -76,15 +80,28 @@ class Episodes:
     async def _listed(self, request: web.Request) -> web.Response:
         self._looked_at.set()
         since = _number(request, "since", 0)
-        return _json(await self._catalogue.listed(since, request.query.get("boot", "")), "episodes")
+        told = await self._catalogue.listed(since, request.query.get("boot", ""))
+        return _json({**told, "interrupted": self._interrupted}, "episodes")
 
     async def _change(self, asked: object) -> web.Response:
         if not self._catalogue.own:
             raise UserError("these episodes are not in a folder of ours; tools.convert makes one that can be edited")
         async with self._one_at_a_time:
-            number, versions = await self._editor.ask("do", asked)
+            try:
+                number, versions = await self._editor.ask("do", asked)
+            except UserError as error:
+                if self._editor.alive:
+                    raise
+                raise UserError(": ".join(filter(None, [str(error), await self._recover()]))) from None
             entries = await self._catalogue.refresh(list(versions))
             return _json({"edit": number, "versions": versions, "entries": entries}, "entries")
+
+    async def _recover(self) -> str:
+        """Take back an edit whose process was killed; what is to be said of it."""
+        try:
+            return "; ".join(await self._editor.ask("recover"))
+        except UserError as error:
+            return f"an edit may have been interrupted, and is not taken back yet: {error}"
 
     async def _numbers(self, request: web.Request) -> web.Response:
         told = await self._reader.ask("numbers", self._catalogue.known(request.match_info["name"]))

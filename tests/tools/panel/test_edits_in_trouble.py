@@ -9,7 +9,7 @@ from recorded_page import asked
 from agent.data.episode_file import read_episode
 from agent.spec import UserError
 from tools import edit
-from tools.panel import episode_edits
+from tools.common import edit_journal
 from tools.panel.episode_edits import Edits
 
 THREE = [f"episode_00000{number}" for number in (1, 2, 3)]
@@ -33,7 +33,7 @@ def test_a_disk_that_fills_up_during_an_edit_leaves_no_trace_of_it(folder, monke
     with pytest.raises(UserError, match=r"episode_000002\.hdf5: No space left"):
         Edits(folder).do(asked(folder, THREE, "failure"))
     assert contents(folder) == before
-    assert not list((folder / edit.ORIGINALS).iterdir())  # the list would call them edited
+    assert not contents(folder / edit.ORIGINALS)  # the list would call them edited
 
 
 def test_what_a_full_disk_does_not_take_back_is_named_and_the_rest_is_taken_back(folder, monkeypatch):
@@ -43,7 +43,7 @@ def test_what_a_full_disk_does_not_take_back_is_named_and_the_rest_is_taken_back
 
     def write(path, episode):
         if path.stem == THREE[2]:
-            monkeypatch.setattr(episode_edits, "written", full)
+            monkeypatch.setattr(edit_journal, "also_at", full)
             full()
         plain(path, episode)
 

@@ -68,7 +68,7 @@ def test_several_are_edited_and_taken_back_as_one(folder):
     assert {name for name in begun if begun[name] != marked[name]} == set(three)
     again, names = edits.do({"do": "back", "edit": number})
     assert list(names) == three and contents(folder) == begun
-    assert sorted(path.name for path in (folder / edit.ORIGINALS).iterdir()) == ["episode_000002.hdf5"]
+    assert list(contents(folder / edit.ORIGINALS)) == ["episode_000002.hdf5"]
     edits.do({"do": "back", "edit": again})
     assert contents(folder) == marked
     dropped, _ = edits.do(asked(folder, three, "drop"))
@@ -116,14 +116,29 @@ def test_what_somebody_else_changed_since_is_not_taken_back(folder):
     assert path.read_bytes() == restored != after
 
 
-def test_files_that_edits_keep_open_are_bounded(folder, monkeypatch):
+def test_files_that_edits_keep_are_bounded_and_gone_at_the_end(folder, monkeypatch):
     monkeypatch.setattr("tools.panel.episode_edits.MOST", 3)
     edits, before = Edits(folder), len(os.listdir("/proc/self/fd"))
     for number in range(8):
         edits.do(asked(folder, ["episode_000001"], ("failure", "success")[number % 2]))
-    assert len(os.listdir("/proc/self/fd")) == before + 3
+    assert len(list((folder / edit.ORIGINALS).glob(".edits-*/*/episode_000001.hdf5"))) == 3
+    assert len(os.listdir("/proc/self/fd")) == before + 1
     edits.close()
     assert len(os.listdir("/proc/self/fd")) == before
+    assert [path.name for path in (folder / edit.ORIGINALS).iterdir()] == ["episode_000001.hdf5"]
+
+
+def test_what_a_purge_has_removed_is_not_taken_back(folder):
+    edits = Edits(folder)
+    numbers = [edits.do(asked(folder, ["episode_000001"], deed))[0] for deed in ("failure", "success")]
+    before = contents(folder)
+    edit.purge(folder)
+    for number in numbers:
+        with pytest.raises(UserError, match="cannot be taken back any more"):
+            edits.do({"do": "back", "edit": number})
+    assert contents(folder) == before
+    edits.do({"do": "back", "edit": edits.do(asked(folder, ["episode_000001"], "drop"))[0]})
+    assert contents(folder) == before
 
 
 def test_so_are_the_episodes_of_all_edits_together(folder, monkeypatch):

@@ -7,7 +7,7 @@ import threading
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from recorded_page import asked
+from recorded_page import asked, contents
 
 from agent.spec import UserError
 from tools import edit
@@ -79,11 +79,16 @@ def test_an_edit_is_made_in_a_process_whose_end_is_not_that_of_the_page_s_server
             first = await post(**asked(folder, THREE, "failure"))
             episodes._editor._process.kill()
             episodes._editor._process.join()
-            return first, await post(do="back", edit=first["edit"]), await post(**asked(folder, THREE, "undo"))
+            marked = await post(**asked(folder, THREE, "success"))
+            episodes._editor._process.kill()
+            episodes._editor._process.join()
+            return first, marked, [await post(do="back", edit=each["edit"]) for each in (marked, first)]
 
-    first, back, original = talk(change())
+    before = contents(folder)
+    first, marked, backs = talk(change())
     assert first["edit"] > 0 and [entry["name"] for entry in first["entries"]] == [f"{name}.hdf5" for name in THREE]
-    assert "Original restores what was recorded" in back["error"] and len(original["entries"]) == 3
+    assert first["edit"] != marked["edit"] and [len(each["entries"]) for each in backs] == [3, 3]
+    assert contents(folder) == before and not (folder / edit.ORIGINALS).exists()
 
 
 def test_a_damaged_file_is_an_entry_of_the_index_that_is_not_kept(folder, tmp_path):

@@ -16,7 +16,7 @@ const SAID_MS = 5000;
 
 /** @type {Map<string, Entry>} in the order of the names */
 const entries = new Map();
-let boot = "", stamp = 0, editable = false, failed = "", said = "", saidUntil = 0;
+let boot = "", stamp = 0, editable = false, failed = "", interrupted = "", said = "", saidUntil = 0;
 const begun = fromHash(location.hash);
 
 const fail = (/** @type {unknown} */ error) => alertWith(error instanceof Error ? error.message : String(error));
@@ -101,9 +101,15 @@ function take(told) {
   editable = ticks.able = told.source.editable;
   document.title = `${told.source.name}: recorded episodes`;
   if (told.trouble) alertWith(told.trouble);
+  const interruption = told.interrupted === interrupted ? "" : told.interrupted;
+  interrupted = told.interrupted;
   if (performance.now() >= saidUntil) said = "";
   $("progress").textContent = said || (told.pending ? `reading, ${told.pending} to go` : told.unexamined ? `looking for flags, ${told.unexamined} to go` : "");
-  if (!told.episodes.length && !told.anew) return;
+  if (told.episodes.length || told.anew) showEntries();
+  if (interruption) alertWith(interruption);
+}
+
+function showEntries() {
   showList();
   const name = list.name || begun.name, entry = entries.get(name);
   if (!entry) return;

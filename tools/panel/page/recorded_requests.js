@@ -30,6 +30,7 @@
  * @property {number} pending
  * @property {number} unexamined
  * @property {string} trouble
+ * @property {string} interrupted an edit before the server's start, which was taken back
  */
 /** @typedef {{title: string, names: string[], values: (number | null)[][], size: number}} Plot */
 /**

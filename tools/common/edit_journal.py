@@ -1,0 +1,257 @@
+"""Edits of several episodes at once, each whole or not at all, and what there was before them: on the disk.
+
+ORIGINALS/.edits-<session>/<number>/ is of one edit: journal.json, written before the edit and again after it, and each
+file that the edit replaces, where that is not the original itself. A session is one process's, which holds its folder
+locked. Of a process that was killed, `take_back_interrupted` takes back the edit that it was at, and the next session
+adopts the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import itertools
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.files import remove, sync_folder, try_lock, written
+from agent.spec import UserError, plural
+from tools.common.originals import ORIGINALS, also_at, keep_original, named, original_of, undo
+
+SESSION, JOURNAL = ".edits-", "journal.json"
+State = tuple[int, ...] | None
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Before:
+    """What an episode was before an edit. original: whether there was one. kept: whether its file then is in the
+    journal; without one it was dropped, or is the original. state: of the file then; after: of what the edit left.
+    """
+
+    name: str
+    original: bool
+    kept: bool
+    state: State
+    after: State = None
+
+
+class Journal:
+    """One session in `folder`, a folder of episodes that is claimed while anything here is called."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._place = folder / ORIGINALS / f"{SESSION}{secrets.token_hex(8)}"
+        self._lock = -1
+        self._numbers = itertools.count(1 + secrets.randbelow(1 << 50))  # none that a page has of another session
+        self.edits: dict[int, list[Before]] = {}  # that can be taken back, the oldest first
+        self._adopt()
+
+    @property
+    def purged(self) -> bool:
+        """Somebody has removed it."""
+        return self._lock >= 0 and not self._place.is_dir()
+
+    def begin(self, paths: Sequence[Path]) -> int:
+        """Keep what `paths` are now; the number of the edit that follows. Raises UserError, and keeps nothing."""
+        number = next(self._numbers)
+        place, befores = self._place / str(number), []
+        try:
+            with named(place):
+                self._open()
+                place.mkdir()
+                for path in paths:
+                    original, there = original_of(path).exists(), path.exists()
+                    befores.append(Before(path.name, original, original and there, state_of(path)))
+                    if original and there:
+                        also_at(place / path.name, path)
+                _write(place, befores, done=False)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove(place)
+            raise
+        self.edits[number] = befores
+        return number
+
+    def finish(self, number: int) -> None:
+        """The edit is done."""
+        for before in self.edits[number]:
+            before.after = state_of(self._folder / before.name)
+        _write(self._place / str(number), self.edits[number], done=True)
+
+    def give_up(self, number: int) -> list[str]:
+        """Take back an edit that failed, as far as it was made. Returns the names of what cannot be taken back."""
+        place, befores = self._place / str(number), self.edits[number]
+        left = [before.name for before in reversed(befores) if _take_back(self._folder, place, before)[1]]
+        self.forget(number)
+        return left
+
+    def restore(self, number: int, before: Before) -> None:
+        """Make the episode what it was before the edit. Raises UserError and OSError."""
+        _restore(self._folder, self._place / str(number), before)
+
+    def forget(self, number: int) -> None:
+        del self.edits[number]
+        with contextlib.suppress(OSError):
+            remove(self._place / str(number))
+
+    def state_again(self, befores: Sequence[Before]) -> None:
+        """These have been restored: where the same content is in another file now, earlier edits left that."""
+        for number, edit in self.edits.items():
+            for each, before in itertools.product(edit, befores):
+                now = state_of(self._folder / before.name)
+                if each.name == before.name and each.after == before.state != now:
+                    each.after = now
+                    _write(self._place / str(number), edit, done=True)
+
+    def close(self) -> None:
+        """Nothing can be taken back any more."""
+        self.edits.clear()
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                remove(self._place)
+            os.close(self._lock)
+            self._lock = -1
+        with contextlib.suppress(OSError):  # not empty, or never made
+            (self._folder / ORIGINALS).rmdir()
+
+    def _open(self) -> None:
+        if self._lock >= 0:
+            return
+        self._place.mkdir(parents=True)
+        self._lock = os.open(self._place, os.O_RDONLY)
+        try_lock(self._lock)
+        sync_folder(self._place.parent)
+
+    def _adopt(self) -> None:
+        """Take over the edits of sessions whose process has ended."""
+        with contextlib.suppress(OSError):
+            found = [(place, number) for session in _ended(self._folder) for place, number in _edits(session)]
+            for place, number in sorted(found, key=lambda each: (each[0] / JOURNAL).stat().st_mtime_ns):
+                befores, _ = _read(place)
+                self._open()
+                os.rename(place, self._place / str(number))
+                self.edits[number] = befores
+            for session in _ended(self._folder):
+                remove(session)
+
+
+def take_back_interrupted(folder: Path) -> list[str]:
+    """Take back the edits in `folder`, which is claimed, whose process was killed. A line about each.
+
+    Raises UserError where the disk does not let it be; it can be tried again.
+    """
+    lines = []
+    for session in _ended(folder):
+        for place, _ in _edits(session):
+            befores, done = _read(place)
+            if done:
+                continue
+            outcomes = [(before.name, *_take_back(folder, place, before)) for before in reversed(befores)]
+            changed = [name for name, was_changed, _ in outcomes if was_changed]
+            refused = [(name, error) for name, _, error in outcomes if error]
+            what = f"an edit of {plural(len(befores), 'episode')} was interrupted after {len(changed)} of them"
+            for name, error in refused:
+                if isinstance(error, OSError):
+                    raise UserError(f"{folder}: {what}; {name} cannot be taken back: {error.strerror or error}")
+            for name in {before.name for before in befores}:
+                for part in folder.glob(f".{glob.escape(name)}.*.part"):
+                    part.unlink(missing_ok=True)  # that the process was writing
+            lost = f", but for {', '.join(name for name, _ in refused)}" if refused else ""
+            lines.append(f"{what}, and has been taken back{lost}")
+            log.warning("%s: %s", folder, lines[-1])
+            remove(place)
+    return lines
+
+
+def forget_all(folder: Path) -> None:
+    """What there was before each edit goes, of all sessions. Raises OSError."""
+    for session in (folder / ORIGINALS).glob(f"{SESSION}*"):
+        remove(session)
+
+
+def state_of(path: Path) -> State:
+    """What tells one state of the file from another; None where it is not there."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+
+
+def left_over(folder: Path) -> bool:
+    """Whether a process that was killed has left edits there, whole ones or one that it was at."""
+    return any(True for session in _ended(folder) for _ in _edits(session))
+
+
+def _take_back(folder: Path, place: Path, before: Before) -> tuple[bool, OSError | UserError | None]:
+    """Whether the edit had changed the episode, and why it cannot be made what it was."""
+    path = folder / before.name
+    changed = False
+    try:
+        changed = state_of(path) != before.state
+        if changed or original_of(path).exists() != before.original:
+            _restore(folder, place, before)
+    except (OSError, UserError) as error:  # of a full disk: the others may be restored all the same
+        return changed, error
+    return changed, None
+
+
+def _restore(folder: Path, place: Path, before: Before) -> None:
+    path = folder / before.name
+    if not before.original:  # the first edit: it was what was recorded
+        undo(path)
+        return
+    if path.exists():
+        keep_original(path)
+    if not before.kept:
+        path.unlink(missing_ok=True)
+        sync_folder(folder)
+    elif not (path.exists() and path.samefile(place / before.name)):
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            also_at(aside, place / before.name)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(folder)
+
+
+def _ended(folder: Path) -> Iterator[Path]:
+    """Sessions whose process has ended, each locked until the next one is asked for."""
+    for session in sorted((folder / ORIGINALS).glob(f"{SESSION}*")):
+        with contextlib.suppress(OSError):
+            handle = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if try_lock(handle):
+                    yield session
+            finally:
+                os.close(handle)
+
+
+def _edits(session: Path) -> Iterator[tuple[Path, int]]:
+    """Place and number of each edit whose journal was written; what has none had not begun."""
+    for place in sorted(session.iterdir()):
+        if place.name.isdecimal() and (place / JOURNAL).is_file():
+            yield place, int(place.name)
+
+
+def _write(place: Path, befores: Sequence[Before], done: bool) -> None:
+    told = {"done": done, "episodes": [dataclasses.asdict(before) for before in befores]}
+    with named(place / JOURNAL), written(place / JOURNAL) as file:
+        file.write(json.dumps(told).encode())
+
+
+def _read(place: Path) -> tuple[list[Before], bool]:
+    """The episodes of an edit, and whether it was done. Raises UserError."""
+    try:
+        told = json.loads((place / JOURNAL).read_bytes())
+        befores = [Before(**each) for each in told["episodes"]]
+        for before in befores:
+            before.state, before.after = (tuple(each) if each else None for each in (before.state, before.after))
+        return befores, bool(told["done"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{place / JOURNAL}: damaged, so nobody knows what was edited; remove {place}") from None
