@@ -51,7 +51,7 @@ function short(value) { // a decimal point in every language
 function makePlot(place, height, options) {
   const plot = new uPlot({
     width: Math.max(80, place.clientWidth), height, cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
-    padding: [6, 6, 0, 0], ...options,
+    padding: [6, 16, 0, 0], ...options,
   }, options.series.map(() => /** @type {number[]} */ ([])), place);
   drawn.add(plot);
   plot.watching = new ResizeObserver(() => {

@@ -49,7 +49,7 @@ function show(message) {
   document.title = `${state.robot ?? "robot"}: ${away ? "away" : WHAT[what] ?? what}`;
   $("what").textContent = away ? "away" : WHAT[what] ?? what;
   $("what").className = `pill ${away ? "" : what}`;
-  $("way").textContent = away ? "The page reconnects by itself." : wayOut(what, state);
+  $("way").textContent = away ? "The page reconnects by itself." : withKeys(wayOut(what, state));
   showAlert(alertOf(message));
   if (!state.stopped) endHold("");
   else if (hold && state.stop !== hold.stop) endHold("Someone pressed STOP again. Inspect the arm, then release.");
@@ -81,7 +81,7 @@ function show(message) {
     ["arm's bus", state.lost_replies ? `${state.lost_replies} replies lost` : ""],
     ["page late", late ? `${late} commands came too late to drive by` : ""],
   ]);
-  showMotions(state.motions ?? []);
+  if (!away) showMotions(state.motions ?? []); // one that is away has them still
   const motors = Object.entries(state.motors ?? {});
   $("motors-card").hidden = !motors.length;
   list("motors", motors.map(([axis, row]) => [axis, effort(row), Boolean(row.over || row.error)]));
@@ -95,6 +95,9 @@ function wayOut(what, { prompt, drivable }) {
   if (what === "acting" && drivable === false) return "Pause (P) holds the arm between two steps.";
   return WAY[what] ?? "";
 }
+
+const touch = matchMedia("(hover: none)");
+const withKeys = (/** @type {string} */ text) => touch.matches ? text.replace(/ \((?:[A-Z]|Enter|Backspace)\)/g, "") : text;
 
 function alertOf({ away, refused, late, late_s: lateS, state }) {
   const now = performance.now();
