@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.files import remove, sync_folder, try_lock, written
+from agent.files import make_folder, remove, sync_folder, try_lock, written
 from agent.spec import UserError, plural
 from tools.common.originals import ORIGINALS, also_at, keep_original, named, original_of, undo
 
@@ -66,7 +66,7 @@ class Journal:
         try:
             with named(place):
                 self._open()
-                place.mkdir()
+                make_folder(place)
                 for path in paths:
                     original, there = original_of(path).exists(), path.exists()
                     befores.append(Before(path.name, original, original and there, state_of(path)))
@@ -104,12 +104,13 @@ class Journal:
 
     def state_again(self, befores: Sequence[Before]) -> None:
         """These have been restored: where the same content is in another file now, earlier edits left that."""
+        states = {(before.name, before.state): state_of(self._folder / before.name) for before in befores}
+        moved = {key: now for key, now in states.items() if key[1] != now}
         for number, edit in self.edits.items():
-            for each, before in itertools.product(edit, befores):
-                now = state_of(self._folder / before.name)
-                if each.name == before.name and each.after == before.state != now:
-                    each.after = now
-                    _write(self._place / str(number), edit, done=True)
+            if found := [before for before in edit if (before.name, before.after) in moved]:
+                for before in found:
+                    before.after = moved[before.name, before.after]
+                _write(self._place / str(number), edit, done=True)
 
     def close(self) -> None:
         """Nothing can be taken back any more."""
@@ -125,10 +126,9 @@ class Journal:
     def _open(self) -> None:
         if self._lock >= 0:
             return
-        self._place.mkdir(parents=True)
+        make_folder(self._place)
         self._lock = os.open(self._place, os.O_RDONLY)
         try_lock(self._lock)
-        sync_folder(self._place.parent)
 
     def _adopt(self) -> None:
         """Take over the edits of sessions whose process has ended."""
@@ -183,8 +183,8 @@ def state_of(path: Path) -> State:
 
 
 def left_over(folder: Path) -> bool:
-    """Whether a process that was killed has left edits there, whole ones or one that it was at."""
-    return any(True for session in _ended(folder) for _ in _edits(session))
+    """Whether a process that was killed has left something there: edits, or one that it was at."""
+    return any(True for _ in _ended(folder))
 
 
 def _take_back(folder: Path, place: Path, before: Before) -> tuple[bool, OSError | UserError | None]:

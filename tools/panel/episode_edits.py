@@ -93,13 +93,13 @@ class Edits:
             for path, act in work:
                 with named(path):
                     act()
+            journal.finish(number)
         except BaseException as error:
             left = journal.give_up(number)
             if left and isinstance(error, UserError):
                 listed = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
                 raise UserError(f"{error}; {plural(len(left), 'episode')} cannot be taken back: {listed}") from None
             raise
-        journal.finish(number)
         while len(journal.edits) > MOST or sum(map(len, journal.edits.values())) > MOST_EPISODES:
             journal.forget(next(iter(journal.edits)))
         return number, {path.name: (before, version_now(path)) for path, before in seen.items()}

@@ -36,6 +36,18 @@ def test_a_disk_that_fills_up_during_an_edit_leaves_no_trace_of_it(folder, monke
     assert not contents(folder / edit.ORIGINALS)  # the list would call them edited
 
 
+def test_an_edit_whose_journal_cannot_be_ended_is_taken_back(folder, monkeypatch):
+    before, plain = contents(folder), edit_journal._write
+
+    def write(place, befores, done):
+        (full if done else plain)(place, befores, done)
+
+    monkeypatch.setattr(edit_journal, "_write", write)
+    with pytest.raises(OSError, match="No space left"):
+        Edits(folder).do(asked(folder, THREE, "failure"))
+    assert contents(folder) == before and not contents(folder / edit.ORIGINALS)
+
+
 def test_what_a_full_disk_does_not_take_back_is_named_and_the_rest_is_taken_back(folder, monkeypatch):
     edits = Edits(folder)
     edits.do(asked(folder, THREE[1:2], "cut", first=0, end=2))  # to take it back, it has to be written

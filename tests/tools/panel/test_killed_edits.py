@@ -6,6 +6,7 @@ import sys
 
 import aiohttp
 import pytest
+from browsing import CHROMIUM
 from recorded_page import ask, asked, contents
 
 from tools import edit
@@ -52,7 +53,9 @@ def interrupted(url):
 
 
 @pytest.mark.parametrize("whom", ["editor", "server"])
-def test_an_edit_that_is_killed_is_taken_back_and_so_can_be_those_before_it(arm, folder, start_panel, kill, whom):
+def test_an_edit_that_is_killed_is_taken_back_and_so_can_be_those_before_it(
+    arm, folder, start_panel, kill, whom, request
+):
     url, before = start_panel(arm.control.address, "--episodes", str(folder)), edited(folder)
     _, first = post(url, asked(folder, THREE[:1], "cut", first=0, end=2))
     cut = edited(folder)
@@ -75,16 +78,20 @@ def test_an_edit_that_is_killed_is_taken_back_and_so_can_be_those_before_it(arm,
     assert post(url, {"do": "back", "edit": first["edit"]})[0] == 200
     assert edited(folder) == (before[0], {})
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
+    if CHROMIUM and whom == "server":
+        page = request.getfixturevalue("chromium")()[1].contexts[0].new_page()
+        page.goto(f"{url}recorded.html#episode={THREE[0]}.hdf5")
+        page.wait_for_selector(f"#alert:text-is('{said}')")
+        page.wait_for_selector(f"#name:text-is('{THREE[0]}')")
+        assert page.is_visible("#alert")
 
 
 def test_the_command_takes_an_interrupted_edit_back_before_its_own(folder, kill, tmp_path):
     """Of episodes, of which the first had an original already; of a drop, too, which replaces nothing."""
     edit.mark(folder / f"{THREE[0]}.hdf5", "failure")
     before = edited(folder)
-    source = "import sys; from tools.panel.episode_edits import Edits; from recorded_page import asked; "
-    source += (
-        "from pathlib import Path; folder = Path(sys.argv[1]); Edits(folder).do(asked(folder, sys.argv[2:], 'undo'))"
-    )
+    source = "import pathlib, sys; from tools.panel.episode_edits import Edits; from recorded_page import asked; "
+    source += "folder = pathlib.Path(sys.argv[1]); Edits(folder).do(asked(folder, sys.argv[2:], 'undo'))"
     for path in (folder / f"{name}.hdf5" for name in THREE[1:]):
         edit.mark(path, "success")
     marked = edited(folder)

@@ -248,15 +248,19 @@ SIZES = {"portrait": (390, 844), "landscape": (844, 390)}
 
 @by_browser
 @pytest.mark.parametrize("way", SIZES)
-def test_on_a_phone_nothing_covers_what_is_needed(arm, start_panel, chromium, way):
+def test_on_a_phone_nothing_covers_what_is_needed(arm, folder, start_panel, chromium, way):
     width, height = SIZES[way]
     arm.control.layout = (0, 1, 2, 5, 6)
     viewport = {"width": width, "height": height}
     context = chromium()[1].new_context(viewport=viewport, has_touch=True, is_mobile=True, device_scale_factor=2)
     page = context.new_page()
-    page.goto(start_panel(arm.control.address))
+    page.goto(start_panel(arm.control.address, "--episodes", str(folder)))
     page.wait_for_selector("#cameras canvas", timeout=60_000)
     page.wait_for_selector("#pad-tip", state="hidden")
+    page.wait_for_selector("#to-recorded:visible")
+    assert page.inner_text("#way") == "Take over to drive. Pause holds the arm between two steps."  # it has no keys
+    assert page.evaluate("['what', 'way'].every((id) => $(id).scrollWidth <= $(id).clientWidth + 1)")
+    assert page.evaluate("$('way').scrollHeight <= $('way').clientHeight + 1")
     box = {name: page.locator(name).bounding_box() for name in ("header", "#cameras", "#stop", "#pad-xy", "#pad-z")}
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert box["#cameras"]["y"] >= box["header"]["y"] + box["header"]["height"] - 1
@@ -266,6 +270,8 @@ def test_on_a_phone_nothing_covers_what_is_needed(arm, start_panel, chromium, wa
         assert at["y"] >= box["header"]["height"] and at["y"] + at["height"] <= height
     if way == "landscape":
         assert box["#pad-xy"]["x"] < width / 4 and box["#pad-z"]["x"] > width / 2
+        for word in page.locator("#words button").all():
+            assert word.bounding_box()["y"] + word.bounding_box()["height"] <= height
     else:
         page.mouse.wheel(0, 300)
         page.wait_for_timeout(300)
