@@ -228,6 +228,7 @@ class Link:
         if self.beside:
             self.beside.beside = None
         self.connection.close(pack("BYE"))
+        self.outbox.close()
         return len(self.outbox.episodes)
 
     def _send_hello(self) -> bool:

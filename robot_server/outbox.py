@@ -18,11 +18,11 @@ from agent.data.episode_file import SUFFIX, write_episode
 from agent.files import check_writable, make_folder, move
 from agent.spec import Observation, Spec, SpecError, Transition, UserError
 from agent.wire.bad_messages import shown
-from agent.wire.messages import EpisodeKey, episode_name
+from agent.wire.messages import SEPARATOR, EpisodeKey, episode_name
 from agent.wire.receipt import is_receipt
 from agent.wire.untrusted import WireError
-from robot_server import journal, spool
-from robot_server.journal import Journal
+from robot_server import spool
+from robot_server.journal import Journals
 from robot_server.outgoing import Outgoing
 
 MEMORY_BYTES = 256 << 20  # of ended episodes that are in the spool, too
@@ -46,6 +46,7 @@ class Outbox:
         self._longest = 0  # bytes of an episode
         self._spool_bytes = 0  # bytes in the folder
         self._failed = False  # the last attempt to write there
+        self._journals = Journals(folder, SEPARATOR.join(self._identity))
         try:
             make_folder(folder)
             check_writable(folder)
@@ -133,7 +134,7 @@ class Outbox:
                     self._failed = True
                     continue
                 episode.file = path
-                episode.drop_journal()
+                self._retire_journal(episode)
                 self._longest = max(self._longest, path.stat().st_size)
             in_memory += episode.size
             if in_memory > MEMORY_BYTES:
@@ -186,7 +187,7 @@ class Outbox:
         episode = self.episodes.pop(key, None)
         if episode is None:
             return
-        episode.drop_journal()
+        self._retire_journal(episode)
         try:
             if episode.file:
                 size = episode.file.stat().st_size
@@ -196,6 +197,10 @@ class Outbox:
             pass
         except OSError as error:
             log.error("delivered, but still in the spool: %s: %s", episode.file, error)
+
+    def close(self) -> None:
+        """Leave nothing in the folder that no later robot server needs."""
+        self._journals.close()
 
     def use_run(self, run: str) -> None:
         """Hold back episodes of other runs, the running one too: they are for their own learner.
@@ -222,17 +227,24 @@ class Outbox:
         """Into the journal. A disk that fails costs the journal: the learner, and the next save(), may still get it."""
         try:
             if episode.journal is None and episode.length == 1:
-                episode.journal = Journal(self.folder / f"{self._name(episode.key)}{journal.SUFFIX}")
+                episode.journal = self._journals.open(self._name(episode.key))
             if episode.journal:
                 episode.journal.append(frames)
         except OSError as error:
             log.error("no journal of the running episode: %s: %s", self.folder, error.strerror)
-            episode.drop_journal()
+            if episode.journal:
+                episode.journal.close(remove=True)
+            episode.journal = None
+
+    def _retire_journal(self, episode: Outgoing) -> None:
+        if episode.journal:
+            self._journals.retire(episode.journal)
+        episode.journal = None
 
     def _measure(self) -> None:
         sizes = 0
         with contextlib.suppress(OSError):
-            for path in self.folder.iterdir():
+            for path in self.folder.glob("[!.]*"):  # without the files that wait for the next journals
                 with contextlib.suppress(FileNotFoundError):  # another robot server's
                     sizes += path.stat().st_size
         self._spool_bytes = sizes

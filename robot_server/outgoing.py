@@ -101,8 +101,3 @@ class Outgoing:
     def _pack(self, step: int, transition: Transition) -> list[bytes]:
         told = step == 0 or (transition.last and "marked" in self.meta)
         return pack_step(self.key, step, transition, self.meta if told else {})
-
-    def drop_journal(self) -> None:
-        if self.journal:
-            self.journal.close(remove=True)
-            self.journal = None

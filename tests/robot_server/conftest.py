@@ -43,6 +43,10 @@ class Bench:
         self.links.append(Link(address, spec, name, env, spool or self.spool, **options))
         return self.links[-1]
 
+    def spooled(self, folders=""):
+        """What is in the spool, but for the files that wait for the next journals."""
+        return list(self.spool.glob(f"{folders}[!.]*"))
+
     def pair(self, **options):
         mailbox = self.mailbox(**options)
         link = self.link(mailbox)

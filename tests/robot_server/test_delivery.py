@@ -103,11 +103,11 @@ def test_an_acknowledgement_of_fewer_steps_deletes_nothing(bench, episode_steps,
     bench.close(mailbox)
     mailbox = bench.mailbox(mailbox.address, stored={("robot", link.boot, 0): 4})  # all that an older life had of it
     bench.turn(lambda: len(bench.episodes) == 2)
-    assert not empty(link) and len(list(bench.spool.iterdir())) == 1
+    assert not empty(link) and len(bench.spooled()) == 1
     assert bench.episodes[1].equals(whole) and mailbox.steps == 5
     mailbox.acknowledge(bench.episodes[1])
     bench.turn(lambda: empty(link))
-    assert not list(bench.spool.iterdir()) and not link.counts
+    assert not bench.spooled() and not link.counts
 
 
 def test_a_longer_version_that_is_cut_short_again_is_no_shorter(bench, proxies, episode_steps, empty, quick, tmp_path):
@@ -271,7 +271,7 @@ def test_a_stranger_at_the_learners_address_empties_no_spool(
     bench.turn(lambda: empty(link) and link.run == "run-1")
     assert len(bench.episodes) == 7 and all(map(bench.same, bench.episodes, sent))
     assert restarted or bench.same(bench.episodes[-1], running)
-    assert not [path for path in bench.spool.rglob("*") if path.is_file()]
+    assert not [path for path in bench.spooled("**/") if path.is_file()]
 
 
 def test_an_episode_of_an_earlier_release_is_delivered_and_kept(bench, episode_steps, empty):

@@ -44,7 +44,7 @@ def test_what_is_not_delivered_waits_in_the_spool(bench, episode_steps, empty, t
     for identity, episode in zip(bench.identities(bench.episodes), bench.episodes, strict=True):
         assert bench.same(episode, expected[identity])
     assert {e.meta["number"]: e.meta["seed"] for e in bench.episodes if e.meta["boot"] == link.boot} == {0: 11, 1: 12}
-    (kept,) = [path.name for path in bench.spool.rglob("*") if path.is_file()]
+    (kept,) = [path.name for path in bench.spooled("**/") if path.is_file()]
     assert kept == f"robot~{again.boot}~000000.hdf5"  # in delivered/: it began before this boot had heard of a learner
 
 
@@ -64,7 +64,7 @@ def test_a_running_episode_that_the_learner_has_already_is_cut_once(bench, episo
     assert bench.same(
         episode, [*steps[:2], dataclasses.replace(steps[2], truncated=True, final_observation=steps[3].observation)]
     )
-    assert mailbox.steps == 4 and list(bench.spool.iterdir()) == []
+    assert mailbox.steps == 4 and bench.spooled() == []
 
 
 @pytest.mark.parametrize("restarted", [True, False])
@@ -87,7 +87,7 @@ def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, em
     bench.turn(lambda: bench.episodes and empty(link))
     assert bench.identities(bench.episodes) == [("robot", link.boot, 2)] and bench.same(bench.episodes[0], others)
     assert bench.episodes[0].meta["run"] == "b" and link.backlog == 0
-    kept = sorted(bench.spool.iterdir())
+    kept = sorted(bench.spooled())
     assert [read_episode(path).meta["run"] for path in kept] == ["a", "a"]
     assert bench.same(read_episode(kept[0]), held) and bench.same(read_episode(kept[1]), running)
     bench.close(other)
@@ -97,7 +97,7 @@ def test_episodes_of_one_run_are_kept_from_the_next_one(bench, episode_steps, em
     again = bench.link(back) if restarted else link
     bench.turn(lambda: empty(again) and len(bench.episodes) == 3)
     assert bench.same(bench.episodes[1], held) and bench.same(bench.episodes[2], running)
-    assert list(bench.spool.iterdir()) == [] and not again.counts
+    assert bench.spooled() == [] and not again.counts
 
 
 def test_what_has_ended_is_kept_until_it_is_acknowledged(bench, episode_steps, empty):
@@ -145,7 +145,7 @@ def test_the_spool_is_not_sent_twice(bench, episode_steps, empty):
     mailbox.acknowledge(bench.episodes[0])
     again = bench.link(mailbox)
     bench.turn(lambda: empty(again))
-    assert len(bench.episodes) == 1 and mailbox.steps == 3 and list(bench.spool.iterdir()) == []
+    assert len(bench.episodes) == 1 and mailbox.steps == 3 and bench.spooled() == []
 
 
 def test_close_delivers_while_the_learner_is_there(bench, episode_steps, tmp_path):
@@ -165,7 +165,7 @@ def test_close_delivers_while_the_learner_is_there(bench, episode_steps, tmp_pat
     bench.turn(lambda: left)
     closing.join()
     assert left == [0] and len(bench.episodes) == 1 and bench.episodes[0].truncated[-1]
-    assert list(bench.spool.iterdir()) == []
+    assert bench.spooled() == []
     bench.turn(lambda: not mailbox.robots)  # it said BYE
 
 
@@ -248,7 +248,7 @@ def test_a_robot_server_that_is_killed_leaves_its_running_episode(bench, episode
     if learner != "stays":
         mailbox = bench.mailbox()
     again = bench.link(mailbox)
-    assert [path.suffix for path in bench.spool.iterdir()] == [".hdf5"]
+    assert [path.suffix for path in bench.spooled()] == [".hdf5"]
     bench.turn(lambda: empty(again) and bench.episodes)
     (episode,) = bench.episodes
     cut = [*steps[:3], dataclasses.replace(steps[3], truncated=True, final_observation=steps[4].observation)]
@@ -256,7 +256,7 @@ def test_a_robot_server_that_is_killed_leaves_its_running_episode(bench, episode
     if learner == "never was":  # nothing proves whose learner it is that has it now
         assert [path.suffix for path in (bench.spool / "delivered").iterdir()] == [".hdf5"]
         shutil.rmtree(bench.spool / "delivered")
-    assert mailbox.steps == (5 if learner == "stays" else 4) - (learner == "stays") and not list(bench.spool.iterdir())
+    assert mailbox.steps == (5 if learner == "stays" else 4) - (learner == "stays") and not bench.spooled()
 
 
 @pytest.mark.parametrize("word", ["success", "failure", "discard"])
@@ -280,12 +280,38 @@ def test_a_journal_is_read_up_to_where_it_is_torn(bench, episode_steps):
     steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
     bench.play(link, steps[:5])
     die(bench, link)
-    (path,) = bench.spool.iterdir()
+    (path,) = bench.spooled()
     path.write_bytes(path.read_bytes()[:-3])  # the newest step was on its way
     again = bench.link("tcp://127.0.0.1:1")
-    (path,) = bench.spool.iterdir()
+    (path,) = bench.spooled()
     cut = [*steps[:2], dataclasses.replace(steps[2], truncated=True, final_observation=steps[3].observation)]
     assert again.backlog == 3 and bench.same(read_episode(path), cut)
+
+
+def test_a_robot_server_that_is_killed_in_its_second_episode_leaves_that(bench, episode_steps):
+    """The second one is written into the file of the first one's journal, and is shorter."""
+    steps, link = episode_steps(9), bench.link("tcp://127.0.0.1:1")
+    bench.play(link, steps)
+    (first,) = bench.spool.glob("*.journal")
+    file = first.stat().st_ino
+    link.save()
+    held = link.outbox._spool_bytes
+    assert (
+        sum(path.stat().st_size for path in bench.spooled())
+        == held
+        < sum(path.stat().st_size for path in bench.spool.iterdir())
+    )
+    bench.play(link, steps[:4])
+    (second,) = bench.spool.glob("*.journal")
+    assert second.stat().st_ino == file
+    die(bench, link)
+    again = bench.link("tcp://127.0.0.1:1")
+    assert again.backlog == 9 + 3 and len(bench.spooled()) == 2
+    cut = [*steps[:2], dataclasses.replace(steps[2], truncated=True, final_observation=steps[3].observation)]
+    assert bench.same(read_episode(second.with_suffix(".hdf5")), cut)
+    again.close(0)
+    bench.links.remove(again)
+    assert {path.suffix for path in bench.spool.iterdir()} == {".hdf5"}
 
 
 def test_robot_servers_leave_the_journals_of_the_living_alone(bench, episode_steps):
@@ -321,7 +347,7 @@ def test_a_file_that_is_damaged_while_it_waits(bench, episode_steps, empty, monk
     for seed in range(3):
         bench.play(link, episode_steps(4, seed=seed))
         link.save()
-    paths = sorted(bench.spool.iterdir())
+    paths = sorted(bench.spooled())
     paths[0].write_bytes(b"not HDF5")
     paths[1].unlink()
     bench.mailbox(mailbox.address)
@@ -340,7 +366,7 @@ def test_a_full_spool_asks_the_robot_to_stop(bench, episode_steps, empty):
         link.save()
         if link.full:
             break
-    kept = sum(path.stat().st_size for path in bench.spool.iterdir())
+    kept = sum(path.stat().st_size for path in bench.spooled())
     assert "robot.spool_gb" in link.full and 70e3 < kept < 100e3  # there is no place for another one of that length
     bench.mailbox(mailbox.address)
     bench.turn(lambda: empty(link))
@@ -374,7 +400,7 @@ def test_a_file_that_another_robot_takes_away_meanwhile_is_no_damage(bench, epis
 
     monkeypatch.setattr(spool, "read_head", taken)
     assert list(spool.left_behind(bench.spool, SPEC, "robot")) == []
-    assert "damaged" not in caplog.text and not list(bench.spool.iterdir())
+    assert "damaged" not in caplog.text and not bench.spooled()
 
 
 def test_a_journal_whose_episode_is_a_file_already_is_removed(bench, episode_steps, tmp_path):
