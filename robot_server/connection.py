@@ -13,9 +13,11 @@ from zmq.utils.monitor import parse_monitor_message
 
 from agent.spec import UserError
 from agent.wire.arrays import MAX_FRAME_BYTES
-from agent.wire.frames import Frames
+from agent.wire.frames import NOWAIT, Frames
 from agent.wire.keys import present
 from agent.wire.messages import SOCKET_OPTIONS
+
+EVENTS, READABLE, MORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.SNDMORE)  # much cheaper than the enums
 
 
 class Connection:
@@ -77,7 +79,7 @@ class Connection:
 
     def read_events(self) -> None:
         """Update count, error and gave_up by what has happened since. Never blocks."""
-        while self._events.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while self._events.get(EVENTS) & READABLE:
             event = zmq.Event(parse_monitor_message(self._events.recv_multipart())["event"])
             if event == zmq.EVENT_CONNECT_RETRIED and not self._tried:
                 self.error = self._unknown_host or self.error
@@ -102,10 +104,17 @@ class Connection:
         if self.error:
             return False
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
+            for frame in frames[:-1]:
+                self.socket.send(frame, NOWAIT | MORE)
+            self.socket.send(frames[-1], NOWAIT)
         except zmq.Again:
             return False
         return True
+
+    @property
+    def readable(self) -> bool:
+        """Whether `receive` has something: half as expensive as its exception."""
+        return bool(self.socket.get(EVENTS) & READABLE)
 
     def receive(self) -> list[bytes] | None:
         """Take one frame; the message when that was its last, else None. Raises zmq.Again when nothing has come."""

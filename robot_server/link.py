@@ -171,12 +171,9 @@ class Link:
         Raises UserError when the learner refuses this robot; nothing else that the learner sends raises.
         """
         connection, end_s = self.connection, time.monotonic() + PUMP_S
-        try:
-            while time.monotonic() < end_s:
-                if (frames := connection.receive()) is not None:
-                    self._receive(frames)
-        except zmq.Again:
-            pass
+        while time.monotonic() < end_s and connection.readable:
+            if (frames := connection.receive()) is not None:
+                self._receive(frames)
         self._look_at_connection()
         now = time.monotonic()
         if now >= self._retry_s and connection.gave_up:

@@ -67,7 +67,8 @@ class Outgoing:
     def message(self, step: int) -> list[bytes]:
         """A step as it is sent, without what its run shares with this robot alone. Raises EpisodeFileError."""
         frames = self.frames(step)
-        if 0 < step < self.length - 1 or not (told := unpack(frames)).fields["meta"]:
+        last = self.ended and step == self.length - 1
+        if not (step == 0 or last) or not (told := unpack(frames)).fields["meta"]:  # see _pack
             return frames
         meta = {name: value for name, value in self.meta.items() if name not in LOCAL}
         return pack_step(self.key, step, read_step(told), meta)
