@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from agent.calql import critics as module
+from agent.calql.critic import EPSILON, Critic, grouped
 
 
 def gradients(critics, loss, members=None, frozen=False):
@@ -34,6 +36,39 @@ def test_gradients_are_those_of_plain_autograd(critics, loss, arguments, dtype, 
     monkeypatch.setattr(module, "one_by_one", lambda features: False)
     for mine, plain in zip(own, gradients(critics, loss, *arguments), strict=True):
         assert (mine - plain).abs().max() <= tolerance * max(1, plain.abs().max())
+
+
+def by_autograd(features, actions, layers, *parameters):
+    """Critic's forward, its operations in its order, for autograd."""
+    own, width = grouped(parameters, layers), features.shape[1]
+    of_state = torch.addmm(own.biases[0], features, own.weights[0][:width])
+    of_action = actions.flatten(0, 1) @ own.weights[0][width:]
+    rows = (of_action.view(*actions.shape[:2], -1) + of_state[:, None]).flatten(0, 1)
+    for layer in range(layers - 1):
+        if layer:
+            rows = torch.addmm(own.biases[layer], rows, own.weights[layer])
+        if own.scales:
+            rows = F.layer_norm(rows, rows.shape[1:], own.scales[layer][0], own.offsets[layer][0], EPSILON)
+        rows = rows.relu()
+    return torch.addmv(own.biases[-1][0], rows, own.weights[-1][:, 0]).view(actions.shape[:2])
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_no_row_is_left_out_gradients_are_autograds_to_the_last_bit(critics, dtype):
+    """Of the same operations. (The plain path multiplies all critics at once: another order of sums.)"""
+    g = torch.Generator().manual_seed(1)
+    groups = (critics.weights, critics.biases, critics.scales, critics.offsets)
+    own = [parameter[0].detach() for group in groups for parameter in group]
+    inputs = [torch.randn(16, 6, generator=g), torch.rand(16, 7, 2, generator=g), *own]
+    features, actions, *own = (value.to(dtype).requires_grad_() for value in inputs)
+    found = []
+    for critic in (Critic.apply, by_autograd):
+        values = critic(features, actions, len(critics.weights), *own)
+        assert values.count_nonzero() == values.numel()
+        found.append([values, *torch.autograd.grad(values.square().sum(), [features, actions, *own])])
+    for mine, plain in zip(*found, strict=True):
+        assert torch.equal(mine, plain)
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])
