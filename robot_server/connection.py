@@ -114,7 +114,7 @@ class Connection:
     @property
     def readable(self) -> bool:
         """Whether `receive` has something: half as expensive as its exception."""
-        return bool(self.socket.get(EVENTS) & READABLE)
+        return bool(int(self.socket.getsockopt(EVENTS)) & READABLE)
 
     def receive(self) -> list[bytes] | None:
         """Take one frame; the message when that was its last, else None. Raises zmq.Again when nothing has come."""
