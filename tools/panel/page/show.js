@@ -96,7 +96,7 @@ function wayOut(what, { prompt, drivable }) {
   return WAY[what] ?? "";
 }
 
-const touch = matchMedia("(hover: none)");
+const touch = matchMedia("(pointer: coarse)");
 const withKeys = (/** @type {string} */ text) => touch.matches ? text.replace(/ \((?:[A-Z]|Enter|Backspace)\)/g, "") : text;
 
 function alertOf({ away, refused, late, late_s: lateS, state }) {
