@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agent import channel_norm
 from agent.config import NetworkConfig
 from agent.spec import Spec, UserError
 from agent.torch_file import read_weights
@@ -32,10 +33,18 @@ class SpatialSoftmax(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of each position, and ReLU; (B, C, H, W), in channels_last memory without a copy."""
+    """LayerNorm over the channels of each position, and ReLU; (B, C, H, W), in channels_last memory without a copy.
+
+    Where no gradient is needed it may overwrite its input, the output of a convolution.
+    """
 
     def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps.permute(0, 2, 3, 1)).relu_().permute(0, 3, 1, 2)  # in place: before it is a view
+        rows = maps.permute(0, 2, 3, 1)
+        if channel_norm.usable(rows, self.weight):
+            rows = channel_norm.norm_relu(rows, self.weight, self.bias, self.eps)
+        else:
+            rows = super().forward(rows).relu_()  # in place: before it is a view
+        return rows.permute(0, 3, 1, 2)
 
 
 def small_cnn(config: NetworkConfig) -> tuple[nn.Module, int]:

@@ -2,18 +2,21 @@
 
   python -m tools.bench.act [--json FILE] [--calls 1000]
 
-One observation in, one action out, frames as the cameras give them. One and two threads take turns, a hundred calls at
-a time. The target is for the 99th percentile: 10 ms, a tenth of a control step at 10 Hz.
+One observation in, one action out, frames as the cameras give them. One thread, two, and one with PyTorch's own layers
+instead of agent.channel_norm's kernel take turns, a hundred calls at a time. The target is for the 99th percentile:
+10 ms, a tenth of a control step at 10 Hz.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
+from agent import channel_norm
 from agent.config import NetworkConfig
 from agent.policy import Policy
 from agent.spec import Spec
@@ -42,14 +45,16 @@ def main() -> None:
     flags = arguments.parse_args()
     torch.manual_seed(0)
     policy, rng = Policy(SPEC, NetworkConfig()).eval(), np.random.default_rng(0)
-    times: dict[int, list[float]] = {1: [], 2: []}
+    usable = channel_norm.usable
+    ways = {"1 thread": (1, usable), "2 threads": (2, usable), "1 thread, plain layers": (1, lambda *_: False)}
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(max(1, flags.calls // TURN)):
-        for threads, taken in times.items():
+        for name, (threads, chosen) in ways.items():
             torch.set_num_threads(threads)
-            taken += act_times(policy, TURN, rng)
+            with patch.object(channel_norm, "usable", chosen):
+                times[name] += act_times(policy, TURN, rng)
     report = Report("Policy.act, two 128x128 cameras, small CNN")
-    for threads, taken in times.items():
-        name = f"{threads} thread{'s' * (threads > 1)}"
+    for name, taken in times.items():
         report.add_times(name, taken)
         report.add(f"{name}, 99th percentile", statistics.quantiles(taken, n=100)[98] * 1e3, "ms", 10.0)
     report.finish(flags.json)

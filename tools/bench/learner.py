@@ -23,10 +23,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
 import torch
 import yaml
 
+from agent import channel_norm
 from agent.calql.acceleration import accelerate, bf16_cost, slow_bf16
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
@@ -49,6 +51,17 @@ Way = Callable[[CalQL, Batch, Weights], Step]
 
 def eager(learner: CalQL, batch: Batch, weights: Weights) -> Step:
     return lambda: learner.update(batch, weights, update_actor=True)
+
+
+def plain_layers(learner: CalQL, batch: Batch, weights: Weights) -> Step:
+    """An eager step of a learner whose encoder has PyTorch's own layers instead of agent.channel_norm's kernel."""
+    step = in_mode("eager")(learner, batch, weights)
+
+    def plain() -> None:
+        with patch.object(channel_norm, "usable", return_value=False):
+            step()
+
+    return plain
 
 
 def in_mode(mode: Mode, bf16: BF16 = "off", tf32: bool = False, storage: str = "") -> Way:
@@ -89,6 +102,7 @@ ON_GPU = {
 }
 ON_CPU = {
     "eager": in_mode("eager"),
+    "plain layers": plain_layers,
     "bf16 encoder": in_mode("eager", "encoder"),
     "bf16": in_mode("eager", "all"),
     "compile": in_mode("compile"),
