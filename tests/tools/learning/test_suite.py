@@ -27,6 +27,7 @@ ELSEWHERE = {("lift_small", "max_backup"), ("lift_small", "cql_max_backup")}  # 
         "can_30000",
         "adroit_small",
         "point_maze",
+        "adroit_pairs",
         "ablation_lift",
         "ablation_can",
     ],
