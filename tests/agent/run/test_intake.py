@@ -20,16 +20,16 @@ from agent.wire.messages import episode_key, episode_name
 
 
 class Disk:
-    """Writes episodes when it is let; fails at the calls of those numbers."""
+    """Writes episodes when it is let; fails at once at the calls of those numbers."""
 
     def __init__(self):
         self.let, self.begun, self.fails = threading.Event(), [], set()
 
     def write(self, path, episode):
         self.begun.append(episode.meta["number"])
-        assert self.let.wait(20)
         if len(self.begun) in self.fails:
             raise OSError(errno.ENOSPC, "No space left on device")
+        assert self.let.wait(20)
         write_episode(path, episode)
 
 
@@ -42,8 +42,13 @@ class Run:
         self.store = Store(folder, self.use, lambda key: self.used.remove(key))
         self.used = []
         mailbox = SimpleNamespace(drain=self.drain, acknowledge=self.acknowledge, over_share=set(), steps=0)
-        log = SimpleNamespace(write=lambda kind, *_, **fields: self.logged.append(fields["number"]), say=lambda _: None)
+        self.kinds = []  # of what was logged
+        log = SimpleNamespace(write=self.log, say=lambda _: None)
         self.intake = Intake(mailbox, self.store, log, 1.0, lambda line: None)
+
+    def log(self, kind, *_, **fields):
+        self.kinds.append(kind)
+        self.logged.append(fields["number"])
 
     def use(self, episode):
         self.replay.add(episode)
@@ -126,6 +131,75 @@ def test_a_disk_that_is_full_for_a_while_loses_none_and_takes_none_twice(
     np.testing.assert_array_equal(
         run.replay.columns["actions"].rows[run.replay.index].numpy(), np.concatenate([e.actions for e in in_order])
     )
+
+
+def wait_for(condition):
+    end_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+
+
+def test_after_a_full_disk_episodes_are_written_in_their_order(run, disk, make_episode, monkeypatch):
+    """But for one that may be under way by then."""
+    monkeypatch.setattr(intake, "RETRY_S", 0.0)
+    disk.fails, run.arriving = {1}, [make_episode(2, number=n) for n in range(5)]
+    run.intake.take_in(0, 1)
+    wait_for(lambda: len(disk.begun) == 2)
+    run.intake.take_in(0, 1)
+    disk.let.set()
+    run.take_in(5)
+    assert [number for number, _ in run.acknowledged] in ([0, 1, 2, 3, 4], [1, 0, 2, 3, 4])
+
+
+def test_a_full_disk_is_left_alone_for_a_while(run, disk, make_episode, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(intake, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    disk.fails, run.arriving = {1}, [make_episode(2, number=7)]
+    disk.let.set()
+    run.intake.take_in(0, 1)
+    run.intake.finish(0, 1)
+    for _ in range(3):
+        run.intake.take_in(0, 1)
+        run.intake.finish(0, 1)
+        now[0] += 0.3 * intake.RETRY_S
+    assert disk.begun == [7] and not run.acknowledged
+    now[0] += 0.3 * intake.RETRY_S
+    run.take_in(1)
+    assert disk.begun == [7, 7]
+
+
+def test_an_update_is_made_whatever_else_has_been_written(run, disk, make_episode, monkeypatch):
+    monkeypatch.setattr(intake, "TAKE_S", 0.0)
+    run.arriving = [make_episode(2, number=n) for n in range(3)]
+    disk.let.set()
+    run.intake.take_in(0, 1)
+    wait_for(lambda: all(writing.done for writing in run.intake._writing))
+    run.intake.take_in(0, 1)
+    assert not run.acknowledged
+    monkeypatch.setattr(intake, "TAKE_S", 20.0)
+    run.intake.take_in(0, 1)
+    assert [number for number, _ in run.acknowledged] == [0, 1, 2]
+
+
+def test_what_learning_cannot_use_is_acknowledged_and_not_reported(run, disk, make_episode):
+    """Nor counted; a longer version of an episode counts once."""
+    unfit = make_episode(3, number=2)
+    use, mailbox = run.use, run.intake._mailbox
+
+    def choosy(episode):
+        if episode.meta["number"] == 2:
+            raise ValueError("unfit")
+        use(episode)
+
+    run.store._use, mailbox.steps = choosy, 9 + 3
+    mailbox.acknowledge = lambda episode: run.acknowledged.append((episode.meta["number"], len(episode)))
+    disk.let.set()
+    run.arriving = [make_episode(4, seed=1, number=1), unfit, make_episode(9, seed=2, number=1)]
+    run.take_in(3)
+    assert run.acknowledged == [(1, 4), (2, 3), (1, 9)] and run.store.quarantined == 1
+    assert list(zip(run.kinds, run.logged, strict=True)) == [("episode", 1), ("replaced", 1)]
+    assert run.intake.seen == run.store.env_steps == 9
 
 
 def test_a_longer_version_waits_until_the_shorter_one_is_on_the_disk(run, disk, make_episode):
