@@ -84,6 +84,8 @@ class URArm:
         return target
 
     def hold(self) -> None:
+        if self._gripper:
+            self._gripper.stop()
         sdk = self._connected()
         if not sdk.stop() and not stopped(sdk.news(), of_program=True):  # then it stands by itself
             raise TimeoutError("ur: servoStop was not answered")

@@ -29,7 +29,7 @@ class Robotiq:
         except OSError as error:
             raise ArmError(f"robotiq: {host}, port {PORT}: {error}; is its URCap installed?") from None
         self._line.settimeout(ANSWER_S)
-        self._error, self._wanted, self._sent = "", -1, -1
+        self._error, self._wanted, self._sent = "", "", ""  # the latter two: what SET has
         self._position, self._seen_s = 0.0, 0.0
         try:
             if self._get("STA") != ACTIVE:
@@ -56,7 +56,12 @@ class Robotiq:
 
     def move(self, position: float) -> None:
         """Go there; does not wait."""
-        self._wanted = min(max(round(position), 0), 255)
+        self._wanted = f"POS {min(max(round(position), 0), 255)} GTO 1"
+
+    def stop(self) -> None:
+        """Stand where it is, with a thing in its grip; does not wait. Nothing is sent to one that was never moved."""
+        if self._wanted:
+            self._wanted = "GTO 0"
 
     def close(self) -> None:
         self._ended.set()
@@ -68,8 +73,8 @@ class Robotiq:
     def _run(self) -> None:
         try:
             while not self._ended.wait(PAUSE_S):
-                if (wanted := self._wanted) not in (-1, self._sent):
-                    self._set(f"POS {wanted} GTO 1")
+                if (wanted := self._wanted) != self._sent:
+                    self._set(wanted)
                     self._sent = wanted
                 self._look()
         except (OSError, ValueError, ArmError) as error:

@@ -125,8 +125,13 @@ def test_a_gripper_is_the_last_axis(controller):
         target[-1] = 120
         patient(made.command, target)
         until(lambda: seen(made)[-1] == 120)
+        target[-1] = 255
+        patient(made.command, target)
+        until(lambda: seen(made)[-1] > 125)
         patient(made.hold)
-        assert seen(made) == pytest.approx(target, abs=0.2)
+        until(lambda: controller.report()["gripper"]["GTO"] == 0)
+        assert controller.report()["gripper"]["POS"] < 255
+        assert seen(made)[:-1] == pytest.approx(target[:-1], abs=0.2)
     finally:
         made.disconnect()
     assert len(make_arm(KIND, {"host": HOST}).axes) == 6

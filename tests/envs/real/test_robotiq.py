@@ -46,6 +46,22 @@ def test_it_goes_where_it_is_sent_and_connecting_moves_nothing(gripper, controll
     assert controller.report()["gripper"]["FOR"] == 100
 
 
+def test_it_stops_where_it_is_and_goes_on(gripper, controller):
+    gripper.move(0)
+    until(lambda: gripper.position() == 0)
+    gripper.move(255)
+    until(lambda: gripper.position() > 20)
+    gripper.stop()
+    until(lambda: controller.report()["gripper"]["GTO"] == 0)
+    stands = controller.report()["gripper"]["POS"]
+    assert stands < 255
+    gripper.stop()
+    time.sleep(0.2)
+    assert controller.report()["gripper"]["POS"] == stands
+    gripper.move(255)  # the same target as before
+    until(lambda: gripper.position() == 255)
+
+
 def test_it_stops_at_a_thing(gripper, controller):
     gripper.move(0)
     until(lambda: gripper.position() == 0)
