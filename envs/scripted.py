@@ -18,6 +18,7 @@ ROBOTS = {  # those with which the expert was seen to succeed
     "Can": ("Panda",),
     "Stack": ("Panda",),
     "Square": ("Panda",),
+    "Door": ("Panda",),
 }
 GRASP_M = {"IIWA": -0.012, "XArm7": -0.012}  # how far above the object's centre the hand closes, where that isn't 0
 HELD_M = 0.05  # an object farther than this from the hand is not in it
@@ -53,8 +54,8 @@ def make(env: Any, noise: float = 0.0, failure_rate: float = 0.0, seed: int = 0,
 
 
 def _expert(task: str) -> type[Scripted] | None:
-    if task in ("Stack", "Square"):
-        kind: type[Scripted] = getattr(importlib.import_module("envs.scripted_assembly"), f"{task}Expert")
+    if module := {"Stack": "assembly", "Square": "assembly", "Door": "door"}.get(task):
+        kind: type[Scripted] = getattr(importlib.import_module(f"envs.scripted_{module}"), f"{task}Expert")
         return kind
     return {"Lift": LiftExpert, "Can": CanExpert, "reach": ReachExpert}.get(task)
 
