@@ -11,7 +11,7 @@ from agent.config import CalQLConfig, NetworkConfig
 from agent.env_record import EnvRecord
 from agent.run.checkpoint import Checkpoint
 from agent.spec import Spec, UserError
-from tools.bench import kernels, learner, peers, replay_buffer, roofline
+from tools.bench import kernels, learner, peers, replay_buffer, roofline, updates
 from tools.bench.random_data import random_batch
 from tools.common.report import Report
 
@@ -33,7 +33,7 @@ def small(monkeypatch):
     monkeypatch.setattr(learner, "copy", lambda count, device: roofline.copy(1000, device))
     monkeypatch.setattr(learner, "kernel_seconds", lambda step, count: 1e-3)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(learner, "bf16_cost", lambda: 0.2)  # whatever this machine's
+    monkeypatch.setattr(updates, "bf16_cost", lambda: 0.2)  # whatever this machine's
 
 
 def refuse(*_):
@@ -73,7 +73,7 @@ def test_rows_in_bf16_are_left_out_where_the_cpu_is_slow_in_it(small, monkeypatc
     def missing(*_):
         raise peers.Missing("get it")
 
-    monkeypatch.setattr(learner, "bf16_cost", lambda: 19.0)
+    monkeypatch.setattr(updates, "bf16_cost", lambda: 19.0)
     monkeypatch.setattr(
         learner, "ON_CPU", {**learner.ON_CPU, "compile": refuse, "compile, bf16": learner.ON_CPU["bf16"]}
     )
@@ -81,7 +81,7 @@ def test_rows_in_bf16_are_left_out_where_the_cpu_is_slow_in_it(small, monkeypatc
     monkeypatch.setattr(peers, "d3rlpy", missing)
     report = Report("learner")
     learner.states(report, 2, None)
-    learner.images(report, 2)
+    learner.images(report, 2, {})
     rows = {figure.name for figure in report.figures}
     assert {"states, ours", "images on the CPU, eager", "matrix peak, fp32"} <= rows
     assert not [name for name in rows if "bf16" in name]
@@ -91,7 +91,7 @@ def test_rows_in_bf16_are_left_out_where_the_cpu_is_slow_in_it(small, monkeypatc
 def test_images_are_measured_without_a_compiler_too(small, monkeypatch, capsys):
     monkeypatch.setattr(learner, "ON_CPU", {"eager": learner.in_mode("eager"), "compile": refuse})
     report = Report("learner")
-    learner.images(report, 2)
+    learner.images(report, 2, {})
     assert "images on the CPU, eager" in {figure.name for figure in report.figures}
     assert "compile is left out: no compiler here" in capsys.readouterr().out
 
@@ -141,7 +141,7 @@ def test_a_row_as_users_run_it_draws_every_batch_anew(small, monkeypatch):
     monkeypatch.setattr(agent, "learn", lambda batch, weights: seen.append(batch.actions.clone()))
     step = learner.in_mode("eager", storage="host")(agent, random_batch(spec, 8, CPU), learner.Weights(1.0, 1.0))
     step()
-    assert len(seen) == learner.SETTLE + 1 and all(actions.shape == (8, 2) for actions in seen)
+    assert len(seen) == updates.SETTLE + 1 and all(actions.shape == (8, 2) for actions in seen)
     assert not torch.equal(seen[-1], seen[-2])
 
 

@@ -1,95 +1,47 @@
 """What one update of the learner costs, beside other implementations and beside the limits of the machine.
 
   python -m tools.bench.learner [--json FILE] [--threads 1] [--only states|images|gpu] [--corl PATH] [--rounds 20]
+      [--wsrl FOLDER] [--hil-serl FOLDER] [--jax-python PYTHON] [--cpu-time]
 
 states  AntMaze's networks and numbers (presets/paper.yaml) on the CPU: ours, CORL's Cal-QL and d3rlpy's, with layers of
         the same sizes and the same random data, all in fp32; then ours compiled and in bf16. The matrix peak is a
         big product, timed in the same run. On a CPU that is slow in bf16 such rows are left out. CORL's actor has
         three hidden layers; here it is given two, as the others.
-images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4.
+images  two 84x84 cameras on the CPU, batch 128, 2 critics, n = 4, random shift included: ours, WSRL's Cal-QL in JAX,
+        and hil-serl's SAC beside ours without the conservative term.
 gpu     two 128x128 cameras, batch 256, 10 critics with subset 2, n = 10; left out where there is no GPU.
 
 What is compared takes turns, update by update, in an order drawn anew each round, so that what else the machine does
 hits all of it alike. An update is that of a batch which is already on the device, but for the rows "batches from ...",
 which draw theirs as runs do. Targets are for fp32. The peers are not part of the project: d3rlpy is on PyPI; CORL is
 one file, algorithms/finetune/cal_ql.py of github.com/corl-team/CORL, which --corl names or the PYTHONPATH leads to.
+WSRL and hil-serl are folders, and their JAX has an environment of its own, which the top of tools/bench/jax_peers.py
+makes. JAX takes as many threads as it may use cores, so with them everything runs on the first --threads cores.
 """
 
 from __future__ import annotations
 
-import random
+import contextlib
+import dataclasses
+import os
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
-from unittest.mock import patch
 
 import torch
 import yaml
 
-from agent import channel_norm
-from agent.calql.acceleration import accelerate, bf16_cost, slow_bf16
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
-from agent.data.replay_buffer import Batch
-from agent.spec import Spec, UserError
+from agent.config import CalQLConfig, NetworkConfig
+from agent.spec import Spec
 from tools.bench import peers
-from tools.bench.random_data import drawn, random_batch
-from tools.bench.roofline import Roofline, copy, flops, kernel_seconds, matmul
+from tools.bench.jax_peers import JaxPeer
+from tools.bench.random_data import random_batch
+from tools.bench.roofline import copy, flops, kernel_seconds, matmul
+from tools.bench.updates import add_rate, eager, in_mode, in_turn, plain_layers, precision, ready, work_of
 from tools.common.report import Missing, Report, parser
 
 PAPER = Path(__file__).parents[2] / "configs" / "presets" / "paper.yaml"
-WARM_UP = 3
-SETTLE = 5  # after so many steps an update is compiled, and captured
-
-Mode = Literal["eager", "compile", "graph"]
-BF16 = Literal["off", "encoder", "all"]
-Step = Callable[[], object]
-Way = Callable[[CalQL, Batch, Weights], Step]
-
-
-def eager(learner: CalQL, batch: Batch, weights: Weights) -> Step:
-    return lambda: learner.update(batch, weights, update_actor=True)
-
-
-def plain_layers(learner: CalQL, batch: Batch, weights: Weights) -> Step:
-    """An eager step of a learner whose encoder has PyTorch's own layers instead of agent.channel_norm's kernel."""
-    step = in_mode("eager")(learner, batch, weights)
-
-    def plain() -> None:
-        with patch.object(channel_norm, "usable", return_value=False):
-            step()
-
-    return plain
-
-
-def in_mode(mode: Mode, bf16: BF16 = "off", tf32: bool = False, storage: str = "") -> Way:
-    """Makes a step, augmentation included, of a learner in that mode: compiled and captured already.
-
-    storage: as runs make it, each batch drawn anew, half and half from two replays whose frames are there.
-    """
-
-    def make(learner: CalQL, batch: Batch, weights: Weights) -> Step:
-        if bf16 != "off" and learner.device.type == "cpu" and (reason := slow_bf16(bf16_cost())):
-            raise UserError(reason)
-        accelerate(learner, LearnerConfig(mode=mode, bf16=bf16))
-        batches = drawn(batch, storage, learner.device) if storage else None
-
-        def step() -> None:
-            torch.set_float32_matmul_precision("high" if tf32 else "highest")
-            learner.learn(batches.next() if batches else batch, weights)
-            if batches:
-                batches.draw_ahead()
-            torch.set_float32_matmul_precision("highest")
-
-        for _ in range(SETTLE):
-            step()
-        return step
-
-    return make
-
-
 # Ways to run an update, each in a learner of its own. The others are held against the first.
 ON_GPU = {
     "eager": in_mode("eager"),
@@ -109,52 +61,7 @@ ON_CPU = {
     "compile, bf16": in_mode("compile", "all"),
 }
 
-
-def precision(name: str) -> str:
-    """That of the products in the row of this name; targets are for fp32."""
-    return next((kind for kind in ("bf16", "tf32") if kind in name), "fp32")
-
-
-def ready(ways: dict[str, Way], learner: Callable[[], CalQL], batch: Batch, weights: Weights) -> dict[str, Step]:
-    """A step of a learner of its own for each of the ways that this machine can go."""
-    steps = {}
-    for name, make in ways.items():
-        try:
-            steps[name] = make(learner(), batch, weights)
-        except UserError as error:
-            print(f"{name} is left out: {error}")
-    return steps
-
-
-def in_turn(
-    steps: dict[str, Step], rounds: int, per_turn: int = 1, finish: Callable[[], None] = lambda: None
-) -> dict[str, list[float]]:
-    """Seconds of each step, `rounds` times, in turn; `per_turn` steps are timed as one, until `finish` returns.
-
-    Each round has an order of its own: a step finds the caches, the heap and the clock as the one before left them.
-    """
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    order, rng = list(steps), random.Random(0)
-    for turn in range(-WARM_UP, rounds):
-        rng.shuffle(order)
-        for name in order:
-            began = time.perf_counter()
-            for _ in range(per_turn):
-                steps[name]()
-            finish()
-            if turn >= 0:
-                times[name].append((time.perf_counter() - began) / per_turn)
-    return times
-
-
-def add_rate(report: Report, name: str, seconds: list[float]) -> float:
-    """Updates per second: median, 10th and 90th percentile. Returns the median."""
-    tenths = statistics.quantiles(seconds, n=10)
-    rate = 1 / statistics.median(seconds)
-    report.add(name, rate, "updates/s")
-    report.add(f"{name}, 10th percentile", 1 / tenths[-1], "updates/s")
-    report.add(f"{name}, 90th percentile", 1 / tenths[0], "updates/s")
-    return rate
+IN_JAX = {"WSRL": ("eager", 5.0), "hil-serl": ("SAC", 3.0)}  # which way of ours makes the same update, and the target
 
 
 def states(report: Report, rounds: int, corl: str | None) -> None:
@@ -191,30 +98,43 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
         report.add(f"states, {mine} / {kind} matrix peak", work * rates[mine] / peaks[kind], "x", goal, "higher")
 
 
-def images(report: Report, rounds: int) -> None:
+def images(
+    report: Report, rounds: int, folders: dict[str, str | None], python: str = "", cpu_time: bool = False
+) -> None:
+    """folders: of the peers in IN_JAX, or None. python: of their environment. cpu_time: CPU seconds, not a clock's."""
     cpu, spec = torch.device("cpu"), Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"proprio": 11}, 7)
     config = CalQLConfig(cql_actions=4, max_target_backup=True)  # the work of the figures in docs/measurements.md
-    batch, weights = random_batch(spec, 128, cpu), Weights(cql=1.0, bc=1.0)
+    one_sample = dataclasses.replace(config, max_target_backup=False)
+    network, batch, weights = NetworkConfig(critics=2), random_batch(spec, 128, cpu), Weights(cql=1.0, bc=1.0)
 
-    def learner() -> CalQL:
-        return CalQL(spec, NetworkConfig(critics=2), config, cpu, seed=0)
+    def learner(config: CalQLConfig = config) -> CalQL:
+        return CalQL(spec, network, config, cpu, seed=0)
 
-    times = in_turn(ready(ON_CPU, learner, batch, weights), rounds)
+    ways = ready(ON_CPU, learner, batch, weights)
+    steps = {**ways, "SAC": in_mode("eager")(learner(one_sample), batch, Weights(cql=0.0, bc=0.0))}
+    with contextlib.ExitStack() as stack:
+        others: list[JaxPeer] = []
+        for name, folder in folders.items():
+            try:
+                peer = JaxPeer(name, folder, python, spec, network, config, len(batch.actions))
+            except Missing as missing:
+                print(f"{name} is left out: {missing}")
+                continue
+            others.append(stack.enter_context(peer))
+            steps[name] = peer.step
+            print(f"{name}: {', '.join(f'{key} {value}' for key, value in peer.about.items())}")
+
+        def cpu_s() -> float:
+            return time.process_time() + sum(other.cpu_s() for other in others)
+
+        times = in_turn(steps, rounds, clock=cpu_s if cpu_time else time.perf_counter)
     rates = {name: add_rate(report, f"images on the CPU, {name}", seconds) for name, seconds in times.items()}
-    for name in list(rates)[1:]:
+    for name in list(ways)[1:]:
         report.add(f"images on the CPU, {name} / eager", rates[name] / rates["eager"], "x")
+    for name, (ours, goal) in IN_JAX.items():
+        if name in rates:
+            report.add(f"images on the CPU, {ours} / {name}", rates[ours] / rates[name], "x", goal, "higher")
     report.add("images on the CPU, one update", flops(eager(learner(), batch, weights)) / 1e9, "GFLOP")
-
-
-def roofline(learner: CalQL, batch: Batch, weights: Weights, bf16: BF16) -> Roofline:
-    """An update's products and convolutions, in the precision that they are made in."""
-    step = eager(learner, batch, weights)
-    learner.bf16 = bf16
-    step()
-    found = Roofline()
-    with found:
-        step()
-    return found
 
 
 def gpu(report: Report, rounds: int, device: torch.device) -> None:
@@ -233,8 +153,8 @@ def gpu(report: Report, rounds: int, device: torch.device) -> None:
     limits = in_turn({name: probe.step for name, probe in probes.items()}, rounds, 5, torch.cuda.synchronize)
     peaks = {name: probe.work / statistics.median(limits[name]) for name, probe in probes.items()}
     rooflines = {
-        "fp32": roofline(learner(), batch, weights, "off"),
-        "bf16": roofline(learner(), batch, weights, "all"),
+        "fp32": work_of(learner(), batch, weights, "off"),
+        "bf16": work_of(learner(), batch, weights, "all"),
     }
     least = {kind: found.seconds(peaks, peaks["memory"]) for kind, found in rooflines.items()}
     least["tf32"] = rooflines["fp32"].seconds({**peaks, "fp32": peaks["tf32"]}, peaks["memory"])
@@ -260,16 +180,31 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads, the same for all (1)")
     arguments.add_argument("--only", choices=["states", "images", "gpu"], help="one part instead of all")
     arguments.add_argument("--corl", metavar="PATH", help="CORL's cal_ql.py")
+    arguments.add_argument("--wsrl", metavar="FOLDER", help="clone of wsrl-robot")
+    arguments.add_argument("--hil-serl", metavar="FOLDER", help="clone of hil-serl")
+    arguments.add_argument(
+        "--jax-python", metavar="PYTHON", default="jax-peers/bin/python", help="of their environment (%(default)s)"
+    )
+    arguments.add_argument("--cpu-time", action="store_true", help="images: in CPU seconds, on a computer that is busy")
     arguments.add_argument("--rounds", type=int, default=20, help="turns that each takes (20)")
     flags = arguments.parse_args()
     if flags.rounds < 2:
         arguments.error("--rounds: at least 2")
+    if flags.cpu_time and flags.threads > 1:
+        arguments.error("--cpu-time: only with --threads 1, since threads that wait for each other take CPU time too")
+    folders = {"WSRL": flags.wsrl, "hil-serl": flags.hil_serl}
+    if any(folders.values()):
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < flags.threads:
+            arguments.error(f"--threads {flags.threads}: this process may use {len(cores)} cores")
+        os.sched_setaffinity(0, cores[: flags.threads])
     torch.set_num_threads(flags.threads)
-    report = Report(f"learner, {torch.get_num_threads()} CPU threads")
+    unit = ", images in CPU time" if flags.cpu_time else ""
+    report = Report(f"learner, {torch.get_num_threads()} CPU threads{unit}")
     if flags.only in (None, "states"):
         states(report, flags.rounds, flags.corl)
     if flags.only in (None, "images"):
-        images(report, flags.rounds)
+        images(report, flags.rounds, folders, flags.jax_python, flags.cpu_time)
     if flags.only in (None, "gpu"):
         if torch.cuda.is_available():
             gpu(report, flags.rounds, torch.device("cuda"))
