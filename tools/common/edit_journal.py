@@ -16,10 +16,12 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.data.episode_file import SUFFIX
 from agent.files import make_folder, remove, sync_folder, try_lock, written
 from agent.spec import UserError, plural
 from tools.common.originals import ORIGINALS, also_at, keep_original, named, original_of, undo
@@ -100,7 +102,7 @@ class Journal:
     def forget(self, number: int) -> None:
         del self.edits[number]
         with contextlib.suppress(OSError):
-            remove(self._place / str(number))
+            _discard(self._place / str(number))
 
     def state_again(self, befores: Sequence[Before]) -> None:
         """These have been restored: where the same content is in another file now, earlier edits left that."""
@@ -128,7 +130,8 @@ class Journal:
             return
         make_folder(self._place)
         self._lock = os.open(self._place, os.O_RDONLY)
-        try_lock(self._lock)
+        while not try_lock(self._lock):  # another page's server just looks whether somebody has it
+            time.sleep(0.001)
 
     def _adopt(self) -> None:
         """Take over the edits of sessions whose process has ended."""
@@ -159,7 +162,7 @@ def take_back_interrupted(folder: Path) -> list[str]:
             refused = [(name, error) for name, _, error in outcomes if error]
             what = f"an edit of {plural(len(befores), 'episode')} was interrupted after {len(changed)} of them"
             for name, error in refused:
-                if isinstance(error, OSError):
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # that stays so
                     raise UserError(f"{folder}: {what}; {name} cannot be taken back: {error.strerror or error}")
             for name in {before.name for before in befores}:
                 for part in folder.glob(f".{glob.escape(name)}.*.part"):
@@ -167,13 +170,13 @@ def take_back_interrupted(folder: Path) -> list[str]:
             lost = f", but for {', '.join(name for name, _ in refused)}" if refused else ""
             lines.append(f"{what}, and has been taken back{lost}")
             log.warning("%s: %s", folder, lines[-1])
-            remove(place)
+            _discard(place)
     return lines
 
 
 def forget_all(folder: Path) -> None:
     """What there was before each edit goes, of all sessions. Raises OSError."""
-    for session in (folder / ORIGINALS).glob(f"{SESSION}*"):
+    for session in _sessions(folder):
         remove(session)
 
 
@@ -192,6 +195,8 @@ def _take_back(folder: Path, place: Path, before: Before) -> tuple[bool, OSError
     path = folder / before.name
     changed = False
     try:
+        if path.exists() and not before.original and not original_of(path).exists():
+            return False, None  # not reached: its original is kept first; the states differ in a copy of the folder
         changed = state_of(path) != before.state
         if changed or original_of(path).exists() != before.original:
             _restore(folder, place, before)
@@ -220,9 +225,14 @@ def _restore(folder: Path, place: Path, before: Before) -> None:
         sync_folder(folder)
 
 
+def _sessions(folder: Path) -> list[Path]:
+    found = (folder / ORIGINALS).glob(f"{SESSION}*")
+    return sorted(session for session in found if session.is_dir() and not session.is_symlink())
+
+
 def _ended(folder: Path) -> Iterator[Path]:
     """Sessions whose process has ended, each locked until the next one is asked for."""
-    for session in sorted((folder / ORIGINALS).glob(f"{SESSION}*")):
+    for session in _sessions(folder):
         with contextlib.suppress(OSError):
             handle = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -235,8 +245,15 @@ def _ended(folder: Path) -> Iterator[Path]:
 def _edits(session: Path) -> Iterator[tuple[Path, int]]:
     """Place and number of each edit whose journal was written; what has none had not begun."""
     for place in sorted(session.iterdir()):
-        if place.name.isdecimal() and (place / JOURNAL).is_file():
+        if place.name.isdecimal() and not place.is_symlink() and (place / JOURNAL).is_file():
             yield place, int(place.name)
+
+
+def _discard(place: Path) -> None:
+    """The journal goes first, for good: half of an edit's folder, or one from before a power cut, restores nothing."""
+    (place / JOURNAL).unlink(missing_ok=True)
+    sync_folder(place)
+    remove(place)
 
 
 def _write(place: Path, befores: Sequence[Before], done: bool) -> None:
@@ -252,6 +269,13 @@ def _read(place: Path) -> tuple[list[Before], bool]:
         befores = [Before(**each) for each in told["episodes"]]
         for before in befores:
             before.state, before.after = (tuple(each) if each else None for each in (before.state, before.after))
+            if not _names_an_episode(before.name):
+                raise ValueError
         return befores, bool(told["done"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{place / JOURNAL}: damaged, so nobody knows what was edited; remove {place}") from None
+
+
+def _names_an_episode(name: object) -> bool:
+    """A folder may come from anybody: its journals reach nothing outside of it."""
+    return isinstance(name, str) and name.endswith(SUFFIX) and name[0] != "." and not {"/", "\0"} & set(name)
