@@ -1,5 +1,6 @@
 """Two people at the same episodes: an edit is of what its page shows, or it is refused and the page loads it anew."""
 
+import pytest
 from browsing import by_browser, until
 from recorded_page import ask, asked, contents, drag, opened
 
@@ -88,3 +89,22 @@ def test_quick_keys_count_though_each_changes_the_file(recorded, folder):
     kept = read_episode(path)
     assert kept.meta["cut"] == [0, len(kept)] and whole / 3 < len(kept) < whole
     assert recorded.is_enabled("#undo")
+
+
+@by_browser
+@pytest.mark.parametrize("way_back", ["#undo", "#original"])
+def test_steps_can_be_cut_after_a_verdict_that_was_taken_back(recorded, folder, way_back):
+    """The file is then the one that was seen at first: its version comes back."""
+    path = folder / f"{NAME}.hdf5"
+    recorded.click(f".episode:has-text('{NAME}')")
+    opened(recorded, NAME)
+    whole = path.read_bytes()
+    recorded.click("#failure")
+    recorded.wait_for_selector("#outcome:text-is('failure, by a person')")
+    recorded.click(way_back)
+    until(lambda: path.read_bytes() == whole)
+    recorded.wait_for_selector("#outcome:not(:text-is('failure, by a person'))")
+    drag(recorded, 0, 0.5)
+    recorded.keyboard.press("k")
+    until(lambda: path.read_bytes() != whole or recorded.is_visible("#alert"))
+    assert not recorded.is_visible("#alert"), recorded.inner_text("#alert")

@@ -49,9 +49,14 @@ export class Edits {
 
   /** The version that was seen, after what this page has done to it. @param {Seen} seen @param {boolean} bySteps the edit counts steps */
   followed({ name, version }, bySteps) {
-    for (const each of this.made)
-      if (each.name === name && each.before === version && !(bySteps && each.moved)) version = each.after;
-    return version;
+    const made = this.made.filter((each) => each.name === name);
+    for (;;) {
+      const back = made.map(({ after }) => after).lastIndexOf(version); // a version that an edit brought back is as it was
+      const next = made.findIndex((each, k) => k > back && each.before === version && !(bySteps && each.moved));
+      if (next < 0) return version;
+      version = made[next].after;
+      made.splice(0, next);
+    }
   }
 
   undo() { this.next(() => this.back(this.undos, this.redos, "undone")); }
