@@ -228,6 +228,8 @@ class RunConfig:
         network, calql, online = config.network, config.calql, config.online
         if network.encoder == "cnn" and network.encoder_weights:
             raise UserError(f"network.encoder_weights is '{network.encoder_weights}', but encoder cnn has none to load")
+        if network.critic_bins == 1:
+            raise UserError("network.critic_bins is 1: Q would be constant; it must be 2 or more, or 0 for off")
         if 0 < calql.gradient_clip <= 1:
             raise UserError(f"calql.gradient_clip is {calql.gradient_clip}; it must be above 1, or 0 for off")
         if calql.cql_clip_low > calql.cql_clip_high:

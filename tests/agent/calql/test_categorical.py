@@ -9,7 +9,8 @@ from scipy.stats import norm
 
 from agent.calql.algorithm import Weights
 from agent.calql.categorical import MARGIN, SIGMA, CategoricalCritics
-from agent.config import NetworkConfig
+from agent.config import NetworkConfig, RunConfig
+from agent.spec import UserError
 
 SMALL = NetworkConfig(critics=3, critic_hidden=[8], critic_bins=51)
 
@@ -108,3 +109,9 @@ def test_the_target_takes_expectations(make_agent, make_batch):
         target = agent.target(following, agent.policy.actor(following), batch, agent.draw(6, False, False))
     wanted = batch.rewards + agent.config.gamma * (1 - batch.terminated) * 1.5
     assert torch.allclose(target, wanted, atol=0.02)
+
+
+def test_one_bin_is_refused():
+    """Its share is always 1: nothing could be learnt."""
+    with pytest.raises(UserError, match=r"critic_bins is 1: .*; it must be 2 or more, or 0 for off"):
+        RunConfig(network=NetworkConfig(critic_bins=1)).checked()
