@@ -46,6 +46,19 @@ def test_it_goes_where_it_is_sent_and_connecting_moves_nothing(gripper, controll
     assert controller.report()["gripper"]["FOR"] == 100
 
 
+def test_one_that_was_never_moved_is_not_stopped_either(gripper, controller):
+    gripper.move(0)
+    until(lambda: controller.report()["gripper"]["GTO"] == 1)
+    other = Robotiq(HOST)
+    try:
+        other.stop()
+        seen_s = other._seen_s
+        until(lambda: other._seen_s > seen_s + 0.1)  # it has had its turn
+        assert controller.report()["gripper"]["GTO"] == 1
+    finally:
+        other.close()
+
+
 def test_it_stops_where_it_is_and_goes_on(gripper, controller):
     gripper.move(0)
     until(lambda: gripper.position() == 0)

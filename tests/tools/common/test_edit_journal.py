@@ -1,5 +1,6 @@
 """The journal of edits: damaged, of another folder, from anybody, and whose process was killed at any line."""
 
+import errno
 import json
 import os
 import shutil
@@ -87,6 +88,25 @@ def test_a_link_among_the_journals_leads_nowhere_else(folder, tmp_path, linked):
     assert os.path.isdir(there)
 
 
+def test_what_a_full_disk_stopped_is_taken_back_later_where_there_are_no_links(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refuse)
+    change(folder / NAMES[0], "an edit before")
+    before = {name: (folder / name).read_bytes() for name in NAMES}
+    interrupted(folder, NAMES)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=f"{NAMES[0]} cannot be taken back: No space"):
+        patch.setattr(edit_journal, "also_at", full)
+        take_back_interrupted(folder)
+    assert (folder / NAMES[0]).read_text() == "edited"
+    assert take_back_interrupted(folder)[0].endswith("and has been taken back")
+    assert {name: (folder / name).read_bytes() for name in NAMES} == before
+
+
 def test_in_a_copy_of_the_folder_an_interrupted_edit_is_taken_back_all_the_same(folder, tmp_path):
     before = {name: (folder / name).read_bytes() for name in NAMES}
     interrupted(folder, NAMES[:1])
@@ -136,4 +156,21 @@ def test_a_session_is_locked_though_another_process_looks_at_it(folder, monkeypa
     journal = Journal(folder)
     journal.begin([folder / NAMES[0]])
     assert handles and not left_over(folder) and take_back_interrupted(folder) == []
+    journal.close()
+
+
+@pytest.mark.parametrize("later_first", [False, True])
+def test_of_edits_that_are_adopted_the_oldest_is_the_first(folder, later_first):
+    """The first ones are forgotten first."""
+    sessions = sorted((Journal(folder), Journal(folder)), key=lambda journal: journal._place.name, reverse=later_first)
+    numbers = []
+    for second, journal in enumerate(sessions):
+        numbers.append(journal.begin([folder / NAMES[second]]))
+        change(folder / NAMES[second], "edited")
+        journal.finish(numbers[-1])
+        os.utime(journal._place / str(numbers[-1]) / JOURNAL, (second, second))
+    for journal in sessions:
+        os.close(journal._lock)
+    journal = Journal(folder)
+    assert list(journal.edits) == numbers
     journal.close()

@@ -33,7 +33,14 @@ class Direct:
         return getattr(self.reader, what)(*arguments)
 
 
-def test_edits_are_taken_back_one_after_another_and_done_again(folder):
+def refuse(*_):
+    raise PermissionError
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_edits_are_taken_back_one_after_another_and_done_again(folder, monkeypatch, links):
+    if not links:  # a file system without them
+        monkeypatch.setattr(os, "link", refuse)
     path, edits = folder / "episode_000001.hdf5", Edits(folder)
     states, numbers = [path.read_bytes()], []
     for deed in ({"do": "failure"}, {"do": "cut", "first": 1, "end": 3}, {"do": "drop"}):

@@ -1,11 +1,15 @@
 """Two people at the same episodes: an edit is of what its page shows, or it is refused and the page loads it anew."""
 
+import os
+import shutil
+
 import pytest
 from browsing import by_browser, until
 from recorded_page import ask, asked, contents, drag, opened
 
 from agent.data.episode_file import read_episode
 from tools import edit
+from tools.panel.episode_version import version_now
 
 FIRST, NAME = "episode_000000.hdf5", "episode_000001"
 EDITS = [("cut", {"first": 0, "end": 2}), ("success", {}), ("drop", {}), ("undo", {})]
@@ -43,6 +47,15 @@ def test_an_edit_that_does_not_say_what_was_seen_is_refused(arm, folder, start_p
     url, before = start_panel(arm.control.address, "--episodes", str(folder)), contents(folder)
     ((status, told),) = ask(url, ("POST", "api/episodes", {"names": [NAME], "do": "drop"}, url.rstrip("/")))
     assert status == 400 and "reload the page" in told["error"] and contents(folder) == before
+
+
+def test_versions_tell_files_of_one_size_and_one_moment_apart(folder):
+    path = folder / FIRST
+    seen, there = version_now(path), path.stat()
+    other = shutil.copyfile(path, path.with_suffix(".new"))
+    os.utime(other, ns=(there.st_atime_ns, there.st_mtime_ns))
+    os.replace(other, path)
+    assert path.stat().st_mtime_ns == there.st_mtime_ns and version_now(path) != seen
 
 
 @by_browser
