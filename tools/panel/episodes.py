@@ -35,7 +35,7 @@ class Episodes:
         self._reader, self._examiner = (Worker(place, kind, nice) for nice in (READING, EXAMINING))
         self._catalogue = Catalogue(place, kind, self._reader, self._examiner)
         self._editor, self._one_at_a_time = Worker(place, EDITS, READING), asyncio.Lock()
-        self._place, self._interrupted = place, ""
+        self._place, self._interrupted, self._left = place, "", False  # left: an interrupted edit is not taken back
         self._pictures, self._names = Pictures(MOST_PICTURES), names
         self._aside = Aside()  # all below happens there: thousands of episodes must not delay a STOP
         self._looked_at = asyncio.Event()
@@ -87,6 +87,8 @@ class Episodes:
         if not self._catalogue.own:
             raise UserError("these episodes are not in a folder of ours; tools.convert makes one that can be edited")
         async with self._one_at_a_time:
+            if self._left:
+                self._interrupted = await self._recover()
             try:
                 number, versions = await self._editor.ask("do", asked)
             except UserError as error:
@@ -99,8 +101,11 @@ class Episodes:
     async def _recover(self) -> str:
         """Take back an edit whose process was killed; what is to be said of it."""
         try:
-            return "; ".join(await self._editor.ask("recover"))
+            lines = await self._editor.ask("recover")
+            self._left = False
+            return "; ".join(lines)
         except UserError as error:
+            self._left = True
             return f"an edit may have been interrupted, and is not taken back yet: {error}"
 
     async def _numbers(self, request: web.Request) -> web.Response:

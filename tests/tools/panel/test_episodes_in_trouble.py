@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 
 import pytest
@@ -9,8 +10,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from recorded_page import asked, contents
 
+from agent.files import try_lock
 from agent.spec import UserError
 from tools import edit
+from tools.common.edit_journal import Journal
 from tools.panel.episode_catalogue import Catalogue
 from tools.panel.episode_reader import Reader
 from tools.panel.episode_worker import Busy, Worker
@@ -89,6 +92,32 @@ def test_an_edit_is_made_in_a_process_whose_end_is_not_that_of_the_page_s_server
     assert first["edit"] > 0 and [entry["name"] for entry in first["entries"]] == [f"{name}.hdf5" for name in THREE]
     assert first["edit"] != marked["edit"] and [len(each["entries"]) for each in backs] == [3, 3]
     assert contents(folder) == before and not (folder / edit.ORIGINALS).exists()
+
+
+def test_what_cannot_be_taken_back_at_the_start_is_taken_back_before_the_next_edit_and_said(folder):
+    before, journal = contents(folder), Journal(folder)
+    journal.begin([folder / f"{name}.hdf5" for name in THREE[:2]])
+    edit.mark(folder / f"{THREE[0]}.hdf5", "failure")
+    os.close(journal._lock)  # its process was killed
+    learner = os.open(folder, os.O_RDONLY)
+
+    async def change():
+        async with served(folder) as (client, _):
+
+            async def said():
+                return (await (await client.get("/api/episodes")).json())["interrupted"]
+
+            while not (at_first := await said()):
+                await asyncio.sleep(0.05)
+            os.close(learner)
+            answer = await client.post("/api/episodes", json=asked(folder, THREE[2:], "drop"))
+            return at_first, answer.status, await said()
+
+    assert try_lock(learner)
+    at_first, status, later = talk(change())
+    assert "is not taken back yet" in at_first and "a learner or tools.collect is using it" in at_first
+    assert (status, later) == (200, "an edit of 2 episodes was interrupted after 1 of them, and has been taken back")
+    assert contents(folder) == {name: whole for name, whole in before.items() if name != f"{THREE[2]}.hdf5"}
 
 
 def test_a_damaged_file_is_an_entry_of_the_index_that_is_not_kept(folder, tmp_path):
