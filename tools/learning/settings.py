@@ -67,7 +67,7 @@ def pin(folder: Path, parts: dict[str, Any]) -> None:
         write(path, parts)
 
 
-NO_MATTER = ("robot.control", "learner.robot_gb")  # settings that change no result
+NO_MATTER = ("robot.control", "learner.robot_gb", "learner.mode")  # settings that change no result
 
 
 def same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
