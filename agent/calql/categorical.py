@@ -37,14 +37,8 @@ class CategoricalCritics(Critics):
         return outputs.softmax(-1) @ self._centres()
 
     def td_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Mean cross-entropy of each critic; logits (E, B, K), targets (B,) -> (E,).
-
-        Times twice the variance of the target's Gaussian: near the target it is then as steep in Q as a squared error,
-        and the conservative weight keeps its meaning.
-        """
-        sigma = SIGMA * (self.edges[1] - self.edges[0])
-        log_probability = outputs.log_softmax(-1)
-        return 2 * sigma**2 * -(self.distribution(target) * log_probability).sum(-1).mean(-1)
+        """Mean cross-entropy of each critic; logits (E, B, K), targets (B,) -> (E,)."""
+        return -(self.distribution(target) * outputs.log_softmax(-1)).sum(-1).mean(-1)
 
     def distribution(self, target: Tensor) -> Tensor:
         """The share of a Gaussian around each target in each bin; (B,), clamped to the bins' range -> (B, K)."""
