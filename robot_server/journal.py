@@ -5,7 +5,8 @@ cut (ended episodes do). Whoever writes one holds a lock on it, so that a robot 
 
 The file of an episode that needs no journal any more is written again from its beginning for a later one: that takes a
 fifth of the time that it takes to grow a file. What is left in it of the earlier episode lies behind the newest record,
-and has another life in its heads.
+and has another life in its heads. After a power cut the new name may be there and nothing of the new content: the
+spool then finds steps of another episode than the file's name says (robot_server.spool).
 """
 
 from __future__ import annotations

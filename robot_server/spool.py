@@ -11,7 +11,7 @@ from typing import Any
 from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head
 from agent.files import move
 from agent.spec import Spec, SpecError, Transition, UserError, plural
-from agent.wire.messages import SEPARATOR, pack_step, read_step, unpack
+from agent.wire.messages import SEPARATOR, episode_name, pack_step, read_step, unpack
 from agent.wire.schema import NAME
 from agent.wire.untrusted import WireError
 from robot_server import journal
@@ -69,6 +69,10 @@ def _recover(path: Path, spec: Spec, robot: str) -> Outgoing | None:
     messages = [unpack(frames) for frames in journal.read(path)]
     fields: dict[str, Any] = messages[0].fields if messages else {"robot": robot, "boot": "", "episode": 0, "meta": {}}
     if fields["robot"] != robot:
+        return None
+    name = episode_name({**fields, "number": fields["episode"]})
+    if messages and path.stem not in (name, name.replace(SEPARATOR, "-")):  # the latter: of earlier releases
+        move_damaged(path, f"{path.name} has steps of {name}, as after a power cut")
         return None
     steps: list[Transition] = []
     for message in messages:

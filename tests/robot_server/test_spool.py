@@ -314,6 +314,28 @@ def test_a_robot_server_that_is_killed_in_its_second_episode_leaves_that(bench, 
     assert {path.suffix for path in bench.spool.iterdir()} == {".hdf5"}
 
 
+def test_a_power_cut_does_not_bring_an_episode_back_under_the_name_of_the_next(bench, episode_steps, caplog):
+    """The journal's new name is on the disk, what was written into it is not: it has the first steps of the earlier."""
+    link = bench.link("tcp://127.0.0.1:1")
+    link.begin()
+    steps = episode_steps(9)
+    for transition in steps[:5]:
+        link.send(transition)
+    (first,) = bench.spool.glob("*.journal")
+    on_disk = first.read_bytes()
+    for transition in steps[5:]:
+        link.send(transition)
+    link.save()
+    bench.play(link, episode_steps(4, seed=1)[:3])
+    (second,) = bench.spool.glob("*.journal")
+    die(bench, link)
+    second.write_bytes(on_disk)
+    again = bench.link("tcp://127.0.0.1:1")
+    (kept,) = episode_paths([bench.spool])
+    assert again.backlog == 9 and bench.same(read_episode(kept), steps)
+    assert (bench.spool / "damaged" / second.name).read_bytes() == on_disk and second.name in caplog.text
+
+
 def test_robot_servers_leave_the_journals_of_the_living_alone(bench, episode_steps):
     link = bench.link("tcp://127.0.0.1:1")
     bench.play(link, episode_steps(6)[:5])
