@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -26,10 +27,11 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("channel_norm.c")
 COMPILERS = ("gcc", "cc", "clang")
-# Sums may be reordered, NaN and infinity are kept. No library is linked: OpenMP must be the one that torch has loaded.
+# Sums may be reordered, NaN and infinity are kept. No library is linked: OpenMP must be the one that torch has loaded,
+# so the compiler alone is told of it (-Xpreprocessor), and the linker not, which would add its own.
 FLAGS = (
     "-std=gnu11 -O3 -march=native -fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno "
-    "-fopenmp -fPIC -shared -nodefaultlibs -pipe"
+    "-Xpreprocessor -fopenmp -fPIC -shared -nodefaultlibs -pipe"
 )
 BUILD_TIMEOUT_S = 60
 GRAIN = 32768  # numbers for each thread at least, as in torch's own operations
@@ -49,7 +51,7 @@ def norm_relu(rows: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Ten
 
     Where no gradient is asked for it is computed in the rows' own memory, if that is contiguous: new memory is slow.
     """
-    rows = rows.contiguous()
+    rows, weight, bias = rows.contiguous(), weight.contiguous(), bias.contiguous()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows, weight, bias)):
         out: Tensor = NormReLU.apply(rows, weight, bias, epsilon)
         return out
@@ -103,41 +105,63 @@ def kernel() -> ctypes.CDLL | None:
     """channel_norm.c, compiled; built unless an earlier process has. Where that fails: None, and one log line."""
     with _building:
         try:
-            library = ctypes.CDLL(str(_built()))
-            library.norm_relu.argtypes = [_POINTER] * 4 + [_INTEGER, _INTEGER, ctypes.c_float, _INTEGER]
-            library.norm_relu_backward.argtypes = [_POINTER] * 6 + [_INTEGER, _INTEGER, ctypes.c_float, _INTEGER]
-        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+            path = _path()
+            with contextlib.suppress(OSError, AttributeError):  # missing, damaged, or written by somebody else
+                return _loaded(path)
+            return _built(path)
+        except (OSError, AttributeError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
             log.info("the image encoder runs without its own CPU kernel, more slowly: %s", error)
             return None
-    return library
 
 
-def _built() -> Path:
-    """The shared library, in the user's cache. Processes that build it at once each put a whole file there.
-
-    Its name has a digest of all that it depends on: a home folder may be shared by computers.
-    """
+def _path() -> Path:
+    """In the user's cache. Its name has a digest of what it depends on: a home folder may be shared by computers."""
     source = SOURCE.read_bytes()
     digest = hashlib.sha256(b"\0".join([source, FLAGS.encode(), _processor().encode()])).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache / "calql" / "kernels" / f"channel_norm-{digest}.so"
-    if path.exists() and path.stat().st_uid == os.getuid():
-        return path
+    return cache / "calql" / "kernels" / f"channel_norm-{digest}.so"
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    """Raises OSError, also for a file that another user owns or may write; AttributeError if it is something else.
+
+    The file that is checked is the one that is loaded, whoever may rename files in its folder.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # stays open with the library, which is known by its number
+    try:
+        status = os.fstat(file)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise PermissionError(f"{path} may be another user's: it is not loaded")
+        library = ctypes.CDLL(f"/proc/self/fd/{file}")
+    except OSError as error:
+        os.close(file)
+        raise OSError(str(error).replace(f"/proc/self/fd/{file}", str(path))) from None
+    library.norm_relu.argtypes = [_POINTER] * 4 + [_INTEGER, _INTEGER, ctypes.c_float, _INTEGER]
+    library.norm_relu_backward.argtypes = [_POINTER] * 6 + [_INTEGER, _INTEGER, ctypes.c_float, _INTEGER]
+    return library
+
+
+def _built(path: Path) -> ctypes.CDLL:
+    """Processes that build it at once each put a whole file there."""
     named = shlex.split(os.environ.get("CC", ""))
     compiler = named or [found for found in map(shutil.which, COMPILERS) if found][:1]
     if not compiler:
         raise RuntimeError(f"no C compiler ({', '.join(COMPILERS)})")
     began = time.perf_counter()
     with appearing(path) as aside:
-        command = [*compiler, *FLAGS.split(), str(SOURCE), "-o", str(aside)]
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S
+            [*compiler, *FLAGS.split(), str(SOURCE), "-o", str(aside)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_TIMEOUT_S,
+            umask=0o077,
         )
         if done.returncode or not aside.exists():
             raise RuntimeError(f"{compiler[0]}: {(done.stderr.strip() or 'failed').splitlines()[0]}")
-        ctypes.CDLL(str(aside))  # what cannot be loaded is not kept
+        library = _loaded(aside)  # what cannot be loaded is not kept
     log.info("built the image encoder's CPU kernel in %.1f s: %s", time.perf_counter() - began, path)
-    return path
+    return library
 
 
 def _processor() -> str:

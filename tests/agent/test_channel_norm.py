@@ -122,6 +122,64 @@ def test_the_kernel_is_built_once_and_then_needs_no_compiler(fresh_build, monkey
     assert channel_norm.kernel() and logged() == []
 
 
+@needs_compiler
+@pytest.mark.parametrize("planted", ["half of a file", "writable by others", "another user's"])
+def test_a_damaged_file_or_one_of_somebody_else_is_not_loaded_but_built_anew(fresh_build, monkeypatch, logged, planted):
+    assert channel_norm.kernel()
+    (built,) = fresh_build.iterdir()
+    assert built.stat().st_mode & 0o077 == 0
+    before = built.stat().st_ino
+    if planted == "half of a file":
+        built.write_bytes(b"\x7fELF")
+    elif planted == "writable by others":
+        built.chmod(0o722)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: built.stat().st_uid + 1)
+    channel_norm.kernel.cache_clear()
+    logged()
+    library = channel_norm.kernel()
+    (line,) = logged()
+    if planted == "another user's":
+        assert library is None and str(built.parent) in line and "another user's" in line
+    else:
+        assert library and "built" in line and built.stat().st_ino != before and built.stat().st_mode & 0o077 == 0
+
+
+@needs_compiler
+def test_another_processor_gets_a_file_of_its_own(fresh_build, monkeypatch):
+    assert channel_norm.kernel()
+    monkeypatch.setattr(channel_norm, "_processor", lambda: "model name: another")
+    channel_norm.kernel.cache_clear()
+    assert channel_norm.kernel() and len(list(fresh_build.iterdir())) == 2
+
+
+@needs_compiler
+def test_it_brings_no_openmp_of_its_own(fresh_build):
+    assert channel_norm.kernel()
+    (built,) = fresh_build.iterdir()
+    needed = [name for name in (b"libgomp", b"libomp", b"libc.so") if name in built.read_bytes()]
+    assert not needed
+
+
+@needs_compiler
+def test_a_large_offset_costs_no_more_digits_than_in_pytorch():
+    torch.manual_seed(0)
+    maps, norm = 100 + 0.1 * torch.randn(4, 32, 5, 5), layer(32)
+    exact = F.layer_norm(maps.double().movedim(1, -1), (32,), norm.weight.double(), norm.bias.double()).relu()
+    assert (norm(maps) - exact.movedim(-1, 1)).abs().max() < 1e-3
+
+
+@needs_compiler
+def test_a_scale_with_strides_is_read_as_it_is():
+    maps, norm, other = torch.randn(2, 32, 4, 4), layer(32), layer(32)
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            strided = torch.nn.Parameter(torch.zeros(64)[::2])
+            strided.copy_(getattr(norm, name))
+            setattr(other, name, strided)
+    assert not other.weight.is_contiguous() and torch.equal(other(maps), norm(maps))
+
+
 def script(path, body):
     path.write_text(f"#!/bin/sh\nfor last; do :; done  # the output\n{body}\n")
     path.chmod(0o755)
