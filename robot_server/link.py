@@ -6,6 +6,7 @@ the learner's ACK, RESEND and WHO move the outbox's cursors.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import secrets
@@ -171,9 +172,10 @@ class Link:
         Raises UserError when the learner refuses this robot; nothing else that the learner sends raises.
         """
         connection, end_s = self.connection, time.monotonic() + PUMP_S
-        while time.monotonic() < end_s and connection.readable:
-            if (frames := connection.receive()) is not None:
-                self._receive(frames)
+        with contextlib.suppress(zmq.Again):  # a reconnection may drop what was readable
+            while time.monotonic() < end_s and connection.readable:
+                if (frames := connection.receive()) is not None:
+                    self._receive(frames)
         self._look_at_connection()
         now = time.monotonic()
         if now >= self._retry_s and connection.gave_up:

@@ -323,3 +323,18 @@ def test_a_backlog_waits_for_a_learner_that_is_in_an_update(bench, episode_steps
     bench.turn(lambda: not link.backlog and len(bench.episodes) == 20)
     assert not mailbox.counts and link.connection.reconnects == 0
     assert all(bench.same(episode, steps) for episode in bench.episodes)
+
+
+def test_what_a_reconnection_drops_after_it_was_readable_ends_no_robot_server(bench, episode_steps, empty, monkeypatch):
+    """libzmq attends to the connection within a receive, too: then nothing is left to be received."""
+    _, link = bench.pair()
+
+    def nothing_left():
+        raise zmq.Again
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(link.connection), "readable", True)
+        patch.setattr(link.connection, "receive", nothing_left)
+        link.pump()
+    bench.play(link, episode_steps(2))
+    bench.turn(lambda: empty(link) and bench.episodes)
