@@ -38,6 +38,12 @@ class Policy(nn.Module):
         numbers: np.ndarray = action[0].cpu().numpy().astype(np.float32)
         return numbers
 
+    def warm_up(self) -> None:
+        """Act once on zeros: what the first action builds or allocates is there before a control loop begins."""
+        images = {name: np.zeros(shape, np.uint8) for name, shape in self.spec.cameras.items()}
+        states = {name: np.zeros(size, np.float32) for name, size in self.spec.states.items()}
+        self.act({**images, **states}, deterministic=True)
+
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of every parameter and buffer, as arrays for the wire."""
         return {name: value.detach().cpu().numpy().copy() for name, value in self.state_dict().items()}

@@ -276,6 +276,7 @@ def first_policy(
     if not wait_until(served(link.has_weights), "waiting for the policy", stop):
         return None
     swap(policy, link)
+    policy.warm_up()
     return policy
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from agent.policy import Policy
+from robot_server import session
+from robot_server.config import RobotConfig
 
 
 @pytest.fixture
@@ -84,3 +87,22 @@ def test_other_weights_are_refused_and_nothing_changes(policy, fault):
     with pytest.raises(ValueError, match="more" if fault == "extra" else name):
         policy.load_weights(weights)
     assert all(np.array_equal(value, before[name]) for name, value in policy.weights().items())
+
+
+def test_the_first_policy_has_acted_before_the_control_loop_begins(policy, network, monkeypatch):
+    """What the first action builds (the encoder's CPU kernel) would hold the arm up."""
+    acted, act = [], Policy.act
+
+    def spied(self, observation, deterministic=False):
+        acted.append(sum(parameter.sum().item() for parameter in self.parameters()))
+        return act(self, observation, deterministic)
+
+    monkeypatch.setattr(Policy, "act", spied)
+    link = SimpleNamespace(
+        address="here", spec=policy.spec, run="", network=vars(network),
+        connection_error="", connect=lambda timeout_s: True, has_weights=lambda timeout_s: True,
+        newest_weights=lambda: (1, policy.weights()),
+    )  # fmt: skip
+    first = session.first_policy(link, RobotConfig(threads=torch.get_num_threads()), lambda: False)
+    assert acted == [sum(parameter.sum().item() for parameter in first.parameters())]  # with the weights
+    assert acted == [sum(parameter.sum().item() for parameter in policy.parameters())]
