@@ -60,6 +60,10 @@ class Endless:
     def __getattr__(self, name):
         return getattr(self._socket, name)
 
+    def getsockopt(self, option):
+        events = zmq.POLLIN if option == zmq.EVENTS else 0
+        return self._socket.getsockopt(option) | events
+
     def recv(self, *_, **__):
         self._seen.append(1)
         return self._frames[0]  # it says that no other follows

@@ -35,7 +35,8 @@ def options_of(name):
 def test_the_rehearsal_is_of_the_real_arms_options():
     real, mock, hand = (options_of(f"so101{which}.yaml") for which in ("", "_mock", "_hand"))
     assert tuple(mock["axes"]) == so101.JOINTS and set(mock["cameras"]) == set(real["cameras"])
-    of_the_arm, of_the_task = {"name", "arm", "arm_options", "cameras"}, {"horizon", "reset_speed", "prompt"}
+    of_the_arm = {"name", "arm", "arm_options", "cameras"}
+    of_the_task = {"horizon", "reset_speed", "prompt", "instruction"}
     for options in (real, mock):
         for key in of_the_arm | of_the_task:
             options.pop(key, None)
