@@ -25,9 +25,8 @@ from agent.files import try_lock
 
 SUFFIX = ".journal"
 SPARE_BYTES = 64 << 20  # of the files that wait for their next episode
-RECORD = struct.Struct(
-    "<12sIQI"
-)  # start, length of the body, its checksum, frames in it; then each frame's length; body
+# Of a record: start, length of the body, its checksum, frames in it. Each frame's length and the body follow.
+RECORD = struct.Struct("<12sIQI")
 MARK = b"steq"  # the first bytes of a start; then eight random ones, the life: the same in all records of one episode
 OLD_MARK = b"step"  # earlier releases: the whole start
 OLD_RECORD = struct.Struct("<4sIQI")

@@ -96,7 +96,7 @@ class Work:
         return in_turn({"": step}, self.rounds, self.per_turn, finish)[""]
 
 
-Known = dict[str, float]  # figures of rows that are there already
+Known = dict[str, float]  # figures of the rows measured so far
 Row = Callable[[Report, Work, Known], None]
 
 

@@ -24,10 +24,9 @@ from pathlib import Path
 from agent.data.episode_file import SUFFIX
 from agent.files import make_folder, remove, sync_folder, try_lock, written
 from agent.spec import UserError, plural
-from tools.common.originals import ORIGINALS, also_at, keep_original, named, original_of, undo
+from tools.common.originals import ORIGINALS, State, also_at, keep_original, named, original_of, state_of, undo
 
 SESSION, JOURNAL = ".edits-", "journal.json"
-State = tuple[int, ...] | None
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ class Before:
     name: str
     original: bool
     kept: bool
-    state: State
-    after: State = None
+    state: State | None
+    after: State | None = None
 
 
 class Journal:
@@ -71,7 +70,7 @@ class Journal:
                 make_folder(place)
                 for path in paths:
                     original, there = original_of(path).exists(), path.exists()
-                    befores.append(Before(path.name, original, original and there, state_of(path)))
+                    befores.append(Before(path.name, original, original and there, state_at(path)))
                     if original and there:
                         also_at(place / path.name, path)
                 _write(place, befores, done=False)
@@ -85,7 +84,7 @@ class Journal:
     def finish(self, number: int) -> None:
         """The edit is done."""
         for before in self.edits[number]:
-            before.after = state_of(self._folder / before.name)
+            before.after = state_at(self._folder / before.name)
         _write(self._place / str(number), self.edits[number], done=True)
 
     def give_up(self, number: int) -> list[str]:
@@ -106,7 +105,7 @@ class Journal:
 
     def state_again(self, befores: Sequence[Before]) -> None:
         """These have been restored: where the same content is in another file now, earlier edits left that."""
-        states = {(before.name, before.state): state_of(self._folder / before.name) for before in befores}
+        states = {(before.name, before.state): state_at(self._folder / before.name) for before in befores}
         moved = {key: now for key, now in states.items() if key[1] != now}
         for number, edit in self.edits.items():
             if found := [before for before in edit if (before.name, before.after) in moved]:
@@ -180,9 +179,9 @@ def forget_all(folder: Path) -> None:
         remove(session)
 
 
-def state_of(path: Path) -> State:
-    """What tells one state of the file from another; None where it is not there."""
-    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
+def state_at(path: Path) -> State | None:
+    """Of the file `path`; None where it is not there."""
+    return state_of(path.stat()) if path.exists() else None
 
 
 def left_over(folder: Path) -> bool:
@@ -197,7 +196,7 @@ def _take_back(folder: Path, place: Path, before: Before) -> tuple[bool, OSError
     try:
         if path.exists() and not before.original and not original_of(path).exists():
             return False, None  # not reached: its original is kept first; the states differ in a copy of the folder
-        changed = state_of(path) != before.state
+        changed = state_at(path) != before.state
         if changed or original_of(path).exists() != before.original:
             _restore(folder, place, before)
     except (OSError, UserError) as error:  # of a full disk: the others may be restored all the same

@@ -12,11 +12,17 @@ from agent.files import make_folder, move, sync_folder, written
 from agent.spec import UserError
 
 ORIGINALS = "originals"
+State = tuple[int, ...]  # of a file; another one after each change
 
 
 def original_of(path: Path) -> Path:
     """Where the original of the episode `path` is, if it has one."""
     return path.parent / ORIGINALS / path.name
+
+
+def state_of(found: os.stat_result) -> State:
+    """What tells one state of a file from another: also within one tick of the file system's clock."""
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ import numpy as np
 from agent.data.episode_file import SUFFIX
 from agent.files import written
 from agent.spec import UserError
-from tools.common.originals import ORIGINALS
+from tools.common.originals import ORIGINALS, State, state_of
 from tools.common.quality import duplicates
 from tools.panel.episode_reader import OWN
-from tools.panel.episode_version import State, state_of, version
+from tools.panel.episode_version import version
 from tools.panel.episode_worker import Busy, Worker
 
 INDEX_VERSION = 1  # of what is kept in the cache

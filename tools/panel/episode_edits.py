@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.spec import UserError, plural
 from tools import edit
-from tools.common.edit_journal import Journal, state_of
+from tools.common.edit_journal import Journal, state_at
 from tools.common.originals import named, undo
 from tools.panel.episode_version import check_seen, version_now
 
@@ -76,7 +76,7 @@ class Edits:
             paths = [self._folder / before.name for before in befores]
             for path, before in zip(paths, befores, strict=True):
                 with named(path):
-                    if state_of(path) != before.after:
+                    if state_at(path) != before.after:
                         raise UserError(f"{path.name}: has been changed since by somebody else; it stays as it is")
             acts = [partial(journal.restore, number, before) for before in befores]
             done = self._all(journal, list(zip(paths, acts, strict=True)))

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from agent.spec import UserError
-from tools.common.originals import named, original_of
-
-State = tuple[int, ...]  # of a file; another one after each change
-
-
-def state_of(found: os.stat_result) -> State:
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+from tools.common.originals import State, named, original_of, state_of
 
 
 def version(state: State, edited: bool, dropped: bool) -> str:
