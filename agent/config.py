@@ -35,11 +35,6 @@ class NetworkConfig:
     actor_hidden: list[int] = option([256, 256], "hidden layers of the actor", low=1)
     critic_hidden: list[int] = option([256, 256], "hidden layers of each critic", low=1)
     critics: int = option(10, "E, size of the critic ensemble", low=1)
-    critic_bins: int = option(
-        0,
-        "critics learn the return's histogram of so many bins by cross-entropy (HL-Gauss); 0: Q by squared error",
-        low=0,
-    )
     actor_layer_norm: bool = option(True, "LayerNorm in the actor")
     critic_layer_norm: bool = option(True, "LayerNorm in the critics")
     init: Literal["torch", "orthogonal", "xavier"] = option(
@@ -228,8 +223,6 @@ class RunConfig:
         network, calql, online = config.network, config.calql, config.online
         if network.encoder == "cnn" and network.encoder_weights:
             raise UserError(f"network.encoder_weights is '{network.encoder_weights}', but encoder cnn has none to load")
-        if network.critic_bins == 1:
-            raise UserError("network.critic_bins is 1: Q would be constant; it must be 2 or more, or 0 for off")
         if 0 < calql.gradient_clip <= 1:
             raise UserError(f"calql.gradient_clip is {calql.gradient_clip}; it must be above 1, or 0 for off")
         if calql.cql_clip_low > calql.cql_clip_high:

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from agent.calql.adam import Adam
-from agent.calql.categorical import CategoricalCritics
 from agent.calql.critics import Critics
 from agent.calql.gradient_clipping import clip
-from agent.calql.losses import conservative_difference, lagrange_loss, multiplier, td_target
+from agent.calql.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.config import CalQLConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
 from agent.networks import TanhNormal
@@ -60,8 +59,7 @@ class CalQL:
         self.policy = Policy(spec, network).to(device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False)  # what acts
         self.updates = 0
-        kind = CategoricalCritics if network.critic_bins else Critics
-        self.critics = kind(self.policy.encoder.dim, spec.action_dim, network).to(device)
+        self.critics = Critics(self.policy.encoder.dim, spec.action_dim, network).to(device)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
         self.log_multiplier = nn.Parameter(torch.tensor(1.0, device=device))  # lambda
@@ -80,15 +78,15 @@ class CalQL:
         self._weights = Weights(torch.zeros((), device=device), torch.zeros((), device=device), True)
         self.losses = self._losses  # agent.calql.acceleration may put a compiled one here
         self.bf16 = "off"  # and this on: "encoder" or "all"
-        self.reduce: Callable[[list[Tensor]], None] = lambda gradients: (
-            None
-        )  # agent.run.distributed: mean over the processes
-        self.shard = (0, 1)  # agent.run.distributed: (rank, ranks) of the processes that share each batch
+        # agent.run.distributed sets both: mean over the processes, and (rank, ranks) of those that share each batch
+        self.reduce: Callable[[list[Tensor]], None] = lambda gradients: None
+        self.shard = (0, 1)
 
-    def start_critics(self, low: float, high: float, value: float | None) -> None:
-        """Fit critics and targets to returns from low to high, and let Q begin at `value`, not at 0 far above them."""
+    def start_critics_at(self, value: float) -> None:
+        """Set the last bias of critics and targets: Q begins where the data's returns are, not at 0 far above them."""
         for critics in (self.critics, self.targets):
-            critics.start(low, high, value)
+            with torch.no_grad():
+                critics.biases[-1].fill_(value)
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Set what states are centred on and divided by, each (sum of state lengths,)."""
@@ -200,18 +198,17 @@ class CalQL:
             target = self.target(next_features, next_policy, batch, noise)
         metrics: dict[str, Tensor] = {"q_target": target.mean(), "return_to_go": batch.returns.mean()}
         if not weights.conservative:
-            outputs = self.critics.outputs(features, batch.actions[:, None])
-            td, q_data = self.critics.td_loss(outputs[:, :, 0], target), self.critics.values(outputs)
-            return {"critic": td.sum()}, metrics | {"q_data": q_data.mean(), "td_loss": td.mean()}
+            q_data = self.critics(features, batch.actions[:, None]).squeeze(-1)  # (E, B)
+            loss = td_loss(q_data, target).sum()
+            return {"critic": loss}, metrics | {"q_data": q_data.mean(), "td_loss": loss / len(q_data)}
 
         with torch.no_grad():
             current, log_current = self.policy.actor(features.detach()).sample(noise["current"])
             following, log_next = next_policy.sample(noise["next"])
         actions = torch.cat([batch.actions[:, None], noise["uniform"], current, following], 1)  # (B, 1 + 3n, A)
-        outputs = self.critics.outputs(features, actions)
-        q = self.critics.values(outputs)  # (E, B, 1 + 3n)
+        q = self.critics(features, actions)  # (E, B, 1 + 3n)
         q_data, (q_uniform, q_current, q_next) = q[..., 0], q[..., 1:].split(n, -1)
-        td = self.critics.td_loss(outputs[:, :, 0], target)  # (E,)
+        td = td_loss(q_data, target)  # (E,)
         difference = conservative_difference(
             q_uniform, q_current, q_next, q_data, log_current, log_next, batch.returns, self.action_dim, config
         )  # (E,)

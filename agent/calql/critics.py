@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.calql.critic import EPSILON, Critic
-from agent.calql.losses import td_loss
 from agent.config import NetworkConfig
 from agent.networks import initialise
 
@@ -23,7 +22,7 @@ class Critics(nn.Module):
     def __init__(self, features: int, action_dim: int, config: NetworkConfig) -> None:
         super().__init__()
         count = config.critics
-        sizes = [features + action_dim, *config.critic_hidden, config.critic_bins or 1]
+        sizes = [features + action_dim, *config.critic_hidden, 1]
         self.features, self.layer_norm = features, config.critic_layer_norm
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.scales, self.offsets = nn.ParameterList(), nn.ParameterList()
@@ -46,29 +45,11 @@ class Critics(nn.Module):
 
     def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None, frozen: bool = False) -> Tensor:
         """members: indices of those asked for, or all. frozen: gradients reach the inputs, not the parameters."""
-        return self.values(self.outputs(features, actions, members, frozen=frozen))
-
-    @torch.no_grad()
-    def start(self, low: float, high: float, value: float | None) -> None:
-        """Set the last bias to `value`, unless it is None; low, high: bounds of the returns, for subclasses."""
-        if value is not None:
-            self.biases[-1].fill_(value)
-
-    def values(self, outputs: Tensor) -> Tensor:
-        """Q of what `outputs` gave, (E, B, N)."""
-        return outputs
-
-    def td_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Of each critic; outputs of one action a state, and its target (B,) -> (E,)."""
-        return td_loss(outputs, target)
-
-    def outputs(self, features: Tensor, actions: Tensor, members: Tensor | None = None, frozen: bool = False) -> Tensor:
-        """What the last layer gives: values (E, B, N), or a subclass's numbers of each, (E, B, N, K)."""
         groups = [
             [parameter.detach() if frozen else parameter for parameter in group]
             for group in (self.weights, self.biases, self.scales, self.offsets)
         ]
-        if one_by_one(features) and self.weights[-1].shape[-1] == 1:
+        if one_by_one(features):
             each = list(zip(*(parameter.unbind() for group in groups for parameter in group), strict=True))
             chosen = each if members is None else [each[member] for member in members.tolist()]
             each_values = [Critic.apply(features, actions, len(self.weights), *own) for own in chosen]
@@ -92,8 +73,8 @@ class Critics(nn.Module):
                 hidden = torch.baddbmm(biases[layer], hidden, weights[layer])  # (E, B N, H)
         with torch.autocast(hidden.device.type, enabled=False):  # values of hundreds need all of their digits
             hidden = torch.baddbmm(biases[-1], hidden.to(weights[-1].dtype), weights[-1])
-        outputs: Tensor = hidden.unflatten(1, (batch, count))
-        return outputs.squeeze(-1)
+        values: Tensor = hidden.unflatten(1, (batch, count)).squeeze(-1)
+        return values
 
 
 def one_by_one(features: Tensor) -> bool:

@@ -217,11 +217,6 @@ class Replay:
         """Mean return-to-go over all steps."""
         return float(self._of_steps("returns").mean())
 
-    def return_range(self, gamma: float) -> tuple[float, float]:
-        """Least return that a policy could have by the rewards of all steps, and the greatest that these steps had."""
-        returns, worst = self._of_steps("returns"), self._of_steps("rewards").min() / (1 - gamma)
-        return float(torch.minimum(returns.min(), worst)), float(returns.max())
-
     def state_statistics(self) -> StateStatistics:
         """Of the state vectors of all steps."""
         statistics = StateStatistics(self.spec.states)

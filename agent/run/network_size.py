@@ -27,8 +27,7 @@ def check_sizes(spec: Spec, config: NetworkConfig, state: dict[str, Any]) -> Non
     needed, average = policy_parameters(spec, config), state.get("average", {})
     layers = len(config.actor_hidden) + len(config.channels)
     if set(state) - {"average"}:
-        inputs, outputs = _features(spec, config) + spec.action_dim, config.critic_bins or 1
-        needed += config.critics * _weights([inputs, *config.critic_hidden, outputs])
+        needed += config.critics * _weights([_features(spec, config) + spec.action_dim, *config.critic_hidden, 1])
         layers += len(config.critic_hidden)
     stored, tensors = _stored(state)
     if needed > stored or layers > tensors or policy_parameters(spec, config) > _stored(average)[0]:

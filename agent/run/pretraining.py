@@ -54,8 +54,8 @@ class Pretraining:
         else:
             if config.network.state_standardise:
                 self.agent.standardise(*map(torch.from_numpy, self.states.standardisation()))
-            value = self.replay.mean_return() if calql.start_at_return else None
-            self.agent.start_critics(*self.replay.return_range(calql.gamma), value)
+            if calql.start_at_return:
+                self.agent.start_critics_at(self.replay.mean_return())
         accelerate(self.agent, learner)
 
     def _restore(self, start: Checkpoint, origin: str) -> None:

@@ -638,15 +638,3 @@ def test_item_22_a_start_that_fails_creates_nothing(demos, tmp_path, monkeypatch
     with pytest.raises(UserError):
         pretrain.main([*flags, "--out", out, "--run", "runs/pre", "--storage", "file"])
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_bins_of_critics_lie_over_the_returns_of_the_data(train, demos):
-    replay, _ = load_demonstrations(OfflineConfig(data=[str(demos)]), RewardConfig(), 0.9, 0)
-    low, high = replay.return_range(0.9)
-    assert low == pytest.approx(-10) and high == replay.sample(5000).returns.max()  # -1 a step, for ever
-    saved = train("--updates", "1", "--critic-bins", "20", "--gamma", "0.9")[0]
-    edges = saved.agent["critics"]["edges"]
-    margin = (high - low) / 10
-    assert (
-        edges.shape == (21,) and edges[0] == pytest.approx(low - margin) and edges[-1] == pytest.approx(high + margin)
-    )

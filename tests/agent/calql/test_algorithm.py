@@ -411,20 +411,20 @@ class Spy:
 
     def __init__(self, monkeypatch):
         self.samples, self.calls = [], []
-        sample, outputs = TanhNormal.sample, Critics.outputs
+        sample, forward = TanhNormal.sample, Critics.forward
 
         def spied_sample(policy, *args, **kwargs):
             actions, log_prob = sample(policy, *args, **kwargs)
             self.samples.append((policy.mean.detach(), actions.detach(), log_prob.detach()))
             return actions, log_prob
 
-        def spied_outputs(critics, features, actions, members=None, **rest):
-            q = outputs(critics, features, actions, members, **rest)
+        def spied_forward(critics, features, actions, members=None, **rest):
+            q = forward(critics, features, actions, members, **rest)
             self.calls.append((critics, features, actions.detach(), members, q))
             return q
 
         monkeypatch.setattr(TanhNormal, "sample", spied_sample)
-        monkeypatch.setattr(Critics, "outputs", spied_outputs)
+        monkeypatch.setattr(Critics, "forward", spied_forward)
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
