@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from agent.commands import typed
 from agent.data.frames import Frames, blocks, image_chunks, span
 from agent.data.hdf5 import check_memory, check_numbers, open_hdf5
 from agent.data.hdf5_writing import hdf5_into, write_rows, write_text
@@ -26,6 +27,7 @@ from agent.spec import STEP_COLUMNS, Episode, SpecError, Transition, UserError
 from agent.verdict import with_recorded_verdict
 
 SUFFIX = ".hdf5"
+EDIT_JOURNALS = "originals/.edits-*/*/journal.json"  # in a folder of episodes: tools.common.edit_journal writes them
 NEWER = ("observation_ages_s", "action_latencies_s")  # columns that older files have not: 0 then
 
 
@@ -217,11 +219,29 @@ def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any], stream: 
     return Episode(observations=observations, actions=demo["actions"][first:end], meta=meta, **columns)
 
 
+def check_edits(folder: Path) -> None:
+    """Raise EpisodeFileError where an edit of several episodes in `folder` has been made by half."""
+    for journal in folder.glob(EDIT_JOURNALS):
+        try:
+            done = json.loads(journal.read_text())["done"]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # it was discarded meanwhile, or is no journal
+        if not done:
+            raise EpisodeFileError(
+                f"{folder}: an edit of several episodes is under way, or was interrupted; "
+                f"wait for it, or take it back: {typed('tools.edit', folder)}"
+            )
+
+
 def episode_paths(places: Iterable[str | Path]) -> list[Path]:
-    """Episode files in the given folders (sorted by name) and files. Raises EpisodeFileError when there are none."""
+    """Episode files in the given folders (sorted by name) and files.
+
+    Raises EpisodeFileError when there are none, and where an edit has been made by half.
+    """
     paths: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
+            check_edits(place)
             found = sorted(p for p in place.glob(f"*{SUFFIX}") if not p.name.startswith("."))
             if not found:
                 raise EpisodeFileError(f"{place}: no episode files (*{SUFFIX}) in this folder")

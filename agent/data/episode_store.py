@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.data.episode_file import SUFFIX, EpisodeFileError, read_episode, read_head, write_episode
+from agent.data.episode_file import SUFFIX, EpisodeFileError, check_edits, read_episode, read_head, write_episode
 from agent.data.storage import NoSpace
 from agent.files import move
 from agent.spec import Episode, UserError
@@ -155,8 +155,13 @@ class Store:
         log.warning("quarantined, excluded from training: %s: %s", path, reason)
 
     def read_back(self) -> None:
-        """Fill the replay from the files, in the order in which they were taken."""
+        """Fill the replay from the files, in the order in which they were taken.
+
+        Raises EpisodeFileError where an edit has been made by half.
+        """
         folders = (self._good, self._quarantine, self._older, self._discarded)
+        for edited in folders:
+            check_edits(edited)
         for aside in (*folders, self.folder):
             for part in aside.glob(".*.part"):  # of a learner that was killed while it wrote
                 part.unlink()

@@ -9,6 +9,8 @@ import pytest
 from browsing import CHROMIUM
 from recorded_page import ask, asked, contents
 
+from agent.data.episode_file import EpisodeFileError, episode_paths
+from agent.data.episode_store import Store
 from tools import edit
 
 THREE = [f"episode_00000{number}" for number in (1, 2, 3)]
@@ -50,6 +52,14 @@ def interrupted(url):
     while not (told := ask(url, ("GET", "api/episodes", None, ""))[0][1])["interrupted"]:
         assert not told["trouble"]
     return told["interrupted"]
+
+
+def folder_of_run(episodes, place):
+    """A run whose episodes these are."""
+    run = place / "run"
+    run.mkdir()
+    (run / "episodes").symlink_to(episodes)
+    return run
 
 
 @pytest.mark.parametrize("whom", ["editor", "server"])
@@ -99,9 +109,15 @@ def test_the_command_takes_an_interrupted_edit_back_before_its_own(folder, kill,
     tests = os.pathsep.join([os.environ["PYTHONPATH"], "tests"])
     killed = subprocess.run([sys.executable, "-c", source, folder, *THREE], env={**os.environ, "PYTHONPATH": tests})
     assert killed.returncode == -9 and edited(folder) != marked != before
+    refusal = "an edit of several episodes is under way, or was interrupted; .* take it back: python -m tools.edit"
+    with pytest.raises(EpisodeFileError, match=refusal):  # nothing learns from half of it, or copies that
+        episode_paths([folder])
+    with pytest.raises(EpisodeFileError, match=refusal):
+        Store(folder_of_run(folder, tmp_path), lambda _: None, lambda _: None).read_back()
     done = subprocess.run([sys.executable, "-m", "tools.edit", folder], capture_output=True, text=True)
     assert done.returncode == 0
     assert "an edit of 3 episodes was interrupted after 1 of them, and has been taken back" in done.stderr
     assert edited(folder) == marked
+    assert len(episode_paths([folder])) == len(contents(folder))
     edit.purge(folder)
     assert not (folder / edit.ORIGINALS).exists()
