@@ -96,6 +96,25 @@ def test_images_are_measured_without_a_compiler_too(small, monkeypatch, capsys):
     assert "compile is left out: no compiler here" in capsys.readouterr().out
 
 
+def test_compiled_rows_can_be_left_out(small, monkeypatch):
+    def missing(*_):
+        raise peers.Missing("get it")
+
+    def compiles(*_):
+        pytest.fail("it compiles")
+
+    monkeypatch.setattr(peers, "corl", missing)
+    monkeypatch.setattr(peers, "d3rlpy", missing)
+    ways = {"eager": learner.in_mode("eager"), "bf16": learner.in_mode("eager", "all")}
+    monkeypatch.setattr(learner, "ON_CPU", {**ways, "compile": compiles, "compile, bf16": compiles})
+    report = Report("learner")
+    learner.states(report, 2, None, compiled=False)
+    learner.images(report, 2, {}, compiled=False)
+    rows = {figure.name for figure in report.figures}
+    assert {"states, ours", "states, ours, bf16", "images on the CPU, eager", "images on the CPU, bf16"} <= rows
+    assert not [name for name in rows if "compile" in name]
+
+
 def test_the_gpus_rows(small, monkeypatch):
     """On a CPU, in eager mode: rows that draw their batches, TF32 and bf16 among them."""
     ways = {

@@ -58,8 +58,10 @@ class Work:
             self._one @ self._one
 
 
-def stalls(way: str, spec: Spec, episodes: int, folder: Path, work: Work) -> tuple[list[float], float]:
-    """Seconds that the loop waited before each update, and seconds that it took in all."""
+def stalls(
+    way: str, spec: Spec, episodes: int, folder: Path, work: Work, updates: int = UPDATES
+) -> tuple[list[float], float]:
+    """Seconds that the loop waited before each update, and seconds that it took in all. updates: for each episode."""
     replay, made = Replay(spec, 20_000, RewardConfig(), 0.95), half_noise(spec)
 
     def add(given: Episode) -> None:
@@ -68,10 +70,10 @@ def stalls(way: str, spec: Spec, episodes: int, folder: Path, work: Work) -> tup
     store = Store(folder, add, lambda key: None)
     writing: deque[Writing] = deque()
     waited, start = [], time.perf_counter()
-    for number in range(episodes * UPDATES):
+    for number in range(episodes * updates):
         began = time.perf_counter()
-        if number % UPDATES == 0:
-            given = arriving(number // UPDATES, made)
+        if number % updates == 0:
+            given = arriving(number // updates, made)
             if way == "in the loop":
                 store.take(given)
             else:

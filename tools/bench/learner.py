@@ -1,7 +1,7 @@
 """What one update of the learner costs, beside other implementations and beside the limits of the machine.
 
   python -m tools.bench.learner [--json FILE] [--threads 1] [--only states|images|gpu] [--corl PATH] [--rounds 20]
-      [--wsrl FOLDER] [--hil-serl FOLDER] [--jax-python PYTHON] [--cpu-time]
+      [--wsrl FOLDER] [--hil-serl FOLDER] [--jax-python PYTHON] [--cpu-time] [--eager]
 
 states  AntMaze's networks and numbers (presets/paper.yaml) on the CPU: ours, CORL's Cal-QL and d3rlpy's, with layers of
         the same sizes and the same random data, all in fp32; then ours compiled and in bf16. The matrix peak is a
@@ -64,12 +64,13 @@ ON_CPU = {
 IN_JAX = {"WSRL": ("eager", 5.0), "hil-serl": ("SAC", 3.0)}  # which way of ours makes the same update, and the target
 
 
-def states(report: Report, rounds: int, corl: str | None) -> None:
+def states(report: Report, rounds: int, corl: str | None, compiled: bool = True) -> None:
     cpu, spec = torch.device("cpu"), Spec({}, {"state": 29}, 8)
     paper = yaml.safe_load(PAPER.read_text())
     network, config = NetworkConfig(**paper["network"]), CalQLConfig(**paper["calql"])
     batch, weights = random_batch(spec, 256, cpu), Weights(config.cql_weight, bc=0.0)
-    ways = {"ours": eager, **{f"ours, {name}": ON_CPU[name] for name in ("compile", "bf16", "compile, bf16")}}
+    others = [name for name in ("compile", "bf16", "compile, bf16") if compiled or "compile" not in name]
+    ways = {"ours": eager, **{f"ours, {name}": ON_CPU[name] for name in others}}
     steps = ready(ways, lambda: CalQL(spec, network, config, cpu, seed=0), batch, weights)
     targets = {"CORL": 2.0, "d3rlpy": 1.3}
     for name in targets:
@@ -99,7 +100,12 @@ def states(report: Report, rounds: int, corl: str | None) -> None:
 
 
 def images(
-    report: Report, rounds: int, folders: dict[str, str | None], python: str = "", cpu_time: bool = False
+    report: Report,
+    rounds: int,
+    folders: dict[str, str | None],
+    python: str = "",
+    cpu_time: bool = False,
+    compiled: bool = True,
 ) -> None:
     """folders: of the peers in IN_JAX, or None. python: of their environment. cpu_time: CPU seconds, not a clock's."""
     cpu, spec = torch.device("cpu"), Spec({"front": (84, 84, 3), "wrist": (84, 84, 3)}, {"proprio": 11}, 7)
@@ -110,7 +116,7 @@ def images(
     def learner(config: CalQLConfig = config) -> CalQL:
         return CalQL(spec, network, config, cpu, seed=0)
 
-    ways = ready(ON_CPU, learner, batch, weights)
+    ways = ready({n: way for n, way in ON_CPU.items() if compiled or "compile" not in n}, learner, batch, weights)
     steps = {**ways, "SAC": in_mode("eager")(learner(one_sample), batch, Weights(cql=0.0, bc=0.0))}
     with contextlib.ExitStack() as stack:
         others: list[JaxPeer] = []
@@ -186,6 +192,7 @@ def main() -> None:
         "--jax-python", metavar="PYTHON", default="jax-peers/bin/python", help="of their environment (%(default)s)"
     )
     arguments.add_argument("--cpu-time", action="store_true", help="images: in CPU seconds, on a computer that is busy")
+    arguments.add_argument("--eager", action="store_true", help="no compiled rows on the CPU: compiling takes a minute")
     arguments.add_argument("--rounds", type=int, default=20, help="turns that each takes (20)")
     flags = arguments.parse_args()
     if flags.rounds < 2:
@@ -202,9 +209,9 @@ def main() -> None:
     unit = ", images in CPU time" if flags.cpu_time else ""
     report = Report(f"learner, {torch.get_num_threads()} CPU threads{unit}")
     if flags.only in (None, "states"):
-        states(report, flags.rounds, flags.corl)
+        states(report, flags.rounds, flags.corl, not flags.eager)
     if flags.only in (None, "images"):
-        images(report, flags.rounds, folders, flags.jax_python, flags.cpu_time)
+        images(report, flags.rounds, folders, flags.jax_python, flags.cpu_time, not flags.eager)
     if flags.only in (None, "gpu"):
         if torch.cuda.is_available():
             gpu(report, flags.rounds, torch.device("cuda"))
