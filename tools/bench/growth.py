@@ -1,6 +1,6 @@
 """How costs grow: the exponent b of cost = a * size^b, for what users make larger.
 
-  python -m tools.bench.growth [--json FILE] [--rounds 5] [--only update|replay|robots|intake]
+  python -m tools.bench.growth [--json FILE] [--rounds 5] [--threads 1] [--only update|replay|robots|intake]
 
 update   an update of the learner on the CPU, eager, random shift included: image side, batch, critics, sampled actions
          (calql.cql_actions), two cameras, small CNN; critics and sampled actions from states, too
@@ -17,7 +17,6 @@ between 0 and 1 is mostly a fixed cost beside one that grows linearly. About fou
 from __future__ import annotations
 
 import functools
-import os
 import random
 import statistics
 import tempfile
@@ -174,10 +173,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--rounds", type=int, default=5, help="turns that each size takes (%(default)s)")
     arguments.add_argument("--only", choices=list(PARTS), help="one part instead of all")
+    arguments.add_argument("--threads", type=int, default=1, help="CPU threads of the learner (%(default)s)")
     flags = arguments.parse_args(argv)
     if flags.rounds < 1:
         arguments.error("--rounds: at least 1")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(flags.threads)
     report = Report("how costs grow")
     for name, part in PARTS.items():
         if flags.only in (None, name):
