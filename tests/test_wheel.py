@@ -33,7 +33,7 @@ def test_configs_suites_and_the_page_are_in_the_wheel(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"agent/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     data = [*(ROOT / "tools/learning/suites").glob("*.yaml"), *(ROOT / "tools/panel/page").iterdir()]
-    data += (ROOT / "envs/real/descriptions").iterdir()
+    data += [*(ROOT / "envs/real/descriptions").iterdir(), ROOT / "tools/learning/ant_policy.npz"]
     assert len(configs) > 20 and len(data) > 20
     assert not {*configs, *(str(path.relative_to(ROOT)) for path in data)} - inside
     assert not [name for name in inside if name.startswith(("tests", "configs", "docs", "build"))]

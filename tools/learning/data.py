@@ -89,7 +89,7 @@ def scripted(folder: Path, work: Path, task: Task, seed: int, means: Means) -> N
 
 def of_maze(folder: Path, work: Path, task: Task, seed: int, means: Means) -> None:
     words = [*config_words(task.configs), *task.maze, "--seed", seed, "--out", folder]
-    Process(work, "maze", "tools.learning.point_maze", *words).finish(means)
+    Process(work, "maze", "tools.learning.maze", *words).finish(means)
 
 
 def of_policy(source: Path, work: Path, task: Task, seed: int, means: Means) -> Path:

@@ -11,7 +11,7 @@
       rollouts: {configs: [configs/presets/bc.yaml], env_steps: 20000}   # and then so much by a policy trained on them
     maze:
       configs: [configs/tasks/point_maze_medium.yaml]
-      demonstrations: maze                    # by tools.learning.point_maze
+      demonstrations: maze                    # by tools.learning.maze
       maze: [--reach, "7"]                    # its flags, besides --config, --seed and --out
     pen:
       configs: [configs/tasks/adroit_pen.yaml]

@@ -9,7 +9,7 @@ import pytest
 from agent.data.episode_file import read_episodes
 from agent.env_record import EnvRecord
 from agent.spec import UserError
-from tools.learning import point_maze
+from tools.learning import maze
 
 ROWS = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1], [1, 1, 1, 1, 1]]
 
@@ -47,16 +47,16 @@ class PointMass(gymnasium.Env):
 @pytest.fixture
 def env(monkeypatch):
     made = PointMass()
-    monkeypatch.setattr(point_maze, "make_env", lambda name, options: made)
+    monkeypatch.setattr(maze, "make_env", lambda name, options: made)
     return made
 
 
 def collect(out, *flags):
-    return point_maze.main(["--env", "gym:CartPole-v1", "--out", str(out), "--steps", "400", *flags])
+    return maze.main(["--env", "gym:CartPole-v1", "--out", str(out), "--steps", "400", *flags])
 
 
 def test_a_shortest_path_goes_around_the_wall(env):
-    path = point_maze.Maze(env).path((3, 1), (1, 1))
+    path = maze.Maze(env).path((3, 1), (1, 1))
     assert path == [(3, 1), (3, 2), (3, 3), (2, 3), (1, 3), (1, 2), (1, 1)]
 
 
@@ -78,7 +78,7 @@ def test_no_episode_is_sent_further_than_its_reach(env, tmp_path):
     collect(tmp_path / "near", "--reach", "1", "--noise", "0")
     for episode in read_episodes([tmp_path / "near"]):
         places = episode.observations["observation"][:, :2]
-        assert np.linalg.norm(places[-1] - places[0]) < 1.0 + point_maze.ARRIVED_M
+        assert np.linalg.norm(places[-1] - places[0]) < 1.0 + maze.Point.ARRIVED_M
 
 
 def test_a_seed_gives_the_same_episodes_and_another_one_others(env, tmp_path):
@@ -107,13 +107,31 @@ def test_flags_that_cannot_be_meant_are_refused(env, tmp_path, flags):
 
 def test_an_environment_without_a_maze_is_refused(tmp_path):
     with pytest.raises(UserError, match="no maze"):
-        point_maze.main(["--env", "fake", "--out", str(tmp_path / "demos")])
+        maze.main(["--env", "fake", "--out", str(tmp_path / "demos")])
 
 
 def test_the_real_point_maze_is_walked(tmp_path):
     pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
     flags = ["--config", "configs/tasks/point_maze_medium.yaml", "--steps", "2000", "--out", str(tmp_path / "demos")]
-    assert point_maze.main(flags) == 0
+    assert maze.main(flags) == 0
     episodes = list(read_episodes([tmp_path / "demos"]))
     assert any(episode.succeeded for episode in episodes)
     assert EnvRecord.of_episode(episodes[0].meta).meaning.kind == "normalized"
+
+
+@pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")
+def test_the_real_ant_walks_upright_to_where_it_is_sent(tmp_path):
+    pytest.importorskip("gymnasium_robotics", reason="gymnasium-robotics is not installed")
+    flags = ["--config", "configs/tasks/antmaze.yaml", "--steps", "400", "--reach", "2", "--noise", "0.2"]
+    assert maze.main([*flags, "--out", str(tmp_path / "demos")]) == 0
+    for episode in read_episodes([tmp_path / "demos"]):
+        places, (x, y) = episode.observations["achieved_goal"], episode.observations["observation"][:, 2:4].T
+        assert len(episode) < 700 and np.linalg.norm(places[-1] - places[0]) > 1.5
+        assert (1 - 2 * (x**2 + y**2)).min() > 0  # of its back, upwards
+        assert episode.truncated[-1] != episode.succeeded and episode.actions.shape[1] == 8
+
+
+def test_a_body_that_no_controller_walks_is_refused(env, tmp_path):
+    env.observation_space = gymnasium.spaces.Dict({"observation": gymnasium.spaces.Box(-1, 1, (5,), np.float32)})
+    with pytest.raises(UserError, match="no controller for 5 numbers"):
+        collect(tmp_path / "demos")
