@@ -2,6 +2,7 @@
 
   python -m tools.bench.gpu --json gpu.json                 # started again with the same file, it goes on
   python -m tools.bench.gpu --json gpu.json --wsrl wsrl-robot --jax-python jax-peers/bin/python
+  python -m tools.bench.gpu --json gpu.json --demos demos/lift                  # learning curves, too
   python -m tools.bench.gpu --json cpu.json --device cpu --small
 
 limits    products in fp32, tf32 and bf16, and a copy: the roofline of the other rows
@@ -11,6 +12,8 @@ several   4 updates as one CUDA graph, per update: what launching one graph an u
 resnet18  its weights as torchvision makes them, and in channels_last memory
 first     the first convolution, forward and backward, with its three channels, and with a fourth one of zeros
 shift     the random shift of a batch's images
+curve     offline training in fp32 and in bf16 on the demonstrations of --demos, from one seed: losses and Q over the
+          updates; their checkpoints stay in a folder beside FILE (tools.bench.gpu_curve: their success rates)
 WSRL      its Cal-QL in JAX (tools.bench.jax_peers) on the same card, in an environment with a JAX for CUDA:
           "jax[cuda12]==0.4.35" instead of "jax[cpu]==0.4.35"
 
@@ -46,6 +49,7 @@ from agent.config import CalQLConfig, LearnerConfig, NetworkConfig
 from agent.data.replay_buffer import Batch
 from agent.files import written
 from agent.spec import Spec, UserError
+from tools.bench import gpu_curve
 from tools.bench.jax_peers import JaxPeer
 from tools.bench.random_data import random_batch
 from tools.bench.roofline import copy, kernel_seconds, matmul
@@ -211,6 +215,14 @@ def wsrl(folder: str | None, python: str) -> Row:
     return row
 
 
+def curve(kind: str, demos: str | None, folder: Path, updates: int) -> Row:
+    def row(report: Report, work: Work, known: Known) -> None:
+        network = work.network() if work.small else NetworkConfig()
+        gpu_curve.train(report, kind, demos, folder, updates, network, work.count, work.device)
+
+    return row
+
+
 def kept(path: Path, about: dict[str, Any]) -> dict[str, list[Figure]]:
     """Rows of an earlier start. Raises UserError for a file of another machine or size."""
     if not path.exists():
@@ -235,7 +247,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument(
         "--jax-python", metavar="PYTHON", default="jax-peers/bin/python", help="of its environment (%(default)s)"
     )
+    arguments.add_argument("--demos", metavar="FOLDER", help="demonstrations, for the learning curves")
+    arguments.add_argument("--curve-updates", type=int, default=6000, help="of each learning curve (%(default)s)")
     flags = arguments.parse_args(argv)
+    if flags.curve_updates < gpu_curve.POINTS:
+        arguments.error(f"--curve-updates: at least {gpu_curve.POINTS}")
     if not flags.json:
         arguments.error("--json FILE: rows are kept in it")
     if flags.device == "cuda" and not torch.cuda.is_available():
@@ -249,6 +265,9 @@ def main(argv: list[str] | None = None) -> None:
     names = [name for name in MODES if not (flags.small and "compile" in name)]
     planned: dict[str, Row] = {"limits": limits, **{f"mode {name}": mode(name) for name in names}}
     planned |= {"several": several, "resnet18": resnet18, "first": first_layer, "shift": random_shift}
+    folder = path.with_suffix(".curve")
+    for kind in gpu_curve.KINDS:
+        planned[f"curve {kind}"] = curve(kind, flags.demos, folder, flags.curve_updates)
     planned["WSRL"] = wsrl(flags.wsrl, flags.jax_python)
     rows = kept(path, about)
     for name, row in planned.items():
