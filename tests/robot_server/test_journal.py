@@ -1,5 +1,6 @@
 """The running episode on the robot's disk: what is damaged is not taken for a step."""
 
+import os
 import struct
 
 import pytest
@@ -54,6 +55,29 @@ def test_nothing_of_the_episode_before_is_read_from_a_file_that_is_written_again
     for written in range(0, 3 * record, 512):  # of what the second episode wrote so far
         path.write_bytes(now[:written] + before[written:])
         assert read(path) == FRAMES[:1:-1][: written // record]
+
+
+def test_wherever_a_journal_ends_its_whole_records_are_read(tmp_path):
+    """In the head, among the lengths, in the body."""
+    journal = Journal(tmp_path / "x.journal")
+    for frames in FRAMES[:2]:
+        journal.append(frames)
+    journal.close(remove=False)
+    data = journal.path.read_bytes()
+    record = len(data) // 2
+    for end in [*range(record + 50), len(data) - 1, len(data)]:
+        journal.path.write_bytes(data[:end])
+        assert read(journal.path) == FRAMES[: end // record], end
+
+
+def test_a_write_that_the_disk_cuts_short_is_an_error(tmp_path, monkeypatch):
+    writev, journal = os.writev, Journal(tmp_path / "x.journal")
+    journal.append(FRAMES[0])
+    monkeypatch.setattr("robot_server.journal.os.writev", lambda file, pieces: writev(file, [b"".join(pieces)[:-1]]))
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(FRAMES[1])
+    assert read(journal.path) == FRAMES[:1]
+    journal.close(remove=True)
 
 
 def test_spare_files_are_few_and_gone_at_the_end(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What the learner has not acknowledged outlives the robot server."""
 
 import dataclasses
+import errno
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from link_data import SPEC
 
 from agent.data.episode_file import episode_paths, read_episode, read_head, write_episode
 from agent.spec import Episode, UserError
+from agent.wire.messages import unpack
 from robot_server import outbox, spool
 
 
@@ -344,6 +346,81 @@ def test_robot_servers_leave_the_journals_of_the_living_alone(bench, episode_ste
     die(bench, link)
     assert bench.link("tcp://127.0.0.1:1", name="arm2").backlog == 0
     assert bench.link("tcp://127.0.0.1:1").backlog == 4
+
+
+def test_a_living_robot_server_keeps_the_journal_of_its_first_step(bench, episode_steps):
+    """Half an episode of one step is none: of a dead robot server it would be removed."""
+    steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
+    bench.play(link, steps[:1])
+    (path,) = bench.spool.glob("*.journal")
+    assert bench.link("tcp://127.0.0.1:1").backlog == 0
+    assert path.exists()
+    for transition in steps[1:4]:
+        link.send(transition)
+    die(bench, link)
+    assert bench.link("tcp://127.0.0.1:1").backlog == 3
+
+
+def test_a_journal_that_a_full_disk_ended_is_gone_and_its_episode_is_saved(bench, episode_steps, monkeypatch, caplog):
+    """No later step goes into the file, or into another that has its descriptor by now."""
+    steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
+    bench.play(link, steps[:3])
+    (path,) = bench.spool.glob("*.journal")
+    with monkeypatch.context() as full:
+        full.setattr("robot_server.journal.os.writev", lambda file, pieces: 0)
+        link.send(steps[3])
+    assert not path.exists() and caplog.text.count("no journal of the running episode") == 1
+    with (bench.spool / "other").open("w+b") as other:
+        for transition in steps[4:]:
+            link.send(transition)
+        assert other.read() == b""
+    assert caplog.text.count("no journal of the running episode") == 1
+    assert not list(bench.spool.glob("*.journal"))
+    link.save()
+    (kept,) = episode_paths([bench.spool])
+    assert bench.same(read_episode(kept), steps)
+
+
+def test_no_journal_begins_in_the_middle_of_an_episode(bench, episode_steps, monkeypatch, caplog):
+    def full(name):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    steps, link = episode_steps(6), bench.link("tcp://127.0.0.1:1")
+    with monkeypatch.context() as patched:
+        patched.setattr(link.outbox._journals, "open", full)
+        bench.play(link, steps[:2])
+    for transition in steps[2:5]:
+        link.send(transition)
+    assert not list(bench.spool.glob("*.journal")) and caplog.text.count("no journal of the running episode") == 1
+
+
+@pytest.mark.parametrize("asked", [[13], [5, 2, 19, 11, 8, 7, 16, 0], list(range(20))])
+def test_a_step_of_a_file_is_sent_as_it_was_from_memory_in_any_order(bench, episode_steps, asked):
+    """A learner may ask again from any step on, not only from the first of a chunk."""
+    link = bench.link("tcp://127.0.0.1:1")
+    bench.play(link, episode_steps(20))
+    (out,) = link.outbox.episodes.values()
+    from_memory = [out.message(step) for step in range(20)]
+    link.save()
+    out.release()
+    assert [out.message(step) for step in asked] == [from_memory[step] for step in asked]
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_what_a_run_shares_with_its_robot_goes_with_no_step(bench, episode_steps, released):
+    """The last step has the meta a second time, where a person's verdict is in it."""
+    steps, link = episode_steps(5), bench.link("tcp://127.0.0.1:1")
+    link.begin({"seed": 7, "run": "r", "secret": "s"})
+    for transition in steps[:4]:
+        link.send(transition)
+    link.cut(steps[4].observation, "success")
+    (out,) = link.outbox.episodes.values()
+    if released:
+        link.save()
+        out.release()
+    metas = [unpack(out.message(step)).fields["meta"] for step in range(4)]
+    assert metas[0]["seed"] == metas[3]["seed"] == 7 and metas[3]["marked"] == "success"
+    assert not any({"run", "secret"} & set(meta) for meta in metas)
 
 
 def test_many_kept_episodes_are_not_in_memory(bench, episode_steps, empty, monkeypatch):

@@ -1,5 +1,6 @@
 """What arrives is written by a thread: nothing is learnt from, and nothing acknowledged, before it is on the disk."""
 
+import dataclasses
 import errno
 import itertools
 import threading
@@ -36,15 +37,17 @@ class Disk:
 class Run:
     """An intake between a mailbox that hands out `arriving`, and a replay."""
 
-    def __init__(self, folder, spec):
+    def __init__(self, folder, spec, robot_gb=1.0):
         self.folder, self.arriving, self.acknowledged, self.logged = folder, [], [], []
         self.replay = Replay(spec, 1000, RewardConfig(), 0.9)
         self.store = Store(folder, self.use, lambda key: self.used.remove(key))
         self.used = []
-        mailbox = SimpleNamespace(drain=self.drain, acknowledge=self.acknowledge, over_share=set(), steps=0)
+        self.over_share, self.warned = set(), []
+        mailbox = SimpleNamespace(drain=self.drain, acknowledge=self.acknowledge, over_share=self.over_share, steps=0)
+        self.store.read_back()
         self.kinds = []  # of what was logged
         log = SimpleNamespace(write=self.log, say=lambda _: None)
-        self.intake = Intake(mailbox, self.store, log, 1.0, lambda line: None)
+        self.intake = Intake(mailbox, self.store, log, robot_gb, self.warned.append)
 
     def log(self, kind, *_, **fields):
         self.kinds.append(kind)
@@ -227,3 +230,29 @@ def test_robots_take_turns(run, disk, make_episode):
     run.intake.finish(0, 1)
     last = 2 * MAX_WRITING - 1
     assert {last - 1, last} <= {number for number, _ in run.acknowledged}
+
+
+def of_robot(episode, name):
+    return dataclasses.replace(episode, meta={**episode.meta, "robot": name})
+
+
+def test_a_robot_whose_files_have_its_share_of_the_disk_is_left_with_its_next_ones(spec, disk, make_episode, tmp_path):
+    """At the episode that goes beyond the share, for that robot alone, and people are told once."""
+    disk.let.set()
+    size = Run(tmp_path / "one", spec)
+    size.arriving = [of_robot(make_episode(4, seed=1), "arm")]
+    size.take_in(1)
+    assert not size.over_share and not size.warned
+    run = Run(tmp_path / "run", spec, robot_gb=2.5e-9 * size.store.bytes["arm"])
+    for number, expected in enumerate([set(), set(), {"arm"}, {"arm"}]):
+        run.arriving = [of_robot(make_episode(4, seed=1, number=number), "arm")]
+        run.take_in(number + 1)
+        assert run.over_share == expected
+    run.arriving = [of_robot(make_episode(4, seed=1, number=n), "other") for n in range(2)]
+    run.take_in(6)
+    assert run.over_share == {"arm"}
+    (line,) = run.warned
+    assert line.startswith("robot 'arm' has filled its ") and "(learner.robot_gb)" in line
+    resumed = Run(tmp_path / "run", spec, robot_gb=2.5e-9 * size.store.bytes["arm"])
+    assert resumed.over_share == {"arm"} and resumed.warned == [line]
+    assert not Run(tmp_path / "run", spec, robot_gb=1.0).over_share
