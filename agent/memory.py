@@ -1,8 +1,13 @@
-"""How much memory this process may still take: the machine's, or that of its control group (a container's limit)."""
+"""How much memory this process may still take: the machine's, or that of its control group (a container's limit).
+
+And that libc keeps what an update frees for the next one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +15,25 @@ PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 VERSION_2 = ("memory.max", "memory.current")
+
+MMAP_BYTES = 256 << 20  # a larger block gets pages of its own, and gives them back when it is freed
+TRIM_BYTES = 512 << 20  # so much that is free at the end of the heap is kept
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+
+
+def keep_freed() -> bool:
+    """Have libc keep freed blocks for this process: new pages for every activation are a sixth of an update's time.
+
+    Returns whether it does: glibc alone is told, and only where the environment says nothing about its malloc.
+    Measured in docs/measurements.md, "Learner".
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return False
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "gnu_get_libc_version") or not hasattr(libc, "mallopt"):
+        return False
+    settings = {M_MMAP_THRESHOLD: MMAP_BYTES, M_TRIM_THRESHOLD: TRIM_BYTES}
+    return all([libc.mallopt(name, value) for name, value in settings.items()])  # type: ignore[union-attr]
 
 
 def available_bytes() -> int:

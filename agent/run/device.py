@@ -7,13 +7,14 @@ import os
 import torch
 
 from agent.config import LearnerConfig
+from agent.memory import keep_freed
 from agent.spec import UserError
 
 THREADS = torch.get_num_threads()  # torch's choice
 
 
 def choose_device(config: LearnerConfig, process: int = 0, spare_core: bool = False) -> torch.device:
-    """The torch device that the config asks for. Raises UserError if it is not there; sets the threads and TF32.
+    """The torch device that the config asks for. Raises UserError if it is not there; sets threads, TF32 and malloc.
 
     process: number of this process on its machine; 'auto' and 'cuda' give each a GPU of its own. spare_core: unless
     the config or OMP_NUM_THREADS say how many threads, leave a core to another program: threads that share their core
@@ -33,4 +34,6 @@ def choose_device(config: LearnerConfig, process: int = 0, spare_core: bool = Fa
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what names no device is for this one: graphs, pinned memory, waiting
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    elif device.type == "cpu":
+        keep_freed()
     return device

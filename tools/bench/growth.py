@@ -30,6 +30,7 @@ import torch
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import CalQLConfig, NetworkConfig, RewardConfig
 from agent.data.replay_buffer import Replay
+from agent.memory import keep_freed
 from agent.spec import Spec
 from tools.bench import intake, link, replay_buffer
 from tools.bench.random_data import EPISODE_STEPS, episode, random_batch
@@ -178,6 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     if flags.rounds < 1:
         arguments.error("--rounds: at least 1")
     torch.set_num_threads(flags.threads)
+    keep_freed()  # as pretraining and learner do on a CPU
     report = Report("how costs grow")
     for name, part in PARTS.items():
         if flags.only in (None, name):

@@ -33,6 +33,7 @@ import yaml
 
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import CalQLConfig, NetworkConfig
+from agent.memory import keep_freed
 from agent.spec import Spec
 from tools.bench import peers
 from tools.bench.jax_peers import JaxPeer
@@ -206,6 +207,7 @@ def main() -> None:
             arguments.error(f"--threads {flags.threads}: this process may use {len(cores)} cores")
         os.sched_setaffinity(0, cores[: flags.threads])
     torch.set_num_threads(flags.threads)
+    keep_freed()  # as pretraining and learner do on a CPU
     unit = ", images in CPU time" if flags.cpu_time else ""
     report = Report(f"learner, {torch.get_num_threads()} CPU threads{unit}")
     if flags.only in (None, "states"):

@@ -12,7 +12,7 @@ Each robot is a process with a Link, this one has the Mailbox; TCP on this machi
 - weights, those of the default network: from `offer` to `newest_weights` of a robot that does nothing else, and of one
   that acts at 20 Hz and takes them for its next action.
 
-Before, the learner has one batch through its network: what glibc keeps of freed memory is as in any learner then.
+Before, the learner has one batch through its network: what glibc keeps of freed memory is as in any learner on a CPU.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import numpy as np
 import zmq
 
 from agent.mailbox.mailbox import Mailbox
+from agent.memory import keep_freed
 from agent.wire.messages import pack
 from tools.bench import link_agentlace
 from tools.bench.link_robot import ENV, EPISODE_STEPS, SPEC, Addresses, bare_socket, robot, wire_frames
@@ -234,6 +235,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=20.0, help="of each paced measurement (20)")
     arguments.add_argument("--agentlace", metavar="FOLDER", help="a clone of github.com/youliangtan/agentlace")
     flags = arguments.parse_args()
+    keep_freed()
     weights, most = default_weights(), max(flags.robots)
     try:
         learner = Learner(most, flags.agentlace, weights)
