@@ -373,7 +373,7 @@ def test_a_journal_that_a_full_disk_ended_is_gone_and_its_episode_is_saved(bench
     with (bench.spool / "other").open("w+b") as other:
         for transition in steps[4:]:
             link.send(transition)
-        assert other.read() == b""
+        assert (bench.spool / "other").stat().st_size == 0 and other.tell() == 0
     assert caplog.text.count("no journal of the running episode") == 1
     assert not list(bench.spool.glob("*.journal"))
     link.save()
