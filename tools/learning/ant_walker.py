@@ -1,7 +1,7 @@
 """What a walker in AntMaze sees and does: the same for all headings, so that a small network learns to walk fast.
 
 The ant has four equal legs. Everything is seen from its body, turned by the quarter that brings the waypoint to within
-45 degrees of the front; actions are turned back. And its left is like its right: see `mirrored`.
+45 degrees of the front; actions are turned back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 FEATURES, ACTIONS = 28, 8
-BODY = np.array([1, 1, -1, 1, 1, -1, 1, -1, 1, -1, 1, -1])  # signs in a mirror: height, up, speed, turning, towards
 ANKLES = np.array([1.0, -1, -1, 1])  # the joints' axes of the four legs, turned by quarters
 CONTROL = [3, 0, 1, 2]  # the legs in the order of the actuators
 
@@ -53,10 +52,3 @@ def action(seen: np.ndarray, quarter: np.ndarray) -> np.ndarray:
     legs = np.arange(len(seen))[:, None], (np.arange(4) - quarter[:, None]) % 4
     hips, ankles = seen[:, :4][legs], seen[:, 4:][legs] * ANKLES
     return np.stack([hips, ankles], 2)[:, CONTROL].reshape(len(seen), 8)
-
-
-def mirrored(rows: np.ndarray) -> np.ndarray:
-    """(N, 28) features, or (N, 8) actions of the policy, of an ant with left and right exchanged."""
-    body = BODY if rows.shape[1] == FEATURES else BODY[:0]
-    legs = rows[:, len(body) :].reshape(len(rows), -1, 2, 4)[..., ::-1] * np.array([[-1], [1]])
-    return np.concatenate([rows[:, : len(body)] * body, legs.reshape(len(rows), -1)], 1)

@@ -64,8 +64,6 @@ class Point:
 
 
 class Ant:
-    """A policy whose gait turns the body; mirrored it turns it back, so the heading stays near 0, as at the start."""
-
     ARRIVED_M, PASSED_M, TO_GOAL = 0.4, 1.4, True
 
     def __init__(self) -> None:
@@ -75,15 +73,9 @@ class Ant:
         return np.asarray(observation["achieved_goal"], np.float64)
 
     def action(self, observation: Observation, offset: np.ndarray) -> np.ndarray:
-        state = observation["observation"][None].astype(np.float64)
-        seen, quarter = ant_walker.features(state, offset[None])
-        w, x, y, z = state[0, 1:5]
-        if w * z + x * y < 0:  # it has turned to the right
-            action = ant_walker.mirrored(self._mean(ant_walker.mirrored(seen)[0])[None])
-        else:
-            action = self._mean(seen[0])[None]
-        actuators: np.ndarray = ant_walker.action(action, quarter)[0]
-        return actuators
+        seen, quarter = ant_walker.features(observation["observation"][None].astype(np.float64), offset[None])
+        action: np.ndarray = ant_walker.action(self._mean(seen[0])[None], quarter)[0]
+        return action
 
 
 WALKERS: dict[int, type[Point] | type[Ant]] = {4: Point, 27: Ant}  # numbers in "observation"

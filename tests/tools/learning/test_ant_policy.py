@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tools.learning.adroit_policy import read
-from tools.learning.ant_walker import ACTIONS, ANKLES, FEATURES, action, features, mirrored, turned
+from tools.learning.ant_walker import ACTIONS, ANKLES, FEATURES, action, features, turned
 
 mujoco = pytest.importorskip("mujoco")
 ant_policy = pytest.importorskip("tools.learning.ant_policy")
@@ -50,35 +50,6 @@ def test_an_ant_turned_by_a_quarter_with_its_legs_renamed_sees_and_does_the_same
     turned_seen, turned_place = after_some_steps()
     assert np.allclose(seen, turned_seen, atol=1e-6) and np.allclose(place, turned_place, atol=1e-6)
     assert np.linalg.norm(place[:2]) > 0.01
-
-
-def test_an_ant_in_a_mirror_sees_and_does_the_mirrored(ants):
-    random, data, offset = np.random.default_rng(1), ants.data[0], np.array([[1.0, 0.3]])
-    acted = random.uniform(-1, 1, (1, ACTIONS))
-    data.qpos[:7], data.qvel[:] = (0, 0, 0.6, 0.93, 0.1, -0.2, 0.28), random.normal(size=14)
-    data.qpos[3:7] /= np.linalg.norm(data.qpos[3:7])
-    before = data.qpos.copy(), data.qvel.copy()
-
-    def after_some_steps(acted):
-        seen = [ants.seen()]
-        for _ in range(6):
-            data.ctrl[:] = action(acted, seen[-1][1])[0]
-            mujoco.mj_step(ants.model, data, 5)
-            seen.append(ants.seen())
-        return np.concatenate([rows for rows, _ in seen]), data.qpos[:3].copy()
-
-    ants.waypoints[:] = 100 * offset
-    seen, place = after_some_steps(acted)
-    ants.waypoints[:] = 100 * offset * [1, -1]
-    data.qpos[:], data.qvel[:] = before
-    data.qpos[[1, 4, 6]] *= -1
-    data.qvel[[1, 3, 5]] *= -1
-    for joints in (data.qpos[7:], data.qvel[6:]):
-        legs = joints.reshape(4, 2) * np.stack([np.ones(4), ANKLES], 1)
-        joints[:] = (legs[::-1] * np.stack([-np.ones(4), ANKLES], 1)).ravel()
-    seen_in_mirror, place_in_mirror = after_some_steps(mirrored(acted))
-    assert np.allclose(mirrored(seen), seen_in_mirror, atol=1e-6)
-    assert np.allclose(place * [1, -1, 1], place_in_mirror, atol=1e-6) and abs(place[1]) > 0.01
 
 
 def test_what_an_ant_sees_is_ahead_of_it():
