@@ -48,6 +48,17 @@ class NetworkConfig:
         "the policy's log std; direct: the actor's output; scaled: multiplier x output + offset, learnt from 1 and -1",
     )
 
+    policy: Literal["gaussian", "flow"] = option(
+        "gaussian", "gaussian: its mean is improved by Q; flow: clones the data, and acts by the best of its samples"
+    )
+    chunk: int = option(1, "flow: actions that the policy decides on at once, and critics value together", low=1)
+    candidates: int = option(8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1)
+    flow_steps: int = option(5, "flow: Euler steps from noise to actions", low=1)
+
+    def action_size(self, action_dim: int) -> int:
+        """Length of what policy and critics call an action."""
+        return self.chunk * action_dim
+
     def from_checkpoint(self) -> NetworkConfig:
         """The same networks with their weights from a checkpoint, which names no other file to read."""
         return dataclasses.replace(self, encoder_weights="")
@@ -229,6 +240,11 @@ class RunConfig:
             raise UserError(f"calql.cql_clip_low is {calql.cql_clip_low}, above cql_clip_high {calql.cql_clip_high}")
         if calql.target_subset > network.critics:
             raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
+        if network.policy == "flow" and (calql.importance_sampling or calql.entropy_backup):
+            field = "importance_sampling" if calql.importance_sampling else "entropy_backup"
+            raise UserError(f"calql.{field} needs densities, and network.policy flow has none: set it to false")
+        if network.policy != "flow" and network.chunk > 1:
+            raise UserError(f"network.chunk is {network.chunk}; more than one action at once needs network.policy flow")
         if -1 < online.offline_share < 0:
             raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")
         return config

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from agent.chunks import Chunks
 from agent.spec import Observation, Transition, UserError, plural
 from agent.verdict import outcome
 from envs.base import RESET_TASK, names_of_numbers, paced_env, state_names
@@ -126,6 +127,7 @@ class Running:
         control: Control | None,
     ) -> None:
         self.env, self.policy, self.link, self.clock, self.control = env, policy, link, clock, control
+        self.chunks = Chunks(policy)
         self.deterministic, self.stop = deterministic, stop
         self.arm = paced_env(env)
         self.stepper = Stepper(env, link.spec)
@@ -133,6 +135,7 @@ class Running:
         self.prompt, self.pauses = Prompt(link, control, stop), Pauses(link, control, stop)
         self.paused_s = 0.0
         self.number = self.by_hand = 0
+        self.version = link.version  # of the policy that made the newest action
         self.over = self.cut = False
         self.moved = False  # a person moved the arm in the last step
         self.ending = ""
@@ -174,6 +177,7 @@ class Running:
         self.ending = next((event for event in command.events if event in ENDINGS), "")
         paused = control.hold_reason and not self.ending and not (self.moved and command.enabled)
         if paused:
+            self.chunks.forget()
             if self.arm:
                 self.arm.hold()
             self.paused_s += pause(control, self.link, self.clock, self.stop)
@@ -196,12 +200,15 @@ class Running:
 
     def _action(self, command: Command | None) -> np.ndarray:
         """The policy's, or that of a person who drives."""
-        answer = self.policy.act(self.observation, self.deterministic)
+        if self.chunks.used_up:
+            self.version = self.link.version
+        answer = self.chunks.act(self.observation, self.deterministic)
         action: np.ndarray = np.clip(answer, -1, 1).astype(np.float32)
         if not np.isfinite(action).all():  # an arm must never be sent it
             raise UserError(f"the policy (version {self.link.version}) returned {action}: stopped before moving")
         self.moved = False
         if command and command.enabled:
+            self.chunks.forget()
             self.moved = command.moves  # then the next step holds it
             return action_of(command, self.env)
         if not self.clock.hz:
@@ -217,7 +224,7 @@ class Running:
             dataclasses.replace(
                 made,
                 truncated=made.truncated or self.cut,
-                policy_version=link.version,
+                policy_version=self.version,
                 intervention=driven or made.intervention,
                 final_observation=made.final_observation if self.over else None,
             )

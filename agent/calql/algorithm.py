@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from agent.calql.adam import Adam
-from agent.calql.critics import Critics
 from agent.calql.gradient_clipping import clip
 from agent.calql.losses import conservative_difference, lagrange_loss, multiplier, td_loss, td_target
 from agent.config import CalQLConfig, NetworkConfig
+from agent.critics import Critics
 from agent.data.replay_buffer import Batch
 from agent.networks import TanhNormal
 from agent.policy import Policy
@@ -55,12 +55,16 @@ class CalQL:
     ) -> None:
         torch.manual_seed(seed)  # initial parameters
         self.config, self.device = config, device
-        self.action_dim = spec.action_dim
-        self.policy = Policy(spec, network).to(device)
+        self.action_dim = network.action_size(spec.action_dim)  # a chunk of actions is one action here
+        self.policy = Policy(spec, network, with_critics=False).to(device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False)  # what acts
         self.updates = 0
-        self.critics = Critics(self.policy.encoder.dim, spec.action_dim, network).to(device)
+        self.critics = Critics(self.policy.encoder.dim, self.action_dim, network).to(device)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.flows = network.policy == "flow"
+        if self.flows:
+            self.average.critics = copy.deepcopy(self.targets)
+        self.candidates = max(self.policy.candidates, config.cql_actions if config.max_target_backup else 1)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
         self.log_multiplier = nn.Parameter(torch.tensor(1.0, device=device))  # lambda
         self.target_entropy = config.target_entropy * spec.action_dim
@@ -144,7 +148,10 @@ class CalQL:
         self.updates += 1
         rate = max(1 - self.config.policy_average, 1 / self.updates)  # a plain mean at first: it forgets its beginning
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
+            own: list[Tensor] = [*self.average.encoder.parameters(), *self.average.actor.parameters()]
+            torch._foreach_lerp_(own, list(self.policy.parameters()), rate)
+            if self.average.critics is not None:
+                torch._foreach_copy_(list(self.average.critics.parameters()), list(self.targets.parameters()))
 
     def check_alive(self) -> None:
         """Raise UserError when learning has diverged: nothing that comes after would be worth keeping."""
@@ -156,13 +163,13 @@ class CalQL:
     def draw(self, batch: int, conservative: bool, update_actor: bool) -> Noise:
         """Every random number of one update: standard normals for policy samples, uniform actions, target members."""
         rank, ranks = self.shard
-        n, count = self.config.cql_actions, self.config.cql_actions if self.config.max_target_backup else 1
+        n = self.config.cql_actions
         options: Any = {"generator": self.generator, "device": self.device}
 
         def mine(draw: Callable[..., Tensor], samples: int) -> Tensor:  # all processes draw alike, and take their part
             return draw((batch * ranks, samples, self.action_dim), **options)[rank::ranks]
 
-        noise = {"target": mine(torch.randn, count)}
+        noise = {"target": mine(torch.randn, self.candidates)}
         members = len(self.targets.weights[0])
         if 0 < self.config.target_subset < members:
             noise["members"] = torch.rand(members, **options).argsort()[: self.config.target_subset]
@@ -171,6 +178,8 @@ class CalQL:
             noise["uniform"] = mine(torch.rand, n) * 2 - 1
         if update_actor:
             noise["actor"] = mine(torch.randn, 1)
+            if self.flows:
+                noise["time"] = mine(torch.rand, 1)
         return noise
 
     def _losses(self, batch: Batch, noise: Noise, weights: Weights, update_actor: bool) -> Losses:
@@ -242,21 +251,30 @@ class CalQL:
         return td_target(q_next, batch.rewards, batch.terminated, self.config.gamma)
 
     def actor_loss(self, features: Tensor, batch: Batch, weights: Weights, noise: Noise) -> Losses:
-        """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; detached features."""
+        """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; detached features.
+
+        A flow has the cloning term alone: what acts is the best of its samples.
+        """
         policy = self.policy.actor(features)
+        if self.flows:
+            cloning = policy.matching_loss(batch.actions, noise["actor"][:, 0], noise["time"][:, 0, :1])  # (B,)
+            cloning = self.cloned(cloning, batch)
+            return {"actor": weights.bc * cloning}, {"bc_loss": cloning}
         actions, log_prob = policy.sample(noise["actor"])  # (B, 1, A), (B, 1)
         q = self.critics(features, actions, frozen=True)  # (E, B, 1)
         q = q.amin(0) if self.config.actor_q == "min" else q.mean(0)
         alpha = self.log_alpha.exp()
         loss = (alpha.detach() * log_prob - q).mean()
-        cloning = (policy.mode - batch.actions).square().sum(-1)  # (B,)
-        if self.config.bc_filter == "success":
-            cloning = cloning * batch.succeeded
+        cloning = self.cloned((policy.mode - batch.actions).square().sum(-1), batch)
         losses = {
-            "actor": loss + weights.bc * cloning.mean(),
+            "actor": loss + weights.bc * cloning,
             "temperature": -self.log_alpha * (log_prob.detach().mean() + self.target_entropy),
         }
-        return losses, {"actor_loss": loss, "bc_loss": cloning.mean(), "entropy": -log_prob.mean(), "alpha": alpha}
+        return losses, {"actor_loss": loss, "bc_loss": cloning, "entropy": -log_prob.mean(), "alpha": alpha}
+
+    def cloned(self, losses: Tensor, batch: Batch) -> Tensor:
+        """The mean of these (B,) of each step, of the episodes that are cloned."""
+        return (losses * batch.succeeded if self.config.bc_filter == "success" else losses).mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, the random state included."""

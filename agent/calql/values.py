@@ -32,7 +32,8 @@ def episode_values(
         low, high = int(picked.min()), int(picked.max()) + 1
         rows = {key: np.asarray(values[low:high])[picked - low] for key, values in episode.observations.items()}
         seen = {key: torch.from_numpy(values).to(agent.device) for key, values in rows.items()}
-        recorded = torch.from_numpy(episode.actions[picked]).to(agent.device)
+        chunks = np.minimum(picked[:, None] + np.arange(agent.policy.chunk), len(episode) - 1)  # (B, chunk)
+        recorded = torch.from_numpy(episode.actions[chunks].reshape(len(picked), -1)).to(agent.device)
         both = torch.stack([recorded, agent.average(seen).mode], 1)  # (B, 2, A)
         parts.append(agent.critics(agent.policy.encoder(seen), both).mean(0).cpu().numpy())  # (B, 2)
     values = np.concatenate(parts)

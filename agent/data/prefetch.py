@@ -97,9 +97,9 @@ class Prefetch:
         """Draw a batch, and start its copy to the device."""
         contents, generators = self._contents(), self._states()
         if len(self._slots) < 2:
-            spec = next(iter(self.replays.values())).spec
+            replay = next(iter(self.replays.values()))
             pinned = self._stream is not None
-            self._slots.append(_Slot(Batch.empty(spec, self._size, torch.device("cpu"), pinned)))
+            self._slots.append(_Slot(Batch.empty(replay.spec, self._size, torch.device("cpu"), pinned, replay.chunk)))
         else:
             self._slots.reverse()
         slot = self._slots[-1]

@@ -28,7 +28,10 @@ PER_STEP = ("actions", "rewards", "terminated", "returns", "succeeded")  # colum
 
 @dataclass
 class Batch:
-    """B transitions: images uint8 (B, H, W, 3), states (B, D), actions (B, A), everything else float32 (B,)."""
+    """B transitions: images uint8 (B, H, W, 3), states (B, D), actions (B, A), everything else float32 (B,).
+
+    With chunks of h actions one is (B, h A): see Replay.
+    """
 
     observations: dict[str, Tensor]
     next_observations: dict[str, Tensor]
@@ -39,7 +42,7 @@ class Batch:
     succeeded: Tensor  # 1 where the transition's episode succeeded
 
     @staticmethod
-    def empty(spec: Spec, count: int, device: torch.device, pinned: bool = False) -> Batch:
+    def empty(spec: Spec, count: int, device: torch.device, pinned: bool = False, chunk: int = 1) -> Batch:
         """Room for `count` transitions. pinned: in host memory that a GPU copies from on its own."""
 
         def room(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -50,7 +53,9 @@ class Batch:
                 key: room(spec.shape(key), torch.uint8 if key in spec.cameras else torch.float32) for key in spec.keys
             }
 
-        return Batch(observations(), observations(), room((spec.action_dim,)), *(room(()) for _ in PER_STEP[1:]))
+        return Batch(
+            observations(), observations(), room((chunk * spec.action_dim,)), *(room(()) for _ in PER_STEP[1:])
+        )
 
     def tensors(self) -> list[Tensor]:
         return [t for value in vars(self).values() for t in (value.values() if isinstance(value, dict) else [value])]
@@ -89,12 +94,16 @@ class Replay:
         gamma: float,
         seed: int = 0,
         storage: Storage = HOST,
+        chunk: int = 1,
     ) -> None:
+        self.chunk = chunk
         self.spec, self.capacity, self.reward, self.gamma = spec, capacity, reward, gamma
         columns = {f"obs/{key}": (spec.shape(key), spec.dtype(key)) for key in spec.keys}
         columns["actions"] = ((spec.action_dim,), np.dtype(np.float32))
         for name in PER_STEP[1:]:
             columns[name] = ((), np.dtype(np.float32))
+        if chunk > 1:
+            columns["left"] = ((), np.dtype(np.int64))  # steps to the end of the episode, from 1 on
         self.columns = {name: storage.column(capacity, *kind) for name, kind in columns.items()}
         self.device = storage.place  # that batches are on
         self._episodes: deque[tuple[int, int, int]] = deque()  # (first row, steps, ticket), oldest first
@@ -161,6 +170,8 @@ class Replay:
             "returns": returns,
             "succeeded": np.full(steps, episode.succeeded, np.float32),
         }
+        if self.chunk > 1:
+            per_step["left"] = np.arange(steps, 0, -1)
         for name, value in per_step.items():
             self.columns[name].rows[first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
         low, high = self.reward_range
@@ -197,18 +208,41 @@ class Replay:
         """
         rank, ranks = shard
         picks = torch.randint(len(self), (count,), generator=self.generator)[rank::ranks]
-        out = out or Batch.empty(self.spec, len(picks), self.device)
+        out = out or Batch.empty(self.spec, len(picks), self.device, chunk=self.chunk)
         rows = self.index[picks].to(self.device, non_blocking=True)
 
         def gather(name: str, rows: Tensor, into: Tensor) -> None:
             torch.index_select(self.columns[name].rows, 0, rows, out=into[start : start + len(rows)])
 
+        following = rows + 1
+        for name in PER_STEP[self.chunk > 1 :]:
+            gather(name, rows, vars(out)[name])
+        if self.chunk > 1:
+            following = self._chunk(rows, out.map(lambda tensor: tensor[start : start + len(rows)]))
         for key in self.spec.keys:
             gather(f"obs/{key}", rows, out.observations[key])
-            gather(f"obs/{key}", rows + 1, out.next_observations[key])
-        for name in PER_STEP:
-            gather(name, rows, vars(out)[name])
+            gather(f"obs/{key}", following, out.next_observations[key])
         return out
+
+    def _chunk(self, rows: Tensor, out: Batch) -> Tensor:
+        """Put the steps from `rows` (B,) on, `chunk` of them or those that the episode has left, into `out` as one.
+
+        With k steps its reward is their discounted sum, and `terminated` is 1 - gamma^(k-1) (1 - d), so that
+        gamma (1 - terminated) discounts the value after them. An episode's last action fills its last chunks up.
+        Returns the rows that follow (B,).
+        """
+        left = self.columns["left"].rows.index_select(0, rows)
+        steps = left.clamp(max=self.chunk)  # (B,)
+        count = torch.arange(self.chunk, device=rows.device)
+        inside = torch.minimum(count, steps[:, None] - 1)  # (B, chunk)
+        each = (rows[:, None] + inside).flatten()
+        out.actions.copy_(self.columns["actions"].rows.index_select(0, each).view(len(rows), -1))
+        discounts = (self.gamma**count) * (count < steps[:, None])
+        rewards = self.columns["rewards"].rows.index_select(0, each).view(len(rows), -1)
+        out.rewards.copy_((rewards * discounts).sum(-1))
+        last = self.columns["terminated"].rows.index_select(0, rows + steps - 1)
+        out.terminated.copy_(1 - self.gamma ** (steps - 1) * (1 - last))
+        return rows + steps
 
     def _of_steps(self, name: str) -> Tensor:
         return self.columns[name].rows.index_select(0, self.index.to(self.device))
@@ -247,7 +281,7 @@ def sample_mixed(
     from_offline = from_offline if sizes[0] else 0
     either = offline if offline is not None else online
     assert either is not None
-    out = out or Batch.empty(either.spec, batch // ranks, either.device)
+    out = out or Batch.empty(either.spec, batch // ranks, either.device, chunk=either.chunk)
     if from_offline and offline is not None:
         offline.sample(from_offline, out, 0, shard)
     if batch - from_offline and online is not None:

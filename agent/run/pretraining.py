@@ -37,7 +37,9 @@ class Pretraining:
         learner, calql = config.learner, config.calql
         self.device = choose_device(learner)
         storage = Storage(learner.storage, folder, self.device)
-        self.replay, episodes = load_demonstrations(config.offline, config.reward, calql.gamma, learner.seed, storage)
+        self.replay, episodes = load_demonstrations(
+            config.offline, config.reward, calql.gamma, learner.seed, storage, chunk=config.network.chunk
+        )
         self.env, self.episodes = environment(episodes), len(episodes)
         self.successes = sum(episode.succeeded for episode in episodes)
         self.states = self.replay.state_statistics()

@@ -46,7 +46,7 @@ class Trainer:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
             room = self.online.capacity_steps if self.online.interventions_offline else 0
             self.offline, episodes = load_demonstrations(
-                config.offline, config.reward, gamma, seed, storage, room, stored_bytes
+                config.offline, config.reward, gamma, seed, storage, room, stored_bytes, config.network.chunk
             )
             if differences := start.spec.differences(self.offline.spec):
                 raise UserError(f"the checkpoint and {config.offline.data[0]} differ: {'; '.join(differences)}")
@@ -56,7 +56,9 @@ class Trainer:
         start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)
         accelerate(self.agent, config.learner)
-        self.replay = Replay(start.spec, self.online.capacity_steps, config.reward, gamma, seed + 1, storage)
+        self.replay = Replay(
+            start.spec, self.online.capacity_steps, config.reward, gamma, seed + 1, storage, config.network.chunk
+        )
         self._tickets: dict[EpisodeKey, list[tuple[Replay, int]]] = {}  # of each episode, where it is
         if self.offline is None:
             check_room(stored_bytes, storage, f"{folder}/episodes")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from agent.calql.algorithm import CalQL
-from agent.calql.critics import Critics
 from agent.config import CalQLConfig, NetworkConfig
+from agent.critics import Critics
 from agent.data.replay_buffer import Batch
 from agent.spec import Episode, Spec
 

@@ -15,8 +15,8 @@ import torchvision
 from torch import nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from agent.calql.critics import Critics
 from agent.config import NetworkConfig
+from agent.critics import Critics
 from agent.networks import Actor, Encoder, ImageEncoder, SpatialSoftmax, TanhNormal
 from agent.spec import Spec, UserError
 

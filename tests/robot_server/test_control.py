@@ -470,7 +470,7 @@ def acting(bench, control, tiny_env, tiny_policy, empty):
         bench.turn(lambda: empty(link))
         return summary, bench.episodes[-1] if bench.episodes else None
 
-    act.link = link
+    act.link, act.mailbox = link, mailbox
     return act
 
 
@@ -480,6 +480,48 @@ def test_a_persons_steps_are_the_executed_ones_and_flagged(acting, control, oper
     assert episode.interventions.tolist() == [False, True, True, False, False] and summary.by_hand == 2
     np.testing.assert_array_equal(episode.actions[:3], np.float32([[0.1, 0.1], [-1, 0.5], [-1, 0.5]]))
     assert episode.succeeded and "2 by hand" in str(summary) and not control.running
+
+
+def give_chunks(policy):
+    """Let it decide on three actions at once: its weight, and the number in the chunk."""
+    policy.act_chunk = lambda observation, deterministic=False: np.float32(
+        [[policy.weight, 0.1 * number] for number in range(3)]
+    )
+
+
+def test_a_chunk_is_carried_out_when_weights_arrive(acting, bench, tiny_policy):
+    """And each step has the version of the weights that decided on it."""
+    give_chunks(tiny_policy)
+
+    def newer():
+        acting.mailbox.offer(2, {"w": np.array(0.5, np.float32)})
+        bench.turn(lambda: acting.link.weights.received == 2)
+
+    _, episode = acting({0: newer})
+    np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [0.1, 0.1], [0.1, 0.2], [0.5, 0], [0.5, 0.1]]))
+    assert episode.policy_versions.tolist() == [1, 1, 1, 2, 2]
+
+
+def test_a_person_who_drives_ends_a_chunk(acting, control, operator, tiny_policy):
+    give_chunks(tiny_policy)
+    person = operator()
+    _, episode = acting({0: lambda: drive(control, person, LEFT), 1: lambda: drive(control, person, Command())})
+    np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [-1, 0.5], [0.1, 0], [0.1, 0.1], [0.1, 0.2]]))
+    assert episode.interventions.tolist() == [False, True, False, False, False]
+
+
+def test_a_pause_ends_a_chunk(acting, control, operator, tiny_policy, monkeypatch):
+    give_chunks(tiny_policy)
+    person, wait = operator(), control.wait
+
+    def later(timeout_s):
+        wait(timeout_s)
+        person.socket.send(lifting(control, "resume"))
+
+    monkeypatch.setattr(control, "wait", later)
+    once = [lambda: person.socket.send(question("event", event="pause")) or time.sleep(0.2)]
+    _, episode = acting({1: lambda: once and once.pop()()})
+    np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [0.1, 0.1], [0.1, 0], [0.1, 0.1], [0.1, 0.2]]))
 
 
 def test_a_person_drives_a_simulation_in_real_time(acting, control, operator, monkeypatch):

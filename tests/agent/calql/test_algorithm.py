@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from agent.calql.algorithm import CalQL, Weights
-from agent.calql.critics import Critics
 from agent.calql.losses import (
     calibrated,
     conservative_difference,
@@ -27,6 +26,7 @@ from agent.calql.losses import (
     td_target,
 )
 from agent.config import CalQLConfig, NetworkConfig, RewardConfig
+from agent.critics import Critics
 from agent.data.replay_buffer import Batch, Replay
 from agent.networks import TanhNormal
 from agent.spec import Spec, UserError

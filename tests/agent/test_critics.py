@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent.calql import critics as module
-from agent.calql.critic import EPSILON, Critic, grouped
+from agent import critics as module
+from agent.critic import EPSILON, Critic, grouped
 
 
 def gradients(critics, loss, members=None, frozen=False):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agent.calql.critic import EPSILON, Critic
 from agent.config import NetworkConfig
+from agent.critic import EPSILON, Critic
 from agent.networks import initialise
 
 

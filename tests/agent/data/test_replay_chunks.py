@@ -1,0 +1,69 @@
+"""Replay with chunks: each sample against the episode's own steps, counted out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agent.config import RewardConfig
+from agent.data.replay_buffer import Replay, sample_mixed
+from agent.data.returns import rewards_and_returns
+
+GAMMA, CHUNK = 0.9, 4
+DENSE = RewardConfig(scale=2.0, bias=-0.5, sparse=False)
+
+
+def find(batch, number, episodes, spec):
+    """(episode, step) whose observation is that of sample `number`: random numbers that do not repeat."""
+    seen = batch.observations["pos"][number].numpy()
+    for episode in episodes:
+        for step in range(len(episode)):
+            if np.array_equal(episode.observations["pos"][step], seen):
+                return episode, step
+    raise AssertionError
+
+
+@pytest.mark.parametrize("capacity", [200, 30], ids=["roomy", "ring wraps"])
+def test_a_chunk_is_the_steps_that_follow(spec, make_episode, capacity):
+    episodes = [make_episode(3 + k % 7, seed=k, success=k % 2 == 0) for k in range(12)]
+    replay = Replay(spec, capacity, DENSE, GAMMA, seed=1, chunk=CHUNK)
+    for episode in episodes:
+        replay.add(episode)
+    batch, found = replay.sample(400), set()
+    assert batch.actions.shape == (400, CHUNK * spec.action_dim)
+    for number in range(400):
+        episode, step = find(batch, number, episodes, spec)
+        steps = min(CHUNK, len(episode) - step)
+        rewards, returns = rewards_and_returns(episode, DENSE, GAMMA)
+        wanted = [episode.actions[min(step + k, len(episode) - 1)] for k in range(CHUNK)]
+        np.testing.assert_array_equal(batch.actions[number], np.concatenate(wanted))
+        reward = sum(GAMMA**k * rewards[step + k] for k in range(steps))
+        assert batch.rewards[number] == pytest.approx(reward, rel=1e-5)
+        ended = episode.terminated[step + steps - 1]
+        discount = GAMMA * (1 - float(batch.terminated[number]))  # of the value after the chunk
+        assert discount == pytest.approx(0 if ended else GAMMA**steps, abs=1e-6)
+        assert batch.returns[number] == returns[step] and batch.succeeded[number] == episode.succeeded
+        for key, images in episode.observations.items():
+            np.testing.assert_array_equal(batch.next_observations[key][number], images[step + steps])
+        found.add((ended, steps))
+    assert {steps for _, steps in found} == {1, 2, 3, 4} and {ended for ended, _ in found} == {True, False}
+
+
+def test_both_sides_of_a_mixed_batch_have_chunks(spec, make_episode):
+    sides = [Replay(spec, 60, RewardConfig(), GAMMA, seed, chunk=CHUNK) for seed in (1, 2)]
+    for side, replay in enumerate(sides):
+        episode = make_episode(9, seed=side, success=True)
+        episode.actions[:] = side / 2
+        replay.add(episode)
+    batch = sample_mixed(*sides, 10, 0.5)
+    assert batch.actions.shape == (10, CHUNK * spec.action_dim)
+    assert (batch.actions[:5] == 0).all() and (batch.actions[5:] == 0.5).all()
+
+
+def test_chunks_of_one_are_steps(spec, make_episode):
+    plain, chunks = Replay(spec, 60, RewardConfig(), GAMMA, 3), Replay(spec, 60, RewardConfig(), GAMMA, 3, chunk=1)
+    for replay in (plain, chunks):
+        replay.add(make_episode(9, success=True))
+    for own, other in zip(plain.sample(50).tensors(), chunks.sample(50).tensors(), strict=True):
+        assert torch.equal(own, other)
