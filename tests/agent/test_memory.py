@@ -16,7 +16,8 @@ from agent.run.device import choose_device
 on_glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="of glibc alone"
 )
-# Prints pages that 10 blocks of 40 MB cost, one after the other, each written and freed.
+# Prints pages that 20 blocks of 40 MB cost, one after the other, each written and freed, when as many have been before:
+# something small that comes to lie behind a block keeps the next one from its place, and now and then there is such.
 PAGES = """
 import resource, sys
 import torch
@@ -24,9 +25,10 @@ from agent.config import LearnerConfig
 from agent.run.device import choose_device
 if sys.argv[1] == "learner":
     choose_device(LearnerConfig(device="cpu"))
-torch.empty(10_000_000).fill_(1)
+for _ in range(20):
+    torch.empty(10_000_000).fill_(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(20):
     torch.empty(10_000_000).fill_(1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -43,13 +45,13 @@ def pages(of, **environ):
 def test_a_learner_on_the_cpu_keeps_the_pages_of_what_it_freed(monkeypatch):
     for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
         monkeypatch.delenv(name)
-    assert pages("plain") > 5 * PAGES_OF_ONE
-    assert pages("learner") < 2 * PAGES_OF_ONE
+    assert pages("plain") > 15 * PAGES_OF_ONE
+    assert pages("learner") < 5 * PAGES_OF_ONE
 
 
 @on_glibc
 def test_what_the_environment_says_about_malloc_holds():
-    assert pages("learner", MALLOC_MMAP_THRESHOLD_="1000000") > 5 * PAGES_OF_ONE
+    assert pages("learner", MALLOC_MMAP_THRESHOLD_="1000000") > 15 * PAGES_OF_ONE
 
 
 @pytest.mark.parametrize("libc", ["another", "none"])
