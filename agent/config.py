@@ -51,9 +51,13 @@ class NetworkConfig:
     policy: Literal["gaussian", "flow"] = option(
         "gaussian", "gaussian: its mean is improved by Q; flow: clones the data, and acts by the best of its samples"
     )
-    chunk: int = option(1, "flow: actions that the policy decides on at once, and critics value together", low=1)
-    candidates: int = option(8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1)
-    flow_steps: int = option(5, "flow: Euler steps from noise to actions", low=1)
+    chunk: int = option(
+        1, "flow: actions that the policy decides on at once, and critics value together", low=1, high=1000
+    )
+    candidates: int = option(
+        8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1, high=1000
+    )
+    flow_steps: int = option(5, "flow: Euler steps from noise to actions", low=1, high=1000)
 
     def action_size(self, action_dim: int) -> int:
         """Length of what policy and critics call an action."""

@@ -133,6 +133,7 @@ class Running:
         self.stepper = Stepper(env, link.spec)
         self.real_time = Clock(0 if clock.hz else natural_hz(env))  # a person cannot drive faster than that
         self.prompt, self.pauses = Prompt(link, control, stop), Pauses(link, control, stop)
+        self.holds = Pauses(link, control)  # within steps
         self.paused_s = 0.0
         self.number = self.by_hand = 0
         self.version = link.version  # of the policy that made the newest action
@@ -151,7 +152,7 @@ class Running:
             self.arm.paused, self.arm.ask = self.pauses, self.prompt
         self.observation = self.stepper.reset(seed, options)
         if self.arm:
-            self.arm.paused = Pauses(link, control)
+            self.arm.paused = self.holds
         asked = {"prompted_s": round(self.prompt.waited_s, 1)} if self.prompt.count else {}
         names = state_names(self.env)
         known: dict[str, Any] = {"state_names": names} if names and len(json.dumps(names)) <= MAX_NAMES_BYTES else {}
@@ -190,8 +191,11 @@ class Running:
     def step(self, command: Command | None) -> None:
         """Act, hand the step to the link, and wait for the next one's time."""
         driven = command is not None and command.enabled
-        action = self._action(command)
-        self._record(self.stepper.step(action), driven)
+        action, held_s = self._action(command), self.holds.held_s
+        made = self.stepper.step(action)
+        if made.intervention or self.holds.held_s > held_s:  # a person at the arm, or a hold within the step
+            self.chunks.forget()
+        self._record(made, driven)
         self.link.pump()
         if not self.arm:
             self.clock.wait(self.link.wait)
@@ -257,7 +261,7 @@ class Running:
     def person_s(self) -> float:
         """Seconds that a person drove, or that it waited for one."""
         driven_s = self.by_hand / (self.clock.hz or self.real_time.hz)
-        return self.prompt.waited_s + self.pauses.held_s + self.paused_s + driven_s
+        return self.prompt.waited_s + self.pauses.held_s + self.holds.held_s + self.paused_s + driven_s
 
     def summary(self) -> Summary:
         """With the person's verdict applied."""

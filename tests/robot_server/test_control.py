@@ -524,6 +524,35 @@ def test_a_pause_ends_a_chunk(acting, control, operator, tiny_policy, monkeypatc
     np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [0.1, 0.1], [0.1, 0], [0.1, 0.1], [0.1, 0.2]]))
 
 
+def test_what_acts_within_a_step_ends_a_chunk(acting, tiny_env, tiny_policy):
+    """A person at the arm itself, as the environment says."""
+    give_chunks(tiny_policy)
+
+    def intervene(step):
+        tiny_env.info = {"intervention": step == 1}
+
+    _, episode = acting({step: lambda step=step: intervene(step) for step in range(5)})
+    np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [0.1, 0.1], [0.1, 0], [0.1, 0.1], [0.1, 0.2]]))
+    assert episode.interventions.tolist() == [False, True, False, False, False]
+
+
+def test_a_hold_within_a_step_ends_a_chunk(acting, control, operator, tiny_env, tiny_policy, monkeypatch):
+    """An arm asks in its step whether it is to be held; here it is, and a person lets it go again."""
+    give_chunks(tiny_policy)
+    person = operator()
+    tiny_env.paced, tiny_env.hold = True, lambda: None
+
+    def held_for_a_while():
+        ask(control, person, "event", event="pause")
+        assert tiny_env.paused(0.01) and tiny_env.paused(0.01)
+        person.socket.send(lifting(control, "resume"))
+        while tiny_env.paused(0.01):
+            pass
+
+    _, episode = acting({1: held_for_a_while})
+    np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [0.1, 0.1], [0.1, 0], [0.1, 0.1], [0.1, 0.2]]))
+
+
 def test_a_person_drives_a_simulation_in_real_time(acting, control, operator, monkeypatch):
     """TinyEnv says no rate, so it is 20 Hz."""
     slept = []
