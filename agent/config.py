@@ -49,15 +49,17 @@ class NetworkConfig:
     )
 
     policy: Literal["gaussian", "flow"] = option(
-        "gaussian", "gaussian: its mean is improved by Q; flow: clones the data, and acts by the best of its samples"
+        "gaussian",
+        "gaussian: its mean is improved by Q; flow: clones the data, and acts by the best of its samples: log_std, "
+        "temperature, entropy, actor_q and max_target_backup do nothing for it",
     )
     chunk: int = option(
-        1, "flow: actions that the policy decides on at once, and critics value together", low=1, high=1000
+        1, "flow: actions that the policy decides on at once, and critics value together", low=1, high=100
     )
     candidates: int = option(
-        8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1, high=1000
+        8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1, high=256
     )
-    flow_steps: int = option(5, "flow: Euler steps from noise to actions", low=1, high=1000)
+    flow_steps: int = option(5, "flow: Euler steps from noise to actions", low=1, high=100)
 
     def action_size(self, action_dim: int) -> int:
         """Length of what policy and critics call an action."""
@@ -247,6 +249,10 @@ class RunConfig:
         if network.policy == "flow" and (calql.importance_sampling or calql.entropy_backup):
             field = "importance_sampling" if calql.importance_sampling else "entropy_backup"
             raise UserError(f"calql.{field} needs densities, and network.policy flow has none: set it to false")
+        if network.policy == "flow" and calql.bc_weight == 0:
+            raise UserError(
+                "calql.bc_weight is 0, and a flow (network.policy) learns by cloning alone: it must be more"
+            )
         if network.policy != "flow" and network.chunk > 1:
             raise UserError(f"network.chunk is {network.chunk}; more than one action at once needs network.policy flow")
         if -1 < online.offline_share < 0:

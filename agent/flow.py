@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.config import NetworkConfig
+from agent.networks import initialise
 
 
 class FlowActor(nn.Module):
@@ -24,6 +25,11 @@ class FlowActor(nn.Module):
             layers.append(nn.ReLU())
             width = hidden
         self.velocity = nn.Sequential(*layers, nn.Linear(width, size))
+        if config.init != "torch":
+            for layer in self.velocity:
+                if isinstance(layer, nn.Linear):
+                    initialise(layer.weight, config, last=layer is self.velocity[-1])
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Flow:
         return Flow(self, features)

@@ -17,6 +17,7 @@ VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 VERSION_2 = ("memory.max", "memory.current")
 
 MMAP_BYTES = 256 << 20  # a larger block gets pages of its own, and gives them back when it is freed
+OLD_MMAP_BYTES = 32 << 20  # the most that glibc took before 2.35
 TRIM_BYTES = 512 << 20  # so much that is free at the end of the heap is kept
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
@@ -32,8 +33,10 @@ def keep_freed() -> bool:
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "gnu_get_libc_version") or not hasattr(libc, "mallopt"):
         return False
-    settings = {M_MMAP_THRESHOLD: MMAP_BYTES, M_TRIM_THRESHOLD: TRIM_BYTES}
-    return all([libc.mallopt(name, value) for name, value in settings.items()])  # type: ignore[union-attr]
+    assert libc is not None
+    # An older glibc refuses more than 32 MB. Without the first the second would take its growing threshold away.
+    kept = any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in (MMAP_BYTES, OLD_MMAP_BYTES))
+    return bool(kept and libc.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES))
 
 
 def available_bytes() -> int:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +28,7 @@ from robot_server.waiting import Pauses, Prompt, StepSink, hold_for_learner, pau
 if TYPE_CHECKING:
     import gymnasium
 
+LATE_PERIODS = 1.5  # between two actions, after which the rest of a chunk is too old
 MAX_NAMES_BYTES = 8 << 10  # of the names of a state's numbers in a recording: half of what the link takes as meta
 
 log = logging.getLogger(__name__)
@@ -136,6 +138,7 @@ class Running:
         self.holds = Pauses(link, control)  # within steps
         self.paused_s = 0.0
         self.number = self.by_hand = 0
+        self.made_s = math.inf  # when the newest action was made
         self.version = link.version  # of the policy that made the newest action
         self.over = self.cut = False
         self.moved = False  # a person moved the arm in the last step
@@ -191,6 +194,12 @@ class Running:
     def step(self, command: Command | None) -> None:
         """Act, hand the step to the link, and wait for the next one's time."""
         driven = command is not None and command.enabled
+        now_s = time.monotonic()
+        if (
+            self.clock.hz and now_s - self.made_s > LATE_PERIODS / self.clock.hz
+        ):  # the arm stood, or was held, meanwhile
+            self.chunks.forget()
+        self.made_s = now_s
         action, held_s = self._action(command), self.holds.held_s
         made = self.stepper.step(action)
         if made.intervention or self.holds.held_s > held_s:  # a person at the arm, or a hold within the step
@@ -209,7 +218,7 @@ class Running:
         answer = self.chunks.act(self.observation, self.deterministic)
         action: np.ndarray = np.clip(answer, -1, 1).astype(np.float32)
         if not np.isfinite(action).all():  # an arm must never be sent it
-            raise UserError(f"the policy (version {self.link.version}) returned {action}: stopped before moving")
+            raise UserError(f"the policy (version {self.version}) returned {action}: stopped before moving")
         self.moved = False
         if command and command.enabled:
             self.chunks.forget()
@@ -240,7 +249,7 @@ class Running:
         if "true_success" in info:
             self.true_success = bool(self.true_success or info["true_success"])
         if self.control:
-            figures = {"return": sum(self.rewards), "success": any(self.successes), "policy_version": link.version}
+            figures = {"return": sum(self.rewards), "success": any(self.successes), "policy_version": self.version}
             status = {
                 "episode": self.number,
                 "step": len(self.rewards),
@@ -269,7 +278,7 @@ class Running:
         rewards, successes = np.array(self.rewards), np.array(self.successes, bool)
         given, successful = outcome(self.ending if steps else "", rewards, successes)
         figures = (self.number, steps, float(given.sum()), bool(successful.any()))
-        return Summary(*figures, self.link.version, self.cut, self.ending, self.by_hand, self.true_success)
+        return Summary(*figures, self.version, self.cut, self.ending, self.by_hand, self.true_success)
 
 
 def swap(policy: Acting, link: StepSink) -> None:

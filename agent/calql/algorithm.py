@@ -64,7 +64,9 @@ class CalQL:
         self.flows = network.policy == "flow"
         if self.flows:
             self.average.critics = copy.deepcopy(self.targets)
-        self.candidates = max(self.policy.candidates, config.cql_actions if config.max_target_backup else 1)
+        self.candidates = (
+            self.policy.candidates if self.flows else config.cql_actions if config.max_target_backup else 1
+        )
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
         self.log_multiplier = nn.Parameter(torch.tensor(1.0, device=device))  # lambda
         self.target_entropy = config.target_entropy * spec.action_dim

@@ -20,7 +20,8 @@ def episode_values(
     """At `steps` (N,) of an episode, or all of them, as the agent is now; each (N,) float32:
 
     recorded_action: mean Q over the critics for the action in the recording. policy_action: the same for the mode of
-    the averaged policy, which is what robots get. return_to_go: discounted, in the reward that learning sees.
+    the averaged policy, which is what robots get; of a flow they get the best of several samples. return_to_go:
+    discounted, in the reward that learning sees.
 
     The episode's images may be agent.data.frames.Frames. Changes nothing of `agent`, and draws no random number.
     Raises UserError when the episode contradicts `reward`.

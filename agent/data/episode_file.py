@@ -222,10 +222,14 @@ def _rows(demo: h5py.Group, first: int, end: int, meta: dict[str, Any], stream: 
 def check_edits(folder: Path) -> None:
     """Raise EpisodeFileError where an edit of several episodes in `folder` has been made by half."""
     for journal in folder.glob(EDIT_JOURNALS):
+        if not journal.exists():
+            continue  # it was discarded meanwhile
         try:
-            done = json.loads(journal.read_text())["done"]
-        except (OSError, ValueError, LookupError, TypeError):
-            continue  # it was discarded meanwhile, or is no journal
+            done = journal.is_file() and json.loads(journal.read_text())["done"] is True
+        except FileNotFoundError:
+            continue  # it was discarded meanwhile
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            done = False
         if not done:
             raise EpisodeFileError(
                 f"{folder}: an edit of several episodes is under way, or was interrupted; "
@@ -239,9 +243,11 @@ def episode_paths(places: Iterable[str | Path]) -> list[Path]:
     Raises EpisodeFileError when there are none, and where an edit has been made by half.
     """
     paths: list[Path] = []
-    for place in map(Path, places):
+    given = [Path(place) for place in places]
+    for folder in {place if place.is_dir() else place.parent for place in given}:
+        check_edits(folder)
+    for place in given:
         if place.is_dir():
-            check_edits(place)
             found = sorted(p for p in place.glob(f"*{SUFFIX}") if not p.name.startswith("."))
             if not found:
                 raise EpisodeFileError(f"{place}: no episode files (*{SUFFIX}) in this folder")

@@ -25,7 +25,8 @@ def check_sizes(spec: Spec, config: NetworkConfig, state: dict[str, Any]) -> Non
         if 2 * FLOAT_BYTES * largest > available_bytes():
             raise ValueError(f"camera '{name}' of {width}x{height} needs more memory than there is")
     needed, average = policy_parameters(spec, config), state.get("average", {})
-    layers = len(config.actor_hidden) + len(config.channels)
+    flows = config.policy == "flow"  # then robots get critics, too
+    layers = len(config.actor_hidden) + len(config.channels) + flows * len(config.critic_hidden)
     if set(state) - {"average"}:
         needed += _critics(spec, config)
         layers += len(config.critic_hidden)

@@ -134,14 +134,42 @@ def test_an_update_moves_policy_critics_and_encoder(agent, make_chunks):
         assert torch.equal(own, target)
 
 
+def test_noise_flows_in_equal_steps_of_time():
+    actor, times = FlowActor(1, 2, NetworkConfig(actor_hidden=[4], flow_steps=5)), []
+    actor.velocity = torch.nn.Module()
+    actor.velocity.forward = lambda inputs: times.append(inputs[..., -1]) or torch.full((1, 3, 2), 0.2)
+    actions, _ = actor(torch.zeros(1, 1)).sample(torch.full((1, 3, 2), -0.5))
+    assert torch.allclose(torch.stack(times)[:, 0, 0], torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8]))
+    assert torch.allclose(actions, torch.full((1, 3, 2), -0.3))
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_its_layers_are_those_of_the_config(layer_norm):
+    config = NetworkConfig(actor_hidden=[4, 4], actor_layer_norm=layer_norm, init="orthogonal", last_gain=0.0)
+    layers = FlowActor(1, 2, config).velocity
+    assert sum(isinstance(layer, torch.nn.LayerNorm) for layer in layers) == (2 if layer_norm else 0)
+    assert not layers[-1].weight.any() and layers[0].weight.any() and not layers[0].bias.any()
+
+
+def test_the_mode_is_where_no_noise_flows_to(agent, make_chunks):
+    flow = agent.policy(make_chunks().observations)
+    with torch.no_grad():
+        assert torch.equal(flow.mode, flow.sample(torch.zeros(6, 1, 6))[0][:, 0])
+
+
+def test_times_are_drawn_evenly(agent):
+    times = agent.draw(2000, True, True)["time"][:, 0, 0]
+    assert 0 <= times.min() < 0.01 and 0.99 < times.max() <= 1 and times.mean() == pytest.approx(0.5, abs=0.03)
+
+
 def test_the_best_candidate_acts(agent, observation, monkeypatch):
     policy, asked = agent.average, []
 
     def prefer_the_third(critics, features, actions):
         asked.append(actions)
-        q = torch.tensor([0.0, 1.0, 2.0, 1.5]).expand(2, 1, 4).clone()
-        q[1] = torch.tensor([1.0, 0.0, 0.5, 0.0])  # the second critic's own favourite is the first
-        return q
+        # The mean's favourite is the third; the first critic's is the fourth, the second's and the highest value
+        # are the first's, the highest minimum is the second's.
+        return torch.tensor([[[0.0, 2.0, 1.5, 3.0]], [[5.0, 2.5, 4.0, 1.0]]])
 
     monkeypatch.setattr(Critics, "forward", prefer_the_third)
     chunk = policy.act_chunk(observation)
@@ -172,7 +200,7 @@ def test_the_declared_size_counts_them(agent, spec, network):
     there = sum(value.numel() for value in agent.average.parameters())
     assert 0.5 * there < policy_parameters(spec, config) <= there
     check_sizes(spec, config, agent.state_dict())
-    for larger in ({"chunk": 300}, {"critic_hidden": [2000, 2000]}, {"actor_hidden": [2000, 2000]}):
+    for larger in ({"chunk": 100}, {"critic_hidden": [2000, 2000]}, {"actor_hidden": [2000, 2000]}):
         with pytest.raises(ValueError, match="parameters or more"):
             check_sizes(spec, dataclasses.replace(config, **larger), agent.state_dict())
 
@@ -217,6 +245,7 @@ def test_the_rest_of_a_chunk_is_dropped_when_something_else_acts():
     [
         ({"policy": "flow"}, {}, r"calql.importance_sampling needs densities, and network.policy flow has none"),
         ({"policy": "flow"}, {"importance_sampling": False, "entropy_backup": True}, r"calql.entropy_backup needs den"),
+        ({"policy": "flow"}, {"importance_sampling": False, "bc_weight": 0.0}, r"a flow .* learns by cloning alone"),
         ({"chunk": 2}, {}, r"network.chunk is 2; more than one action at once needs network.policy flow"),
     ],
 )

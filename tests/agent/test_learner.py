@@ -251,6 +251,24 @@ def test_robots_get_the_mean_of_the_policys_weights(tune, episodes, offline):
         assert any(not np.array_equal(offered[name], value.numpy()) for name, value in saved.agent["policy"].items())
 
 
+def test_a_flow_of_chunks_is_pretrained_fine_tuned_and_resumed(tune, episodes, offline, tmp_path, tiny_flags):
+    flow = ["--policy", "flow", "--chunk", "3", "--candidates", "2", "--importance-sampling", "false"]
+    offline.unlink()
+    where = ["--data", str(tmp_path / "demos"), "--run", str(tmp_path / "flow"), "--out", str(offline)]
+    pretrain.main([*where, "--updates", "3", *tiny_flags, *flow])
+    flags = ("--utd", "1", *flow)
+    whole = tune(episodes, *flags, name="whole")
+    tune(episodes[:3], *flags, "--env-steps", "20", name="parts", stop_after=18)
+    second = tune(episodes[3:], name="parts", resume=True)
+    same(whole.latest.agent, second.latest.agent)
+    state = second.latest.agent
+    assert torch.equal(state["average"]["critics.weights.0"], state["targets"]["weights.0"])
+    policy = second.latest.policy()
+    observation = {key: value[0] for key, value in episodes[0].observations.items()}
+    assert policy.act_chunk(observation, True).shape == (3, 2)
+    assert any(name.startswith("critics.") for name in second.offered[-1])
+
+
 def test_simulated_robots_that_run_ahead_are_held_and_released(tune, episodes):
     run = tune(episodes, "--utd", "1", "--max-lead-steps", "4")
     assert run.paces[0] == HOLD_S and 0.0 in run.paces  # 7 updates are due at once when the first episode ends

@@ -75,3 +75,30 @@ def test_a_learner_on_a_gpu_leaves_malloc_alone(monkeypatch):
     assert told == []
     choose_device(LearnerConfig(device="cpu"))
     assert told == [True]
+
+
+@pytest.mark.parametrize(
+    ("refused", "told", "kept"),
+    [
+        (set(), [(-3, 256 << 20), (-1, 512 << 20)], True),
+        ({256 << 20}, [(-3, 256 << 20), (-3, 32 << 20), (-1, 512 << 20)], True),
+        ({256 << 20, 32 << 20}, [(-3, 256 << 20), (-3, 32 << 20)], False),
+    ],
+    ids=["glibc of today", "before 2.35", "neither"],
+)
+def test_an_older_glibc_takes_less_or_is_left_alone(monkeypatch, refused, told, kept):
+    """The second setting alone would take malloc's own growing threshold away, and make all larger blocks slow."""
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    heard = []
+
+    class Libc:
+        gnu_get_libc_version = None
+
+        def mallopt(self, name, value):
+            heard.append((name, value))
+            return int(value not in refused)
+
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Libc())
+    assert memory.keep_freed() is kept and heard == told

@@ -464,9 +464,9 @@ def acting(bench, control, tiny_env, tiny_policy, empty):
     mailbox.offer(1, {"w": np.array(0.1, np.float32)})
     bench.turn(lambda: link.weights.received == 1)
 
-    def act(at, **options):
+    def act(at, clock=None, **options):
         tiny_env.on_step = lambda step: at.get(step, lambda: None)()
-        summary = run_episode(tiny_env, tiny_policy, link, Clock(0), seed=0, control=control, **options)
+        summary = run_episode(tiny_env, tiny_policy, link, clock or Clock(0), seed=0, control=control, **options)
         bench.turn(lambda: empty(link))
         return summary, bench.episodes[-1] if bench.episodes else None
 
@@ -534,6 +534,19 @@ def test_what_acts_within_a_step_ends_a_chunk(acting, tiny_env, tiny_policy):
     _, episode = acting({step: lambda step=step: intervene(step) for step in range(5)})
     np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [0.1, 0.1], [0.1, 0], [0.1, 0.1], [0.1, 0.2]]))
     assert episode.interventions.tolist() == [False, True, False, False, False]
+
+
+def test_a_chunk_is_too_old_when_a_step_comes_late(acting, tiny_env, tiny_policy, monkeypatch):
+    """The watchdog has held the arm meanwhile, or somebody has moved it."""
+    give_chunks(tiny_policy)
+    now_s = [100.0]
+    monkeypatch.setattr("robot_server.actor.time.monotonic", lambda: now_s[0])
+
+    def pass_time(step):
+        now_s[0] += 2.0 if step == 1 else 0.11
+
+    _, episode = acting({step: lambda step=step: pass_time(step) for step in range(5)}, clock=Clock(10))
+    np.testing.assert_array_equal(episode.actions, np.float32([[0.1, 0], [0.1, 0.1], [0.1, 0], [0.1, 0.1], [0.1, 0.2]]))
 
 
 def test_a_hold_within_a_step_ends_a_chunk(acting, control, operator, tiny_env, tiny_policy, monkeypatch):

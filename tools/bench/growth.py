@@ -176,8 +176,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--only", choices=list(PARTS), help="one part instead of all")
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads of the learner (%(default)s)")
     flags = arguments.parse_args(argv)
-    if flags.rounds < 1:
-        arguments.error("--rounds: at least 1")
+    if flags.rounds < 1 or flags.threads < 1:
+        arguments.error("--rounds and --threads: at least 1")
     torch.set_num_threads(flags.threads)
     keep_freed()  # as pretraining and learner do on a CPU
     report = Report("how costs grow")

@@ -22,6 +22,7 @@ from torch import nn
 
 from agent import cli
 from agent.files import written
+from agent.spec import UserError
 from tools.learning.ant_walker import ACTIONS, FEATURES, action, features
 
 ANTS, LENGTH = 64, 64  # of a batch
@@ -165,6 +166,8 @@ class Learner:
 
 def main(argv: list[str] | None = None) -> int:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.learning.ant_policy").flags
+    if flags.steps < ANTS * LENGTH or flags.seed < 0:
+        raise UserError(f"--steps must be at least {ANTS * LENGTH}, which is one batch, and --seed at least 0")
     torch.manual_seed(flags.seed)
     torch.set_num_threads(1)
     learner = Learner(np.random.default_rng(flags.seed))

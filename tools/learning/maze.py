@@ -164,7 +164,7 @@ def arrived(walker: Walker, observation: Observation, waypoint: np.ndarray) -> b
 def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(argv, __doc__, [], add_flags, env_options=env_options, prog="python -m tools.learning.maze")
     flags, (name, options) = arguments.flags, arguments.env()
-    if flags.steps < 1 or flags.reach < 1 or flags.noise < 0 or flags.seed < 0:
+    if flags.steps < 1 or flags.reach < 1 or not 0 <= flags.noise < np.inf or flags.seed < 0:
         raise UserError("--steps and --reach must be at least 1, --noise and --seed at least 0")
     env = make_env(name, options)
     record = replace(env_record(name, options), actions=action_meaning(env))

@@ -59,6 +59,38 @@ def test_both_sides_of_a_mixed_batch_have_chunks(spec, make_episode):
     batch = sample_mixed(*sides, 10, 0.5)
     assert batch.actions.shape == (10, CHUNK * spec.action_dim)
     assert (batch.actions[:5] == 0).all() and (batch.actions[5:] == 0.5).all()
+    again = [Replay(spec, 60, RewardConfig(), GAMMA, seed, chunk=CHUNK) for seed in (1, 2)]
+    for side, replay in enumerate(again):
+        replay.add(make_episode(9, seed=side, success=True))
+    for place, alone in ((slice(5), again[0].sample(5)), (slice(5, 10), again[1].sample(5))):
+        for name in ("rewards", "terminated", "returns", "succeeded"):
+            assert torch.equal(getattr(batch, name)[place], getattr(alone, name)), name
+        for key, value in alone.next_observations.items():
+            assert torch.equal(batch.next_observations[key][place], value), key
+
+
+def test_processes_share_a_batch_of_chunks(spec, make_episode):
+    whole, *parts = (Replay(spec, 60, RewardConfig(), GAMMA, 1, chunk=CHUNK) for _ in range(3))
+    for replay in (whole, *parts):
+        replay.add(make_episode(9, success=True))
+    batch = whole.sample(8)
+    for rank, replay in enumerate(parts):
+        for own, all_of_it in zip(replay.sample(8, shard=(rank, 2)).tensors(), batch.tensors(), strict=True):
+            assert torch.equal(own, all_of_it[rank::2])
+
+
+def test_rows_of_a_removed_episode_are_used_again(spec, make_episode):
+    replay = Replay(spec, 24, RewardConfig(), GAMMA, 1, chunk=CHUNK)
+    tickets = [replay.add(make_episode(9, seed=seed, success=True)) for seed in (1, 2)]
+    replay.remove(tickets[1])
+    newest = make_episode(5, seed=3, success=True)
+    replay.add(newest)
+    batch = replay.sample(200)
+    for number in range(200):
+        episode, step = find(batch, number, [make_episode(9, seed=1, success=True), newest], spec)
+        steps = min(CHUNK, len(episode) - step)
+        for key, values in episode.observations.items():
+            np.testing.assert_array_equal(batch.next_observations[key][number], values[step + steps])
 
 
 def test_chunks_of_one_are_steps(spec, make_episode):

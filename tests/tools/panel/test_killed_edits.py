@@ -113,6 +113,8 @@ def test_the_command_takes_an_interrupted_edit_back_before_its_own(folder, kill,
     with pytest.raises(EpisodeFileError, match=refusal):  # nothing learns from half of it, or copies that
         episode_paths([folder])
     with pytest.raises(EpisodeFileError, match=refusal):
+        episode_paths(sorted(folder.glob("*.hdf5"))[:1])
+    with pytest.raises(EpisodeFileError, match=refusal):
         Store(folder_of_run(folder, tmp_path), lambda _: None, lambda _: None).read_back()
     done = subprocess.run([sys.executable, "-m", "tools.edit", folder], capture_output=True, text=True)
     assert done.returncode == 0
