@@ -16,7 +16,7 @@ class Acting(Protocol):
 
 
 class Chunks:
-    """What acts in one episode: the policy's chunks, each made when the one before is used up."""
+    """The actions of one episode: the policy's chunks, each made when the one before is used up."""
 
     def __init__(self, policy: Acting) -> None:
         self._policy = policy

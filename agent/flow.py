@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.config import NetworkConfig
-from agent.networks import initialise
+from agent.networks import actor_layers, initialise, initialise_layers
 
 
 class FlowActor(nn.Module):
@@ -18,18 +18,13 @@ class FlowActor(nn.Module):
     def __init__(self, features: int, size: int, config: NetworkConfig) -> None:
         super().__init__()
         self.size, self.steps = size, config.flow_steps
-        layers: list[nn.Module] = []
-        width = features + size + 1
-        for hidden in config.actor_hidden:
-            layers += [nn.Linear(width, hidden), *([nn.LayerNorm(hidden)] if config.actor_layer_norm else [])]
-            layers.append(nn.ReLU())
-            width = hidden
-        self.velocity = nn.Sequential(*layers, nn.Linear(width, size))
+        layers, width = actor_layers(features + size + 1, config)
+        last = nn.Linear(width, size)
+        self.velocity = nn.Sequential(*layers, last)
         if config.init != "torch":
-            for layer in self.velocity:
-                if isinstance(layer, nn.Linear):
-                    initialise(layer.weight, config, last=layer is self.velocity[-1])
-                    nn.init.zeros_(layer.bias)
+            initialise_layers(self.velocity[:-1], config)
+            initialise(last.weight, config, last=True)
+            nn.init.zeros_(last.bias)
 
     def forward(self, features: Tensor) -> Flow:
         return Flow(self, features)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from agent.chunks import Chunks
-from agent.spec import Observation, Transition, UserError, plural
+from agent import chunks
+from agent.spec import Transition, UserError, plural
 from agent.verdict import outcome
 from envs.base import RESET_TASK, names_of_numbers, paced_env, state_names
 from envs.clock import Clock, natural_hz
@@ -34,10 +34,8 @@ MAX_NAMES_BYTES = 8 << 10  # of the names of a state's numbers in a recording: h
 log = logging.getLogger(__name__)
 
 
-class Acting(Protocol):
+class Acting(chunks.Acting, Protocol):
     """What is needed of agent.policy.Policy."""
-
-    def act(self, observation: Observation, deterministic: bool = False) -> np.ndarray: ...
 
     def load_weights(self, weights: dict[str, np.ndarray]) -> None: ...
 
@@ -129,7 +127,7 @@ class Running:
         control: Control | None,
     ) -> None:
         self.env, self.policy, self.link, self.clock, self.control = env, policy, link, clock, control
-        self.chunks = Chunks(policy)
+        self.chunks = chunks.Chunks(policy)
         self.deterministic, self.stop = deterministic, stop
         self.arm = paced_env(env)
         self.stepper = Stepper(env, link.spec)

@@ -255,7 +255,7 @@ class CalQL:
     def actor_loss(self, features: Tensor, batch: Batch, weights: Weights, noise: Noise) -> Losses:
         """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; detached features.
 
-        A flow has the cloning term alone: what acts is the best of its samples.
+        A flow has the cloning term alone; robots take the best of its samples.
         """
         policy = self.policy.actor(features)
         if self.flows:
