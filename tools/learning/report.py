@@ -171,6 +171,15 @@ def plot(presets: dict[str, list[Run]], out: Path) -> None:
     figure.savefig(out)
 
 
+def check(what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError for a name that these results do not have."""
+    for name in wanted:
+        if name not in known:
+            raise UserError(
+                f"{name}: no such {what} in these results; there are {', '.join(known)}{cli.nearest(name, known)}"
+            )
+
+
 def main(argv: list[str] | None = None) -> None:
     flags = cli.parse(argv, __doc__, [], add_flags, prog="python -m tools.learning.report").flags
     if not flags.results:
@@ -178,12 +187,11 @@ def main(argv: list[str] | None = None) -> None:
     if not 0 <= flags.reset_s < math.inf:
         raise UserError(f"--reset-s {flags.reset_s:g}: 0 or more seconds")
     runs = read(flags.results)
+    if flags.tasks:
+        check("task", flags.tasks, sorted({run.task for run in runs}))
+        runs = [run for run in runs if run.task in flags.tasks]
     known = sorted({run.preset for run in runs}, key=lambda name: ([*WORDS, name].index(name), name))
-    for name in [*flags.presets, *(name for both in flags.compare for name in both)]:
-        if name not in known:
-            raise UserError(
-                f"{name}: no such preset in these results; there are {', '.join(known)}{cli.nearest(name, known)}"
-            )
+    check("preset", [*flags.presets, *(name for both in flags.compare for name in both)], known)
     if flags.compare:
         print(compare.report(runs, flags.compare, flags.primary))
         return
@@ -203,6 +211,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="folders of tools.learning")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these")
     parser.add_argument("--presets", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument(
         "--compare",

@@ -180,6 +180,19 @@ def test_pairs_that_are_not_independent_or_not_alike_are_refused(comparisons, sa
         compare.report(runs, comparisons)
 
 
+def test_a_comparison_of_some_tasks(tmp_path, capsys):
+    good, bad, rows = line(0.5, 1), line(0.5, 0.6), []
+    for task, robot, cql in (("lift", good, bad), ("can", bad, good)):
+        rows += [result("robot", seed, robot, task=task) for seed in (0, 1)]
+        rows += [result("cql", seed, cql, task=task) for seed in (0, 1)]
+    folder = str(keep(tmp_path / "x", *rows))
+    learning_report.main([folder, "--tasks", "can", "--compare", "robot", "cql"])
+    said = capsys.readouterr().out
+    assert "| can: robot, cql | 2 |" in said and "lift" not in said
+    with pytest.raises(UserError, match="cans: no such task in these results; there are can, lift"):
+        learning_report.main([folder, "--tasks", "cans"])
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path):
     folder = str(keep(tmp_path / "x", result("robot", 0, line(0.5, 1)), result("cql", 1, line(0.5, 1))))
     with pytest.raises(UserError, match="no task has both with the same seed"):
