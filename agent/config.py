@@ -53,9 +53,7 @@ class NetworkConfig:
         "gaussian: its mean is improved by Q; flow: clones the data, and acts by the best of its samples: log_std, "
         "temperature, entropy, actor_q and max_target_backup do nothing for it",
     )
-    chunk: int = option(
-        1, "flow: actions that the policy decides on at once, and critics value together", low=1, high=100
-    )
+    chunk: int = option(1, "actions that the policy decides on at once, and critics value together", low=1, high=100)
     candidates: int = option(
         8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1, high=256
     )
@@ -253,8 +251,6 @@ class RunConfig:
             raise UserError(
                 "calql.bc_weight is 0, and a flow (network.policy) learns by cloning alone: it must be more"
             )
-        if network.policy != "flow" and network.chunk > 1:
-            raise UserError(f"network.chunk is {network.chunk}; more than one action at once needs network.policy flow")
         if -1 < online.offline_share < 0:
             raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")
         return config

@@ -69,7 +69,7 @@ class CalQL:
         )
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
         self.log_multiplier = nn.Parameter(torch.tensor(1.0, device=device))  # lambda
-        self.target_entropy = config.target_entropy * spec.action_dim
+        self.target_entropy = config.target_entropy * self.action_dim
         self.generator = torch.Generator(device).manual_seed(seed)
         encoder = [p for p in self.policy.encoder.parameters() if p.requires_grad]
         self.parameters: dict[str, list[nn.Parameter]] = {

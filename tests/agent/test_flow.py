@@ -246,7 +246,6 @@ def test_the_rest_of_a_chunk_is_dropped_when_something_else_acts():
         ({"policy": "flow"}, {}, r"calql.importance_sampling needs densities, and network.policy flow has none"),
         ({"policy": "flow"}, {"importance_sampling": False, "entropy_backup": True}, r"calql.entropy_backup needs den"),
         ({"policy": "flow"}, {"importance_sampling": False, "bc_weight": 0.0}, r"a flow .* learns by cloning alone"),
-        ({"chunk": 2}, {}, r"network.chunk is 2; more than one action at once needs network.policy flow"),
     ],
 )
 def test_what_does_not_fit_a_flow_is_refused(network, calql, message):

@@ -358,6 +358,11 @@ def test_at_the_default_rate_alpha_is_in_effect_a_setting():
     assert entropy_after(4, temperature_lr=0.0)[1] == pytest.approx(0.1)
 
 
+def test_the_target_entropy_is_that_of_all_actions_of_a_chunk(make_agent):
+    assert make_agent(target_entropy=-0.5).target_entropy == -1.0  # two numbers an action
+    assert make_agent(target_entropy=-0.5, chunk=3).target_entropy == -3.0
+
+
 def test_what_acts_is_a_running_mean_of_the_policy(make_agent, make_batch):
     """A plain mean until there is enough to forget, then an exponential one; learning is the same without it."""
     averaged, newest = make_agent(policy_average=0.75), make_agent(policy_average=0.0)
