@@ -69,7 +69,7 @@ class CalQL:
         )
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
         self.log_multiplier = nn.Parameter(torch.tensor(1.0, device=device))  # lambda
-        self.target_entropy = config.target_entropy * spec.action_dim  # of each action of a chunk
+        self.target_entropy = config.target_entropy * self.action_dim
         self.generator = torch.Generator(device).manual_seed(seed)
         encoder = [p for p in self.policy.encoder.parameters() if p.requires_grad]
         self.parameters: dict[str, list[nn.Parameter]] = {
@@ -249,7 +249,7 @@ class CalQL:
         actions, log_prob = next_policy.sample(noise["target"])
         q_next = self.targets(next_features, actions, noise.get("members"))  # (members, B, n)
         if self.config.entropy_backup:
-            q_next = q_next - self.log_alpha.exp() * log_prob / self.policy.chunk
+            q_next = q_next - self.log_alpha.exp() * log_prob
         return td_target(q_next, batch.rewards, batch.terminated, self.config.gamma)
 
     def actor_loss(self, features: Tensor, batch: Batch, weights: Weights, noise: Noise) -> Losses:
@@ -263,7 +263,6 @@ class CalQL:
             cloning = self.cloned(cloning, batch)
             return {"actor": weights.bc * cloning}, {"bc_loss": cloning}
         actions, log_prob = policy.sample(noise["actor"])  # (B, 1, A), (B, 1)
-        log_prob = log_prob / self.policy.chunk  # of one action: the temperature weighs it against Q whatever the chunk
         q = self.critics(features, actions, frozen=True)  # (E, B, 1)
         q = q.amin(0) if self.config.actor_q == "min" else q.mean(0)
         alpha = self.log_alpha.exp()

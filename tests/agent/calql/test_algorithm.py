@@ -358,23 +358,9 @@ def test_at_the_default_rate_alpha_is_in_effect_a_setting():
     assert entropy_after(4, temperature_lr=0.0)[1] == pytest.approx(0.1)
 
 
-def test_the_entropy_of_a_chunk_is_counted_per_action(make_agent, make_batch):
-    """Two actions that are drawn alike weigh as much against Q as one."""
-    agent = make_agent(chunk=2, target_entropy=-0.5)
-    assert agent.target_entropy == -1.0  # two numbers an action
-    batch = make_batch(8)
-    batch = dataclasses.replace(batch, actions=batch.actions.repeat(1, 2))
-    noise = agent.draw(8, False, True)
-    with torch.no_grad():
-        features = agent.policy.encoder(batch.observations)
-        losses, metrics = agent.actor_loss(features, batch, Weights(0.0, 0.0), noise)
-        actions, log_prob = agent.policy.actor(features).sample(noise["actor"])
-        q = agent.critics(features, actions).mean()
-        wanted = agent.log_alpha.exp() * log_prob.mean() / 2 - q
-        temperature = -agent.log_alpha * (log_prob.mean() / 2 + agent.target_entropy)
-    assert metrics["entropy"] == pytest.approx(float(-log_prob.mean() / 2), rel=1e-5)
-    assert torch.allclose(losses["actor"], wanted, rtol=1e-5)
-    assert torch.allclose(losses["temperature"], temperature, rtol=1e-5)
+def test_the_target_entropy_is_that_of_all_actions_of_a_chunk(make_agent):
+    assert make_agent(target_entropy=-0.5).target_entropy == -1.0  # two numbers an action
+    assert make_agent(target_entropy=-0.5, chunk=3).target_entropy == -3.0
 
 
 def test_what_acts_is_a_running_mean_of_the_policy(make_agent, make_batch):
