@@ -28,6 +28,7 @@ ELSEWHERE = {("lift_small", "max_backup"), ("lift_small", "cql_max_backup")}  # 
         "adroit_small",
         "point_maze",
         "adroit_pairs",
+        "adroit_pairs_door",
         "ablation_lift",
         "ablation_can",
     ],
@@ -43,8 +44,9 @@ def test_the_results_in_docs_are_those_of_the_suite_as_it_is(name, monkeypatch, 
         before = {key: value for key, value in run["made_of"].items() if key != "data"}
         now = learning_run.depends_on(job, suite.episodes, suite.at)
         learning_settings.same(kept / job.name, before, now)
-        for wanted, seen in zip(suite.at, run["evaluations"][1:]):
-            off = abs(seen["env_steps"] - wanted * run["env_steps"]) / run["env_steps"]
+        seen = [evaluation["env_steps"] / run["env_steps"] for evaluation in run["evaluations"][1:]]
+        for wanted in suite.at if seen else []:  # two of them may have the same checkpoint
+            off = min(abs(share - wanted) for share in seen)
             assert off < (0.1 if (name, job.preset) in ELSEWHERE else 0.05), job.name
 
 
