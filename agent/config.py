@@ -53,7 +53,13 @@ class NetworkConfig:
         "gaussian: its mean is improved by Q; flow: clones the data, and acts by the best of its samples: log_std, "
         "temperature, entropy, actor_q and max_target_backup do nothing for it",
     )
-    chunk: int = option(1, "actions that the policy decides on at once, and critics value together", low=1, high=100)
+    chunk: int = option(
+        1,
+        "actions that the policy decides on at once, to be carried out without another look, and that critics value "
+        "together; the TD target looks as far ahead",
+        low=1,
+        high=100,
+    )
     candidates: int = option(
         8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1, high=256
     )
@@ -93,7 +99,8 @@ class CalQLConfig:
     )
     target_entropy: float = option(
         -0.5,
-        "H-bar per action dimension, which alpha is tuned to if temperature_lr allows: -1 in the paper, -0.5 in RLPD",
+        "H-bar per action dimension, of all actions of a chunk, which alpha is tuned to if temperature_lr allows: -1 "
+        "in the paper, -0.5 in RLPD",
     )
     initial_temperature: float = option(
         0.1, "alpha at the start; by the default temperature_lr nearly throughout", low=1e-8

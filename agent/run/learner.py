@@ -44,7 +44,7 @@ class Learner:
         counters = start.counters if resumed else {}
         self.updates = counters.get("updates", 0)  # online ones
         self.version = counters.get("version", 1)  # of the weights that robots are offered
-        sparse, actions = self.config.reward.sparse, start.spec.action_dim
+        sparse, actions = self.config.reward.sparse, trainer.agent.action_dim
         self.health = Health(self.config.calql, actions, lambda line: None, sparse)  # what was has been said
         self.newest_episodes = NewestEpisodes(trainer.agent, self.config.reward)
         self.store = Store(folder, self._use, trainer.drop, trainer.ranks.tell)

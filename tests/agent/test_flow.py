@@ -195,8 +195,10 @@ def test_a_robot_gets_policy_and_critics(agent, spec, network, make_chunks, obse
     assert any(name.startswith("critics.") for name in agent.average.weights())
 
 
-def test_the_declared_size_counts_them(agent, spec, network):
-    config = dataclasses.replace(network, **FLOW)
+@pytest.mark.parametrize("policy", ["flow", "gaussian"])
+def test_the_declared_size_counts_them(make_agent, spec, network, policy):
+    config = dataclasses.replace(network, **{**FLOW, "policy": policy})
+    agent = make_agent(**{**FLOW, "policy": policy}, importance_sampling=False)
     there = sum(value.numel() for value in agent.average.parameters())
     assert 0.5 * there < policy_parameters(spec, config) <= there
     check_sizes(spec, config, agent.state_dict())

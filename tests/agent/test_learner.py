@@ -252,7 +252,12 @@ def test_robots_get_the_mean_of_the_policys_weights(tune, episodes, offline):
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "flow"])
-def test_chunks_are_pretrained_fine_tuned_and_resumed(tune, episodes, offline, tmp_path, tiny_flags, kind):
+def test_chunks_are_pretrained_fine_tuned_and_resumed(tune, episodes, offline, tmp_path, tiny_flags, kind, monkeypatch):
+    watched = []
+    for where in ("agent.run.pretraining", "agent.run.learner"):
+        monkeypatch.setattr(
+            f"{where}.Health", lambda config, actions, *more: watched.append(actions) or Health(config, actions, *more)
+        )
     flow = ["--policy", "flow", "--candidates", "2", "--importance-sampling", "false"] if kind == "flow" else []
     flow += ["--chunk", "3"]
     offline.unlink()
@@ -264,6 +269,7 @@ def test_chunks_are_pretrained_fine_tuned_and_resumed(tune, episodes, offline, t
     second = tune(episodes[3:], name="parts", resume=True)
     same(whole.latest.agent, second.latest.agent)
     state = second.latest.agent
+    assert watched == [6, 6, 6, 6]  # the entropy is that of three actions of two numbers
     if kind == "flow":  # robots get the critics, too
         assert torch.equal(state["average"]["critics.weights.0"], state["targets"]["weights.0"])
     assert any(name.startswith("critics.") for name in second.offered[-1]) == (kind == "flow")

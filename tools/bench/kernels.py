@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     agent = CalQL(start.spec, network.from_checkpoint(), calql, device, learner.seed)
     start.restore(agent)
     accelerate(agent, learner)
-    batch, weights = random_batch(start.spec, offline.batch, device), Weights(calql.cql_weight, calql.bc_weight)
+    batch = random_batch(start.spec, offline.batch, device, network.chunk)
+    weights = Weights(calql.cql_weight, calql.bc_weight)
     on_gpu = device.type == "cuda"
 
     def update() -> None:

@@ -165,7 +165,7 @@ def plot(presets: dict[str, list[Run]], out: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title(presets), fontsize=10, pad=18)
-    key = "thick: mean over seeds; thin: each seed; dotted: in training, with the policy's noise"
+    key = "thick: mean over seeds; thin: each seed; dotted: in training"
     figure.legend(loc="outside lower center", ncols=3, frameon=False, title=key, fontsize=9, title_fontsize=9)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
