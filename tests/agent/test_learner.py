@@ -258,12 +258,11 @@ def test_chunks_are_pretrained_fine_tuned_and_resumed(tune, episodes, offline, t
         monkeypatch.setattr(
             f"{where}.Health", lambda config, actions, *more: watched.append(actions) or Health(config, actions, *more)
         )
-    flow = ["--policy", "flow", "--candidates", "2", "--importance-sampling", "false"] if kind == "flow" else []
-    flow += ["--chunk", "3"]
+    chunks = ["--policy", kind, "--chunk", "3", "--candidates", "2", "--importance-sampling", str(kind != "flow")]
     offline.unlink()
-    where = ["--data", str(tmp_path / "demos"), "--run", str(tmp_path / "flow"), "--out", str(offline)]
-    pretrain.main([*where, "--updates", "3", *tiny_flags, *flow])
-    flags = ("--utd", "1", *flow)
+    where = ["--data", str(tmp_path / "demos"), "--run", str(tmp_path / "chunks"), "--out", str(offline)]
+    pretrain.main([*where, "--updates", "3", *tiny_flags, *chunks])
+    flags = ("--utd", "1", *chunks)
     whole = tune(episodes, *flags, name="whole")
     tune(episodes[:3], *flags, "--env-steps", "20", name="parts", stop_after=18)
     second = tune(episodes[3:], name="parts", resume=True)

@@ -24,8 +24,6 @@ from agent.spec import UserError
 from tools.common.process import free_port
 
 ROOT = Path(__file__).parents[3]
-
-
 FLOW = ("--policy", "flow", "--chunk", "3", "--importance-sampling", "false")
 
 
@@ -35,14 +33,8 @@ def job(tmp_path, make_episode, tiny_flags, request):
     for k in range(3):
         write_episode(tmp_path / "demos" / f"e{k}.hdf5", make_episode(6, seed=100 + k, success=k != 1))
         write_episode(tmp_path / "episodes" / f"e{k}.hdf5", make_episode(5 + k, seed=k, success=k == 1, number=k))
-    flags = [
-        *tiny_flags,
-        *getattr(request, "param", ()),
-        "--data",
-        str(tmp_path / "demos"),
-        "--run",
-        str(tmp_path / "pre"),
-    ]
+    flags = [*tiny_flags, "--data", str(tmp_path / "demos"), "--run", str(tmp_path / "pre")]
+    flags += getattr(request, "param", ())
     pretrain.main([*flags, "--updates", "3", "--out", str(tmp_path / "offline.pt"), "--lagrange-threshold", "0.8"])
     return tmp_path
 
