@@ -1,3 +1,4 @@
+import collections
 import time
 
 import gymnasium
@@ -19,6 +20,7 @@ class Bench:
         self.spool = folder / "spool"
         self.mailboxes, self.links = [], []
         self.episodes = []  # drained, in order
+        self.taken = collections.defaultdict(list)  # the same, by the mailbox that they came to
         self.acknowledge = True  # at once
 
     def mailbox(self, address="tcp://127.0.0.1:0", spec=SPEC, network=NETWORK, **options):
@@ -65,6 +67,7 @@ class Bench:
         for mailbox in self.mailboxes:
             for episode in mailbox.drain():
                 self.episodes.append(episode)
+                self.taken[mailbox].append(episode)
                 if self.acknowledge:
                     mailbox.acknowledge(episode)
         for link in self.links:

@@ -51,16 +51,8 @@ def pair(bench, fake, monkeypatch):
 def test_the_two_policies_take_turns_and_each_learner_gets_its_own(bench, fake, pair, capsys):
     mailboxes, (task, reset) = pair
     robot_server.session.act(fake, task, RobotConfig(episodes=3, seed=5), lambda: False, None, reset)
-    episodes = [[], []]
-
-    def arrived():
-        for mailbox, some in zip(mailboxes, episodes):
-            for episode in mailbox.drain():
-                mailbox.acknowledge(episode)
-                some.append(episode)
-        return not task.outbox and not reset.outbox
-
-    bench.turn(arrived)
+    bench.turn(lambda: not task.outbox and not reset.outbox)
+    episodes = [bench.taken[mailbox] for mailbox in mailboxes]
     assert [len(some) for some in episodes] == [3, 3]
     assert all(some.success.any() for both in episodes for some in both)
     for made, back in zip(*episodes):
