@@ -18,8 +18,7 @@ from scipy import stats
 from agent.spec import UserError
 from tools.common.curves import people_say
 from tools.common.table import markdown, signed
-from tools.learning.results import Run, failures, grouped, largest_drop, regret
-from tools.learning.settings import differences
+from tools.learning.results import Run, failures, grouped, largest_drop, other_settings, regret
 
 DIFFERENCE, POWER, SIGNIFICANCE = 0.05, 0.8, 0.05  # what `pairs_needed` plans for
 FIRST_TENTH = 0.1
@@ -56,15 +55,24 @@ def pairs(runs: Iterable[Run], one: str, two: str) -> tuple[list[Pair], list[str
     for task, presets in grouped(run for run in runs if run.preset in (one, two)).items():
         first, second = ({run.seed: run for run in presets.get(name, [])} for name in (one, two))
         both = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
-        for mine, theirs in both[:1]:  # the others of a preset are as long
-            if (mine.env_steps, mine.episodes) != (theirs.env_steps, theirs.episodes):
-                lengths = " against ".join(f"{run.env_steps:,} env steps, {run.episodes} episodes" for run in both[0])
-                raise UserError(f"--compare {one} {two}: {task}: not of one length, or evaluated otherwise: {lengths}")
+        for pair in both:
+            if different := not_alike(*pair):
+                raise UserError(f"--compare {one} {two}: {task}, seed {pair[0].seed}: no pair: {different}")
         found += both
         for name, own, other in ((one, first, second), (two, second, first)):
             if seeds := sorted(own.keys() - other.keys()):
                 alone.append(f"{task}, {name}, seed {', '.join(map(str, seeds))}")
     return found, alone
+
+
+def not_alike(one: Run, two: Run) -> str:
+    """In what that a pair must share they differ: length, evaluations, demonstrations. Empty if in nothing."""
+    lengths = [f"{run.env_steps:,} env steps, {run.episodes} episodes" for run in (one, two)]
+    if lengths[0] != lengths[1]:
+        return " against ".join(lengths)
+    found = other_settings(one, two).items()
+    shared = (f"{key}: {a!r} against {b!r}" for key, (a, b) in found if key == "at" or key.startswith("data."))
+    return next(shared, "")
 
 
 def by_figure(found: Sequence[Pair], figure: Figure) -> np.ndarray:
@@ -173,9 +181,15 @@ def by_task(found: Sequence[Pair]) -> list[list[str]]:
 
 def changed(found: Sequence[Pair]) -> str:
     """Which settings differ within the pairs."""
-    keys = sorted({key for one, two in found for key in differences(one.made_of, two.made_of)})
+    keys = sorted({key for one, two in found for key in other_settings(one, two)})
     more = f" and {len(keys) - MOST_SETTINGS} more" if len(keys) > MOST_SETTINGS else ""
-    return (", ".join(keys[:MOST_SETTINGS]) or "nothing that the results tell") + more
+    return (", ".join(keys[:MOST_SETTINGS]) or "none that is recorded") + more
+
+
+def commits(found: Sequence[Pair]) -> str:
+    """What is to be known of the code that made the pairs; empty if each was made by one commit."""
+    apart = sum(one.commit != two.commit for one, two in found)
+    return f"; runs of different commits in {apart} of {len(found)} pairs" if apart else ""
 
 
 def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]], primary: Collection[str] = PRIMARY) -> str:
@@ -194,7 +208,7 @@ def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]], primary: C
             name = f"{again.task}, {again.preset}, seed {again.seed}"
             raise UserError(f"--compare {one} {two}: {name} is in two comparisons: give them in two calls")
         both = f"{one} ({people_say(one)}) less {two} ({people_say(two)}), pairs: {len(some)}"
-        lines.append(f"{both}; settings that differ: {changed(some)}")
+        lines.append(f"{both}; settings that differ: {changed(some)}{commits(some)}")
         found, alone = found + some, alone + left_out
     lines += [
         "",

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from agent.spec import UserError
+from tools.learning.settings import differences
 
 FIRST = 0.2  # of the online phase: where a policy collapses, if it does
 SLACK = 0.025  # of it: an evaluation is of the checkpoint nearest to where it was wanted
 BINS = 10  # of the online phase, for success in training
 GOAL = 0.9
+EACH = ("seed", "data.seed")  # settings in which runs of one preset differ
 Points = Sequence[tuple[float, float]]  # (env steps, success), the first at 0
 
 
@@ -37,6 +39,7 @@ class Run:
     lived: float  # the share of its env steps that it had a policy for
     offline_updates: int
     made_of: dict[str, Any]  # settings
+    commit: str | None
 
     @property
     def is_online(self) -> bool:
@@ -55,6 +58,7 @@ class Run:
         same = {key: result[key] for key in ("task", "preset", "seed", "env_steps", "warnings", "minutes")}
         same["episodes"] = result["evaluations"][0]["episodes"]
         same |= {"offline_updates": result.get("offline_updates", 0), "made_of": result.get("made_of", {})}
+        same["commit"] = result.get("machine", {}).get("commit")
         return cls(points=points, training=training, died=bool(result["died"]), lived=lived, **same)
 
 
@@ -120,6 +124,14 @@ def in_training(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return (there + 0.5) * run.env_steps / BINS, np.array([success[part == each].mean() for each in there])
 
 
+def other_settings(one: Run, two: Run) -> dict[str, tuple[Any, Any]]:
+    """As settings.differences, of what both files tell: old ones lack settings, or those of the demonstrations."""
+    both = one.made_of.keys() & two.made_of.keys()
+    data = {"data"} - both
+    parts = ({key: run.made_of[key] for key in run.made_of.keys() - data} for run in (one, two))
+    return differences(*parts) if both else {}
+
+
 def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
     """task -> preset -> its runs. Raises UserError if runs of one preset differ in more than their seeds, or not in
     these.
@@ -131,5 +143,9 @@ def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
             raise UserError(f"{run.task}, {run.preset}: runs of other lengths, or evaluated otherwise, are no mean")
         if any(run.seed == other.seed for other in same):
             raise UserError(f"{run.task}, {run.preset}: two results of seed {run.seed}; are two folders of one name?")
+        for key, (first, own) in other_settings(same[0], run).items() if same else ():
+            if key not in EACH:
+                seeds = f"seeds {same[0].seed} and {run.seed}"
+                raise UserError(f"{run.task}, {run.preset}: {seeds} have other settings ({key}: {first!r}, {own!r})")
         same.append(run)
     return groups

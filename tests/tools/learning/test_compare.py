@@ -180,6 +180,42 @@ def test_pairs_that_are_not_independent_or_not_alike_are_refused(comparisons, sa
         compare.report(runs, comparisons)
 
 
+@pytest.mark.parametrize(
+    ("made_of", "says"),
+    [
+        ({"at": [0.5, 1.0]}, r"lift, seed 0: no pair: at: \[0.1, 1.0\] against \[0.5, 1.0\]"),
+        ({"data": {"maze": ["--steps", "100"]}}, "lift, seed 0: no pair: data.maze"),
+    ],
+)
+def test_pairs_evaluated_elsewhere_or_from_other_demonstrations_are_refused(made_of, says):
+    same = {"calql": {"gamma": 0.95}, "at": [0.1, 1.0], "data": {"maze": ["--steps", "40"]}}
+    runs = [result("robot", 0, line(0.5, 1), made_of=same), result("cql", 0, line(0.5, 1), made_of=same | made_of)]
+    with pytest.raises(UserError, match=says):
+        compare.report([Run.of(each) for each in runs], [("robot", "cql")])
+
+
+def test_demonstrations_that_an_older_file_does_not_tell_are_no_reason_to_refuse():
+    made_of = {"calql": {"gamma": 0.95}}
+    runs = [result("robot", 0, line(0.5, 1), made_of=made_of)]
+    runs += [result("cql", 0, line(0.5, 1), made_of=made_of | {"data": {"maze": ["--steps", "40"]}})]
+    said = compare.report([Run.of(each) for each in runs], [("robot", "cql")])
+    assert "settings that differ: none that is recorded" in said
+
+
+def test_runs_of_one_preset_with_other_settings_are_no_mean():
+    settings = {"calql": {"gamma": 0.5}, "seed": 1, "data": {"seed": 1}}
+    runs = [result("robot", 0, line(0.5, 1)), result("robot", 1, line(0.5, 1), made_of=settings)]
+    with pytest.raises(UserError, match=r"lift, robot: seeds 0 and 1 have other settings \(calql.gamma: 0.95, 0.5\)"):
+        compare.pairs(map(Run.of, runs), "robot", "cql")
+
+
+def test_pairs_of_two_commits_are_counted():
+    runs = [result(name, seed, line(0.5, 1)) for name in ("robot", "cql") for seed in (0, 1)]
+    runs[0]["machine"], runs[2]["machine"] = {"commit": "abc"}, {"commit": "def"}
+    said = compare.report([Run.of(each) for each in runs], [("robot", "cql")])
+    assert "calql.calibrate; runs of different commits in 1 of 2 pairs\n" in said
+
+
 def test_a_comparison_of_some_tasks(tmp_path, capsys):
     good, bad, rows = line(0.5, 1), line(0.5, 0.6), []
     for task, robot, cql in (("lift", good, bad), ("can", bad, good)):

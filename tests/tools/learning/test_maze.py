@@ -89,6 +89,15 @@ def test_a_seed_gives_the_same_episodes_and_another_one_others(env, tmp_path):
     assert np.array_equal(actions["a"], actions["b"]) and not np.array_equal(actions["a"][:99], actions["c"][:99])
 
 
+def test_actions_have_the_noise_that_was_asked_for():
+    walker = maze.Point()
+    at_rest = {"observation": np.float32([1.97, 2, 0, 0])}  # 0.3 of the controller's own, so that nothing is clipped
+    act = maze.controller(walker, [np.array([2.0, 2.0])], 0.2, np.random.default_rng(0))
+    actions = np.array([act(at_rest) for _ in range(2000)])
+    np.testing.assert_allclose(actions.mean(0), walker.action(at_rest, np.array([0.03, 0.0])), atol=0.02)
+    np.testing.assert_allclose(actions.std(0), 0.2, rtol=0.1)
+
+
 def test_what_was_made_already_is_left_when_an_interrupted_run_is_repeated(env, tmp_path):
     collect(tmp_path / "demos")
     paths = sorted((tmp_path / "demos").iterdir())
