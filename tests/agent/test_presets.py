@@ -95,6 +95,11 @@ OTHERS = {  # what RLPD and WSRL have in common
     "calql.start_at_return": False, "calql.policy_average": 0.0, "calql.gradient_clip": 0.0, "calql.augment_pad": 4,
     "online.utd": 4.0, "online.actor_every": 4, "calql.initial_temperature": 0.01, "calql.temperature_lr": 3e-4,
 }  # fmt: skip
+PAPER_SMALL = PAPER | {
+    "network.actor_hidden": [128] * 2, "network.critic_hidden": [128] * 2, "calql.gamma": 0.95, "calql.cql_actions": 4,
+    "calql.lagrange_threshold": None, "calql.target_rate": 0.02, "calql.actor_lr": 1e-3, "calql.critic_lr": 1e-3,
+    "offline.batch": 128, "online.batch": 128,
+}  # fmt: skip
 RLPD = OTHERS | {
     "calql.cql_weight": 0.0, "calql.max_target_backup": False, "calql.entropy_backup": False,
     "offline.updates": 0, "online.offline_share": 0.5, "online.warmup_steps": 0, "reward.scale": 1.0,
@@ -115,9 +120,8 @@ WSRL_D4RL = WSRL | {
     "calql.cql_weight": 1.0,
     "network.state_standardise": False, "network.init": "orthogonal", "network.last_gain": 1.4142135,
     "network.log_std": "direct", "network.actor_hidden": [256] * 2, "network.critic_hidden": [256] * 4,
-    "calql.lagrange_threshold": 0.8, "calql.max_target_backup": True, "calql.target_subset": 0,
-    "calql.actor_q": "min", "calql.target_entropy": -1.0, "network.state_features": 0, "calql.gamma": 0.99,
-    "calql.actor_lr": 1e-4,
+    "calql.lagrange_threshold": 0.8, "calql.max_target_backup": True, "calql.actor_q": "min",
+    "calql.target_entropy": -1.0, "network.state_features": 0, "calql.gamma": 0.99, "calql.actor_lr": 1e-4,
     "calql.temperature_lr": 1e-4, "calql.initial_temperature": 1.0, "calql.importance_sampling": True,
     "reward.scale": 10.0, "reward.bias": -5.0, "offline.batch": 256, "online.batch": 256,
 }  # fmt: skip
@@ -139,6 +143,7 @@ UMAZE = [[1, 1, 1, 1, 1], [1, "g", 0, 0, 1], [1, 1, 1, 0, 1], [1, "r", 0, 0, 1],
 CHORES = ["microwave", "kettle", "light switch", "slide cabinet"]
 TABLES = {
     "paper": PAPER,
+    "paper paper_small": PAPER_SMALL,
     "paper paper_adroit": PAPER_ADROIT,
     "paper paper_kitchen": PAPER_KITCHEN,
     "rlpd": RLPD,
@@ -230,6 +235,12 @@ def test_in_every_suite_cql_is_its_first_preset_without_the_calibration(name, tm
     for plain, cql in zip(runs(name, twin, tmp_path), runs(name, "cql", tmp_path), strict=True):
         assert plain["calql"].pop("calibrate") is True and cql["calql"].pop("calibrate") is False
         assert plain == cql
+
+
+def test_cql_sac_is_cql_without_the_conservative_term_online(tmp_path):
+    (cql,), (sac,) = (runs("point_maze", name, tmp_path) for name in ("cql", "cql_sac"))
+    assert cql["calql"].pop("cql_weight_online") > 0 and sac["calql"].pop("cql_weight_online") == 0
+    assert cql == sac
 
 
 @pytest.mark.parametrize(
