@@ -112,7 +112,7 @@ def asked_of_them(sections: dict[str, Any], updates: int, seed: int) -> dict[str
 
 @contextlib.contextmanager
 def trained_by_them(peer: str, replay: Replay, asked: dict[str, Any]) -> Iterator[Theirs]:
-    script = Path(__file__).with_name("peer_calql_train.py")
+    script = Path(__file__).with_name("peer_d3rlpy_train.py")
     with tempfile.TemporaryDirectory() as folder:
         steps = steps_of(replay)
         np.savez(Path(folder) / "steps.npz", **steps)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""The part of peer_calql that runs under the peer's own Python: it has d3rlpy, numpy and torch, and nothing of ours.
+"""The part of peer_d3rlpy that runs under the peer's own Python: it has d3rlpy, numpy and torch, and nothing of ours.
 
-PYTHON peer_calql_train.py FOLDER      reads steps.npz and asked.json there, writes policy.pt (TorchScript)
+PYTHON peer_d3rlpy_train.py FOLDER      reads steps.npz and asked.json there, writes policy.pt (TorchScript)
 """
 
 from __future__ import annotations

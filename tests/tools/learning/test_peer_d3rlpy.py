@@ -1,7 +1,9 @@
 """What the peer is given: the same steps, with our rewards and returns, and settings that mean the same."""
 
 import dataclasses
+import importlib.util
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ import torch
 
 from agent.config import CalQLConfig, NetworkConfig, OfflineConfig, RewardConfig
 from agent.data.replay_buffer import Replay
-from agent.spec import Episode, Spec, Transition
-from tools.learning import peer_d3rlpy as peer_calql
+from agent.spec import Episode, Spec, Transition, UserError
+from tools.learning import peer_d3rlpy
 
 SPEC = Spec({}, {"arm": 2, "thing": 1}, 1)
 
@@ -34,11 +36,26 @@ def episode(values, success):
 
 
 @pytest.fixture
-def steps():
-    replay = Replay(SPEC, 20, RewardConfig(), gamma=0.5)
-    replay.add(episode([1.0, 2.0, 3.0], success=True))
-    replay.add(episode([5.0, 6.0, 7.0], success=False))
-    return peer_calql.steps_of(replay)
+def replay():
+    made = Replay(SPEC, 20, RewardConfig(), gamma=0.5)
+    made.add(episode([1.0, 2.0, 3.0], success=True))
+    made.add(episode([5.0, 6.0, 7.0], success=False))
+    return made
+
+
+@pytest.fixture
+def steps(replay):
+    return peer_d3rlpy.steps_of(replay)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("d3rlpy") is not None, reason="d3rlpy is here")
+def test_a_peer_without_d3rlpy_is_named_with_what_it_lacks(replay, sections):
+    asked = peer_d3rlpy.asked_of_them(sections, 1, 0)
+    with (
+        pytest.raises(UserError, match="No module named 'd3rlpy'"),
+        peer_d3rlpy.trained_by_them(sys.executable, replay, asked),
+    ):
+        pass
 
 
 def test_every_step_is_given_once_with_the_state_that_followed_it(steps):
@@ -57,19 +74,19 @@ def test_rewards_ends_and_returns_are_ours(steps):
 def sections():
     """Nothing but what they have, too; every number another."""
     calql = CalQLConfig(
-        **peer_calql.NOT_THEIRS["calql"], gamma=0.9, target_rate=0.02, actor_lr=1e-4, critic_lr=2e-4,
+        **peer_d3rlpy.NOT_THEIRS["calql"], gamma=0.9, target_rate=0.02, actor_lr=1e-4, critic_lr=2e-4,
         temperature_lr=3e-4, lagrange_lr=4e-4, cql_weight=5.0, cql_actions=7, initial_temperature=0.3,
         max_target_backup=True,
     )  # fmt: skip
-    network = NetworkConfig(**peer_calql.NOT_THEIRS["network"], critics=3, actor_hidden=[8], critic_hidden=[9, 9])
+    network = NetworkConfig(**peer_d3rlpy.NOT_THEIRS["network"], critics=3, actor_hidden=[8], critic_hidden=[9, 9])
     return {"calql": calql, "network": network, "offline": OfflineConfig(batch=32)}
 
 
 def test_what_they_do_not_have_or_have_otherwise_is_named(sections):
-    assert peer_calql.differences(sections) == []
+    assert peer_d3rlpy.differences(sections) == []
     calql = dataclasses.replace(sections["calql"], bc_weight=1.0, actor_q="mean", cql_clip_low=-5.0)
     network = dataclasses.replace(sections["network"], actor_layer_norm=True, state_features=64)
-    found = peer_calql.differences({**sections, "calql": calql, "network": network})
+    found = peer_d3rlpy.differences({**sections, "calql": calql, "network": network})
     assert found == ["bc_weight 1.0", "actor_q mean", "cql_clip_low -5.0", "state_features 64", "actor_layer_norm True"]
 
 
@@ -80,14 +97,14 @@ def test_what_both_have_is_handed_on(sections):
         "conservative_weight": 5.0, "n_action_samples": 7, "max_q_backup": True, "n_critics": 3,
         "initial_temperature": 0.3,
     }  # fmt: skip
-    asked = peer_calql.asked_of_them(sections, 10, seed=4)
+    asked = peer_d3rlpy.asked_of_them(sections, 10, seed=4)
     assert asked == {
         "updates": 10, "batch": 32, "seed": 4, "actor_hidden": [8], "critic_hidden": [9, 9],
         "actor_layer_norm": False, "critic_layer_norm": False, "config": expected,
     }  # fmt: skip
     lagrange = {"alpha_learning_rate": 4e-4, "initial_alpha": math.e, "alpha_threshold": 0.8}
     sections["calql"] = dataclasses.replace(sections["calql"], lagrange_threshold=0.8)
-    assert peer_calql.asked_of_them(sections, 10, seed=4)["config"] == {**expected, **lagrange}
+    assert peer_d3rlpy.asked_of_them(sections, 10, seed=4)["config"] == {**expected, **lagrange}
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
@@ -98,6 +115,6 @@ def test_their_policy_sees_standardised_states_in_the_replays_order(tmp_path):
 
     torch.jit.script(Shows()).save(str(tmp_path / "policy.pt"))
     mean, std = np.array([1.0, 1.0, 1.0], np.float32), np.array([1.0, 2.0, 4.0], np.float32)
-    policy = peer_calql.Theirs(tmp_path / "policy.pt", mean, std, ["arm", "thing"])
+    policy = peer_d3rlpy.Theirs(tmp_path / "policy.pt", mean, std, ["arm", "thing"])
     seen = {"thing": np.array([5.0], np.float32), "arm": np.array([2.0, 3.0], np.float32)}
     assert policy.act(seen).tolist() == [2.0, 2.0, 2.0]
