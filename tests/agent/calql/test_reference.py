@@ -1,10 +1,11 @@
-"""One whole update against the authors' code (github.com/nakamotoo/Cal-QL), whose numbers are in shared/data beside
-the repository: losses, gradients, and parameters after the step, in float64.
+"""One whole update against the authors' code (github.com/nakamotoo/Cal-QL), whose numbers are in reference/: losses,
+gradients, and parameters after the step, in float64.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ TEMPERATURES = {"temperature": "log_alpha", "lagrange": "log_alpha_prime"}
 
 
 @pytest.fixture(params=FILES)
-def reference(request, real):
+def reference(request):
     """name -> float64 tensor, and the settings."""
-    numbers = dict(np.load(real("calql_reference") / f"{request.param}.npz"))
+    numbers = dict(np.load(Path(__file__).parent / "reference" / f"{request.param}.npz"))
     settings = json.loads(str(numbers.pop("settings")))
     torch.set_default_dtype(torch.float64)
     yield {name: torch.as_tensor(value) for name, value in numbers.items()}, settings
