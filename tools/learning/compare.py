@@ -18,7 +18,7 @@ from scipy import stats
 from agent.spec import UserError
 from tools.common.curves import people_say
 from tools.common.table import markdown, signed
-from tools.learning.results import Run, failures, grouped, largest_drop, other_settings, regret
+from tools.learning.results import Run, failures, grouped, largest_drop, lowest, other_settings, regret
 
 DIFFERENCE, POWER, SIGNIFICANCE = 0.05, 0.8, 0.05  # what `pairs_needed` plans for
 FIRST_TENTH = 0.1
@@ -39,6 +39,9 @@ FIGURES = [
     Figure("regret", "regret", lambda run: regret(run.points) if run.is_online else None, -1),
     Figure("failures", "failures in training", failures, -1),
     Figure("drop", "drop in the first tenth", lambda run: largest_drop(run.points, run.env_steps, FIRST_TENTH), -1),
+    Figure(
+        "lowest", "lowest success in the first tenth", lambda run: lowest(run.points, run.env_steps, FIRST_TENTH), 1
+    ),
     Figure("offline", "success offline", lambda run: run.points[0][1], 1),
     Figure("end", "success at the end", lambda run: run.points[-1][1] if run.is_online else None, 1),
 ]

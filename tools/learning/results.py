@@ -94,6 +94,11 @@ def largest_drop(points: Points, env_steps: float, share: float = FIRST) -> floa
     return max(0.0, points[0][1] - min(seen)) if (seen := early(points, env_steps, share)) else None
 
 
+def lowest(points: Points, env_steps: float, share: float = FIRST) -> float | None:
+    """The least success after the first online step and in that share; None if nobody looked there."""
+    return min(seen) if (seen := early(points, env_steps, share)) else None
+
+
 def failures(run: Run) -> float | None:
     """Share of the training episodes online that failed; None if there were none."""
     return 1 - run.lived * fmean(won for _, won in run.training) if run.training else None

@@ -67,17 +67,18 @@ def test_the_figures_of_a_pair():
         "regret": [pytest.approx(regrets[0] - regrets[1])],
         "failures in training": [0.5 - 1.0],
         "drop in the first tenth": [0.0 - 0.4],
+        "lowest success in the first tenth": [0.6 - 0.1],
         "success offline": [pytest.approx(0.1)],
         "success at the end": [pytest.approx(0.1)],
     }
-    assert [figure.better for figure in compare.FIGURES] == [-1, -1, -1, 1, 1]
+    assert [figure.better for figure in compare.FIGURES] == [-1, -1, -1, 1, 1, 1]
 
 
 def test_a_run_without_a_figure_is_in_no_pair_of_it():
     offline = Run.of(result("bc", 0, [(0, 0.4)], training=[]))
     late = Run.of(result("robot", 0, [(0, 0.6), (200, 0.7), (1000, 1.0)]))
     counts = [len(compare.by_figure([(late, offline)], figure)) for figure in compare.FIGURES]
-    assert counts == [0, 0, 0, 1, 0]
+    assert counts == [0, 0, 0, 0, 1, 0]
     assert len(compare.by_figure([(late, late)], compare.FIGURES[2])) == 0  # nobody looked in the first tenth
 
 
@@ -119,7 +120,7 @@ def test_pairs_of_several_comparisons_count_together(tmp_path, capsys):
 
 def test_one_pair_or_equal_ones_have_no_interval():
     assert compare.row(compare.FIGURES[0], np.array([0.1]))[2:] == ["+0.100", "", "", "", "", "0 / 1 / 0", ""]
-    assert compare.row(compare.FIGURES[3], np.zeros(4))[2:] == ["+0.000", "", "", "", "", "0 / 0 / 4", ""]
+    assert compare.row(compare.FIGURES[4], np.zeros(4))[2:] == ["+0.000", "", "", "", "", "0 / 0 / 4", ""]
     assert compare.row(compare.FIGURES[0], np.array([]))[1:] == ["0", *[""] * 7]
 
 
