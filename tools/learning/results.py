@@ -89,14 +89,15 @@ def early(points: Points, env_steps: float, share: float = FIRST) -> list[float]
     return [success for steps, success in points[1:] if steps <= (share + SLACK) * env_steps]
 
 
-def largest_drop(points: Points, env_steps: float, share: float = FIRST) -> float | None:
-    """How far success fell below its first value in that share; 0 if it did not, None if nobody looked there."""
-    return max(0.0, points[0][1] - min(seen)) if (seen := early(points, env_steps, share)) else None
-
-
 def lowest(points: Points, env_steps: float, share: float = FIRST) -> float | None:
     """The least success after the first online step and in that share; None if nobody looked there."""
     return min(seen) if (seen := early(points, env_steps, share)) else None
+
+
+def largest_drop(points: Points, env_steps: float, share: float = FIRST) -> float | None:
+    """How far success fell below its first value in that share; 0 if it did not, None if nobody looked there."""
+    least = lowest(points, env_steps, share)
+    return None if least is None else max(0.0, points[0][1] - least)
 
 
 def failures(run: Run) -> float | None:
