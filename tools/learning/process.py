@@ -31,10 +31,25 @@ class Means:
 
 
 class Process(process.Process):
-    """A command in a session of its own: Ctrl-C reaches it by `end` only."""
+    """A command in a session of its own: Ctrl-C reaches it by `end` only. What it warns of is said here, too."""
 
     def __init__(self, folder: Path, name: str, *words: object) -> None:
+        log = folder / f"{name}.log"
+        self._read = log.stat().st_size if log.exists() else 0  # of the log, which a resumed one goes on with
         super().__init__(folder, name, *words, session=True)
+
+    def ended(self) -> bool:
+        over = super().ended()  # before the log is read: then its last lines are there
+        with open(self.log, "rb") as log:
+            log.seek(self._read)
+            new = log.read()
+        lines = new[: new.rfind(b"\n") + 1]
+        self._read += len(lines)
+        for line in lines.decode(errors="replace").splitlines():
+            _, found, warning = line.partition(" warning: ")
+            if found:
+                say(f"{self.log.parent.name} {self.name}: {warning}")
+        return over
 
     def finish(self, means: Means) -> str:
         """Its standard output, once it has ended. Raises Stopped, or UserError with the last line if it failed."""
