@@ -55,16 +55,18 @@ def check_numbers(group: h5py.Group) -> None:
     """Raise UnsafeFile for an array below `group` that is not of numbers: texts and lists may be of any size."""
     for dataset in _datasets(group):
         if dataset.dtype.kind not in "biuf":
-            raise UnsafeFile(f"{dataset.name}: {dataset.dtype}, where numbers are expected")
+            raise UnsafeFile(f"{_name(dataset)}: {dataset.dtype}, where numbers are expected")
 
 
-def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
-    groups = [group]
+def _datasets(group: h5py.Group) -> Iterator[h5py.h5d.DatasetID]:
+    groups = [group.id]
     while groups:
-        for item in groups.pop().values():
-            if isinstance(item, h5py.Group):
+        parent = groups.pop()
+        for name in parent:
+            item = h5py.h5o.open(parent, name)
+            if isinstance(item, h5py.h5g.GroupID):
                 groups.append(item)
-            elif isinstance(item, h5py.Dataset):
+            elif isinstance(item, h5py.h5d.DatasetID):
                 yield item
 
 
