@@ -88,6 +88,9 @@ class CalQLConfig:
     lagrange_threshold: float | None = option(None, "tau; set, the Lagrange form learns the conservative weight")
     max_target_backup: bool = option(False, "TD target: max over n next actions, as in the paper (off: one sample)")
     entropy_backup: bool = option(False, "SAC's entropy term in the TD target")
+    n_step: int = option(
+        1, "TD target: the rewards of so many recorded steps, then the value, whatever policy acted", low=1, high=100
+    )
     target_subset: int = option(
         2, "target critics, drawn anew each update, over which the TD target takes the min", low=0
     )

@@ -30,7 +30,8 @@ PER_STEP = ("actions", "rewards", "terminated", "returns", "succeeded")  # colum
 class Batch:
     """B transitions: images uint8 (B, H, W, 3), states (B, D), actions (B, A), everything else float32 (B,).
 
-    With chunks of h actions one is (B, h A): see Replay.
+    With chunks of h actions one is (B, h A); over several steps (n_step, or a chunk) rewards, terminated and the next
+    observations are those of all of them together: Replay._several.
     """
 
     observations: dict[str, Tensor]
@@ -95,14 +96,15 @@ class Replay:
         seed: int = 0,
         storage: Storage = HOST,
         chunk: int = 1,
+        n_step: int = 1,
     ) -> None:
-        self.chunk = chunk
+        self.chunk, self.ahead = chunk, max(chunk, n_step)  # a chunk's reward is that of all its steps
         self.spec, self.capacity, self.reward, self.gamma = spec, capacity, reward, gamma
         columns = {f"obs/{key}": (spec.shape(key), spec.dtype(key)) for key in spec.keys}
         columns["actions"] = ((spec.action_dim,), np.dtype(np.float32))
         for name in PER_STEP[1:]:
             columns[name] = ((), np.dtype(np.float32))
-        if chunk > 1:
+        if self.ahead > 1:
             columns["left"] = ((), np.dtype(np.int64))  # steps to the end of the episode, from 1 on
         self.columns = {name: storage.column(capacity, *kind) for name, kind in columns.items()}
         self.device = storage.place  # that batches are on
@@ -170,7 +172,7 @@ class Replay:
             "returns": returns,
             "succeeded": np.full(steps, episode.succeeded, np.float32),
         }
-        if self.chunk > 1:
+        if self.ahead > 1:
             per_step["left"] = np.arange(steps, 0, -1)
         for name, value in per_step.items():
             self.columns[name].rows[first : end - 1] = torch.from_numpy(np.ascontiguousarray(value))
@@ -215,30 +217,30 @@ class Replay:
             torch.index_select(self.columns[name].rows, 0, rows, out=into[start : start + len(rows)])
 
         following = rows + 1
-        for name in PER_STEP[self.chunk > 1 :]:
+        for name in PER_STEP[self.ahead > 1 :]:
             gather(name, rows, vars(out)[name])
-        if self.chunk > 1:
-            following = self._chunk(rows, out.map(lambda tensor: tensor[start : start + len(rows)]))
+        if self.ahead > 1:
+            following = self._several(rows, out.map(lambda tensor: tensor[start : start + len(rows)]))
         for key in self.spec.keys:
             gather(f"obs/{key}", rows, out.observations[key])
             gather(f"obs/{key}", following, out.next_observations[key])
         return out
 
-    def _chunk(self, rows: Tensor, out: Batch) -> Tensor:
-        """Put the steps from `rows` (B,) on, `chunk` of them or those that the episode has left, into `out` as one.
+    def _several(self, rows: Tensor, out: Batch) -> Tensor:
+        """Put the steps from `rows` (B,) on, `ahead` of them or those that the episode has left, into `out` as one.
 
         With k steps its reward is their discounted sum, and `terminated` is 1 - gamma^(k-1) (1 - d), so that
         gamma (1 - terminated) discounts the value after them. An episode's last action fills its last chunks up.
         Returns the rows that follow (B,).
         """
         left = self.columns["left"].rows.index_select(0, rows)
-        steps = left.clamp(max=self.chunk)  # (B,)
-        count = torch.arange(self.chunk, device=rows.device)
-        inside = torch.minimum(count, steps[:, None] - 1)  # (B, chunk)
-        each = (rows[:, None] + inside).flatten()
-        out.actions.copy_(self.columns["actions"].rows.index_select(0, each).view(len(rows), -1))
+        steps = left.clamp(max=self.ahead)  # (B,)
+        count = torch.arange(self.ahead, device=rows.device)
+        each = rows[:, None] + torch.minimum(count, steps[:, None] - 1)  # (B, ahead)
+        actions = self.columns["actions"].rows.index_select(0, each[:, : self.chunk].flatten())
+        out.actions.copy_(actions.view(len(rows), -1))
         discounts = (self.gamma**count) * (count < steps[:, None])
-        rewards = self.columns["rewards"].rows.index_select(0, each).view(len(rows), -1)
+        rewards = self.columns["rewards"].rows.index_select(0, each.flatten()).view(len(rows), -1)
         out.rewards.copy_((rewards * discounts).sum(-1))
         last = self.columns["terminated"].rows.index_select(0, rows + steps - 1)
         out.terminated.copy_(1 - self.gamma ** (steps - 1) * (1 - last))

@@ -31,6 +31,7 @@ from agent.calql.values import episode_values
 from agent.config import CalQLConfig, LinkConfig, OfflineConfig, OnlineConfig, RewardConfig
 from agent.data.episode_file import episode_paths, read_episode, write_episode
 from agent.data.prefetch import Prefetch
+from agent.data.replay_buffer import Replay
 from agent.env_record import EnvRecord
 from agent.mailbox.mailbox import Mailbox
 from agent.run import checkpoint, trainer
@@ -275,6 +276,18 @@ def test_chunks_are_pretrained_fine_tuned_and_resumed(tune, episodes, offline, t
     policy = second.latest.policy()
     observation = {key: value[0] for key, value in episodes[0].observations.items()}
     assert policy.act_chunk(observation, True).shape == (3, 2)
+
+
+def test_n_step_is_that_of_every_replay_from_pretraining_on(tune, episodes, offline, tmp_path, tiny_flags, monkeypatch):
+    ahead, sample = [], Replay.sample
+    monkeypatch.setattr(Replay, "sample", lambda self, *given: ahead.append(self.ahead) or sample(self, *given))
+    offline.unlink()
+    where = ["--data", str(tmp_path / "demos"), "--run", str(tmp_path / "pretrained"), "--out", str(offline)]
+    pretrain.main([*where, "--updates", "2", *tiny_flags, "--n-step", "3"])
+    assert ahead and set(ahead) == {3}
+    ahead.clear()
+    tune(episodes, "--utd", "1")
+    assert len(ahead) > 2 and set(ahead) == {3}
 
 
 def test_simulated_robots_that_run_ahead_are_held_and_released(tune, episodes):

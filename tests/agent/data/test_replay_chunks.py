@@ -1,4 +1,4 @@
-"""Replay with chunks: each sample against the episode's own steps, counted out."""
+"""Replay over several steps, chunks or n_step: each sample against the episode's own steps, counted out."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ def find(batch, number, episodes, spec):
 
 
 @pytest.mark.parametrize("capacity", [200, 30], ids=["roomy", "ring wraps"])
-def test_a_chunk_is_the_steps_that_follow(spec, make_episode, capacity):
+@pytest.mark.parametrize(("chunk", "n_step"), [(CHUNK, 1), (1, CHUNK), (2, CHUNK), (CHUNK, 2)])
+def test_a_sample_is_the_steps_that_follow_as_one(spec, make_episode, capacity, chunk, n_step):
     episodes = [make_episode(3 + k % 7, seed=k, success=k % 2 == 0) for k in range(12)]
-    replay = Replay(spec, capacity, DENSE, GAMMA, seed=1, chunk=CHUNK)
+    replay = Replay(spec, capacity, DENSE, GAMMA, seed=1, chunk=chunk, n_step=n_step)
     for episode in episodes:
         replay.add(episode)
     batch, found = replay.sample(400), set()
-    assert batch.actions.shape == (400, CHUNK * spec.action_dim)
+    assert batch.actions.shape == (400, chunk * spec.action_dim)
     for number in range(400):
         episode, step = find(batch, number, episodes, spec)
         steps = min(CHUNK, len(episode) - step)
         rewards, returns = rewards_and_returns(episode, DENSE, GAMMA)
-        wanted = [episode.actions[min(step + k, len(episode) - 1)] for k in range(CHUNK)]
+        wanted = [episode.actions[min(step + k, len(episode) - 1)] for k in range(chunk)]
         np.testing.assert_array_equal(batch.actions[number], np.concatenate(wanted))
         reward = sum(GAMMA**k * rewards[step + k] for k in range(steps))
         assert batch.rewards[number] == pytest.approx(reward, rel=1e-5)
         ended = episode.terminated[step + steps - 1]
-        discount = GAMMA * (1 - float(batch.terminated[number]))  # of the value after the chunk
+        discount = GAMMA * (1 - float(batch.terminated[number]))  # of the value after these steps
         assert discount == pytest.approx(0 if ended else GAMMA**steps, abs=1e-6)
         assert batch.returns[number] == returns[step] and batch.succeeded[number] == episode.succeeded
         for key, images in episode.observations.items():
