@@ -89,7 +89,11 @@ class CalQLConfig:
     max_target_backup: bool = option(False, "TD target: max over n next actions, as in the paper (off: one sample)")
     entropy_backup: bool = option(False, "SAC's entropy term in the TD target")
     n_step: int = option(
-        1, "TD target: the rewards of so many recorded steps, then the value, whatever policy acted", low=1, high=100
+        1,
+        "n-step TD target: discounted rewards of n recorded steps, then the value; no correction for the policy that "
+        "acted. The conservative term's next actions and entropy_backup's entropy are those of the state n steps ahead",
+        low=1,
+        high=100,
     )
     target_subset: int = option(
         2, "target critics, drawn anew each update, over which the TD target takes the min", low=0
@@ -190,7 +194,7 @@ class LearnerConfig:
         "eager", "of updates; compile: torch.compile, graph: and CUDA graphs"
     )
     bf16: Literal["off", "encoder", "all"] = option(
-        "off", "bfloat16 (autocast) in the image encoder, or in every network"
+        "off", "bfloat16 (autocast) in the image encoder, or in every network; float32 on a CPU that is slower in it"
     )
     tf32: bool = option(False, "matrix products of float32 in TF32 (GPU)")
     storage: Literal["host", "file", "device"] = option(
@@ -254,6 +258,8 @@ class RunConfig:
             raise UserError(f"calql.cql_clip_low is {calql.cql_clip_low}, above cql_clip_high {calql.cql_clip_high}")
         if calql.target_subset > network.critics:
             raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
+        if calql.n_step > 1 and network.chunk > 1:
+            raise UserError(f"calql.n_step is {calql.n_step}, but with network.chunk a target looks ahead by the chunk")
         if network.policy == "flow" and (calql.importance_sampling or calql.entropy_backup):
             field = "importance_sampling" if calql.importance_sampling else "entropy_backup"
             raise UserError(f"calql.{field} needs densities, and network.policy flow has none: set it to false")

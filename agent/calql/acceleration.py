@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import shutil
 import sys
@@ -16,8 +15,6 @@ from agent.calql.algorithm import CalQL, Weights
 from agent.config import LearnerConfig
 from agent.data.replay_buffer import Batch
 from agent.spec import UserError
-
-log = logging.getLogger(__name__)
 
 BF16_SLOW = 1.5  # a bf16_cost above this is no noise: without units for it a CPU is 10 to 40 times slower
 WARM_UP = 3  # updates of each kind that run before it is captured
@@ -62,16 +59,16 @@ def slow_bf16(cost: float) -> str:
     return f"this CPU takes {cost:.2g} times as long for a product in bfloat16 as in float32"
 
 
-def accelerate(agent: CalQL, config: LearnerConfig) -> None:
+def accelerate(agent: CalQL, config: LearnerConfig) -> str:
     """Put `agent` into the mode that the config asks for. Raises UserError when this machine can't.
 
-    On a CPU that is slower in bf16 (measured) updates stay in float32, and a warning is logged: a config file for
-    another machine would make a run take forty times as long.
+    On a CPU that is slower in bf16 (measured) updates stay in float32, since a config file for another machine would
+    make products take 10 to 80 times as long. Returns a line that says so, for the run's log; empty otherwise.
     """
     cuda = agent.device.type == "cuda"
-    agent.bf16 = config.bf16
+    agent.bf16, warning = config.bf16, ""
     if config.bf16 != "off" and agent.device.type == "cpu" and (reason := slow_bf16(bf16_cost())):
-        log.warning("learner.bf16 is '%s', but %s: updates are computed in float32", config.bf16, reason)
+        warning = f"learner.bf16 is '{config.bf16}', but {reason}: updates are computed in float32"
         agent.bf16 = "off"
     if config.mode == "graph" and not cuda:
         raise UserError(f"learner.mode 'graph' needs a CUDA device, and this run is on {agent.device}")
@@ -83,6 +80,7 @@ def accelerate(agent: CalQL, config: LearnerConfig) -> None:
         agent.losses = torch.compile(agent.losses, dynamic=False)
     if config.mode == "graph":
         agent.learn = Graphs(agent).learn  # type: ignore[method-assign]
+    return warning
 
 
 class Graphs:

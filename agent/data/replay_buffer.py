@@ -98,7 +98,7 @@ class Replay:
         chunk: int = 1,
         n_step: int = 1,
     ) -> None:
-        self.chunk, self.ahead = chunk, max(chunk, n_step)  # a chunk's reward is that of all its steps
+        self.chunk, self.ahead = chunk, max(chunk, n_step)  # a target looks ahead by one of them; the other is 1
         self.spec, self.capacity, self.reward, self.gamma = spec, capacity, reward, gamma
         columns = {f"obs/{key}": (spec.shape(key), spec.dtype(key)) for key in spec.keys}
         columns["actions"] = ((spec.action_dim,), np.dtype(np.float32))

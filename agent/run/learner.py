@@ -66,8 +66,8 @@ class Learner:
                 raise
         self.progress = ProgressReport(self.online)
         self.mailbox.newest_episodes = self.newest_episodes.curves
-        self.health.tell = self._warn
-        self.intake = Intake(self.mailbox, self.store, self.log, self.config.learner.robot_gb, self._warn)
+        self.health.tell = self.warn
+        self.intake = Intake(self.mailbox, self.store, self.log, self.config.learner.robot_gb, self.warn)
         self.pacing = Pacing(self.config, self.mailbox.pace)
         self.link_report = LinkReport(self.mailbox, self.log)
         self.update_report = UpdateReport(self.log, self.health, self.seen, self.updates)
@@ -180,7 +180,8 @@ class Learner:
         self.newest_episodes.add(episode)
         self.health.episode(episode.succeeded)
 
-    def _warn(self, line: str) -> None:
+    def warn(self, line: str) -> None:
+        """To people, into the log, and onto the operator page."""
         self.log.warn(line, self.env_steps, self.updates)
         self.progress.warned(line, self.env_steps)
 
@@ -207,6 +208,8 @@ def introduce(learner: Learner, origin: str | Path) -> None:
         f"listening on {learner.mailbox.address}; "
         f"run folder {learner.folder} (tensorboard --logdir {learner.folder.parent})"
     )
+    if line := learner.trainer.warning:
+        learner.warn(line)
 
 
 def report_changes(learner: Learner, changed: Changes) -> None:

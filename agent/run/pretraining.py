@@ -64,7 +64,7 @@ class Pretraining:
                 self.agent.standardise(*map(torch.from_numpy, self.states.standardisation()))
             if calql.start_at_return:
                 self.agent.start_critics_at(self.replay.mean_return())
-        accelerate(self.agent, learner)
+        self.warning = accelerate(self.agent, learner)
 
     def _restore(self, start: Checkpoint, origin: str) -> None:
         place = self.config.offline.data[0]
@@ -88,6 +88,8 @@ class Pretraining:
         if line := self.states.report():
             run_log.say(line)
         run_log.changes(changed, 0, self.updates)
+        if self.warning:
+            run_log.warn(self.warning, 0, self.updates)
         if calql.bc_filter == "success" and calql.bc_weight and not self.successes:
             line = "no demonstration succeeded, so there is nothing to clone; --bc-filter all clones every one"
             run_log.warn(line, 0, self.updates)

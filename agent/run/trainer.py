@@ -56,7 +56,7 @@ class Trainer:
         self.agent = CalQL(start.spec, config.network, config.calql, self.device, seed)
         start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)
-        accelerate(self.agent, config.learner)
+        self.warning = accelerate(self.agent, config.learner)
         self.replay = Replay(start.spec, self.online.capacity_steps, config.reward, gamma, seed + 1, storage, **ahead)
         self._tickets: dict[EpisodeKey, list[tuple[Replay, int]]] = {}  # of each episode, where it is
         if self.offline is None:

@@ -248,8 +248,9 @@ def test_the_rest_of_a_chunk_is_dropped_when_something_else_acts():
         ({"policy": "flow"}, {}, r"calql.importance_sampling needs densities, and network.policy flow has none"),
         ({"policy": "flow"}, {"importance_sampling": False, "entropy_backup": True}, r"calql.entropy_backup needs den"),
         ({"policy": "flow"}, {"importance_sampling": False, "bc_weight": 0.0}, r"a flow .* learns by cloning alone"),
+        ({"chunk": 3}, {"n_step": 2}, r"n_step is 2, but with network.chunk a target looks ahead by the chunk"),
     ],
 )
-def test_what_does_not_fit_a_flow_is_refused(network, calql, message):
+def test_what_does_not_fit_a_flow_or_chunks_is_refused(network, calql, message):
     with pytest.raises(UserError, match=message):
         RunConfig(network=NetworkConfig(**network), calql=CalQLConfig(**calql)).checked()

@@ -42,6 +42,7 @@ from agent.run.health import Health
 from agent.run.intake import Intake
 from agent.run.learner import Learner
 from agent.run.pacing import COMPILE_S, HOLD_S, cql_weight, updates_due
+from agent.run.records import read_log
 from agent.signals import SIGNALS
 from agent.spec import Spec, UserError
 from agent.wire.messages import episode_name, pack
@@ -278,6 +279,18 @@ def test_chunks_are_pretrained_fine_tuned_and_resumed(tune, episodes, offline, t
     assert policy.act_chunk(observation, True).shape == (3, 2)
 
 
+def test_that_bf16_is_left_out_is_in_the_logs_of_both_stages(
+    tune, episodes, offline, tmp_path, tiny_flags, monkeypatch
+):
+    monkeypatch.setattr("agent.calql.acceleration.bf16_cost", lambda: 19.0)
+    offline.unlink()
+    where = ["--data", str(tmp_path / "demos"), "--run", str(tmp_path / "pretrained"), "--out", str(offline)]
+    pretrain.main([*where, "--updates", "2", *tiny_flags, "--bf16", "all"])
+    (before,) = [record["line"] for record in read_log(tmp_path / "pretrained", "warning")]
+    (now,) = [record["line"] for record in tune(episodes, "--utd", "1").records("warning")]
+    assert before == now and now.endswith("updates are computed in float32")
+
+
 def test_n_step_is_that_of_every_replay_from_pretraining_on(tune, episodes, offline, tmp_path, tiny_flags, monkeypatch):
     ahead, sample = [], Replay.sample
     monkeypatch.setattr(Replay, "sample", lambda self, *given: ahead.append(self.ahead) or sample(self, *given))
@@ -496,7 +509,7 @@ def test_what_watches_over_a_run_knows_its_episodes_again_after_a_resume(tune, e
     tune(episodes[:2], "--env-steps", "20", stop_after=10)
     tune(episodes[2:], resume=True)
     quiet = [("<lambda>", episode.succeeded) for episode in episodes[:2]]
-    said = [("_warn", episode.succeeded) for episode in episodes]
+    said = [("warn", episode.succeeded) for episode in episodes]
     assert seen == said[:2] + quiet + said[2:]
 
 

@@ -52,9 +52,9 @@ class Process:
             self.end()
             raise
         if code:
-            lines = self.log.read_text().strip().splitlines() or ["no message"]
+            lines = self.log.read_text(errors="replace").strip().splitlines() or ["no message"]
             raise UserError(f"{self.name} ended with exit code {code}: {lines[-1]} ({self.log})")
-        return self.out.read_text()
+        return self.out.read_text(errors="replace")
 
     def end(self) -> None:
         """As Ctrl-C does: a learner writes its checkpoint."""

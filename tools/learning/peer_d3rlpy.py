@@ -44,11 +44,11 @@ NOT_THEIRS: dict[str, dict[str, Any]] = {  # section -> field -> what theirs amo
     "calql": {
         "bc_weight": 0.0, "start_at_return": False, "policy_average": 0.0, "target_subset": 0, "actor_q": "min",
         "gradient_clip": 0.0, "importance_sampling": True, "entropy_backup": False, "target_entropy": -1.0,
-        "cql_clip_low": -math.inf, "cql_clip_high": math.inf,
+        "cql_clip_low": -math.inf, "cql_clip_high": math.inf, "n_step": 1,
     },
     "network": {
         "state_features": 0, "state_standardise": True, "actor_layer_norm": False, "critic_layer_norm": False,
-        "init": "torch", "log_std": "direct",
+        "init": "torch", "log_std": "direct", "policy": "gaussian", "chunk": 1,
     },
 }  # fmt: skip
 

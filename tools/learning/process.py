@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from tools.common import process
 from tools.learning.settings import read, write
 
 POLL_S = 0.2
+WORSE = re.compile(r"[-0-9]{10} [:0-9]{8} (?:\S+ )?((?:warning|error|critical): .*)")  # a line of a log, see agent.logs
 
 
 class Stopped(Exception):
@@ -31,32 +33,38 @@ class Means:
 
 
 class Process(process.Process):
-    """A command in a session of its own: Ctrl-C reaches it by `end` only. What it warns of is said here, too."""
+    """A command in a session of its own: Ctrl-C reaches it by `end` only. Its warnings are printed here, too."""
 
     def __init__(self, folder: Path, name: str, *words: object) -> None:
         log = folder / f"{name}.log"
         self._read = log.stat().st_size if log.exists() else 0  # of the log, which a resumed one goes on with
         super().__init__(folder, name, *words, session=True)
 
-    def ended(self) -> bool:
-        over = super().ended()  # before the log is read: then its last lines are there
-        with open(self.log, "rb") as log:
-            log.seek(self._read)
-            new = log.read()
-        lines = new[: new.rfind(b"\n") + 1]
-        self._read += len(lines)
-        for line in lines.decode(errors="replace").splitlines():
-            _, found, warning = line.partition(" warning: ")
-            if found:
-                say(f"{self.log.parent.name} {self.name}: {warning}")
-        return over
+    def report_warnings(self) -> None:
+        """Print the warnings and errors that its log has got since the last call. Raises nothing."""
+        with contextlib.suppress(OSError):
+            with open(self.log, "rb") as log:
+                log.seek(self._read)
+                new = log.read()
+            lines = new[: new.rfind(b"\n") + 1]
+            self._read += len(lines)
+            for line in lines.decode(errors="replace").splitlines():
+                if found := WORSE.fullmatch(line):
+                    say(f"{self.log.parent.name} {self.name}: {found[1]}")
+
+    def end(self) -> None:
+        super().end()
+        self.report_warnings()
 
     def finish(self, means: Means) -> str:
         """Its standard output, once it has ended. Raises Stopped, or UserError with the last line if it failed."""
-        while not self.ended():
-            if means.stop.wait(POLL_S):
-                self.end()
-                raise Stopped
+        try:
+            while not self.ended():
+                self.report_warnings()
+                if means.stop.wait(POLL_S):
+                    raise Stopped
+        finally:
+            self.end()  # it does not outlive whatever is raised here
         said = self.output()
         if means.stop.is_set():  # it may have been stopped by the same Ctrl-C
             raise Stopped
@@ -64,7 +72,9 @@ class Process(process.Process):
 
 
 def say(line: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")  # in one piece: threads say things
+    text = f"{time.strftime('%H:%M:%S')} {line}\n"
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))  # in one piece: threads say things
     sys.stdout.flush()
 
 

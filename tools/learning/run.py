@@ -7,6 +7,7 @@ runs that differ in nothing that these depend on share it. The result is one JSO
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,7 +26,19 @@ from tools.common.process import free_port
 from tools.common.report import machine
 from tools.common.seeds import EVALUATION_SEED
 from tools.learning.process import POLL_S, Means, Process, Stopped, alone, clocked, minutes
-from tools.learning.settings import beside, config_words, made_of, pin, pinned, put, read, same, settings, write
+from tools.learning.settings import (
+    beside,
+    config_words,
+    made_of,
+    not_default,
+    pin,
+    pinned,
+    put,
+    read,
+    same,
+    settings,
+    write,
+)
 from tools.learning.suite import Job
 
 ROBOT_SEEDS = 1_000_000  # above the seeds of collecting and of the evaluation
@@ -74,19 +87,20 @@ def fine_tune(folder: Path, ckpt: Path, configs: Sequence[str], seed: int, means
     start = ["--resume", online] if (online / LATEST).exists() else ["--ckpt", ckpt, "--run", online]
     start += ["--config", online_settings(folder / "online.yaml", configs)]
     hardware = ["--threads", means.threads, "--device", means.device]
-    learner = Process(folder, "learner", "agent.learner", *start, "--address", address, *flags, *hardware)
     number = sum(1 for name in ("episodes", "quarantine", "set_aside") for _ in (online / name).glob("*.hdf5"))
     scenes = ["--robot.seed", ROBOT_SEEDS * (seed + 1) + number, "--control", ""]
     place = ["--address", address, "--spool", folder / "spool"]
-    robot = Process(folder, "robot", "robot_server", *config_words(configs), *place, *scenes)
-    try:
+    with contextlib.ExitStack() as ends:
+        learner = Process(folder, "learner", "agent.learner", *start, "--address", address, *flags, *hardware)
+        ends.callback(learner.end)
+        robot = Process(folder, "robot", "robot_server", *config_words(configs), *place, *scenes)
+        ends.callback(robot.end)
         while not learner.ended() and not means.stop.wait(POLL_S):
+            learner.report_warnings()
+            robot.report_warnings()
             if robot.ended() and OVER not in robot.finish(means):  # raises if it failed
                 raise Stopped  # by somebody else's signal
         said = learner.finish(means)
-    finally:
-        robot.end()
-        learner.end()
     if not any(line.startswith("finished") for line in said.splitlines()):
         raise Stopped  # by somebody else's signal
     done.touch()
@@ -184,7 +198,7 @@ def offline_part(job: Job, work: Path, data: Path, episodes: int) -> tuple[Path,
     for name in CALQL_ONLINE:
         del parts["calql"][name]
     parts["data"] = pinned(beside(data))
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(not_default(parts), sort_keys=True).encode()).hexdigest()
     return work / f"offline-{job.task}-{job.seed}-{digest[:8]}", parts
 
 

@@ -90,6 +90,11 @@ def differences(one: dict[str, Any], two: dict[str, Any]) -> dict[str, tuple[Any
     return {key: values for key, values in found.items() if key not in newer}
 
 
+def not_default(parts: dict[str, Any]) -> dict[str, Any]:
+    """'section.field' -> value, of what is not as by default: without settings that are newer than a folder."""
+    return {key: value for key, value in _leaves(parts, "") if key not in NO_MATTER and value != _default(key)}
+
+
 def _default(key: str) -> Any:
     """Of 'section.field'; an option of an environment, which is not known here, is off."""
     section, _, field = key.partition(".")

@@ -128,7 +128,7 @@ def test_item_17_what_is_not_a_number_is_refused(tmp_path, make_episode, kind):
         del file["data/demo_0/obs/pos"]
         file["data/demo_0"].create_dataset("obs/pos", (6,), kind)
     for stream in (False, True):
-        with pytest.raises(EpisodeFileError, match="numbers are expected"):
+        with pytest.raises(EpisodeFileError, match=r"/data/demo_0/obs/pos: .*numbers are expected"):
             read_episode(tmp_path / "a.hdf5", stream)
 
 

@@ -11,7 +11,7 @@ from tools.learning import process as learning_process
 from tools.learning import run as learning_run
 from tools.learning import suite as learning_suite
 from tools.learning.results import Run
-from tools.learning.settings import write
+from tools.learning.settings import not_default, write
 from tools.learning.suite import Suite, Task
 
 ROOT = Path(__file__).parents[3]
@@ -206,6 +206,35 @@ def test_a_robot_that_somebody_else_stopped_ends_the_slice(tmp_path, monkeypatch
             learning_run.fine_tune(*given)
 
 
+@pytest.mark.parametrize("fails", ["start", "end"])
+def test_a_learner_ends_whatever_becomes_of_its_robot(tmp_path, monkeypatch, fails):
+    ended = []
+
+    class Process(Ended):
+        def __init__(self, folder, name, *words):
+            super().__init__(folder, name, *words)
+            self.name = name
+            if (name, fails) == ("robot", "start"):
+                raise OSError("no process left")
+
+        def end(self):
+            ended.append(self.name)
+            if (self.name, fails) == ("robot", "end"):
+                raise OSError("no terminal left")
+
+    monkeypatch.setattr(learning_run, "Process", Process)
+    with pytest.raises(OSError, match="left"):
+        learning_run.fine_tune(tmp_path, tmp_path / "a.pt", [], 0, learning_process.Means(threading.Event(), 1))
+    assert ended[-1] == "learner"
+
+
+def test_an_offline_part_keeps_its_folder_when_a_newer_version_has_one_more_setting():
+    parts = {"calql": {"gamma": 0.97, "n_step": 1}, "learner": {"mode": "compile"}, "env": ["sim", {"task": "Lift"}]}
+    older = {"calql": {"gamma": 0.97}, "learner": {}, "env": ["sim", {"task": "Lift", "privileged": False}]}
+    assert not_default(parts) == not_default(older) == {"calql.gamma": 0.97, "env.0": "sim", "env.1.task": "Lift"}
+    assert not_default({**parts, "calql": {"gamma": 0.97, "n_step": 3}}) != not_default(parts)
+
+
 class Ended:
     """In place of learning_run.Process: a command that has ended well, and said so much."""
 
@@ -222,6 +251,9 @@ class Ended:
         return Ended.said
 
     def end(self):
+        pass
+
+    def report_warnings(self):
         pass
 
 
