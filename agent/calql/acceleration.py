@@ -16,7 +16,7 @@ from agent.config import LearnerConfig
 from agent.data.replay_buffer import Batch
 from agent.spec import UserError
 
-BF16_SLOW = 1.5  # a bf16_cost above this is no noise: without units for it a CPU is 10 to 40 times slower
+BF16_SLOW = 1.5  # a bf16_cost above this is no noise: without units for it a CPU is 10 to 80 times slower
 WARM_UP = 3  # updates of each kind that run before it is captured
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from agent.calql import acceleration
 from agent.calql.algorithm import CalQL
 from agent.config import CalQLConfig, NetworkConfig
 from agent.env_record import EnvRecord
@@ -139,15 +140,17 @@ def test_the_gpus_rows(small, monkeypatch):
     assert {"GPU, one update: roofline, tf32", "GPU, graph, tf32 / eager"} <= rows.keys()
 
 
-def test_the_longest_kernels_are_those_of_the_checkpoints_updates(tmp_path, capsys):
+def test_the_longest_kernels_are_those_of_the_checkpoints_updates(tmp_path, capsys, logged, monkeypatch):
+    monkeypatch.setattr(acceleration, "bf16_cost", lambda: 19.0)
     spec, network = Spec({"top": (16, 16, 3)}, {"proprio": 4}, 2), NetworkConfig(**SMALL)
     agent = CalQL(spec, network, CalQLConfig(), CPU, seed=0)
     config = {"network": dataclasses.asdict(network), "offline": {"batch": 3}, "learner": {"device": "cpu"}}
     Checkpoint(spec, EnvRecord(), config, agent.state_dict()).save(tmp_path / "tiny.pt")
-    kernels.main(["--ckpt", str(tmp_path / "tiny.pt"), "--updates", "2", "--longest", "1000"])
+    kernels.main(["--ckpt", str(tmp_path / "tiny.pt"), "--updates", "2", "--longest", "1000", "--bf16", "all"])
     first, *rest = capsys.readouterr().out.splitlines()
     listed = [line.split() for line in rest]  # milliseconds, "ms", times an update, "x", name
-    assert "on cpu, eager" in first
+    assert "on cpu, eager, bf16 off;" in first  # as it is computed, not as it was asked for
+    assert any("updates are computed in float32" in line for line in logged())
     convolutions = [float(words[2]) for words in listed if words[-1] == "aten::convolution_backward"]
     assert convolutions == [1.0]  # one camera, one layer, once an update
     assert [float(words[0]) for words in listed] == sorted((float(words[0]) for words in listed), reverse=True)

@@ -9,6 +9,7 @@ torch's profiler's, and those of a whole update, on the first line, a clock's: p
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 
 import torch
@@ -21,6 +22,8 @@ from agent.run.device import choose_device
 from agent.spec import UserError
 from tools.bench.random_data import random_batch
 from tools.bench.roofline import kernels
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 10  # after so many updates one is compiled, and captured
 
@@ -36,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     device = choose_device(learner)
     agent = CalQL(start.spec, network.from_checkpoint(), calql, device, learner.seed)
     start.restore(agent)
-    accelerate(agent, learner)
+    if warning := accelerate(agent, learner):
+        log.warning("%s", warning)
     batch = random_batch(start.spec, offline.batch, device, network.chunk)
     weights = Weights(calql.cql_weight, calql.bc_weight)
     on_gpu = device.type == "cuda"
@@ -57,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     took = milliseconds(flags.updates)
     found = kernels(update, flags.updates, device)
     print(
-        f"{took:.2f} ms an update on {device}, {learner.mode}, bf16 {learner.bf16}; "
+        f"{took:.2f} ms an update on {device}, {learner.mode}, bf16 {agent.bf16}; "
         f"{sum(times for _, times, _ in found):.0f} {'kernels' if on_gpu else 'operations'}, "
         f"{sum(seconds for seconds, _, _ in found) * 1e3:.2f} ms"
     )
