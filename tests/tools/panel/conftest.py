@@ -91,6 +91,7 @@ def page(arm, start_panel, chromium):
 @pytest.fixture
 def recorded(arm, folder, start_panel, chromium):
     page = chromium()[1].contexts[0].new_page()
+    page.route("**/none", lambda route: route.abort())  # begins interception: a later route may miss the next request
     page.goto(start_panel(arm.control.address, "--episodes", str(folder)) + "recorded.html")
     page.wait_for_selector("#count:has-text('6 episodes')", timeout=60_000)
     return page

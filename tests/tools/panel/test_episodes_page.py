@@ -144,7 +144,11 @@ def test_no_key_cuts_an_episode_by_another_s_selection_and_undo_outlives_a_lost_
     until(lambda: recorded.is_enabled("#undo"))
     recorded.route("**/api/episodes", lambda route: route.abort())
     recorded.keyboard.press("u")
-    recorded.wait_for_selector("#alert:has-text('lost its connection')")
+    recorded.wait_for_selector("#alert:has-text('no answer to')")
+    for _ in range(2):  # the list is there again
+        with recorded.expect_response("**/api/episodes?since=*"):
+            pass
+    assert recorded.inner_text("#alert").startswith('no answer to "dropped: undone"')
     recorded.unroute("**/api/episodes")
     assert recorded.is_enabled("#undo")
     recorded.keyboard.press("u")

@@ -83,8 +83,9 @@ export class Edits {
       this.done(entries, words);
       return edit;
     } catch (error) {
-      this.fail(error);
-      return error instanceof Unanswered ? -1 : 0;
+      const lost = error instanceof Unanswered; // said until the next edit: the connection may be back at once
+      this.fail(lost ? `no answer to "${words}", which may have been done: look before you try again` : error);
+      return lost ? -1 : 0;
     }
   }
 
