@@ -8,7 +8,7 @@ import torch
 from agent.calql import acceleration
 from agent.run import checkpoint
 from agent.spec import UserError
-from tools.bench import gpu, gpu_curve, updates
+from tools.bench import gpu, gpu_curve
 from tools.evaluate import evaluate
 
 FLAGS = ["--device", "cpu", "--small"]
@@ -17,8 +17,7 @@ FLAGS = ["--device", "cpu", "--small"]
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     """The threads of the other tests; a CPU that is fast in bf16."""
-    for module in (updates, acceleration):
-        monkeypatch.setattr(module, "bf16_cost", lambda: 0.2)
+    monkeypatch.setattr(acceleration, "bf16_cost", lambda: 0.2)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 
 from agent import channel_norm
-from agent.calql.acceleration import accelerate, bf16_cost, slow_bf16
+from agent.calql.acceleration import accelerate
 from agent.calql.algorithm import CalQL, Weights
 from agent.config import LearnerConfig
 from agent.data.replay_buffer import Batch
@@ -52,9 +52,8 @@ def in_mode(mode: Mode, bf16: BF16 = "off", tf32: bool = False, storage: str = "
     """
 
     def make(learner: CalQL, batch: Batch, weights: Weights) -> Step:
-        if bf16 != "off" and learner.device.type == "cpu" and (reason := slow_bf16(bf16_cost())):
-            raise UserError(reason)
-        accelerate(learner, LearnerConfig(mode=mode, bf16=bf16))
+        if fell_back := accelerate(learner, LearnerConfig(mode=mode, bf16=bf16)):
+            raise UserError(fell_back)  # a row in float32 would be another row's
         batches = drawn(batch, storage, learner.device) if storage else None
 
         def step() -> None:
