@@ -183,8 +183,20 @@ def by_task(found: Sequence[Pair]) -> list[list[str]]:
 
 
 def changed(found: Sequence[Pair]) -> str:
-    """Which settings differ within the pairs."""
-    keys = sorted({key for one, two in found for key in other_settings(one, two)})
+    """Which settings differ within each pair, the same in all. Raises UserError where they are not."""
+    kinds: dict[frozenset[str], Run] = {}
+    for one, two in found:
+        kinds.setdefault(frozenset(other_settings(one, two)), one)
+    named = [sorted(kind) for kind in kinds]
+    if len(kinds) > 1:
+        differ = " against ".join(
+            f"{run.task} ({_some(keys)})" for run, keys in zip(kinds.values(), named, strict=True)
+        )
+        raise UserError(f"not one change of settings but {len(kinds)}: {differ}; compare them in calls of their own")
+    return _some(named[0])
+
+
+def _some(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - MOST_SETTINGS} more" if len(keys) > MOST_SETTINGS else ""
     return (", ".join(keys[:MOST_SETTINGS]) or "none that is recorded") + more
 
@@ -211,7 +223,10 @@ def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]], primary: C
             name = f"{again.task}, {again.preset}, seed {again.seed}"
             raise UserError(f"--compare {one} {two}: {name} is in two comparisons: give them in two calls")
         both = f"{one} ({people_say(one)}) less {two} ({people_say(two)}), pairs: {len(some)}"
-        lines.append(f"{both}; settings that differ: {changed(some)}{commits(some)}")
+        try:
+            lines.append(f"{both}; settings that differ: {changed(some)}{commits(some)}")
+        except UserError as error:
+            raise UserError(f"--compare {one} {two}: {error}") from None
         found, alone = found + some, alone + left_out
     lines += [
         "",

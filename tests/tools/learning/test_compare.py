@@ -195,6 +195,17 @@ def test_pairs_evaluated_elsewhere_or_from_other_demonstrations_are_refused(made
         compare.report([Run.of(each) for each in runs], [("robot", "cql")])
 
 
+def test_pairs_that_differ_in_other_settings_than_the_rest_are_refused():
+    runs = [Run.of(result(preset, seed, line(0.5, 0.9))) for preset in ("robot", "cql") for seed in range(2)]
+    assert "differ: calql.calibrate" in compare.report(runs, [("robot", "cql")])
+    other = {"calql": {"calibrate": False, "gamma": 0.99}, "seed": 0}
+    runs += [Run.of(result("robot", 0, line(0.5, 0.9), task="maze"))]
+    runs += [Run.of(result("cql", 0, line(0.5, 0.9), task="maze", made_of=other))]
+    words = r"robot cql: not one change of settings but 2: lift \(calql.calibrate\) against maze \(calql.cal"
+    with pytest.raises(UserError, match=words):
+        compare.report(runs, [("robot", "cql")])
+
+
 def test_demonstrations_that_an_older_file_does_not_tell_are_no_reason_to_refuse():
     made_of = {"calql": {"gamma": 0.95}}
     runs = [result("robot", 0, line(0.5, 1), made_of=made_of)]
