@@ -51,7 +51,8 @@ PRIMARY = ("regret", "drop")
 
 def pairs(runs: Iterable[Run], one: str, two: str) -> tuple[list[Pair], list[str]]:
     """Those of the presets `one` and `two`, and the names of runs without a counterpart. Raises UserError for runs of
-    one preset that differ in more than their seeds, and for pairs of which one run is longer or evaluated otherwise.
+    one preset that differ in more than their seeds, for pairs of which one run is longer or evaluated otherwise, and
+    for pairs that differ in other settings than the rest.
     """
     found: list[Pair] = []
     alone = []
@@ -65,6 +66,13 @@ def pairs(runs: Iterable[Run], one: str, two: str) -> tuple[list[Pair], list[str
         for name, own, other in ((one, first, second), (two, second, first)):
             if seeds := sorted(own.keys() - other.keys()):
                 alone.append(f"{task}, {name}, seed {', '.join(map(str, seeds))}")
+    kinds: dict[frozenset[str], str] = {}  # settings that differ -> the first task where they do
+    for pair in found:
+        kinds.setdefault(frozenset(other_settings(*pair)), pair[0].task)
+    if len(kinds) > 1:
+        differ = " against ".join(f"{task} ({named(keys)})" for keys, task in kinds.items())
+        change = f"not one change of settings but {len(kinds)}: {differ}; compare them in calls of their own"
+        raise UserError(f"--compare {one} {two}: {change}")
     return found, alone
 
 
@@ -182,23 +190,10 @@ def by_task(found: Sequence[Pair]) -> list[list[str]]:
     ]
 
 
-def changed(found: Sequence[Pair]) -> str:
-    """Which settings differ within each pair, the same in all. Raises UserError where they are not."""
-    kinds: dict[frozenset[str], Run] = {}
-    for one, two in found:
-        kinds.setdefault(frozenset(other_settings(one, two)), one)
-    named = [sorted(kind) for kind in kinds]
-    if len(kinds) > 1:
-        differ = " against ".join(
-            f"{run.task} ({_some(keys)})" for run, keys in zip(kinds.values(), named, strict=True)
-        )
-        raise UserError(f"not one change of settings but {len(kinds)}: {differ}; compare them in calls of their own")
-    return _some(named[0])
-
-
-def _some(keys: Sequence[str]) -> str:
+def named(keys: Collection[str]) -> str:
+    """Settings, for people."""
     more = f" and {len(keys) - MOST_SETTINGS} more" if len(keys) > MOST_SETTINGS else ""
-    return (", ".join(keys[:MOST_SETTINGS]) or "none that is recorded") + more
+    return (", ".join(sorted(keys)[:MOST_SETTINGS]) or "none that is recorded") + more
 
 
 def commits(found: Sequence[Pair]) -> str:
@@ -223,10 +218,8 @@ def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]], primary: C
             name = f"{again.task}, {again.preset}, seed {again.seed}"
             raise UserError(f"--compare {one} {two}: {name} is in two comparisons: give them in two calls")
         both = f"{one} ({people_say(one)}) less {two} ({people_say(two)}), pairs: {len(some)}"
-        try:
-            lines.append(f"{both}; settings that differ: {changed(some)}{commits(some)}")
-        except UserError as error:
-            raise UserError(f"--compare {one} {two}: {error}") from None
+        changed = named(other_settings(*some[0]))  # as in all of them
+        lines.append(f"{both}; settings that differ: {changed}{commits(some)}")
         found, alone = found + some, alone + left_out
     lines += [
         "",
