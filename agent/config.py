@@ -48,27 +48,6 @@ class NetworkConfig:
         "the policy's log std; direct: the actor's output; scaled: multiplier x output + offset, learnt from 1 and -1",
     )
 
-    policy: Literal["gaussian", "flow"] = option(
-        "gaussian",
-        "gaussian: its mean is improved by Q; flow: clones the data, and acts by the best of its samples: log_std, "
-        "temperature, entropy, actor_q and max_target_backup do nothing for it",
-    )
-    chunk: int = option(
-        1,
-        "actions that the policy decides on at once, to be carried out without another look, and that critics value "
-        "together; the TD target looks as far ahead",
-        low=1,
-        high=100,
-    )
-    candidates: int = option(
-        8, "flow: samples of which the one with the highest Q acts, and is the target's", low=1, high=256
-    )
-    flow_steps: int = option(5, "flow: Euler steps from noise to actions", low=1, high=100)
-
-    def action_size(self, action_dim: int) -> int:
-        """Length of what policy and critics call an action."""
-        return self.chunk * action_dim
-
     def from_checkpoint(self) -> NetworkConfig:
         """The same networks with their weights from a checkpoint, which names no other file to read."""
         return dataclasses.replace(self, encoder_weights="")
@@ -106,8 +85,7 @@ class CalQLConfig:
     )
     target_entropy: float = option(
         -0.5,
-        "H-bar per action dimension, of all actions of a chunk, which alpha is tuned to if temperature_lr allows: -1 "
-        "in the paper, -0.5 in RLPD",
+        "H-bar per action dimension, which alpha is tuned to if temperature_lr allows: -1 in the paper, -0.5 in RLPD",
     )
     initial_temperature: float = option(
         0.1, "alpha at the start; by the default temperature_lr nearly throughout", low=1e-8
@@ -258,21 +236,15 @@ class RunConfig:
             raise UserError(f"calql.cql_clip_low is {calql.cql_clip_low}, above cql_clip_high {calql.cql_clip_high}")
         if calql.target_subset > network.critics:
             raise UserError(f"calql.target_subset is {calql.target_subset}, of only {network.critics} network.critics")
-        if calql.n_step > 1 and network.chunk > 1:
-            raise UserError(f"calql.n_step is {calql.n_step}, but with network.chunk a target looks ahead by the chunk")
-        if network.policy == "flow" and (calql.importance_sampling or calql.entropy_backup):
-            field = "importance_sampling" if calql.importance_sampling else "entropy_backup"
-            raise UserError(f"calql.{field} needs densities, and network.policy flow has none: set it to false")
-        if network.policy == "flow" and calql.bc_weight == 0:
-            raise UserError(
-                "calql.bc_weight is 0, and a flow (network.policy) learns by cloning alone: it must be more"
-            )
         if -1 < online.offline_share < 0:
             raise UserError(f"online.offline_share is {online.offline_share}; it must be 0 to 1, or -1")
         return config
 
 
 SECTIONS: dict[str, type] = get_type_hints(RunConfig)
+REMOVED: dict[str, dict[str, Any]] = {  # settings that older checkpoints and results have; off by default
+    "network": {"policy": "gaussian", "chunk": 1, "candidates": 8, "flow_steps": 5, "critic_bins": 0, "choose": False}
+}
 # Sections of the packages above, which agent may not import. Whichever command reads a file first checks all of it: a
 # misspelt key of the robot's is found when training starts, not on the robot. So each needs its class, by name.
 OTHER_SECTIONS = {

@@ -7,15 +7,13 @@ import dataclasses
 import json
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from agent import chunks
-from agent.spec import Transition, UserError, plural
+from agent.spec import Observation, Transition, UserError, plural
 from agent.verdict import outcome
 from envs.base import RESET_TASK, names_of_numbers, paced_env, state_names
 from envs.clock import Clock, natural_hz
@@ -28,14 +26,15 @@ from robot_server.waiting import Pauses, Prompt, StepSink, hold_for_learner, pau
 if TYPE_CHECKING:
     import gymnasium
 
-LATE_PERIODS = 1.5  # between two actions, after which the rest of a chunk is too old
 MAX_NAMES_BYTES = 8 << 10  # of the names of a state's numbers in a recording: half of what the link takes as meta
 
 log = logging.getLogger(__name__)
 
 
-class Acting(chunks.Acting, Protocol):
+class Acting(Protocol):
     """What is needed of agent.policy.Policy."""
+
+    def act(self, observation: Observation, deterministic: bool = False) -> np.ndarray: ...
 
     def load_weights(self, weights: dict[str, np.ndarray]) -> None: ...
 
@@ -127,7 +126,6 @@ class Running:
         control: Control | None,
     ) -> None:
         self.env, self.policy, self.link, self.clock, self.control = env, policy, link, clock, control
-        self.chunks = chunks.Chunks(policy)
         self.deterministic, self.stop = deterministic, stop
         self.arm = paced_env(env)
         self.stepper = Stepper(env, link.spec)
@@ -136,7 +134,6 @@ class Running:
         self.holds = Pauses(link, control)  # within steps
         self.paused_s = 0.0
         self.number = self.by_hand = 0
-        self.made_s = math.inf  # when the newest action was made
         self.version = link.version  # of the policy that made the newest action
         self.over = self.cut = False
         self.moved = False  # a person moved the arm in the last step
@@ -179,7 +176,6 @@ class Running:
         self.ending = next((event for event in command.events if event in ENDINGS), "")
         paused = control.hold_reason and not self.ending and not (self.moved and command.enabled)
         if paused:
-            self.chunks.forget()
             if self.arm:
                 self.arm.hold()
             self.paused_s += pause(control, self.link, self.clock, self.stop)
@@ -192,17 +188,7 @@ class Running:
     def step(self, command: Command | None) -> None:
         """Act, hand the step to the link, and wait for the next one's time."""
         driven = command is not None and command.enabled
-        now_s = time.monotonic()
-        if (
-            self.clock.hz and now_s - self.made_s > LATE_PERIODS / self.clock.hz
-        ):  # the arm stood, or was held, meanwhile
-            self.chunks.forget()
-        self.made_s = now_s
-        action, held_s = self._action(command), self.holds.held_s
-        made = self.stepper.step(action)
-        if made.intervention or self.holds.held_s > held_s:  # a person at the arm, or a hold within the step
-            self.chunks.forget()
-        self._record(made, driven)
+        self._record(self.stepper.step(self._action(command)), driven)
         self.link.pump()
         if not self.arm:
             self.clock.wait(self.link.wait)
@@ -211,15 +197,13 @@ class Running:
 
     def _action(self, command: Command | None) -> np.ndarray:
         """The policy's, or that of a person who drives."""
-        if self.chunks.used_up:
-            self.version = self.link.version
-        answer = self.chunks.act(self.observation, self.deterministic)
+        self.version = self.link.version
+        answer = self.policy.act(self.observation, self.deterministic)
         action: np.ndarray = np.clip(answer, -1, 1).astype(np.float32)
         if not np.isfinite(action).all():  # an arm must never be sent it
             raise UserError(f"the policy (version {self.version}) returned {action}: stopped before moving")
         self.moved = False
         if command and command.enabled:
-            self.chunks.forget()
             self.moved = command.moves  # then the next step holds it
             return action_of(command, self.env)
         if not self.clock.hz:

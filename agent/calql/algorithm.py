@@ -55,18 +55,12 @@ class CalQL:
     ) -> None:
         torch.manual_seed(seed)  # initial parameters
         self.config, self.device = config, device
-        self.action_dim = network.action_size(spec.action_dim)  # a chunk of actions is one action here
-        self.policy = Policy(spec, network, with_critics=False).to(device)
+        self.action_dim = spec.action_dim
+        self.policy = Policy(spec, network).to(device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False)  # what acts
         self.updates = 0
         self.critics = Critics(self.policy.encoder.dim, self.action_dim, network).to(device)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        self.flows = network.policy == "flow"
-        if self.flows:
-            self.average.critics = copy.deepcopy(self.targets)
-        self.candidates = (
-            self.policy.candidates if self.flows else config.cql_actions if config.max_target_backup else 1
-        )
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_temperature), device=device))
         self.log_multiplier = nn.Parameter(torch.tensor(1.0, device=device))  # lambda
         self.target_entropy = config.target_entropy * self.action_dim
@@ -150,10 +144,7 @@ class CalQL:
         self.updates += 1
         rate = max(1 - self.config.policy_average, 1 / self.updates)  # a plain mean at first: it forgets its beginning
         with torch.no_grad():
-            own: list[Tensor] = [*self.average.encoder.parameters(), *self.average.actor.parameters()]
-            torch._foreach_lerp_(own, list(self.policy.parameters()), rate)
-            if self.average.critics is not None:
-                torch._foreach_copy_(list(self.average.critics.parameters()), list(self.targets.parameters()))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.policy.parameters()), rate)
 
     def check_alive(self) -> None:
         """Raise UserError when learning has diverged: nothing that comes after would be worth keeping."""
@@ -171,7 +162,7 @@ class CalQL:
         def mine(draw: Callable[..., Tensor], samples: int) -> Tensor:  # all processes draw alike, and take their part
             return draw((batch * ranks, samples, self.action_dim), **options)[rank::ranks]
 
-        noise = {"target": mine(torch.randn, self.candidates)}
+        noise = {"target": mine(torch.randn, n if self.config.max_target_backup else 1)}
         members = len(self.targets.weights[0])
         if 0 < self.config.target_subset < members:
             noise["members"] = torch.rand(members, **options).argsort()[: self.config.target_subset]
@@ -180,8 +171,6 @@ class CalQL:
             noise["uniform"] = mine(torch.rand, n) * 2 - 1
         if update_actor:
             noise["actor"] = mine(torch.randn, 1)
-            if self.flows:
-                noise["time"] = mine(torch.rand, 1)
         return noise
 
     def _losses(self, batch: Batch, noise: Noise, weights: Weights, update_actor: bool) -> Losses:
@@ -253,15 +242,8 @@ class CalQL:
         return td_target(q_next, batch.rewards, batch.terminated, self.config.gamma)
 
     def actor_loss(self, features: Tensor, batch: Batch, weights: Weights, noise: Noise) -> Losses:
-        """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; detached features.
-
-        A flow has the cloning term alone; robots take the best of its samples.
-        """
+        """mean(alpha log pi(a|s) - Q(s, a)) + b |mode - a_data|^2, and the temperature's loss; detached features."""
         policy = self.policy.actor(features)
-        if self.flows:
-            cloning = policy.matching_loss(batch.actions, noise["actor"][:, 0], noise["time"][:, 0, :1])  # (B,)
-            cloning = self.cloned(cloning, batch)
-            return {"actor": weights.bc * cloning}, {"bc_loss": cloning}
         actions, log_prob = policy.sample(noise["actor"])  # (B, 1, A), (B, 1)
         q = self.critics(features, actions, frozen=True)  # (E, B, 1)
         q = q.amin(0) if self.config.actor_q == "min" else q.mean(0)

@@ -20,8 +20,7 @@ def episode_values(
     """At `steps` (N,) of an episode, or all of them, as the agent is now; each (N,) float32:
 
     recorded_action: mean Q over the critics for the action in the recording. policy_action: the same for the mode of
-    the averaged policy, which is what robots get; of a flow they get the best of several samples. return_to_go:
-    discounted, in the reward that learning sees.
+    the averaged policy, which is what robots get. return_to_go: discounted, in the reward that learning sees.
 
     The episode's images may be agent.data.frames.Frames. Changes nothing of `agent`, and draws no random number.
     Raises UserError when the episode contradicts `reward`.
@@ -33,8 +32,7 @@ def episode_values(
         low, high = int(picked.min()), int(picked.max()) + 1
         rows = {key: np.asarray(values[low:high])[picked - low] for key, values in episode.observations.items()}
         seen = {key: torch.from_numpy(values).to(agent.device) for key, values in rows.items()}
-        chunks = np.minimum(picked[:, None] + np.arange(agent.policy.chunk), len(episode) - 1)  # (B, chunk)
-        recorded = torch.from_numpy(episode.actions[chunks].reshape(len(picked), -1)).to(agent.device)
+        recorded = torch.from_numpy(episode.actions[picked]).to(agent.device)
         both = torch.stack([recorded, agent.average(seen).mode], 1)  # (B, 2, A)
         parts.append(agent.critics(agent.policy.encoder(seen), both).mean(0).cpu().numpy())  # (B, 2)
     values = np.concatenate(parts)

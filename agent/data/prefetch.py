@@ -99,7 +99,7 @@ class Prefetch:
         if len(self._slots) < 2:
             replay = next(iter(self.replays.values()))
             pinned = self._stream is not None
-            self._slots.append(_Slot(Batch.empty(replay.spec, self._size, torch.device("cpu"), pinned, replay.chunk)))
+            self._slots.append(_Slot(Batch.empty(replay.spec, self._size, torch.device("cpu"), pinned)))
         else:
             self._slots.reverse()
         slot = self._slots[-1]

@@ -30,8 +30,8 @@ PER_STEP = ("actions", "rewards", "terminated", "returns", "succeeded")  # colum
 class Batch:
     """B transitions: images uint8 (B, H, W, 3), states (B, D), actions (B, A), everything else float32 (B,).
 
-    With chunks of h actions one is (B, h A); over several steps (n_step, or a chunk) rewards, terminated and the next
-    observations are those of all of them together: Replay._several.
+    Over several steps (n_step) rewards, terminated and the next observations are those of all of them together:
+    Replay._several.
     """
 
     observations: dict[str, Tensor]
@@ -43,7 +43,7 @@ class Batch:
     succeeded: Tensor  # 1 where the transition's episode succeeded
 
     @staticmethod
-    def empty(spec: Spec, count: int, device: torch.device, pinned: bool = False, chunk: int = 1) -> Batch:
+    def empty(spec: Spec, count: int, device: torch.device, pinned: bool = False) -> Batch:
         """Room for `count` transitions. pinned: in host memory that a GPU copies from on its own."""
 
         def room(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -54,9 +54,7 @@ class Batch:
                 key: room(spec.shape(key), torch.uint8 if key in spec.cameras else torch.float32) for key in spec.keys
             }
 
-        return Batch(
-            observations(), observations(), room((chunk * spec.action_dim,)), *(room(()) for _ in PER_STEP[1:])
-        )
+        return Batch(observations(), observations(), room((spec.action_dim,)), *(room(()) for _ in PER_STEP[1:]))
 
     def tensors(self) -> list[Tensor]:
         return [t for value in vars(self).values() for t in (value.values() if isinstance(value, dict) else [value])]
@@ -95,10 +93,9 @@ class Replay:
         gamma: float,
         seed: int = 0,
         storage: Storage = HOST,
-        chunk: int = 1,
         n_step: int = 1,
     ) -> None:
-        self.chunk, self.ahead = chunk, max(chunk, n_step)  # a target looks ahead by one of them; the other is 1
+        self.ahead = n_step  # as far as a target looks
         self.spec, self.capacity, self.reward, self.gamma = spec, capacity, reward, gamma
         columns = {f"obs/{key}": (spec.shape(key), spec.dtype(key)) for key in spec.keys}
         columns["actions"] = ((spec.action_dim,), np.dtype(np.float32))
@@ -210,7 +207,7 @@ class Replay:
         """
         rank, ranks = shard
         picks = torch.randint(len(self), (count,), generator=self.generator)[rank::ranks]
-        out = out or Batch.empty(self.spec, len(picks), self.device, chunk=self.chunk)
+        out = out or Batch.empty(self.spec, len(picks), self.device)
         rows = self.index[picks].to(self.device, non_blocking=True)
 
         def gather(name: str, rows: Tensor, into: Tensor) -> None:
@@ -230,15 +227,13 @@ class Replay:
         """Put the steps from `rows` (B,) on, `ahead` of them or those that the episode has left, into `out` as one.
 
         With k steps its reward is their discounted sum, and `terminated` is 1 - gamma^(k-1) (1 - d), so that
-        gamma (1 - terminated) discounts the value after them. An episode's last action fills its last chunks up.
-        Returns the rows that follow (B,).
+        gamma (1 - terminated) discounts the value after them. Returns the rows that follow (B,).
         """
         left = self.columns["left"].rows.index_select(0, rows)
         steps = left.clamp(max=self.ahead)  # (B,)
         count = torch.arange(self.ahead, device=rows.device)
         each = rows[:, None] + torch.minimum(count, steps[:, None] - 1)  # (B, ahead)
-        actions = self.columns["actions"].rows.index_select(0, each[:, : self.chunk].flatten())
-        out.actions.copy_(actions.view(len(rows), -1))
+        torch.index_select(self.columns["actions"].rows, 0, rows, out=out.actions)
         discounts = (self.gamma**count) * (count < steps[:, None])
         rewards = self.columns["rewards"].rows.index_select(0, each.flatten()).view(len(rows), -1)
         out.rewards.copy_((rewards * discounts).sum(-1))
@@ -283,7 +278,7 @@ def sample_mixed(
     from_offline = from_offline if sizes[0] else 0
     either = offline if offline is not None else online
     assert either is not None
-    out = out or Batch.empty(either.spec, batch // ranks, either.device, chunk=either.chunk)
+    out = out or Batch.empty(either.spec, batch // ranks, either.device)
     if from_offline and offline is not None:
         offline.sample(from_offline, out, 0, shard)
     if batch - from_offline and online is not None:

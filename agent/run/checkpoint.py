@@ -16,7 +16,7 @@ import torch
 
 from agent import cli
 from agent.commands import typed
-from agent.config import SECTIONS, OnlineConfig, RunConfig
+from agent.config import REMOVED, SECTIONS, OnlineConfig, RunConfig
 from agent.env_record import EnvRecord
 from agent.files import written
 from agent.policy import Policy
@@ -98,13 +98,21 @@ def load(path: str | Path) -> Checkpoint:
         data = read_torch_file(path)
         if data.pop("format") != FORMAT:
             raise ValueError("written by another version of this program")
-        for name, section in data["config"].items():
-            data["config"][name] = BEFORE.get(name, {}) | section
+        data["config"] = {name: _as_now(name, section) for name, section in data["config"].items()}
         data["spec"], data["env"] = Spec.from_dict(data["spec"]), EnvRecord.from_dict(data["env"])
         return Checkpoint(**data)
     except Exception as error:  # torch.load fails in many ways on a damaged file, and every one is the file's fault
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         raise UserError(f"{path}: not a checkpoint of this program, or damaged ({reason})") from None
+
+
+def _as_now(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    """The section of an older checkpoint with today's settings. Raises ValueError if it used one that is gone."""
+    removed = REMOVED.get(name, {})
+    for key in removed.keys() & section.keys():
+        if section[key] != removed[key]:
+            raise ValueError(f"{name}.{key} is {section[key]!r}: that setting is gone; use the release that wrote it")
+    return BEFORE.get(name, {}) | {key: value for key, value in section.items() if key not in removed}
 
 
 def loaded(start: Checkpoint | str | Path, origin: str | Path) -> tuple[Checkpoint, str | Path]:

@@ -24,7 +24,6 @@ def load_demonstrations(
     storage: Storage = HOST,
     room: int = 0,
     beside_bytes: int = 0,
-    chunk: int = 1,
     n_step: int = 1,
 ) -> tuple[Replay, list[Episode]]:
     """A replay that holds all demonstrations and `room` rows more, and the episodes' heads (without frames).
@@ -44,7 +43,7 @@ def load_demonstrations(
     replay, heads = None, []
     for path, episode in zip(paths, read_episodes(config.data), strict=True):  # one at a time: they may fill the memory
         if replay is None:
-            replay = Replay(episode.spec, rows + room, reward, gamma, seed, storage, chunk, n_step)
+            replay = Replay(episode.spec, rows + room, reward, gamma, seed, storage, n_step)
             if not config.successes_only:
                 replay.reserve(rows)
         if config.successes_only and not episode.succeeded:

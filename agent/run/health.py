@@ -52,7 +52,7 @@ def complaints(
 
     rewards: the lowest and highest that learning has seen. Q is far from the returns when it is farther than any two
     returns can be from each other; it is beyond them when no return of such rewards, for ever or until an episode ends,
-    comes near it. actions: how many dimensions they have, those of a chunk together.
+    comes near it. actions: how many dimensions they have.
     """
     found = set()
     low, high = min(rewards), max(rewards)
@@ -78,7 +78,7 @@ def _travelled(updates: int, config: CalQLConfig) -> bool:
 
 
 class Health:
-    """tell(line) gets each warning. actions: dimensions of an action or chunk. sparse: whether success is learnt."""
+    """tell(line) gets each warning. actions: dimensions of an action. sparse: whether success is learnt."""
 
     def __init__(self, config: CalQLConfig, actions: int, tell: Callable[[str], None], sparse: bool = True) -> None:
         self._config, self._actions, self.tell, self._sparse = config, actions, tell, sparse

@@ -25,10 +25,10 @@ def check_sizes(spec: Spec, config: NetworkConfig, state: dict[str, Any]) -> Non
         if 2 * FLOAT_BYTES * largest > available_bytes():
             raise ValueError(f"camera '{name}' of {width}x{height} needs more memory than there is")
     needed, average = policy_parameters(spec, config), state.get("average", {})
-    flows = config.policy == "flow"  # then robots get critics, too
-    layers = len(config.actor_hidden) + len(config.channels) + flows * len(config.critic_hidden)
+    layers = len(config.actor_hidden) + len(config.channels)
     if set(state) - {"average"}:
-        needed += _critics(spec, config)
+        inputs = _features(spec, config) + spec.action_dim
+        needed += config.critics * _weights([inputs, *config.critic_hidden, 1])
         layers += len(config.critic_hidden)
     stored, tensors = _stored(state)
     if needed > stored or layers > tensors or policy_parameters(spec, config) > _stored(average)[0]:
@@ -46,7 +46,7 @@ def feature_maps(height: int, width: int, config: NetworkConfig) -> list[tuple[i
 
 
 def policy_parameters(spec: Spec, config: NetworkConfig) -> int:
-    """Weights of what a robot loads; biases and norms are not counted."""
+    """Weights of encoder and actor; biases and norms are not counted."""
     total = sum(spec.states.values()) * config.state_features
     for height, width, _ in spec.cameras.values():
         maps = feature_maps(height, width, config)
@@ -54,17 +54,7 @@ def policy_parameters(spec: Spec, config: NetworkConfig) -> int:
         pooled = 2 * channels if config.head == "spatial_softmax" else rows * columns * channels
         total += RESNETS.get(config.encoder) or 9 * _weights([depth for _, _, depth in maps])
         total += pooled * config.features
-    features, size = _features(spec, config), config.action_size(spec.action_dim)
-    if config.policy == "flow":
-        total += _weights([features + size + 1, *config.actor_hidden, size])
-        return total + _critics(spec, config)
-    return total + _weights([features, *config.actor_hidden, 2 * size])
-
-
-def _critics(spec: Spec, config: NetworkConfig) -> int:
-    """Weights of all critics."""
-    inputs = _features(spec, config) + config.action_size(spec.action_dim)
-    return config.critics * _weights([inputs, *config.critic_hidden, 1])
+    return total + _weights([_features(spec, config), *config.actor_hidden, 2 * spec.action_dim])
 
 
 def _features(spec: Spec, config: NetworkConfig) -> int:

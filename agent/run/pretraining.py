@@ -38,13 +38,7 @@ class Pretraining:
         self.device = choose_device(learner)
         storage = Storage(learner.storage, folder, self.device)
         self.replay, episodes = load_demonstrations(
-            config.offline,
-            config.reward,
-            calql.gamma,
-            learner.seed,
-            storage,
-            chunk=config.network.chunk,
-            n_step=calql.n_step,
+            config.offline, config.reward, calql.gamma, learner.seed, storage, n_step=calql.n_step
         )
         self.env, self.episodes = environment(episodes), len(episodes)
         self.successes = sum(episode.succeeded for episode in episodes)

@@ -36,7 +36,7 @@ class Trainer:
         self.config = config = dataclasses.replace(config, network=config.network.from_checkpoint())
         self.online, self.ranks = config.online, ranks
         seed, gamma = config.learner.seed, config.calql.gamma
-        ahead = {"chunk": config.network.chunk, "n_step": config.calql.n_step}
+        n_step = config.calql.n_step
         self.device = choose_device(config.learner, ranks.local, spare_core=True)  # for a robot server, or a simulator
         storage = Storage(config.learner.storage, folder, self.device)
         stored = sorted((folder / "episodes").glob(f"[!.]*{SUFFIX}"))  # of a run that goes on
@@ -47,7 +47,7 @@ class Trainer:
                 raise UserError("the checkpoint remembers no demonstrations; give --offline.data or --offline-share 0")
             room = self.online.capacity_steps if self.online.interventions_offline else 0
             self.offline, episodes = load_demonstrations(
-                config.offline, config.reward, gamma, seed, storage, room, stored_bytes, **ahead
+                config.offline, config.reward, gamma, seed, storage, room, stored_bytes, n_step
             )
             if differences := start.spec.differences(self.offline.spec):
                 raise UserError(f"the checkpoint and {config.offline.data[0]} differ: {'; '.join(differences)}")
@@ -57,7 +57,7 @@ class Trainer:
         start.restore(self.agent)
         ranks.join(self.agent, self.online.batch)
         self.warning = accelerate(self.agent, config.learner)
-        self.replay = Replay(start.spec, self.online.capacity_steps, config.reward, gamma, seed + 1, storage, **ahead)
+        self.replay = Replay(start.spec, self.online.capacity_steps, config.reward, gamma, seed + 1, storage, n_step)
         self._tickets: dict[EpisodeKey, list[tuple[Replay, int]]] = {}  # of each episode, where it is
         if self.offline is None:
             check_room(stored_bytes, storage, f"{folder}/episodes")

@@ -253,32 +253,6 @@ def test_robots_get_the_mean_of_the_policys_weights(tune, episodes, offline):
         assert any(not np.array_equal(offered[name], value.numpy()) for name, value in saved.agent["policy"].items())
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "flow"])
-def test_chunks_are_pretrained_fine_tuned_and_resumed(tune, episodes, offline, tmp_path, tiny_flags, kind, monkeypatch):
-    watched = []
-    for where in ("agent.run.pretraining", "agent.run.learner"):
-        monkeypatch.setattr(
-            f"{where}.Health", lambda config, actions, *more: watched.append(actions) or Health(config, actions, *more)
-        )
-    chunks = ["--policy", kind, "--chunk", "3", "--candidates", "2", "--importance-sampling", str(kind != "flow")]
-    offline.unlink()
-    where = ["--data", str(tmp_path / "demos"), "--run", str(tmp_path / "chunks"), "--out", str(offline)]
-    pretrain.main([*where, "--updates", "3", *tiny_flags, *chunks])
-    flags = ("--utd", "1", *chunks)
-    whole = tune(episodes, *flags, name="whole")
-    tune(episodes[:3], *flags, "--env-steps", "20", name="parts", stop_after=18)
-    second = tune(episodes[3:], name="parts", resume=True)
-    same(whole.latest.agent, second.latest.agent)
-    state = second.latest.agent
-    assert watched == [6, 6, 6, 6]  # the entropy is that of three actions of two numbers
-    if kind == "flow":  # robots get the critics, too
-        assert torch.equal(state["average"]["critics.weights.0"], state["targets"]["weights.0"])
-    assert any(name.startswith("critics.") for name in second.offered[-1]) == (kind == "flow")
-    policy = second.latest.policy()
-    observation = {key: value[0] for key, value in episodes[0].observations.items()}
-    assert policy.act_chunk(observation, True).shape == (3, 2)
-
-
 def test_that_bf16_is_left_out_is_in_the_logs_of_both_stages(
     tune, episodes, offline, tmp_path, tiny_flags, monkeypatch
 ):

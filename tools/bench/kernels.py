@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     start.restore(agent)
     if warning := accelerate(agent, learner):
         log.warning("%s", warning)
-    batch = random_batch(start.spec, offline.batch, device, network.chunk)
+    batch = random_batch(start.spec, offline.batch, device)
     weights = Weights(calql.cql_weight, calql.bc_weight)
     on_gpu = device.type == "cuda"
 

@@ -35,7 +35,7 @@ def episode(seed: int, spec: Spec) -> Episode:
     )
 
 
-def random_batch(spec: Spec, count: int, device: torch.device, chunk: int = 1) -> Batch:
+def random_batch(spec: Spec, count: int, device: torch.device) -> Batch:
     generator = torch.Generator().manual_seed(0)
 
     def observations() -> dict[str, torch.Tensor]:
@@ -48,7 +48,7 @@ def random_batch(spec: Spec, count: int, device: torch.device, chunk: int = 1) -
     return Batch(
         observations(),
         observations(),
-        actions=torch.rand(count, chunk * spec.action_dim, generator=generator) * 2 - 1,
+        actions=torch.rand(count, spec.action_dim, generator=generator) * 2 - 1,
         rewards=torch.full((count,), -5.0),
         terminated=torch.zeros(count),
         returns=torch.randn(count, generator=generator) - 300,

@@ -20,7 +20,6 @@ import numpy as np
 
 from agent import logs
 from agent.action_meaning import ActionMeaning, different
-from agent.chunks import Chunks
 from agent.signals import SIGNALS
 from agent.spec import Observation, Spec, UserError
 from envs.base import action_meaning
@@ -84,8 +83,7 @@ class Stage:
         import torch
 
         torch.manual_seed(private_seed(seed))
-        chunks = Chunks(self._policy)
-        return lambda observation: chunks.act(observation, deterministic=not self.plan.stochastic)
+        return lambda observation: self._policy.act(observation, deterministic=not self.plan.stochastic)
 
     def attempt(self, seed: int, number: int, stopped: Callable[[], bool] = lambda: False) -> Attempt:
         """Run the episode with this seed; episode `number` of this evaluation."""

@@ -48,7 +48,7 @@ NOT_THEIRS: dict[str, dict[str, Any]] = {  # section -> field -> what theirs amo
     },
     "network": {
         "state_features": 0, "state_standardise": True, "actor_layer_norm": False, "critic_layer_norm": False,
-        "init": "torch", "log_std": "direct", "policy": "gaussian", "chunk": 1,
+        "init": "torch", "log_std": "direct",
     },
 }  # fmt: skip
 

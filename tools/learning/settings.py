@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.config import OTHER_SECTIONS, SECTIONS, section_class
+from agent.config import OTHER_SECTIONS, REMOVED, SECTIONS, section_class
 from agent.files import written
 from agent.spec import UserError
 from tools.common.rollout import env_options
@@ -98,7 +98,9 @@ def not_default(parts: dict[str, Any]) -> dict[str, Any]:
 def _default(key: str) -> Any:
     """Of 'section.field'; an option of an environment, which is not known here, is off."""
     section, _, field = key.partition(".")
-    return plain(getattr(section_class(section)(), field, None)) if section in {*SECTIONS, *OTHER_SECTIONS} else False
+    if section not in {*SECTIONS, *OTHER_SECTIONS}:
+        return False
+    return plain(getattr(section_class(section)(), field, REMOVED.get(section, {}).get(field)))
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -31,7 +31,6 @@ def train(agent, make_batch, updates, actor_every=1):
     "options, backend",
     [
         ({"lagrange_threshold": 0.8, "max_target_backup": True}, "aot_eager"),
-        ({"policy": "flow", "importance_sampling": False}, "aot_eager"),
         ({"critic_hidden": [16], "state_features": 0}, "inductor"),  # small: each kernel's C++ takes seconds
     ],
     ids=str,

@@ -358,32 +358,6 @@ def test_at_the_default_rate_alpha_is_in_effect_a_setting():
     assert entropy_after(4, temperature_lr=0.0)[1] == pytest.approx(0.1)
 
 
-def test_the_target_entropy_is_that_of_all_actions_of_a_chunk(make_agent):
-    assert make_agent(target_entropy=-0.5).target_entropy == -1.0  # two numbers an action
-    assert make_agent(target_entropy=-0.5, chunk=3).target_entropy == -3.0
-
-
-def test_the_conservative_term_of_chunks_counts_the_density_of_all_their_numbers(make_agent, make_batch):
-    agent, batch = make_agent(chunk=3, cql_actions=2), make_batch(8)
-    batch = dataclasses.replace(batch, actions=batch.actions.repeat(1, 3))
-    noise = agent.draw(8, True, False)
-    with torch.no_grad():
-        features, following = map(agent.policy.encoder, (batch.observations, batch.next_observations))
-        _, metrics = agent.critic_loss(features, following, batch, Weights(1.0, 0.0), noise)
-        own, log_own = agent.policy.actor(features).sample(noise["current"])
-        after, log_after = agent.policy.actor(following).sample(noise["next"])
-        q = agent.critics(features, torch.cat([noise["uniform"], own, after], 1))
-        bound = batch.returns[:, None]
-        numbers = [
-            q[..., :2] + 6 * math.log(2),
-            q[..., 2:4].maximum(bound) - log_own,
-            q[..., 4:].maximum(bound) - log_after,
-        ]
-        q_data = agent.critics(features, batch.actions[:, None])[..., 0]
-        wanted = (torch.cat(numbers, -1).logsumexp(-1) - q_data).mean()
-    assert metrics["cql_difference"] == pytest.approx(float(wanted), rel=1e-5)
-
-
 def test_what_acts_is_a_running_mean_of_the_policy(make_agent, make_batch):
     """A plain mean until there is enough to forget, then an exponential one; learning is the same without it."""
     averaged, newest = make_agent(policy_average=0.75), make_agent(policy_average=0.0)

@@ -125,7 +125,7 @@ def test_on_a_gpu_copies_have_a_stream_and_everybody_waits_for_what_they_need(ma
     empty = Batch.empty
     pins = []
 
-    def unpinned(spec, count, device, pinned=False, chunk=1):
+    def unpinned(spec, count, device, pinned=False):
         pins.append(pinned)
         return empty(spec, count, device)
 

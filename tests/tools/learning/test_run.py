@@ -11,7 +11,7 @@ from tools.learning import process as learning_process
 from tools.learning import run as learning_run
 from tools.learning import suite as learning_suite
 from tools.learning.results import Run
-from tools.learning.settings import not_default, write
+from tools.learning.settings import differences, not_default, write
 from tools.learning.suite import Suite, Task
 
 ROOT = Path(__file__).parents[3]
@@ -233,6 +233,14 @@ def test_an_offline_part_keeps_its_folder_when_a_newer_version_has_one_more_sett
     older = {"calql": {"gamma": 0.97}, "learner": {}, "env": ["sim", {"task": "Lift", "privileged": False}]}
     assert not_default(parts) == not_default(older) == {"calql.gamma": 0.97, "env.0": "sim", "env.1.task": "Lift"}
     assert not_default({**parts, "calql": {"gamma": 0.97, "n_step": 3}}) != not_default(parts)
+
+
+def test_a_setting_that_is_gone_matters_where_it_was_not_at_its_default(tmp_path):
+    now = {"network": {"critics": 10}}
+    for chunk, differs in ((1, {}), (5, {"network.chunk": (5, None)})):
+        before = {"network": {"critics": 10, "policy": "gaussian", "chunk": chunk}}
+        assert differences(before, now) == differs
+        assert (not_default(before) == not_default(now)) == (not differs)
 
 
 class Ended:

@@ -1,4 +1,4 @@
-"""Replay over several steps, chunks or n_step: each sample against the episode's own steps, counted out."""
+"""Replay with n-step targets: each sample against the episode's own steps, counted out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.config import RewardConfig
 from agent.data.replay_buffer import Replay, sample_mixed
 from agent.data.returns import rewards_and_returns
 
-GAMMA, CHUNK = 0.9, 4
+GAMMA, N = 0.9, 4
 DENSE = RewardConfig(scale=2.0, bias=-0.5, sparse=False)
 
 
@@ -25,20 +25,18 @@ def find(batch, number, episodes, spec):
 
 
 @pytest.mark.parametrize("capacity", [200, 30], ids=["roomy", "ring wraps"])
-@pytest.mark.parametrize(("chunk", "n_step"), [(CHUNK, 1), (1, CHUNK)])
-def test_a_sample_is_the_steps_that_follow_as_one(spec, make_episode, capacity, chunk, n_step):
+def test_a_sample_is_the_steps_that_follow_as_one(spec, make_episode, capacity):
     episodes = [make_episode(3 + k % 7, seed=k, success=k % 2 == 0) for k in range(12)]
-    replay = Replay(spec, capacity, DENSE, GAMMA, seed=1, chunk=chunk, n_step=n_step)
+    replay = Replay(spec, capacity, DENSE, GAMMA, seed=1, n_step=N)
     for episode in episodes:
         replay.add(episode)
     batch, found = replay.sample(400), set()
-    assert batch.actions.shape == (400, chunk * spec.action_dim)
+    assert batch.actions.shape == (400, spec.action_dim)
     for number in range(400):
         episode, step = find(batch, number, episodes, spec)
-        steps = min(CHUNK, len(episode) - step)
+        steps = min(N, len(episode) - step)
         rewards, returns = rewards_and_returns(episode, DENSE, GAMMA)
-        wanted = [episode.actions[min(step + k, len(episode) - 1)] for k in range(chunk)]
-        np.testing.assert_array_equal(batch.actions[number], np.concatenate(wanted))
+        np.testing.assert_array_equal(batch.actions[number], episode.actions[step])
         reward = sum(GAMMA**k * rewards[step + k] for k in range(steps))
         assert batch.rewards[number] == pytest.approx(reward, rel=1e-5)
         ended = episode.terminated[step + steps - 1]
@@ -51,16 +49,16 @@ def test_a_sample_is_the_steps_that_follow_as_one(spec, make_episode, capacity, 
     assert {steps for _, steps in found} == {1, 2, 3, 4} and {ended for ended, _ in found} == {True, False}
 
 
-def test_both_sides_of_a_mixed_batch_have_chunks(spec, make_episode):
-    sides = [Replay(spec, 60, RewardConfig(), GAMMA, seed, chunk=CHUNK) for seed in (1, 2)]
+def test_both_sides_of_a_mixed_batch_look_as_far_ahead(spec, make_episode):
+    sides = [Replay(spec, 60, RewardConfig(), GAMMA, seed, n_step=N) for seed in (1, 2)]
     for side, replay in enumerate(sides):
         episode = make_episode(9, seed=side, success=True)
         episode.actions[:] = side / 2
         replay.add(episode)
     batch = sample_mixed(*sides, 10, 0.5)
-    assert batch.actions.shape == (10, CHUNK * spec.action_dim)
+    assert batch.actions.shape == (10, spec.action_dim)
     assert (batch.actions[:5] == 0).all() and (batch.actions[5:] == 0.5).all()
-    again = [Replay(spec, 60, RewardConfig(), GAMMA, seed, chunk=CHUNK) for seed in (1, 2)]
+    again = [Replay(spec, 60, RewardConfig(), GAMMA, seed, n_step=N) for seed in (1, 2)]
     for side, replay in enumerate(again):
         replay.add(make_episode(9, seed=side, success=True))
     for place, alone in ((slice(5), again[0].sample(5)), (slice(5, 10), again[1].sample(5))):
@@ -70,8 +68,8 @@ def test_both_sides_of_a_mixed_batch_have_chunks(spec, make_episode):
             assert torch.equal(batch.next_observations[key][place], value), key
 
 
-def test_processes_share_a_batch_of_chunks(spec, make_episode):
-    whole, *parts = (Replay(spec, 60, RewardConfig(), GAMMA, 1, chunk=CHUNK) for _ in range(3))
+def test_processes_share_a_batch(spec, make_episode):
+    whole, *parts = (Replay(spec, 60, RewardConfig(), GAMMA, 1, n_step=N) for _ in range(3))
     for replay in (whole, *parts):
         replay.add(make_episode(9, success=True))
     batch = whole.sample(8)
@@ -81,7 +79,7 @@ def test_processes_share_a_batch_of_chunks(spec, make_episode):
 
 
 def test_rows_of_a_removed_episode_are_used_again(spec, make_episode):
-    replay = Replay(spec, 24, RewardConfig(), GAMMA, 1, chunk=CHUNK)
+    replay = Replay(spec, 24, RewardConfig(), GAMMA, 1, n_step=N)
     tickets = [replay.add(make_episode(9, seed=seed, success=True)) for seed in (1, 2)]
     replay.remove(tickets[1])
     newest = make_episode(5, seed=3, success=True)
@@ -89,14 +87,6 @@ def test_rows_of_a_removed_episode_are_used_again(spec, make_episode):
     batch = replay.sample(200)
     for number in range(200):
         episode, step = find(batch, number, [make_episode(9, seed=1, success=True), newest], spec)
-        steps = min(CHUNK, len(episode) - step)
+        steps = min(N, len(episode) - step)
         for key, values in episode.observations.items():
             np.testing.assert_array_equal(batch.next_observations[key][number], values[step + steps])
-
-
-def test_chunks_of_one_are_steps(spec, make_episode):
-    plain, chunks = Replay(spec, 60, RewardConfig(), GAMMA, 3), Replay(spec, 60, RewardConfig(), GAMMA, 3, chunk=1)
-    for replay in (plain, chunks):
-        replay.add(make_episode(9, success=True))
-    for own, other in zip(plain.sample(50).tensors(), chunks.sample(50).tensors(), strict=True):
-        assert torch.equal(own, other)
