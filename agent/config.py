@@ -242,6 +242,7 @@ class RunConfig:
 
 
 SECTIONS: dict[str, type] = get_type_hints(RunConfig)
+FELL_BACK = "updates are computed in float32"  # in the log of a run that asked for bf16 where that is slower
 REMOVED: dict[str, dict[str, Any]] = {  # settings that older checkpoints and results have; off by default
     "network": {"policy": "gaussian", "chunk": 1, "candidates": 8, "flow_steps": 5, "critic_bins": 0, "choose": False}
 }

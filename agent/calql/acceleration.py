@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import LearnerConfig
+from agent.config import FELL_BACK, LearnerConfig
 from agent.data.replay_buffer import Batch
 from agent.spec import UserError
 
@@ -68,7 +68,7 @@ def accelerate(agent: CalQL, config: LearnerConfig) -> str:
     cuda = agent.device.type == "cuda"
     agent.bf16, warning = config.bf16, ""
     if config.bf16 != "off" and agent.device.type == "cpu" and (reason := slow_bf16(bf16_cost())):
-        warning = f"learner.bf16 is '{config.bf16}', but {reason}: updates are computed in float32"
+        warning = f"learner.bf16 is '{config.bf16}', but {reason}: {FELL_BACK}"
         agent.bf16 = "off"
     if config.mode == "graph" and not cuda:
         raise UserError(f"learner.mode 'graph' needs a CUDA device, and this run is on {agent.device}")

@@ -196,10 +196,13 @@ def named(keys: Collection[str]) -> str:
     return (", ".join(sorted(keys)[:MOST_SETTINGS]) or "none that is recorded") + more
 
 
-def commits(found: Sequence[Pair]) -> str:
-    """What is to be known of the code that made the pairs; empty if each was made by one commit."""
-    apart = sum(one.commit != two.commit for one, two in found)
-    return f"; runs of different commits in {apart} of {len(found)} pairs" if apart else ""
+def unlike(found: Sequence[Pair]) -> str:
+    """In how many pairs code or precision differ, of which the settings know nothing; empty if in none."""
+    counts = {
+        "runs of different commits": sum(one.commit != two.commit for one, two in found),
+        "one run in float32 that asked for bfloat16": sum(one.fell_back != two.fell_back for one, two in found),
+    }
+    return "".join(f"; {what} in {count} of {len(found)} pairs" for what, count in counts.items() if count)
 
 
 def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]], primary: Collection[str] = PRIMARY) -> str:
@@ -219,7 +222,7 @@ def report(runs: Sequence[Run], comparisons: Sequence[Sequence[str]], primary: C
             raise UserError(f"--compare {one} {two}: {name} is in two comparisons: give them in two calls")
         both = f"{one} ({people_say(one)}) less {two} ({people_say(two)}), pairs: {len(some)}"
         changed = named(other_settings(*some[0]))  # as in all of them
-        lines.append(f"{both}; settings that differ: {changed}{commits(some)}")
+        lines.append(f"{both}; settings that differ: {changed}{unlike(some)}")
         found, alone = found + some, alone + left_out
     lines += [
         "",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.config import FELL_BACK
 from agent.spec import UserError
 from tools.learning.settings import differences
 
@@ -45,6 +46,11 @@ class Run:
     def is_online(self) -> bool:
         """Whether it was evaluated after its first online step."""
         return len(self.points) > 1
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether it asked for bfloat16 on a CPU that is slower in it."""
+        return any(FELL_BACK in line for line in self.warnings)
 
     @classmethod
     def of(cls, result: dict[str, Any]) -> Run:

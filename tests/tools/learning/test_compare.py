@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from agent.config import FELL_BACK
 from agent.spec import UserError
 from tools.learning import compare
 from tools.learning import report as learning_report
@@ -226,6 +227,14 @@ def test_pairs_of_two_commits_are_counted():
     runs[0]["machine"], runs[2]["machine"] = {"commit": "abc"}, {"commit": "def"}
     said = compare.report([Run.of(each) for each in runs], [("robot", "cql")])
     assert "calql.calibrate; runs of different commits in 1 of 2 pairs\n" in said
+
+
+def test_pairs_of_two_precisions_are_counted():
+    runs = [result(name, seed, line(0.5, 1)) for name in ("robot", "cql") for seed in (0, 1, 2)]
+    for number in (0, 1, 3):  # both runs of seed 0, one of seed 1
+        runs[number]["warnings"] = [f"learner.bf16 is 'all', but this CPU is slower in it: {FELL_BACK}"]
+    said = compare.report([Run.of(each) for each in runs], [("robot", "cql")])
+    assert "calql.calibrate; one run in float32 that asked for bfloat16 in 1 of 3 pairs\n" in said
 
 
 def test_a_comparison_of_some_tasks(tmp_path, capsys):
