@@ -176,24 +176,6 @@ def initialise(layer: Tensor, config: NetworkConfig, last: bool = False) -> None
         nn.init.xavier_uniform_(layer)
 
 
-@torch.no_grad()
-def initialise_layers(layers: nn.Sequential, config: NetworkConfig) -> None:
-    """As `initialise`, every linear layer's weights, and zero biases."""
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            initialise(layer.weight, config)
-            layer.bias.zero_()
-
-
-def actor_layers(width: int, config: NetworkConfig) -> tuple[list[nn.Module], int]:
-    """The hidden layers of an actor with `width` inputs, and how many outputs they have."""
-    layers: list[nn.Module] = []
-    for size in config.actor_hidden:
-        layers += [nn.Linear(width, size), *([nn.LayerNorm(size)] if config.actor_layer_norm else []), nn.ReLU()]
-        width = size
-    return layers, width
-
-
 class Actor(nn.Module):
     """Features (B, F) -> a tanh of a diagonal Gaussian over actions.
 
@@ -202,7 +184,11 @@ class Actor(nn.Module):
 
     def __init__(self, features: int, action_dim: int, config: NetworkConfig) -> None:
         super().__init__()
-        layers, width = actor_layers(features, config)
+        layers: list[nn.Module] = []
+        width = features
+        for size in config.actor_hidden:
+            layers += [nn.Linear(width, size), *([nn.LayerNorm(size)] if config.actor_layer_norm else []), nn.ReLU()]
+            width = size
         self.trunk = nn.Sequential(*layers)
         self.mean, self.log_std = nn.Linear(width, action_dim), nn.Linear(width, action_dim)
         for out in (self.mean, self.log_std):
@@ -223,7 +209,10 @@ class Actor(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, config: NetworkConfig) -> None:
-        initialise_layers(self.trunk, config)
+        for layer in self.trunk:
+            if isinstance(layer, nn.Linear):
+                initialise(layer.weight, config)
+                layer.bias.zero_()
         if config.init == "orthogonal":  # one matrix for both outputs
             both = torch.cat([self.mean.weight, self.log_std.weight])
             initialise(both, config, last=True)

@@ -249,16 +249,13 @@ class CalQL:
         q = q.amin(0) if self.config.actor_q == "min" else q.mean(0)
         alpha = self.log_alpha.exp()
         loss = (alpha.detach() * log_prob - q).mean()
-        cloning = self.cloned((policy.mode - batch.actions).square().sum(-1), batch)
+        cloned = batch.succeeded if self.config.bc_filter == "success" else 1.0
+        cloning = ((policy.mode - batch.actions).square().sum(-1) * cloned).mean()
         losses = {
             "actor": loss + weights.bc * cloning,
             "temperature": -self.log_alpha * (log_prob.detach().mean() + self.target_entropy),
         }
         return losses, {"actor_loss": loss, "bc_loss": cloning, "entropy": -log_prob.mean(), "alpha": alpha}
-
-    def cloned(self, losses: Tensor, batch: Batch) -> Tensor:
-        """The mean of these (B,) of each step, of the episodes that are cloned."""
-        return (losses * batch.succeeded if self.config.bc_filter == "success" else losses).mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, the random state included."""

@@ -214,7 +214,7 @@ class Replay:
             torch.index_select(self.columns[name].rows, 0, rows, out=into[start : start + len(rows)])
 
         following = rows + 1
-        for name in PER_STEP[self.ahead > 1 :]:
+        for name in PER_STEP:
             gather(name, rows, vars(out)[name])
         if self.ahead > 1:
             following = self._several(rows, out.map(lambda tensor: tensor[start : start + len(rows)]))
@@ -224,7 +224,7 @@ class Replay:
         return out
 
     def _several(self, rows: Tensor, out: Batch) -> Tensor:
-        """Put the steps from `rows` (B,) on, `ahead` of them or those that the episode has left, into `out` as one.
+        """Put the rewards and ends of the steps from `rows` (B,) on, `ahead` of them or those left, into `out` as one.
 
         With k steps its reward is their discounted sum, and `terminated` is 1 - gamma^(k-1) (1 - d), so that
         gamma (1 - terminated) discounts the value after them. Returns the rows that follow (B,).
@@ -233,7 +233,6 @@ class Replay:
         steps = left.clamp(max=self.ahead)  # (B,)
         count = torch.arange(self.ahead, device=rows.device)
         each = rows[:, None] + torch.minimum(count, steps[:, None] - 1)  # (B, ahead)
-        torch.index_select(self.columns["actions"].rows, 0, rows, out=out.actions)
         discounts = (self.gamma**count) * (count < steps[:, None])
         rewards = self.columns["rewards"].rows.index_select(0, each.flatten()).view(len(rows), -1)
         out.rewards.copy_((rewards * discounts).sum(-1))

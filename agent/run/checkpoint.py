@@ -98,21 +98,22 @@ def load(path: str | Path) -> Checkpoint:
         data = read_torch_file(path)
         if data.pop("format") != FORMAT:
             raise ValueError("written by another version of this program")
-        data["config"] = {name: _as_now(name, section) for name, section in data["config"].items()}
+        used = []  # settings that are gone, where they were not at their default
+        for name, section in data["config"].items():
+            removed = REMOVED.get(name, {})
+            used += [f"{name}.{key}" for key in section if section[key] != removed.get(key, section[key])]
+            kept = {key: value for key, value in section.items() if key not in removed}
+            data["config"][name] = BEFORE.get(name, {}) | kept
         data["spec"], data["env"] = Spec.from_dict(data["spec"]), EnvRecord.from_dict(data["env"])
-        return Checkpoint(**data)
+        found = Checkpoint(**data)
     except Exception as error:  # torch.load fails in many ways on a damaged file, and every one is the file's fault
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
         raise UserError(f"{path}: not a checkpoint of this program, or damaged ({reason})") from None
-
-
-def _as_now(name: str, section: dict[str, Any]) -> dict[str, Any]:
-    """The section of an older checkpoint with today's settings. Raises ValueError if it used one that is gone."""
-    removed = REMOVED.get(name, {})
-    for key in removed.keys() & section.keys():
-        if section[key] != removed[key]:
-            raise ValueError(f"{name}.{key} is {section[key]!r}: that setting is gone; use the release that wrote it")
-    return BEFORE.get(name, {}) | {key: value for key, value in section.items() if key not in removed}
+    if used:
+        raise UserError(
+            f"{path}: trained with {', '.join(used)}, which this version no longer has; use one that has it"
+        )
+    return found
 
 
 def loaded(start: Checkpoint | str | Path, origin: str | Path) -> tuple[Checkpoint, str | Path]:

@@ -68,7 +68,7 @@ def test_both_sides_of_a_mixed_batch_look_as_far_ahead(spec, make_episode):
             assert torch.equal(batch.next_observations[key][place], value), key
 
 
-def test_processes_share_a_batch(spec, make_episode):
+def test_processes_share_a_batch_of_several_steps(spec, make_episode):
     whole, *parts = (Replay(spec, 60, RewardConfig(), GAMMA, 1, n_step=N) for _ in range(3))
     for replay in (whole, *parts):
         replay.add(make_episode(9, success=True))

@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from agent.calql.algorithm import CalQL, Weights
-from agent.config import REMOVED, SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
+from agent.config import SECTIONS, CalQLConfig, NetworkConfig, RewardConfig
 from agent.data.replay_buffer import Replay, sample_mixed
 from agent.env_record import EnvRecord
 from agent.run import checkpoint
@@ -331,12 +331,13 @@ def test_a_checkpoint_of_before_network_init_has_the_networks_that_it_was_traine
 
 def test_a_setting_that_is_gone_is_passed_over_where_it_was_off(tmp_path, state):
     """And a checkpoint that used it says which, before a network of other sizes is built."""
-    state.config["network"] |= REMOVED["network"]
+    gone = {"policy": "gaussian", "chunk": 1, "candidates": 8, "flow_steps": 5, "critic_bins": 0, "choose": False}
+    state.config["network"] |= gone
     state.save(tmp_path / "old.pt")
     assert checkpoint.load(tmp_path / "old.pt").config["network"].keys() == default_config()["network"].keys()
     state.config["network"]["chunk"] = 5
     state.save(tmp_path / "old.pt")
-    with pytest.raises(UserError, match=r"old\.pt.*network\.chunk is 5: that setting is gone"):
+    with pytest.raises(UserError, match=r"old\.pt: trained with network\.chunk, which this version no longer has"):
         checkpoint.load(tmp_path / "old.pt")
 
 
