@@ -55,6 +55,19 @@ log = logging.getLogger("robot_server")
 OFTEN = ("env", "address", "robot-name", "episodes", "config")  # of the flags, first in --help
 
 
+def helped(env: gymnasium.Env, after: int) -> gymnasium.Env:
+    """The same, helped from step `after` on; 0: never. Raises ValueError, with `env` closed, if no expert can help."""
+    if not after:
+        return env
+    from envs.helped import Helped  # with gymnasium, which takes a while to load
+
+    try:
+        return Helped(env, after)
+    except BaseException:
+        env.close()
+        raise
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(
         argv, __doc__, ["robot", "link"], env_options=envs.options, prog="python -m robot_server", often=OFTEN
@@ -63,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     logs.configure(robot.robot_name)
     name, options = arguments.env()
     try:
-        env = envs.make(name, **options)
+        env = helped(envs.make(name, **options), robot.help_after)
     except ValueError as error:
         raise UserError(str(error)) from None
     links: list[Link] = []

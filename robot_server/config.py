@@ -19,6 +19,11 @@ class RobotConfig:
     max_backlog_steps: int = option(500, "simulation: wait once this many steps could not be sent (no learner)", low=1)
     threads: int = option(1, "CPU threads for the policy", low=1)
     deterministic: bool = option(False, "act with the mean of the policy instead of a sample")
+    help_after: int = option(
+        0,
+        "simulation: from this step of an episode on the scripted expert drives, as a person would; 0: never",
+        low=0,
+    )
     spool: str = option("spool", "folder for what the learner has not acknowledged yet")
     spool_gb: float = option(20.0, "limit of the spool: at it the robot waits for the learner", low=0, infinite=True)
     while_away: Literal["act", "wait"] = option(
