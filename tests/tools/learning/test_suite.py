@@ -23,6 +23,8 @@ ELSEWHERE = {("lift_small", "max_backup"), ("lift_small", "cql_max_backup")}  # 
         "state_lift",
         "lift_small",
         "lift_6000",
+        "door_small",
+        "stack_small",
         "can_small",
         "can_30000",
         "adroit_small",
