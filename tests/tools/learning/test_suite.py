@@ -24,6 +24,7 @@ ELSEWHERE = {("lift_small", "max_backup"), ("lift_small", "cql_max_backup")}  # 
         "lift_small",
         "lift_6000",
         "door_small",
+        "square_small",
         "stack_small",
         "can_small",
         "can_30000",
