@@ -21,7 +21,7 @@ class RobotConfig:
     deterministic: bool = option(False, "act with the mean of the policy instead of a sample")
     help_after: int = option(
         0,
-        "simulation: from this step of an episode on the scripted expert drives, as a person would; 0: never",
+        "simulation: from this step of an episode on the scripted expert drives, whoever else does; 0: never",
         low=0,
     )
     spool: str = option("spool", "folder for what the learner has not acknowledged yet")

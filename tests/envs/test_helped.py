@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -31,6 +32,53 @@ def test_the_expert_takes_over_and_what_it_did_is_recorded_as_a_persons(lift):
         actions = np.array([info["action"] for *_, info in steps[5:]])
         assert actions.shape == (len(steps) - 5, 4) and actions.dtype == np.float32
         assert not np.any(np.all(actions == -0.5, axis=1)) and np.abs(actions).max() <= 1
+
+
+class Still(gymnasium.Env):
+    """What it is asked for; `success` from that step on."""
+
+    observation_space = gymnasium.spaces.Dict({})
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, success=100):
+        self.success, self.resets, self.actions = success, [], []
+
+    def reset(self, *, seed=None, options=None):
+        self.resets.append((seed, options))
+        self.actions.clear()
+        return {}, {}
+
+    def step(self, action):
+        self.actions.append(float(action[0]))
+        return {}, 0.0, False, False, {"success": len(self.actions) >= self.success, "more": 1}
+
+
+class Counting:
+    def reset(self):
+        self.said = 0
+
+    def act(self, observation):
+        self.said += 1
+        return np.array([0.1 * self.said], np.float32)
+
+
+@pytest.mark.parametrize(("success", "helped"), [(100, [0, 0, 1, 1]), (2, [0, 0, 0, 0])])
+def test_each_episode_is_passed_on_and_taken_over_once(monkeypatch, success, helped):
+    """Unless it has succeeded by then."""
+    monkeypatch.setattr("envs.helped.make", lambda env: Counting())
+    inner = Still(success)
+    env = Helped(inner, 2)
+    for seed in (3, 4):
+        env.reset(seed=seed, options={"task": 1})
+        steps = [env.step(np.array([-1.0], np.float32)) for _ in range(4)]
+        assert inner.resets[-1] == (seed, {"task": 1})
+        assert inner.actions == pytest.approx([-1, -1, 0.1, 0.2] if helped[-1] else [-1] * 4)
+        infos = [info for *_, info in steps]
+        assert [info.get("intervention", False) for info in infos] == list(map(bool, helped))
+        assert all(info["more"] == 1 for info in infos)
+        assert [float(info["action"][0]) for info in infos if "action" in info] == pytest.approx(
+            [0.1, 0.2] if helped[-1] else []
+        )
 
 
 @pytest.mark.parametrize(
