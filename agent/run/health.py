@@ -41,8 +41,8 @@ LINES = {
     "rates",
     "never": "none of the first {episodes} episodes succeeded: evaluate the offline policy without its noise "
     "(tools.evaluate); if that succeeds, raise calql.bc_weight_online, or lower calql.target_entropy with "
-    "calql.temperature_lr at 1e-2, otherwise take over (tools.panel, or robot.help_after in a simulation) with "
-    "online.interventions_offline, train longer offline or record more",
+    "calql.temperature_lr at 1e-2, otherwise train longer offline, record more, or take over "
+    "(tools.panel) with online.interventions_offline",
 }
 
 

@@ -121,7 +121,7 @@ def test_success_that_never_was_is_told_once_and_not_of_tasks_without_it(told):
     for _ in range(NEVER):
         run.episode(False)
     assert len(lines) == 1 and f"none of the first {NEVER} episodes succeeded" in lines[0]
-    assert "take over" in lines[0]  # what helps most
+    assert "take over" in lines[0]
     dense = Health(CONFIG, 3, lines.append, sparse=False)
     late = Health(CONFIG, 3, lines.append)
     late.episode(True)
